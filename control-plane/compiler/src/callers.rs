@@ -1,0 +1,442 @@
+//! Who may call: `Caller`s and `from` entries.
+//!
+//! INVARIANT: every entry states its peer. Tokens and conditions of an entry are all demanded; a form of a Caller that
+//! cannot be checked makes the Caller unusable, never smaller.
+
+use std::collections::BTreeMap;
+
+use tidegate_engine::model::Effect;
+
+use crate::context::Context;
+use crate::diagnostic::Code;
+use crate::issuers::strings;
+use crate::mesh::{Mesh, WorkloadId, check_account, check_namespace, not_empty};
+use crate::objects::Object;
+use crate::operation::repeated;
+use crate::place::{Findings, Place};
+use crate::spec::{CallerSpec, FormSpec, FromSpec, PeerSpec, TokenOnlySpec};
+use crate::suggest;
+use crate::syntax;
+use crate::tokens::{self, Token, warn_default_account};
+
+/// A checked Caller: any of its forms.
+#[derive(Debug, Clone)]
+pub(crate) struct Caller {
+    pub(crate) forms: Vec<Entry>,
+}
+
+/// Who may call: the peer, and all tokens.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    pub(crate) who: Who,
+    pub(crate) tokens: Vec<Token>,
+}
+
+/// What is demanded of the peer.
+#[derive(Debug, Clone)]
+pub(crate) enum Who {
+    Mesh {
+        trust_domain: Option<String>,
+        namespace: String,
+        service_accounts: Option<Vec<String>>,
+    },
+    AnyMesh,
+    /// Known by tokens only, through any of these gateways, each with its service account.
+    Via(Vec<(WorkloadId, String)>),
+    Anyone,
+}
+
+/// Which fields of an entry say who the peer is.
+struct Stated<'s> {
+    caller: Option<&'s str>,
+    peer: Option<&'s PeerSpec>,
+    any_mesh: Option<bool>,
+    token_only: Option<&'s TokenOnlySpec>,
+    anyone: Option<bool>,
+}
+
+enum Peer<'s> {
+    Caller(&'s str),
+    Who(Who),
+}
+
+/// Checks all Callers; those that are wrong are left out, and known to be.
+pub(crate) fn check(
+    objects: &[Object<CallerSpec>],
+    context: &Context<'_>,
+    findings: &mut Findings,
+) -> BTreeMap<String, Option<Caller>> {
+    objects
+        .iter()
+        .map(|object| (object.source.id.qualified_name(), check_caller(object, context, findings)))
+        .collect()
+}
+
+fn check_caller(
+    object: &Object<CallerSpec>,
+    context: &Context<'_>,
+    findings: &mut Findings,
+) -> Option<Caller> {
+    let before = findings.errors();
+    let root = object.source.place();
+    let spec = root.key("spec");
+    let place = spec.key("anyOf");
+    not_empty(&place, &object.spec.any_of, findings);
+    let forms: Vec<Option<Entry>> = object
+        .spec
+        .any_of
+        .iter()
+        .enumerate()
+        .map(|(index, form)| {
+            check_form(&place.index(index), form, object.source.namespace(), context, findings)
+        })
+        .collect();
+    let forms: Option<Vec<Entry>> = forms.into_iter().collect();
+    forms.filter(|_| findings.errors() == before).map(|forms| Caller { forms })
+}
+
+fn check_form(
+    place: &Place<'_>,
+    form: &FormSpec,
+    namespace: &str,
+    context: &Context<'_>,
+    findings: &mut Findings,
+) -> Option<Entry> {
+    refuse_unsupported(place, form.when.is_some(), form.bind.is_some(), findings);
+    let stated = Stated {
+        caller: None,
+        peer: form.peer.as_ref(),
+        any_mesh: form.any_mesh,
+        token_only: form.token_only.as_ref(),
+        anyone: None,
+    };
+    let who = match check_peer(place, &stated, &["peer", "tokenOnly", "anyMesh"], context, findings) {
+        Some(Peer::Who(who)) => Some(who),
+        Some(Peer::Caller(_)) | None => None,
+    };
+    let at = place.key("tokens");
+    let tokens = tokens::check(&at, form.tokens.as_deref(), namespace, context, findings);
+    let tokens = tokens?;
+    for (index, token) in tokens.iter().enumerate() {
+        tokens::demand_tenant(&at.index(index), token, context, findings);
+    }
+    let who = who?;
+    if tokens.is_empty() && matches!(who, Who::AnyMesh | Who::Via(_)) {
+        findings.add(
+            place,
+            Code::TokenRequired,
+            "the form names nobody",
+            "a Caller is one identity, and without a token this is everybody",
+            "write `tokens`, or `peer` with a namespace",
+        );
+    }
+    warn_any_token(place, &who, &tokens, findings);
+    Some(Entry::new(who, tokens))
+}
+
+/// Checks the `from` of a rule: its entries, Callers replaced by their forms. `None` if anything is wrong.
+pub(crate) fn check_from(
+    place: &Place<'_>,
+    from: &[FromSpec],
+    effect: Effect,
+    namespace: &str,
+    context: &Context<'_>,
+    findings: &mut Findings,
+) -> Option<Vec<Entry>> {
+    not_empty(place, from, findings);
+    let before = findings.errors();
+    let mut entries = Some(Vec::new());
+    for (index, one) in from.iter().enumerate() {
+        let checked = check_from_entry(&place.index(index), one, effect, namespace, context, findings);
+        entries = match (entries, checked) {
+            (Some(mut entries), Some(checked)) => {
+                entries.extend(checked);
+                Some(entries)
+            }
+            _ => None,
+        };
+    }
+    entries.filter(|_| findings.errors() == before && !from.is_empty())
+}
+
+fn check_from_entry(
+    place: &Place<'_>,
+    spec: &FromSpec,
+    effect: Effect,
+    namespace: &str,
+    context: &Context<'_>,
+    findings: &mut Findings,
+) -> Option<Vec<Entry>> {
+    refuse_unsupported(place, spec.when.is_some(), spec.bind.is_some(), findings);
+    let stated = Stated {
+        caller: spec.caller.as_deref(),
+        peer: spec.peer.as_ref(),
+        any_mesh: spec.any_mesh,
+        token_only: spec.token_only.as_ref(),
+        anyone: spec.anyone,
+    };
+    let known = ["caller", "peer", "tokenOnly", "anyMesh", "anyone"];
+    let peer = check_peer(place, &stated, &known, context, findings);
+    let at = place.key("tokens");
+    let tokens = tokens::check(&at, spec.tokens.as_deref(), namespace, context, findings);
+    let (peer, tokens) = (peer?, tokens?);
+    let entries = match peer {
+        Peer::Caller(name) => {
+            let place = place.key("caller");
+            let caller = context.caller(&place, name, findings)?;
+            for form in &caller.forms {
+                for token in &form.tokens {
+                    if let Some(issuer) = context.usable_issuer(&token.issuer) {
+                        context.may_use(&place, namespace, issuer, findings);
+                    }
+                }
+            }
+            caller.forms.iter().map(|form| form.with(&tokens)).collect()
+        }
+        Peer::Who(who) => {
+            if matches!(who, Who::Via(_)) && tokens.is_empty() {
+                findings.add(
+                    place,
+                    Code::TokenRequired,
+                    "`tokenOnly` without `tokens`",
+                    "whoever reaches the gateway would match",
+                    "write `tokens`",
+                );
+            }
+            if matches!(who, Who::Anyone) && !tokens.is_empty() {
+                findings.add(
+                    &at,
+                    Code::NotExactlyOne,
+                    "`anyone` cannot have tokens",
+                    "`anyone` is for callers of whom nothing is known",
+                    "write `anyMesh: true` or `tokenOnly` instead of `anyone`",
+                );
+            }
+            warn_any_token(place, &who, &tokens, findings);
+            vec![Entry::new(who, tokens.clone())]
+        }
+    };
+    if effect == Effect::Allow {
+        for (index, written) in tokens.iter().enumerate() {
+            let place = at.index(index);
+            for token in entries.iter().flat_map(|entry| &entry.tokens) {
+                if token.issuer == written.issuer {
+                    tokens::demand_tenant(&place, token, context, findings);
+                }
+            }
+        }
+    }
+    Some(entries)
+}
+
+fn refuse_unsupported(place: &Place<'_>, when: bool, bind: bool, findings: &mut Findings) {
+    for (field, written) in [("when", when), ("bind", bind)] {
+        if written {
+            findings.add(
+                &place.key(field),
+                Code::NotSupported,
+                format!("`{field}` is not supported by this version"),
+                "a condition that is not understood is never left out",
+                "remove it, or demand values with `claims`",
+            );
+        }
+    }
+}
+
+/// Exactly one field says who the peer is.
+fn check_peer<'s>(
+    place: &Place<'_>,
+    stated: &Stated<'s>,
+    known: &[&str],
+    context: &Context<'_>,
+    findings: &mut Findings,
+) -> Option<Peer<'s>> {
+    let written: Vec<&str> = [
+        ("caller", stated.caller.is_some()),
+        ("peer", stated.peer.is_some()),
+        ("tokenOnly", stated.token_only.is_some()),
+        ("anyMesh", stated.any_mesh.is_some()),
+        ("anyone", stated.anyone.is_some()),
+    ]
+    .into_iter()
+    .filter_map(|(name, written)| written.then_some(name))
+    .collect();
+    let [one] = written.as_slice() else {
+        let (code, message) = if written.is_empty() {
+            (Code::PeerNotStated, "the entry does not say who the peer is".to_owned())
+        } else {
+            (Code::NotExactlyOne, format!("{} are in the same entry", suggest::list(written)))
+        };
+        findings.add(
+            place,
+            code,
+            message,
+            "a token alone does not say where it may come from, and two peers are two entries",
+            format!("write exactly one of {}", suggest::list(known.iter().copied())),
+        );
+        return None;
+    };
+    if stated.any_mesh == Some(false) || stated.anyone == Some(false) {
+        findings.add(
+            &place.key(one),
+            Code::MalformedValue,
+            format!("`{one}: false` says nothing"),
+            "an entry says who the peer is, not who it is not",
+            format!("write exactly one of {}", suggest::list(known.iter().copied())),
+        );
+        return None;
+    }
+    if let Some(name) = stated.caller {
+        return Some(Peer::Caller(name));
+    }
+    if let Some(peer) = stated.peer {
+        return check_mesh_peer(&place.key("peer"), peer, findings).map(Peer::Who);
+    }
+    if let Some(token_only) = stated.token_only {
+        let token_only_place = place.key("tokenOnly");
+        return check_via(&token_only_place.key("via"), token_only, context, findings).map(Peer::Who);
+    }
+    Some(Peer::Who(if stated.anyone.is_some() { Who::Anyone } else { Who::AnyMesh }))
+}
+
+fn check_mesh_peer(place: &Place<'_>, spec: &PeerSpec, findings: &mut Findings) -> Option<Who> {
+    let before = findings.errors();
+    check_namespace(&place.key("namespace"), &spec.namespace, findings);
+    let accounts = place.key("serviceAccounts");
+    let service_accounts = spec.service_accounts.as_ref().map(|list| {
+        for (index, account) in list.iter().enumerate() {
+            let place = accounts.index(index);
+            check_account(&place, account, findings);
+            warn_default_account(&place, account, findings);
+        }
+        strings(&accounts, list, findings)
+    });
+    if let Some(domain) = &spec.trust_domain
+        && !syntax::is_trust_domain(domain)
+    {
+        findings.add(
+            &place.key("trustDomain"),
+            Code::MalformedValue,
+            format!("`{domain}` is not a trust domain"),
+            "it is compared with SPIFFE ids byte for byte",
+            "write a name such as `cluster.local`, or remove it for the mesh's own",
+        );
+    }
+    (findings.errors() == before).then(|| Who::Mesh {
+        trust_domain: spec.trust_domain.clone(),
+        namespace: spec.namespace.clone(),
+        service_accounts,
+    })
+}
+
+fn check_via(
+    place: &Place<'_>,
+    spec: &TokenOnlySpec,
+    context: &Context<'_>,
+    findings: &mut Findings,
+) -> Option<Who> {
+    not_empty(place, &spec.via, findings);
+    let mut gateways: Option<Vec<(WorkloadId, String)>> = Some(Vec::new());
+    for (index, text) in spec.via.iter().enumerate() {
+        let place = place.index(index);
+        let gateway = context
+            .gateway(&place, text, findings)
+            .and_then(|(id, gateway)| Some((id.clone(), gateway.service_account.clone()?)));
+        gateways = match (gateways, gateway) {
+            (Some(mut gateways), Some(gateway)) => {
+                if gateways.contains(&gateway) {
+                    repeated(&place, text, findings);
+                } else {
+                    gateways.push(gateway);
+                }
+                Some(gateways)
+            }
+            _ => None,
+        };
+    }
+    gateways.filter(|gateways| !gateways.is_empty()).map(|mut gateways| {
+        gateways.sort();
+        Who::Via(gateways)
+    })
+}
+
+fn warn_any_token(place: &Place<'_>, who: &Who, tokens: &[Token], findings: &mut Findings) {
+    if matches!(who, Who::Via(_)) && !tokens.is_empty() && tokens.iter().all(|token| token.demands.is_empty())
+    {
+        findings.add(
+            place,
+            Code::WiderThanItLooks,
+            "any token of the issuer matches",
+            "nothing but the token tells callers without a mesh certificate apart",
+            "demand claims, e.g. a project or a service account",
+        );
+    }
+}
+
+// === impl Entry ===
+
+impl Entry {
+    fn new(who: Who, mut tokens: Vec<Token>) -> Self {
+        if who.is_caller() {
+            tokens.iter_mut().for_each(Token::bind_to_peer);
+        }
+        Self { who, tokens }
+    }
+
+    /// This entry with more tokens: all of both.
+    fn with(&self, more: &[Token]) -> Self {
+        let mut entry = self.clone();
+        for token in more {
+            let mut token = token.clone();
+            if entry.who.is_caller() {
+                token.bind_to_peer();
+            }
+            match entry.tokens.iter_mut().find(|known| known.issuer == token.issuer) {
+                Some(known) => known.demands.merge(&token.demands),
+                None => entry.tokens.push(token),
+            }
+        }
+        entry
+    }
+}
+
+// === impl Who ===
+
+impl Who {
+    /// Whether the peer is the caller itself, and no gateway in between.
+    fn is_caller(&self) -> bool {
+        match self {
+            Self::Mesh { .. } | Self::AnyMesh => true,
+            Self::Via(_) | Self::Anyone => false,
+        }
+    }
+
+    /// What the workload sees as its peer: any of these.
+    pub(crate) fn peers(&self, at: &WorkloadId, mesh: &Mesh) -> Vec<tidegate_engine::model::PeerModel> {
+        use tidegate_engine::model::PeerModel;
+        match self {
+            Self::Mesh { trust_domain, namespace, service_accounts } => vec![PeerModel::Mesh {
+                trust_domain: trust_domain.as_ref().unwrap_or(&mesh.trust_domain).clone(),
+                namespace: namespace.clone(),
+                service_accounts: service_accounts.clone(),
+            }],
+            Self::AnyMesh => vec![PeerModel::AnyMesh { trust_domain: mesh.trust_domain.clone() }],
+            Self::Anyone => vec![PeerModel::Anyone],
+            // No peer at the gateway, the gateway's identity behind it.
+            Self::Via(gateways) => gateways
+                .iter()
+                .map(|(id, account)| {
+                    if id == at {
+                        PeerModel::NoPeer
+                    } else {
+                        PeerModel::Mesh {
+                            trust_domain: mesh.trust_domain.clone(),
+                            namespace: id.namespace.clone(),
+                            service_accounts: Some(vec![account.clone()]),
+                        }
+                    }
+                })
+                .collect(),
+        }
+    }
+}

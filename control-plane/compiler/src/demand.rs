@@ -1,0 +1,254 @@
+//! What must hold of a verified token, by names instead of positions.
+//!
+//! Every demand has two forms. What readable notations and bindings imply beyond what is written narrows an Allow; it must
+//! not narrow a Deny, where it would let requests pass that the author meant to refuse.
+//!
+//! INVARIANT: the Deny form holds wherever the Allow form does.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tidegate_engine::model::{ClaimPath, ClaimRef, Condition, Effect, Test};
+
+/// A directory that a condition looks values up in.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DirectoryRef {
+    /// Ids of the instances of a Dataflow job's workers.
+    DataflowJob {
+        /// Id of the project.
+        project: String,
+        /// Region of the job.
+        region: String,
+        /// Name of the job.
+        job: String,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Demand {
+    All(Vec<Demand>),
+    Any(Vec<Demand>),
+    Not(Box<Demand>),
+    Claim(ClaimPath, ClaimTest),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum ClaimTest {
+    Present,
+    OneOf(BTreeSet<String>),
+    Integer(i64),
+    Boolean(bool),
+    Contains(String),
+    PeerNamespace,
+    PeerServiceAccount,
+    Listed(DirectoryRef),
+}
+
+/// All demands on one token, in both forms.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Demands {
+    allow: Vec<Demand>,
+    deny: Vec<Demand>,
+}
+
+/// Positions of issuers, claims and directories in a workload's policy.
+#[derive(Debug, Default)]
+pub(crate) struct Positions {
+    pub(crate) issuers: BTreeMap<String, (u16, BTreeMap<ClaimPath, u16>)>,
+    pub(crate) directories: BTreeMap<DirectoryRef, u16>,
+}
+
+/// More things than positions.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TooMany;
+
+// === impl DirectoryRef ===
+
+impl DirectoryRef {
+    /// Its name in the directory section.
+    pub fn name(&self) -> String {
+        match self {
+            Self::DataflowJob { project, region, job } => format!("dataflow/{project}/{region}/{job}"),
+        }
+    }
+}
+
+// === impl Demand ===
+
+impl Demand {
+    /// A string claim that is this value.
+    pub(crate) fn is(path: &[&str], value: impl Into<String>) -> Self {
+        Self::Claim(owned(path), ClaimTest::OneOf(BTreeSet::from([value.into()])))
+    }
+
+    pub(crate) fn claim(path: &[&str], test: ClaimTest) -> Self {
+        Self::Claim(owned(path), test)
+    }
+
+    pub(crate) fn not(self) -> Self {
+        Self::Not(Box::new(self))
+    }
+
+    /// Whether it holds only of tokens with certain values at one of these claims.
+    fn ties_to(&self, claims: &[&[&str]]) -> bool {
+        match self {
+            Self::All(parts) => parts.iter().any(|part| part.ties_to(claims)),
+            Self::Any(parts) => !parts.is_empty() && parts.iter().all(|part| part.ties_to(claims)),
+            Self::Not(_) => false,
+            Self::Claim(path, test) => {
+                matches!(
+                    test,
+                    ClaimTest::OneOf(_)
+                        | ClaimTest::Integer(_)
+                        | ClaimTest::Contains(_)
+                        | ClaimTest::Listed(_)
+                ) && claims.iter().any(|claim| claim.iter().eq(path.iter()))
+            }
+        }
+    }
+
+    /// Calls for every claim that it reads.
+    fn each_claim<'d>(&'d self, visit: &mut impl FnMut(&'d ClaimPath, &'d ClaimTest)) {
+        match self {
+            Self::All(parts) | Self::Any(parts) => parts.iter().for_each(|part| part.each_claim(visit)),
+            Self::Not(part) => part.each_claim(visit),
+            Self::Claim(path, test) => visit(path, test),
+        }
+    }
+
+    fn condition(
+        &self,
+        issuer: u16,
+        slots: &BTreeMap<ClaimPath, u16>,
+        positions: &Positions,
+    ) -> Option<Condition> {
+        let all = |parts: &[Self]| {
+            parts.iter().map(|part| part.condition(issuer, slots, positions)).collect::<Option<Vec<_>>>()
+        };
+        Some(match self {
+            Self::All(parts) => Condition::All(all(parts)?),
+            Self::Any(parts) => Condition::Any(all(parts)?),
+            Self::Not(part) => Condition::Not(Box::new(part.condition(issuer, slots, positions)?)),
+            Self::Claim(path, test) => {
+                let claim = ClaimRef { issuer, slot: *slots.get(path)? };
+                let test = match test {
+                    ClaimTest::Present => Test::Present,
+                    ClaimTest::OneOf(values) => Test::OneOf(values.iter().cloned().collect()),
+                    ClaimTest::Integer(integer) => Test::Integer(*integer),
+                    ClaimTest::Boolean(boolean) => Test::Boolean(*boolean),
+                    ClaimTest::Contains(value) => Test::Contains(value.clone()),
+                    ClaimTest::PeerNamespace => Test::PeerNamespace,
+                    ClaimTest::PeerServiceAccount => Test::PeerServiceAccount,
+                    ClaimTest::Listed(directory) => Test::Listed(*positions.directories.get(directory)?),
+                };
+                Condition::Claim(claim, test)
+            }
+        })
+    }
+}
+
+fn owned(path: &[&str]) -> ClaimPath {
+    path.iter().map(|name| (*name).to_owned()).collect()
+}
+
+// === impl Demands ===
+
+impl Demands {
+    /// What is written: the same for both effects.
+    pub(crate) fn add(&mut self, demand: Demand) {
+        self.deny.push(demand.clone());
+        self.allow.push(demand);
+    }
+
+    /// What is only implied: for an Allow alone.
+    pub(crate) fn add_implied(&mut self, demand: Demand) {
+        self.allow.push(demand);
+    }
+
+    /// What is written, where it means different things. `deny` must hold wherever `allow` does.
+    pub(crate) fn add_two(&mut self, allow: Demand, deny: Demand) {
+        self.allow.push(allow);
+        self.deny.push(deny);
+    }
+
+    /// Both of them.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.allow.extend(other.allow.iter().cloned());
+        self.deny.extend(other.deny.iter().cloned());
+    }
+
+    /// Whether nothing is demanded but the token itself.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.allow.is_empty()
+    }
+
+    /// Whether an Allow holds only of tokens with certain values at one of these claims.
+    pub(crate) fn ties_to(&self, claims: &[&[&str]]) -> bool {
+        self.allow.iter().any(|demand| demand.ties_to(claims))
+    }
+
+    fn of(&self, effect: Effect) -> &[Demand] {
+        match effect {
+            Effect::Allow => &self.allow,
+            Effect::Deny => &self.deny,
+        }
+    }
+
+    /// Notes every claim and directory that is read.
+    pub(crate) fn collect(
+        &self,
+        effect: Effect,
+        claims: &mut BTreeSet<ClaimPath>,
+        directories: &mut BTreeSet<DirectoryRef>,
+    ) {
+        for demand in self.of(effect) {
+            demand.each_claim(&mut |path, test| {
+                if !claims.contains(path) {
+                    claims.insert(path.clone());
+                }
+                if let ClaimTest::Listed(directory) = test {
+                    directories.insert(directory.clone());
+                }
+            });
+        }
+    }
+
+    /// As the engine reads it: all of them. `None` if a position is missing.
+    pub(crate) fn conditions(
+        &self,
+        effect: Effect,
+        issuer: u16,
+        slots: &BTreeMap<ClaimPath, u16>,
+        positions: &Positions,
+    ) -> Option<Vec<Condition>> {
+        let mut demands: Vec<&Demand> = self.of(effect).iter().collect();
+        demands.sort();
+        demands.dedup();
+        demands.into_iter().map(|demand| demand.condition(issuer, slots, positions)).collect()
+    }
+}
+
+// === impl Positions ===
+
+impl Positions {
+    /// Numbers everything in the order of names.
+    pub(crate) fn new(
+        issuers: BTreeMap<String, BTreeSet<ClaimPath>>,
+        directories: BTreeSet<DirectoryRef>,
+    ) -> Result<Self, TooMany> {
+        fn number<T: Ord>(things: impl IntoIterator<Item = T>) -> Result<BTreeMap<T, u16>, TooMany> {
+            things
+                .into_iter()
+                .enumerate()
+                .map(|(position, thing)| Ok((thing, u16::try_from(position).map_err(|_| TooMany)?)))
+                .collect()
+        }
+        let issuers = issuers
+            .into_iter()
+            .enumerate()
+            .map(|(position, (name, claims))| {
+                Ok((name, (u16::try_from(position).map_err(|_| TooMany)?, number(claims)?)))
+            })
+            .collect::<Result<_, TooMany>>()?;
+        Ok(Self { issuers, directories: number(directories)? })
+    }
+}

@@ -1,0 +1,176 @@
+//! The compiler: rules as people write them to what each workload enforces, or to diagnostics that say what to change.
+//!
+//! The way of a rule: files become trees that know their places, trees become plain types
+//! ([`spec`]), types are checked against the mesh, the issuers and their claim packs, and every workload gets the rules that
+//! target it in the engine's form.
+//!
+//! INVARIANT: pure. No I/O, no clock, no network: keys are described, not fetched.
+//!
+//! INVARIANT: nothing is ever dropped. *Absent* (no constraint), *empty* (refused) and *unsupported* (refused) are three
+//! things. [`Compilation::output`] is there only if there is no error at all, so that a broken piece can neither widen a
+//! rule nor make a Deny disappear.
+//!
+//! INVARIANT: deterministic. The order of files, documents and map entries never changes the output.
+
+#![forbid(unsafe_code)]
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::todo,
+    clippy::unimplemented,
+    clippy::unreachable,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::as_conversions
+)]
+
+use std::collections::BTreeMap;
+
+mod callers;
+mod claim_path;
+mod context;
+mod demand;
+mod diagnostic;
+mod environment;
+mod issuers;
+mod mesh;
+mod objects;
+mod operation;
+mod place;
+mod plan;
+mod rules;
+pub mod spec;
+mod suggest;
+mod syntax;
+mod tokens;
+mod yaml;
+
+pub use demand::DirectoryRef;
+pub use diagnostic::{Code, Diagnostic, Related, Severity};
+pub use issuers::{KeySource, TrustedIssuer};
+pub use mesh::{Mesh, Workload, WorkloadId, is_system_namespace};
+pub use place::{Kind, ObjectId};
+pub use plan::WorkloadPolicy;
+
+use context::Context;
+use objects::Objects;
+use place::Findings;
+
+/// A file of rules.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceFile {
+    /// As diagnostics should name it.
+    pub path: String,
+    /// One or more YAML documents.
+    pub text: String,
+}
+
+/// Everything that is compiled together.
+#[derive(Debug, Clone)]
+pub struct Inputs<'a> {
+    /// All files; their order does not matter.
+    pub sources: &'a [SourceFile],
+    /// Values for `${env.name}`.
+    pub env: BTreeMap<String, String>,
+}
+
+/// What came of it.
+#[derive(Debug, Clone)]
+pub struct Compilation {
+    /// Errors and warnings, ordered by place.
+    pub diagnostics: Vec<Diagnostic>,
+    /// There if and only if no diagnostic is an error.
+    pub output: Option<Compiled>,
+}
+
+/// The whole mesh's policies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compiled {
+    /// What was compiled for.
+    pub mesh: Mesh,
+    /// All declared issuers, by name.
+    pub issuers: Vec<TrustedIssuer>,
+    /// One policy per workload of the mesh.
+    pub workloads: BTreeMap<WorkloadId, WorkloadPolicy>,
+}
+
+/// What files contain, before anything but their shape is checked.
+#[derive(Debug, Clone)]
+pub struct Parsed {
+    /// Objects that are well formed, sorted.
+    pub objects: Vec<ObjectId>,
+    /// What is wrong with the shape of the others.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// Reads files and checks their shape only: YAML, fields and types.
+pub fn parse(inputs: &Inputs<'_>) -> Parsed {
+    let mut findings = Findings::default();
+    let objects = objects::read(inputs.sources, &inputs.env, &mut findings);
+    Parsed { objects: objects.ids(), diagnostics: findings.into_sorted() }
+}
+
+/// Compiles rules. Never fails: whatever is wrong is a diagnostic.
+pub fn compile(inputs: &Inputs<'_>) -> Compilation {
+    let mut findings = Findings::default();
+    let objects = objects::read(inputs.sources, &inputs.env, &mut findings);
+    let output = check(&objects, &mut findings);
+    let output = output.filter(|_| findings.errors() == 0);
+    if output.is_none() && findings.errors() == 0 {
+        findings.push(without_place(
+            Code::Unfinished,
+            "the rules could not be compiled, and no reason was found",
+            "this is a defect of the compiler",
+            "report it with the rules",
+        ));
+    }
+    Compilation { diagnostics: findings.into_sorted(), output }
+}
+
+fn without_place(code: Code, message: &str, why: &str, fix: &str) -> Diagnostic {
+    Diagnostic {
+        file: String::new(),
+        line: 0,
+        column: 0,
+        code,
+        severity: code.severity(),
+        object: None,
+        field: String::new(),
+        message: message.to_owned(),
+        why: why.to_owned(),
+        fix: fix.to_owned(),
+        related: Vec::new(),
+    }
+}
+
+fn check(objects: &Objects, findings: &mut Findings) -> Option<Compiled> {
+    let mesh = mesh::check(&objects.meshes, findings);
+    if objects.meshes.is_empty() && !objects.has_broken(Kind::Mesh) {
+        findings.push(without_place(
+            Code::MeshCount,
+            "there is no Mesh",
+            "rules are compiled for the workloads of a mesh",
+            "add an object of the kind `Mesh` with its trust domain, root namespace and workloads",
+        ));
+    }
+    let issuers = issuers::check(&objects.issuers, findings);
+    let no_callers = BTreeMap::new();
+    let context = Context { mesh: mesh.as_ref(), objects, issuers: &issuers, callers: &no_callers };
+    let callers = callers::check(&objects.callers, &context, findings);
+    let context = Context { callers: &callers, ..context };
+    let guards: Vec<_> =
+        objects.guards.iter().map(|guard| rules::check_guard(guard, &context, findings)).collect();
+    let rules: Vec<_> =
+        objects.rules.iter().map(|rule| rules::check_rule(rule, &context, findings)).collect();
+    if findings.errors() > 0 {
+        return None;
+    }
+    // Each of these is whole, or there is an error.
+    let guards = guards.into_iter().collect::<Option<Vec<_>>>()?;
+    let rules = rules.into_iter().collect::<Option<Vec<_>>>()?;
+    let mesh = mesh?;
+    let workloads = plan::plan(&mesh, &issuers, &guards, &rules, findings);
+    let issuers = issuers.into_values().collect::<Option<Vec<_>>>()?;
+    Some(Compiled { mesh, issuers, workloads })
+}

@@ -1,0 +1,252 @@
+//! Where in the sources something is, and what was found there.
+//!
+//! A [`Place`] is a path into an object that costs nothing until there is something to say about it.
+
+use std::fmt;
+
+use crate::diagnostic::{Code, Diagnostic, Related};
+use crate::yaml::{Node, Position, Step, push_step};
+
+/// The kinds of objects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// The inventory of workloads.
+    Mesh,
+    /// Who may issue tokens.
+    TrustedIssuer,
+    /// One named identity.
+    Caller,
+    /// A declaration that workloads are guarded.
+    Guard,
+    /// Allow or deny.
+    AccessRule,
+}
+
+/// Kind, namespace and name of an object; unique.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectId {
+    /// Which kind.
+    pub kind: Kind,
+    /// `None` for kinds that belong to no namespace.
+    pub namespace: Option<String>,
+    /// The name.
+    pub name: String,
+}
+
+/// An object's place in the sources, with the tree that it was read from.
+#[derive(Debug)]
+pub(crate) struct Source {
+    pub(crate) id: ObjectId,
+    pub(crate) file: String,
+    pub(crate) root: Node,
+}
+
+/// A part of an object.
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'p> {
+    source: &'p Source,
+    part: Option<(&'p Place<'p>, Part<'p>)>,
+}
+
+#[derive(Clone, Copy)]
+enum Part<'p> {
+    Key(&'p str),
+    Index(usize),
+}
+
+/// Collects what is found.
+#[derive(Debug, Default)]
+pub(crate) struct Findings {
+    found: Vec<Diagnostic>,
+    errors: usize,
+}
+
+// === impl Kind ===
+
+impl Kind {
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Mesh, Self::TrustedIssuer, Self::Caller, Self::Guard, Self::AccessRule];
+
+    /// As it is written in `kind`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Mesh => "Mesh",
+            Self::TrustedIssuer => "TrustedIssuer",
+            Self::Caller => "Caller",
+            Self::Guard => "Guard",
+            Self::AccessRule => "AccessRule",
+        }
+    }
+
+    /// Whether objects of this kind belong to a namespace.
+    pub const fn is_namespaced(self) -> bool {
+        match self {
+            Self::Mesh | Self::TrustedIssuer => false,
+            Self::Caller | Self::Guard | Self::AccessRule => true,
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+// === impl ObjectId ===
+
+impl ObjectId {
+    /// `namespace/name`, or the name alone.
+    pub fn qualified_name(&self) -> String {
+        match &self.namespace {
+            Some(namespace) => format!("{namespace}/{}", self.name),
+            None => self.name.clone(),
+        }
+    }
+}
+
+impl fmt::Display for ObjectId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} `{}`", self.kind, self.qualified_name())
+    }
+}
+
+// === impl Source ===
+
+impl Source {
+    pub(crate) fn place(&self) -> Place<'_> {
+        Place { source: self, part: None }
+    }
+
+    /// The namespace; empty for kinds that have none.
+    pub(crate) fn namespace(&self) -> &str {
+        self.id.namespace.as_deref().unwrap_or_default()
+    }
+}
+
+// === impl Place ===
+
+impl<'p> Place<'p> {
+    pub(crate) fn key<'c>(&'c self, key: &'c str) -> Place<'c> {
+        Place { source: self.source, part: Some((self, Part::Key(key))) }
+    }
+
+    pub(crate) fn index(&self, index: usize) -> Place<'_> {
+        Place { source: self.source, part: Some((self, Part::Index(index))) }
+    }
+
+    fn steps(&self) -> Vec<Step> {
+        let mut steps = Vec::new();
+        let mut place = *self;
+        while let Some((parent, part)) = place.part {
+            steps.push(match part {
+                Part::Key(key) => Step::Key(key.to_owned()),
+                Part::Index(index) => Step::Index(index),
+            });
+            place = *parent;
+        }
+        steps.reverse();
+        steps
+    }
+
+    pub(crate) fn position(&self) -> Position {
+        position_of(&self.source.root, &self.steps(), false)
+    }
+
+    pub(crate) fn file(&self) -> &'p str {
+        &self.source.file
+    }
+}
+
+/// The position of a path, or of the nearest part of it that exists. A field's own position is that of its value, except
+/// where the field itself is the finding.
+pub(crate) fn position_of(root: &Node, steps: &[Step], of_key: bool) -> Position {
+    let mut node = root;
+    let mut at = root.at;
+    for (number, step) in steps.iter().enumerate() {
+        let last = number.saturating_add(1) == steps.len();
+        match step {
+            Step::Key(key) => match node.entry(key) {
+                Some(entry) => {
+                    at = if last && of_key { entry.key_at } else { entry.value.at };
+                    node = &entry.value;
+                }
+                None => break,
+            },
+            Step::Index(index) => match node.item(*index) {
+                Some(item) => {
+                    at = item.at;
+                    node = item;
+                }
+                None => break,
+            },
+        }
+    }
+    at
+}
+
+// === impl Findings ===
+
+impl Findings {
+    /// Notes a finding about a part of an object.
+    pub(crate) fn add(
+        &mut self,
+        place: &Place<'_>,
+        code: Code,
+        message: impl Into<String>,
+        why: impl Into<String>,
+        fix: impl Into<String>,
+    ) {
+        self.add_related(place, code, message, why, fix, Vec::new());
+    }
+
+    /// The same, with other places that it is about.
+    pub(crate) fn add_related(
+        &mut self,
+        place: &Place<'_>,
+        code: Code,
+        message: impl Into<String>,
+        why: impl Into<String>,
+        fix: impl Into<String>,
+        related: Vec<Related>,
+    ) {
+        let steps = place.steps();
+        let at = position_of(&place.source.root, &steps, false);
+        let mut field = String::new();
+        for step in &steps {
+            push_step(&mut field, step);
+        }
+        self.push(Diagnostic {
+            file: place.source.file.clone(),
+            line: at.line,
+            column: at.column,
+            code,
+            severity: code.severity(),
+            object: Some(place.source.id.to_string()),
+            field,
+            message: message.into(),
+            why: why.into(),
+            fix: fix.into(),
+            related,
+        });
+    }
+
+    pub(crate) fn push(&mut self, diagnostic: Diagnostic) {
+        if diagnostic.is_error() {
+            self.errors = self.errors.saturating_add(1);
+        }
+        self.found.push(diagnostic);
+    }
+
+    /// How many errors there are so far.
+    pub(crate) fn errors(&self) -> usize {
+        self.errors
+    }
+
+    /// Everything, by place; nothing twice.
+    pub(crate) fn into_sorted(mut self) -> Vec<Diagnostic> {
+        self.found.sort();
+        self.found.dedup();
+        self.found
+    }
+}

@@ -1,0 +1,231 @@
+//! Checked objects to what each workload enforces.
+//!
+//! INVARIANT: deterministic. What a workload gets depends on the objects, not on the order of files, documents or entries
+//! of maps; rules are ordered by id, issuers, claims and directories by name.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tidegate_engine::model::{
+    ClaimPath, Condition, Effect, FromModel, GuardModel, IssuerModel, PolicyModel, RuleModel,
+};
+
+use tidegate_identity::issuer::MAX_ISSUERS;
+
+use crate::callers::Entry;
+use crate::demand::{DirectoryRef, Positions};
+use crate::diagnostic::{Code, Diagnostic};
+use crate::issuers::TrustedIssuer;
+use crate::mesh::{Mesh, WorkloadId};
+use crate::place::Findings;
+use crate::rules::{Guard, Rule};
+use crate::suggest;
+
+/// What one workload enforces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkloadPolicy {
+    /// Whether at least one Guard covers it, in whatever mode.
+    pub covered: bool,
+    /// As data.
+    pub model: PolicyModel,
+    /// The same, as the rules section.
+    pub rules: Vec<u8>,
+    /// Names of the TrustedIssuers that its rules need, sorted.
+    pub issuers: Vec<String>,
+    /// Directories that its rules need, sorted.
+    pub directories: Vec<DirectoryRef>,
+}
+
+/// Makes every workload's policy. A workload whose policy cannot be made is an error.
+pub(crate) fn plan(
+    mesh: &Mesh,
+    issuers: &BTreeMap<String, Option<TrustedIssuer>>,
+    guards: &[Guard<'_>],
+    rules: &[Rule<'_>],
+    findings: &mut Findings,
+) -> BTreeMap<WorkloadId, WorkloadPolicy> {
+    let mut guards_of: BTreeMap<&WorkloadId, Vec<&Guard<'_>>> = BTreeMap::new();
+    for guard in guards {
+        for id in &guard.reach {
+            guards_of.entry(id).or_default().push(guard);
+        }
+    }
+    let mut rules_of: BTreeMap<&WorkloadId, Vec<&Rule<'_>>> = BTreeMap::new();
+    for rule in rules {
+        for id in &rule.reach {
+            rules_of.entry(id).or_default().push(rule);
+        }
+        let uncovered: Vec<String> =
+            rule.reach.iter().filter(|id| !guards_of.contains_key(id)).map(WorkloadId::to_string).collect();
+        if !uncovered.is_empty() {
+            findings.add(
+                &rule.source.place(),
+                Code::NotGuarded,
+                format!("no Guard covers {}", suggest::some_of(&uncovered)),
+                "without a Guard every request passes, whatever rules say",
+                "add a Guard to the namespace, or to the root namespace for the whole mesh",
+            );
+        }
+    }
+    let mut policies = BTreeMap::new();
+    for id in mesh.workloads.keys() {
+        let guards = guards_of.get(id).map_or(&[][..], Vec::as_slice);
+        let rules = rules_of.get(id).map_or(&[][..], Vec::as_slice);
+        warn_audiences(guards, rules, issuers, findings);
+        match policy(id, mesh, guards, rules) {
+            Ok(policy) => {
+                policies.insert(id.clone(), policy);
+            }
+            Err(why) => findings.push(Diagnostic {
+                file: String::new(),
+                line: 0,
+                column: 0,
+                code: Code::EncodingFailed,
+                severity: Code::EncodingFailed.severity(),
+                object: Some(format!("workload `{id}`")),
+                field: String::new(),
+                message: format!("its rules cannot be encoded: {why}"),
+                why: "a policy that is incomplete is never delivered".to_owned(),
+                fix: "write fewer or simpler rules for this workload".to_owned(),
+                related: Vec::new(),
+            }),
+        }
+    }
+    policies
+}
+
+fn policy(
+    id: &WorkloadId,
+    mesh: &Mesh,
+    guards: &[&Guard<'_>],
+    rules: &[&Rule<'_>],
+) -> Result<WorkloadPolicy, String> {
+    let mut claims: BTreeMap<String, BTreeSet<ClaimPath>> = BTreeMap::new();
+    let mut directories = BTreeSet::new();
+    for rule in rules {
+        for token in rule.from.iter().flat_map(|entry| &entry.tokens) {
+            let claims = claims.entry(token.issuer.clone()).or_default();
+            token.demands.collect(rule.effect, claims, &mut directories);
+        }
+    }
+    if claims.len() > MAX_ISSUERS {
+        return Err(format!("they need {} issuers, and filters accept {MAX_ISSUERS}", claims.len()));
+    }
+    let issuers: Vec<IssuerModel> = claims
+        .iter()
+        .map(|(name, claims)| IssuerModel { name: name.clone(), slots: claims.iter().cloned().collect() })
+        .collect();
+    let directory_list: Vec<DirectoryRef> = directories.iter().cloned().collect();
+    let positions = Positions::new(claims, directories)
+        .map_err(|_| "it has more than 65535 issuers, claims or directories".to_owned())?;
+    let mut guards: Vec<GuardModel> = guards
+        .iter()
+        .map(|guard| GuardModel {
+            id: guard.source.id.qualified_name(),
+            mode: guard.mode,
+            ports: guard.ports.clone(),
+            audiences: guard.audiences.clone(),
+        })
+        .collect();
+    guards.sort_by(|a, b| a.id.cmp(&b.id));
+    let mut rules = rules
+        .iter()
+        .map(|rule| rule_model(rule, id, mesh, &positions))
+        .collect::<Result<Vec<_>, String>>()?;
+    rules.sort_by(|a, b| a.id.cmp(&b.id));
+    let model = PolicyModel {
+        issuers,
+        guards,
+        directories: directory_list.iter().map(DirectoryRef::name).collect(),
+        rules,
+    };
+    let rules = tidegate_engine::encode(&model).map_err(|error| error.to_string())?;
+    Ok(WorkloadPolicy {
+        covered: !model.guards.is_empty(),
+        issuers: model.issuers.iter().map(|issuer| issuer.name.clone()).collect(),
+        directories: directory_list,
+        rules,
+        model,
+    })
+}
+
+fn rule_model(
+    rule: &Rule<'_>,
+    id: &WorkloadId,
+    mesh: &Mesh,
+    positions: &Positions,
+) -> Result<RuleModel, String> {
+    let mut from: Vec<FromModel> = Vec::new();
+    for entry in &rule.from {
+        let (issuers, condition) = condition(entry, rule.effect, positions)
+            .ok_or_else(|| format!("{} refers to something that the policy lacks", rule.source.id))?;
+        for peer in entry.who.peers(id, mesh) {
+            let one = FromModel { peer, issuers: issuers.clone(), condition: condition.clone() };
+            if !from.contains(&one) {
+                from.push(one);
+            }
+        }
+    }
+    Ok(RuleModel {
+        id: rule.source.id.qualified_name(),
+        effect: rule.effect,
+        mode: rule.mode,
+        owner: rule.owner.clone(),
+        contact: rule.contact.clone(),
+        disclosure: rule.disclosure,
+        from,
+        to: rule.to.clone(),
+    })
+}
+
+/// All tokens of an entry: their issuers, and what must hold of them.
+fn condition(entry: &Entry, effect: Effect, positions: &Positions) -> Option<(Vec<u16>, Condition)> {
+    let mut issuers = Vec::new();
+    let mut all = Vec::new();
+    let mut tokens: Vec<_> = entry.tokens.iter().collect();
+    tokens.sort_by(|a, b| a.issuer.cmp(&b.issuer));
+    for token in tokens {
+        let (issuer, slots) = positions.issuers.get(&token.issuer)?;
+        issuers.push(*issuer);
+        all.extend(token.demands.conditions(effect, *issuer, slots, positions)?);
+    }
+    let condition = match all.len() {
+        0 => Condition::True,
+        1 => all.pop()?,
+        _ => Condition::All(all),
+    };
+    Some((issuers, condition))
+}
+
+/// An issuer whose ceiling has none of a Guard's audiences is never accepted there.
+fn warn_audiences(
+    guards: &[&Guard<'_>],
+    rules: &[&Rule<'_>],
+    issuers: &BTreeMap<String, Option<TrustedIssuer>>,
+    findings: &mut Findings,
+) {
+    let used: BTreeSet<&str> = rules
+        .iter()
+        .flat_map(|rule| &rule.from)
+        .flat_map(|entry| &entry.tokens)
+        .map(|token| token.issuer.as_str())
+        .collect();
+    for guard in guards {
+        let Some(audiences) = &guard.audiences else { continue };
+        for name in &used {
+            let Some(Some(issuer)) = issuers.get(*name) else { continue };
+            let Some(ceiling) = &issuer.audiences else { continue };
+            if !audiences.iter().any(|audience| ceiling.contains(audience)) {
+                findings.add(
+                    &guard.source.place().key("spec").key("audience"),
+                    Code::AudienceOutsideCeiling,
+                    format!(
+                        "tokens of `{name}` are never accepted for {}",
+                        suggest::list(audiences.iter().map(String::as_str))
+                    ),
+                    "the TrustedIssuer's `audiences` are the most that any Guard may accept",
+                    "add the audience to the TrustedIssuer, or correct it here",
+                );
+            }
+        }
+    }
+}

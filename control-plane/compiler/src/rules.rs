@@ -1,0 +1,273 @@
+//! `Guard`s and `AccessRule`s, checked.
+
+use std::collections::BTreeSet;
+
+use tidegate_engine::model::{Disclosure, Effect, Mode, OperationModel};
+
+use crate::callers::{Entry, Who, check_from};
+use crate::context::Context;
+use crate::diagnostic::Code;
+use crate::issuers::{check_audience, check_audiences, check_text};
+use crate::mesh::{WorkloadId, check_selector, is_system_namespace};
+use crate::objects::Object;
+use crate::operation::{self, check_ports, names_exact_operations};
+use crate::place::{Findings, Place, Source};
+use crate::spec::{
+    AccessRuleSpec, AuditSpec, DisclosureSpec, EffectSpec, GuardSpec, ModeSpec, OneOrMany, TargetSpec,
+};
+
+/// A checked Guard.
+#[derive(Debug)]
+pub(crate) struct Guard<'o> {
+    pub(crate) source: &'o Source,
+    pub(crate) mode: Mode,
+    pub(crate) ports: Option<Vec<u16>>,
+    pub(crate) audiences: Option<Vec<String>>,
+    pub(crate) reach: BTreeSet<WorkloadId>,
+}
+
+/// A checked AccessRule.
+#[derive(Debug)]
+pub(crate) struct Rule<'o> {
+    pub(crate) source: &'o Source,
+    pub(crate) effect: Effect,
+    pub(crate) mode: Mode,
+    pub(crate) owner: String,
+    pub(crate) contact: String,
+    pub(crate) disclosure: Disclosure,
+    pub(crate) from: Vec<Entry>,
+    pub(crate) to: Option<Vec<OperationModel>>,
+    pub(crate) reach: BTreeSet<WorkloadId>,
+}
+
+/// Checks a Guard. `None` if anything is wrong with it.
+pub(crate) fn check_guard<'o>(
+    object: &'o Object<GuardSpec>,
+    context: &Context<'_>,
+    findings: &mut Findings,
+) -> Option<Guard<'o>> {
+    let before = findings.errors();
+    let root = object.source.place();
+    let place = root.key("spec");
+    let spec = &object.spec;
+    let audiences = spec.audience.as_ref().map(|audience| {
+        let place = place.key("audience");
+        match audience {
+            OneOrMany::One(one) => {
+                check_text(&place, one, findings);
+                check_audience(&place, one, findings);
+                vec![one.clone()]
+            }
+            OneOrMany::Many(many) => check_audiences(&place, many, findings),
+        }
+    });
+    if let Some(selector) = &spec.selector {
+        check_selector(&place.key("selector"), selector, findings);
+    }
+    let ports = check_ports(&place.key("ports"), spec.ports.as_deref(), findings);
+    if spec.tcp_ports.is_some() {
+        findings.add(
+            &place.key("tcpPorts"),
+            Code::NotSupported,
+            "`tcpPorts` is not supported by this version",
+            "what is declared here would not be enforced",
+            "remove it; name the guarded ports in `ports`",
+        );
+    }
+    if refuse_system_namespace(&object.source, context, findings) {
+        return None;
+    }
+    let reach = context.mesh.map(|mesh| mesh.reach(object.source.namespace(), spec.selector.as_ref()));
+    warn_if_empty(&object.source, reach.as_ref(), findings);
+    let reach = reach?;
+    (findings.errors() == before).then(|| Guard {
+        source: &object.source,
+        mode: spec.mode.into(),
+        ports,
+        audiences,
+        reach,
+    })
+}
+
+/// Checks an AccessRule. `None` if anything is wrong with it.
+pub(crate) fn check_rule<'o>(
+    object: &'o Object<AccessRuleSpec>,
+    context: &Context<'_>,
+    findings: &mut Findings,
+) -> Option<Rule<'o>> {
+    let before = findings.errors();
+    let root = object.source.place();
+    let place = root.key("spec");
+    let spec = &object.spec;
+    let effect = match spec.effect {
+        EffectSpec::Allow => Effect::Allow,
+        EffectSpec::Deny => Effect::Deny,
+    };
+    check_text(&place.key("owner"), &spec.owner, findings);
+    if let Some(contact) = &spec.contact {
+        check_text(&place.key("contact"), contact, findings);
+    }
+    if spec.audit == Some(AuditSpec::Required) {
+        findings.add(
+            &place.key("audit"),
+            Code::NotSupported,
+            "`audit: required` is not supported by this version",
+            "requests would pass unrecorded although the rule says that they must not",
+            "write `full`",
+        );
+    }
+    let from =
+        check_from(&place.key("from"), &spec.from, effect, object.source.namespace(), context, findings);
+    let to = spec.to.as_ref().map(|to| operation::check(&place.key("to"), to, findings));
+    if let Some(from) = &from
+        && !matches!(to, Some(None))
+    {
+        limit_anyone(&place, from, effect, to.as_ref().and_then(Option::as_deref), findings);
+    }
+    if refuse_system_namespace(&object.source, context, findings) {
+        return None;
+    }
+    let reach = reach(&place.key("target"), &object.source, spec.target.as_ref(), context, findings);
+    let to = match to {
+        None => None,
+        Some(Some(to)) => Some(to),
+        Some(None) => return None,
+    };
+    let (from, reach) = (from?, reach?);
+    (findings.errors() == before).then(|| Rule {
+        source: &object.source,
+        effect,
+        mode: spec.mode.into(),
+        owner: spec.owner.clone(),
+        contact: spec.contact.clone().unwrap_or_default(),
+        disclosure: spec.disclosure.map_or(Disclosure::Full, Disclosure::from),
+        from,
+        to,
+        reach,
+    })
+}
+
+/// "`anyone: true` (health checks, scrapes, CORS preflight) needs exact methods and paths." A Deny may say more.
+fn limit_anyone(
+    place: &Place<'_>,
+    from: &[Entry],
+    effect: Effect,
+    to: Option<&[OperationModel]>,
+    findings: &mut Findings,
+) {
+    if from.iter().any(|entry| matches!(entry.who, Who::Anyone)) && !names_exact_operations(effect, to) {
+        findings.add(
+            &place.key("to"),
+            Code::AnyoneTooWide,
+            "`anyone` is allowed more than exact methods and paths",
+            "nothing is known of such callers, so what they may do is written out",
+            "write `methods` and `paths` in every entry of `to`, without `{…}` and `*`",
+        );
+    }
+}
+
+/// Whether the object may act at all.
+fn refuse_system_namespace(source: &Source, context: &Context<'_>, findings: &mut Findings) -> bool {
+    let namespace = source.namespace();
+    let Some(mesh) = context.mesh else { return false };
+    let refused = is_system_namespace(namespace) && namespace != mesh.root_namespace;
+    if refused {
+        findings.add(
+            &source.place().key("metadata").key("namespace"),
+            Code::SystemNamespace,
+            format!("`{namespace}` is a system namespace"),
+            "the mesh's own machinery is never guarded by rules that it must first deliver",
+            "move the object to the namespace of the workloads, or to the root namespace",
+        );
+    }
+    refused
+}
+
+/// The workloads that a rule targets. `None` if the target is wrong.
+fn reach(
+    place: &Place<'_>,
+    source: &Source,
+    target: Option<&TargetSpec>,
+    context: &Context<'_>,
+    findings: &mut Findings,
+) -> Option<BTreeSet<WorkloadId>> {
+    let namespace = source.namespace();
+    let reach = match target {
+        None => context.mesh.map(|mesh| mesh.reach(namespace, None)),
+        Some(TargetSpec { selector: Some(selector), gateway: None }) => {
+            check_selector(&place.key("selector"), selector, findings);
+            context.mesh.map(|mesh| mesh.reach(namespace, Some(selector)))
+        }
+        Some(TargetSpec { selector: None, gateway: Some(text) }) => {
+            let place = place.key("gateway");
+            let (id, _) = context.gateway(&place, text, findings)?;
+            let root = context.mesh.is_some_and(|mesh| mesh.root_namespace == namespace);
+            if id.namespace != namespace && !root {
+                findings.add(
+                    &place,
+                    Code::OutOfScope,
+                    format!("`{text}` is in another namespace than the rule"),
+                    "a rule acts in its own namespace; only rules of the root namespace act elsewhere",
+                    format!("move the rule to the namespace `{}`", id.namespace),
+                );
+                return None;
+            }
+            if is_system_namespace(&id.namespace) {
+                findings.add(
+                    &place,
+                    Code::SystemNamespace,
+                    format!("`{text}` is in a system namespace"),
+                    "workloads of system namespaces are never targets",
+                    "run the gateway in a namespace of its own",
+                );
+                return None;
+            }
+            Some(BTreeSet::from([id.clone()]))
+        }
+        Some(TargetSpec { .. }) => {
+            findings.add(
+                place,
+                Code::NotExactlyOne,
+                "a target is either a selector or a gateway",
+                "an empty target is neither \"all\" nor \"none\"",
+                "write `selector` or `gateway`; for all workloads of the namespace, remove `target`",
+            );
+            None
+        }
+    };
+    warn_if_empty(source, reach.as_ref(), findings);
+    reach
+}
+
+fn warn_if_empty(source: &Source, reach: Option<&BTreeSet<WorkloadId>>, findings: &mut Findings) {
+    if reach.is_some_and(BTreeSet::is_empty) {
+        findings.add(
+            &source.place(),
+            Code::TargetsNothing,
+            "no workload is targeted",
+            "no declared workload is in its scope and has the labels that it selects",
+            "check namespace and labels, or declare the workload",
+        );
+    }
+}
+
+// === impl From for the engine's types ===
+
+impl From<ModeSpec> for Mode {
+    fn from(spec: ModeSpec) -> Self {
+        match spec {
+            ModeSpec::Enforce => Self::Enforce,
+            ModeSpec::Shadow => Self::Shadow,
+        }
+    }
+}
+
+impl From<DisclosureSpec> for Disclosure {
+    fn from(spec: DisclosureSpec) -> Self {
+        match spec {
+            DisclosureSpec::Full => Self::Full,
+            DisclosureSpec::Code => Self::Code,
+            DisclosureSpec::Opaque => Self::Opaque,
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! The admin interface: probes, metrics, and what people ask. Read only.
+
+use std::future::IntoFuture;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::keys::{IssuerReport, Reports};
+use crate::push::{FleetReport, Hub, stopped};
+use crate::serve::Diagnosis;
+
+/// What is shown.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    /// Offers, fleet and metrics.
+    pub hub: Arc<Hub>,
+    /// About the rules on disk.
+    pub diagnosis: Arc<Mutex<Diagnosis>>,
+    /// About the issuers' keys.
+    pub issuers: Arc<Reports>,
+    /// Whether an accepted set of rules is on offer.
+    pub ready: watch::Receiver<bool>,
+}
+
+/// Serves until the hub stops.
+pub async fn serve(admin: Admin, listener: TcpListener) -> std::io::Result<()> {
+    let mut stop = admin.hub.stopping();
+    axum::serve(listener, router(admin))
+        .with_graceful_shutdown(async move { stopped(&mut stop).await })
+        .into_future()
+        .await
+}
+
+/// Who enforces what, compared with what is on offer.
+pub fn fleet(hub: &Hub) -> FleetReport {
+    let releases = hub.distributor.releases().into_iter();
+    hub.fleet.report(releases.map(|(workload, release)| (workload, *release.sha256(), release.revision())))
+}
+
+fn router(admin: Admin) -> Router {
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .route("/fleet", get(|State(admin): State<Admin>| async move { Json(fleet(&admin.hub)) }))
+        .route("/diagnostics", get(diagnostics))
+        .route("/issuers", get(issuers))
+        .route("/bundle/{namespace}/{name}", get(bundle))
+        .with_state(admin)
+}
+
+async fn readyz(State(admin): State<Admin>) -> (StatusCode, &'static str) {
+    if *admin.ready.borrow() && !*admin.hub.stopping().borrow() {
+        (StatusCode::OK, "ready\n")
+    } else {
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "not ready: no rules have been accepted and signed; see /diagnostics\n",
+        )
+    }
+}
+
+async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], admin.hub.metrics.text())
+}
+
+async fn diagnostics(State(admin): State<Admin>) -> Json<Diagnosis> {
+    Json(admin.diagnosis.lock().unwrap_or_else(PoisonError::into_inner).clone())
+}
+
+async fn issuers(State(admin): State<Admin>) -> Json<Vec<IssuerReport>> {
+    Json(admin.issuers.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect())
+}
+
+async fn bundle(State(admin): State<Admin>, Path((namespace, name)): Path<(String, String)>) -> Response {
+    let workload = format!("{namespace}/{name}");
+    match admin.hub.distributor.release(&workload) {
+        Some(release) => {
+            ([(header::CONTENT_TYPE, "application/x-protobuf")], release.bundle()).into_response()
+        }
+        None => (StatusCode::NOT_FOUND, format!("no workload `{workload}` in the Mesh\n")).into_response(),
+    }
+}

@@ -1,0 +1,181 @@
+//! The keys that sign manifests.
+//!
+//! Two keys exist at any time: the current one signs, the next one is already trusted by every filter that was
+//! configured since. To rotate: stop `serve`, move `next-signing-key.p8` over `signing-key.p8`, start; a new next key is
+//! made, and manifests are signed anew.
+//!
+//! INVARIANT: a private key leaves this module only into its own file, readable by its owner only.
+
+use std::path::Path;
+
+use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, UnparsedPublicKey,
+};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Serialize;
+use tidegate_proto::v1 as pb;
+
+use super::{BundleError, hex, sha256};
+use crate::state::{self, StateDir, StateError};
+
+const CURRENT_FILE: &str = "signing-key.p8";
+const NEXT_FILE: &str = "next-signing-key.p8";
+
+/// The signing keys.
+#[derive(Debug)]
+pub struct Keyring {
+    current: SigningKey,
+    next: SigningKey,
+    random: SystemRandom,
+}
+
+#[derive(Debug)]
+struct SigningKey {
+    id: String,
+    pair: EcdsaKeyPair,
+    spki_der: Vec<u8>,
+}
+
+/// A public key that filters trust, as the filter's plugin configuration states it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TrustedKey {
+    /// What [`pb::Signature::key_id`] says: the first 16 hexadecimal digits of the SHA-256 of the public key.
+    pub id: String,
+    /// SubjectPublicKeyInfo (RFC 5280 section 4.1), DER, base64 with padding. ECDSA P-256.
+    #[serde(rename = "publicKey")]
+    pub public_key: String,
+}
+
+// === impl Keyring ===
+
+impl Keyring {
+    /// Loads the keys, making those that are not there yet.
+    pub fn open(state: &StateDir) -> Result<Self, BundleError> {
+        Ok(Self {
+            current: SigningKey::open(state, CURRENT_FILE)?,
+            next: SigningKey::open(state, NEXT_FILE)?,
+            random: SystemRandom::new(),
+        })
+    }
+
+    /// What filters are told to trust, by the state folder of a process that may run; `None` when there are no keys.
+    pub fn peek(state: &Path) -> Result<Option<Vec<TrustedKey>>, BundleError> {
+        let mut trusted = Vec::new();
+        for name in [CURRENT_FILE, NEXT_FILE] {
+            let Some(pkcs8) = state::read(state, name)? else { return Ok(None) };
+            let damaged = |why| StateError::Damaged { path: state.join(name), why };
+            trusted.push(SigningKey::parse(&pkcs8).map_err(damaged)?.trusted());
+        }
+        Ok(Some(trusted))
+    }
+
+    /// What filters are told to trust: the current key and the next.
+    pub fn trusted(&self) -> Vec<TrustedKey> {
+        [&self.current, &self.next].map(SigningKey::trusted).into()
+    }
+
+    /// Signs a serialized manifest.
+    pub fn sign(&self, manifest: &[u8]) -> Result<pb::Signature, BundleError> {
+        let input = tidegate_proto::manifest_signing_input(manifest);
+        let signature = self.current.pair.sign(&self.random, &input).map_err(|_| BundleError::Signing)?;
+        Ok(pb::Signature { key_id: self.current.id.clone(), signature: signature.as_ref().to_vec() })
+    }
+
+    /// Whether the current key made one of the signatures.
+    pub fn is_signed(&self, signed: &pb::SignedManifest) -> bool {
+        let input = tidegate_proto::manifest_signing_input(&signed.manifest);
+        let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, self.current.pair.public_key().as_ref());
+        signed
+            .signatures
+            .iter()
+            .any(|by| by.key_id == self.current.id && key.verify(&input, &by.signature).is_ok())
+    }
+}
+
+// === impl SigningKey ===
+
+impl SigningKey {
+    fn open(state: &StateDir, name: &str) -> Result<Self, BundleError> {
+        let pkcs8 = match state.read(name)? {
+            Some(pkcs8) => pkcs8,
+            None => {
+                let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING);
+                let pkcs8 = pair.and_then(|pair| pair.to_pkcs8v1()).map_err(|_| BundleError::Signing)?;
+                state.write(name, pkcs8.as_ref())?;
+                pkcs8.as_ref().to_vec()
+            }
+        };
+        Ok(Self::parse(&pkcs8).map_err(|why| state.damaged(name, why))?)
+    }
+
+    fn parse(pkcs8: &[u8]) -> Result<Self, String> {
+        let invalid = |error: &dyn std::fmt::Display| format!("not an ECDSA P-256 key in PKCS #8: {error}");
+        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8)
+            .map_err(|error| invalid(&error))?;
+        let spki: PublicKeyX509Der<'_> = pair.public_key().as_der().map_err(|error| invalid(&error))?;
+        let spki_der = spki.as_ref().to_vec();
+        let mut id = hex(&sha256(&spki_der));
+        id.truncate(16);
+        Ok(Self { id, pair, spki_der })
+    }
+
+    fn trusted(&self) -> TrustedKey {
+        TrustedKey { id: self.id.clone(), public_key: STANDARD.encode(&self.spki_der) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use p256::ecdsa::signature::Verifier;
+    use p256::pkcs8::DecodePublicKey;
+
+    #[test]
+    fn a_filter_with_the_trusted_key_can_verify_with_another_implementation() {
+        let folder = tempfile::tempdir().unwrap();
+        let keys = Keyring::open(&StateDir::open(folder.path()).unwrap()).unwrap();
+        let signature = keys.sign(b"manifest").unwrap();
+        let trusted = keys.trusted().into_iter().find(|key| key.id == signature.key_id).unwrap();
+        let spki = STANDARD.decode(trusted.public_key).unwrap();
+        let key = p256::ecdsa::VerifyingKey::from_public_key_der(&spki).unwrap();
+        let parsed = p256::ecdsa::Signature::from_slice(&signature.signature).unwrap();
+        key.verify(b"tidegate.v1.Manifest\0manifest", &parsed).unwrap();
+        assert!(key.verify(b"manifest", &parsed).is_err(), "the context is part of what is signed");
+    }
+
+    #[test]
+    fn keys_stay_across_restarts_and_differ_from_each_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || Keyring::open(&StateDir::open(folder.path()).unwrap()).unwrap().trusted();
+        let first = open();
+        assert_eq!(first, open());
+        assert_eq!(first.len(), 2);
+        assert_ne!(first[0].id, first[1].id);
+    }
+
+    #[test]
+    fn a_rotated_key_was_trusted_before_it_signs() {
+        let folder = tempfile::tempdir().unwrap();
+        let before = Keyring::open(&StateDir::open(folder.path()).unwrap()).unwrap();
+        let old =
+            pb::SignedManifest { manifest: b"m".to_vec(), signatures: vec![before.sign(b"m").unwrap()] };
+        assert!(before.is_signed(&old));
+        std::fs::rename(folder.path().join(NEXT_FILE), folder.path().join(CURRENT_FILE)).unwrap();
+        let after = Keyring::open(&StateDir::open(folder.path()).unwrap()).unwrap();
+        let id = after.sign(b"m").unwrap().key_id;
+        assert!(before.trusted().iter().any(|key| key.id == id));
+        assert!(!after.is_signed(&old), "manifests of the old key are signed anew");
+    }
+
+    #[test]
+    fn a_damaged_key_is_an_error_and_never_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::open(folder.path()).unwrap();
+        state.write(CURRENT_FILE, b"not a key").unwrap();
+        assert!(Keyring::open(&state).is_err());
+        assert_eq!(state.read(CURRENT_FILE).unwrap().as_deref(), Some(&b"not a key"[..]));
+    }
+}

@@ -1,0 +1,174 @@
+//! From contents to signed releases.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use prost::Message;
+use tidegate_proto::v1 as pb;
+
+use super::{Keyring, Release, Revision, Revisions, Section};
+use crate::state::{StateDir, StateError};
+
+const FILE: &str = "manifests.json";
+
+/// How long a manifest may be installed after it was signed, in seconds. Bounds installing, never enforcing.
+const INSTALLABLE_S: i64 = 24 * 3600;
+/// A manifest is signed anew when less than this remains, in seconds.
+const RENEWED_BELOW_S: i64 = INSTALLABLE_S / 2;
+
+/// What one workload is to enforce, before it is signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Contents {
+    /// Whether a Guard covers the workload.
+    pub coverage: pb::Coverage,
+    /// In a fixed order.
+    pub sections: Vec<Arc<Section>>,
+    /// Without which the sections would be misread.
+    pub required_capabilities: Vec<String>,
+}
+
+/// Why nothing could be signed.
+#[derive(Debug, thiserror::Error)]
+pub enum BundleError {
+    /// State cannot be read or written.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The crypto library refuses; happens when the system has no randomness.
+    #[error("cannot make or use a signing key: the cryptographic library refused")]
+    Signing,
+}
+
+/// Signs manifests, and keeps those whose content has not changed.
+#[derive(Debug)]
+pub struct Publisher {
+    state: Arc<StateDir>,
+    keys: Keyring,
+    revisions: Revisions,
+    /// By workload.
+    current: BTreeMap<String, (pb::Manifest, pb::SignedManifest)>,
+    unsaved: bool,
+}
+
+// === impl Publisher ===
+
+impl Publisher {
+    /// Continues where the last process stopped. `now`: Unix seconds.
+    pub fn open(state: Arc<StateDir>, now: i64) -> Result<Self, BundleError> {
+        let keys = Keyring::open(&state)?;
+        let mut revisions = Revisions::open(state.clone(), now)?;
+        let mut current = BTreeMap::new();
+        let stored: BTreeMap<String, String> = state.read_json(FILE)?.unwrap_or_default();
+        for (workload, signed) in stored {
+            let (manifest, signed) = decode(&signed)
+                .filter(|(manifest, _)| manifest.audience == workload)
+                .ok_or_else(|| state.damaged(FILE, format!("the manifest of `{workload}` does not parse")))?;
+            revisions.at_least(manifest.revision.unwrap_or_default().into())?;
+            // One of another key is signed anew.
+            if keys.is_signed(&signed) {
+                current.insert(workload, (manifest, signed));
+            }
+        }
+        Ok(Self { state, keys, revisions, current, unsaved: false })
+    }
+
+    /// The keys that sign.
+    pub fn keys(&self) -> &Keyring {
+        &self.keys
+    }
+
+    /// The last revision that was used.
+    pub fn last_revision(&self) -> Revision {
+        self.revisions.last()
+    }
+
+    /// Signs what changed or expires soon; everything else keeps its manifest. Workloads that are not in `contents` are
+    /// forgotten. `now`: Unix seconds.
+    pub fn publish(
+        &mut self,
+        contents: BTreeMap<String, Contents>,
+        now: i64,
+    ) -> Result<BTreeMap<String, Arc<Release>>, BundleError> {
+        let stale = |(workload, contents): &(&String, &Contents)| {
+            !self.current.get(*workload).is_some_and(|(manifest, _)| is_current(manifest, contents, now))
+        };
+        let changed = contents.iter().filter(stale).map(|(workload, _)| workload.clone()).collect::<Vec<_>>();
+        if !changed.is_empty() {
+            let count = u64::try_from(changed.len()).unwrap_or(u64::MAX);
+            for (workload, revision) in changed.iter().zip(self.revisions.take(count)?) {
+                if let Some(contents) = contents.get(workload) {
+                    let signed = self.sign(workload, contents, revision, now)?;
+                    self.current.insert(workload.clone(), signed);
+                }
+            }
+        }
+        let known = self.current.len();
+        self.current.retain(|workload, _| contents.contains_key(workload));
+        self.unsaved |= !changed.is_empty() || self.current.len() < known;
+        let releases = contents.into_iter().filter_map(|(workload, contents)| {
+            let (manifest, signed) = self.current.get(&workload)?.clone();
+            Some((workload, Arc::new(Release::new(manifest, signed, contents.sections))))
+        });
+        Ok(releases.collect())
+    }
+
+    fn sign(
+        &self,
+        workload: &str,
+        contents: &Contents,
+        revision: Revision,
+        now: i64,
+    ) -> Result<(pb::Manifest, pb::SignedManifest), BundleError> {
+        let manifest = pb::Manifest {
+            format_version: tidegate_proto::VERSION,
+            audience: workload.to_owned(),
+            revision: Some(revision.into()),
+            coverage: contents.coverage.into(),
+            sections: contents.sections.iter().map(|section| section.reference()).collect(),
+            issued_at: now,
+            not_after: now.saturating_add(INSTALLABLE_S),
+            required_capabilities: contents.required_capabilities.clone(),
+        };
+        let serialized = manifest.encode_to_vec();
+        let signatures = vec![self.keys.sign(&serialized)?];
+        Ok((manifest, pb::SignedManifest { manifest: serialized, signatures }))
+    }
+
+    /// Writes the manifests down, so that a restart keeps them. Not needed for safety: what is lost is signed anew
+    /// under a later revision. Therefore it can wait until they have been pushed.
+    pub fn save(&mut self) -> Result<(), StateError> {
+        if !self.unsaved {
+            return Ok(());
+        }
+        let stored: BTreeMap<&String, String> = self
+            .current
+            .iter()
+            .map(|(workload, (_, signed))| (workload, STANDARD.encode(signed.encode_to_vec())))
+            .collect();
+        self.state.write_json(FILE, &stored)?;
+        self.unsaved = false;
+        Ok(())
+    }
+}
+
+/// Whether the manifest says exactly this and can be installed for long enough.
+fn is_current(manifest: &pb::Manifest, contents: &Contents, now: i64) -> bool {
+    manifest.format_version == tidegate_proto::VERSION
+        && manifest.coverage == i32::from(contents.coverage)
+        && manifest.required_capabilities == contents.required_capabilities
+        && manifest.sections.len() == contents.sections.len()
+        && manifest.sections.iter().zip(&contents.sections).all(|(named, section)| *named == section.reference())
+        // Signed ahead of a clock that was set back: filters with the right clock would refuse it.
+        && manifest.issued_at <= now
+        && manifest.not_after.saturating_sub(now) >= RENEWED_BELOW_S
+}
+
+fn decode(stored: &str) -> Option<(pb::Manifest, pb::SignedManifest)> {
+    let signed = pb::SignedManifest::decode(STANDARD.decode(stored).ok()?.as_slice()).ok()?;
+    let manifest = pb::Manifest::decode(signed.manifest.as_slice()).ok()?;
+    Some((manifest, signed))
+}
+
+#[cfg(test)]
+mod tests;

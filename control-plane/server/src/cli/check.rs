@@ -1,0 +1,86 @@
+//! `tidegate check`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+
+use super::{Ending, print, report};
+use crate::rules::{Finding, load, load_environment};
+use crate::serve::compile_files;
+
+/// Say what is wrong with the rules below a folder
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tidegate check rules
+  tidegate check rules --env values/prod.yaml
+  tidegate check rules -o json | jq -r '.findings[] | \"\\(.file):\\(.line) \\(.message)\"'
+
+Exits with 0 when everything compiles (warnings included), with 1 when anything does not.")]
+pub(super) struct Arguments {
+    /// Folder with rules: every *.yaml and *.yml below it
+    #[arg(value_name = "DIR")]
+    rules: PathBuf,
+    /// YAML or JSON file with values for ${env.name}
+    #[arg(long, value_name = "FILE")]
+    env: Option<PathBuf>,
+    /// How findings are written
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people: with the lines they are about on a terminal, else one line each
+    Text,
+    /// For programs
+    Json,
+}
+
+#[derive(Serialize)]
+struct Report {
+    errors: usize,
+    warnings: usize,
+    findings: Vec<Finding>,
+}
+
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
+    let loaded = load(&arguments.rules)?;
+    let environment = arguments.env.as_deref().map(load_environment).transpose()?.unwrap_or_default();
+    let compilation = compile_files(&loaded.files, &environment);
+    let mut findings: Vec<Finding> = loaded.problems.iter().cloned().map(Finding::File).collect();
+    findings.extend(compilation.diagnostics.into_iter().map(Finding::Rule));
+    let errors = findings.iter().filter(|finding| finding.is_error()).count();
+    let warnings = findings.len() - errors;
+    match arguments.output {
+        Output::Json => {
+            let report = Report { errors, warnings, findings };
+            print(&format!("{}\n", serde_json::to_string_pretty(&report)?))?;
+        }
+        Output::Text => {
+            let style = report::Style::of_stdout();
+            for finding in &findings {
+                print(&report::render(finding, &loaded.files, &arguments.rules, style))?;
+            }
+            print(&summary(loaded.files.len() + loaded.problems.len(), errors, warnings))?;
+        }
+    }
+    Ok(if errors == 0 { Ending::Done } else { Ending::Refused })
+}
+
+fn summary(files: usize, errors: usize, warnings: usize) -> String {
+    let count = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+    format!("{}: {}, {}\n", count(files, "file"), count(errors, "error"), count(warnings, "warning"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_summary_counts() {
+        assert_eq!(summary(1, 0, 2), "1 file: 0 errors, 2 warnings\n");
+        assert_eq!(summary(3, 1, 1), "3 files: 1 error, 1 warning\n");
+    }
+}

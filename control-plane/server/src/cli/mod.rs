@@ -1,0 +1,146 @@
+//! The command line.
+//!
+//! Exit codes: 0 it worked; 1 refused (rules with errors, a scenario that failed); 2 the command line is wrong; 3 the
+//! environment is (a missing folder, a port in use, a damaged state).
+
+mod check;
+mod module;
+mod plugin_config;
+mod report;
+mod serve;
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+use crate::demo::scenario as demo;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  it worked
+  1  refused: rules with errors, or a scenario that failed
+  2  the command line is wrong
+  3  the environment is: a missing folder, a port in use, a damaged state";
+
+/// Checks every request of data pipelines against who sent it, what it may do, and to which data.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", version, after_help = EXIT_CODES, arg_required_else_help = true)]
+struct Arguments {
+    /// What is logged to standard error, e.g. `info` or `tidegate::push=debug` [default: info; demo: error].
+    #[arg(long, global = true, env = "TIDEGATE_LOG", value_name = "FILTER")]
+    log: Option<String>,
+    /// How it is logged.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    /// A line of text per event.
+    Text,
+    /// A JSON object per event.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(serve::Arguments),
+    Check(check::Arguments),
+    PluginConfig(plugin_config::Arguments),
+    Demo(demo::Arguments),
+    Module(module::Arguments),
+}
+
+/// How a command ended, if nothing went wrong with the environment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Exit code 0.
+    Done,
+    /// Exit code 1: what was asked is answered, and the answer is no.
+    Refused,
+}
+
+/// Runs the command that the process was started with.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let log = arguments.log.as_deref().unwrap_or(match &arguments.command {
+        // Its table is the output; refusals and key errors are part of the show.
+        Command::Demo(_) => "error",
+        _ => "info",
+    });
+    if let Err(error) = start_logging(log, arguments.log_format) {
+        complain(&error);
+        return ExitCode::from(2);
+    }
+    match run(arguments.command) {
+        Ok(Ending::Done) => ExitCode::SUCCESS,
+        Ok(Ending::Refused) => ExitCode::from(1),
+        Err(error) => {
+            complain(&format!("{error:#}"));
+            ExitCode::from(3)
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<Ending> {
+    match command {
+        Command::Serve(arguments) => serve::run(arguments),
+        Command::Check(arguments) => check::run(&arguments),
+        Command::PluginConfig(arguments) => plugin_config::run(&arguments),
+        Command::Demo(arguments) => runtime()?.block_on(demo::run(arguments)),
+        Command::Module(arguments) => module::run(&arguments),
+    }
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+}
+
+fn start_logging(filter: &str, format: LogFormat) -> Result<(), String> {
+    let filter = EnvFilter::try_new(filter).map_err(|error| format!("`--log {filter}`: {error}"))?;
+    let logging = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
+        .with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => logging.with_target(false).try_init(),
+        LogFormat::Json => logging.json().try_init(),
+    }
+    .map_err(|error| format!("cannot start logging: {error}"))
+}
+
+fn complain(message: &str) {
+    // When not even standard error is there, the exit code says it.
+    let _ = writeln!(std::io::stderr(), "tidegate: {message}");
+}
+
+/// Writes to standard output. A reader that went away (`| head`) is no error.
+fn print(text: &str) -> std::io::Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_an_example() {
+        for command in Arguments::command().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("tidegate "), "{}: {help}", command.get_name());
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! `tidegate plugin-config`.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use clap::Args;
+
+use super::{Ending, print, runtime};
+use crate::bundle::Keyring;
+use crate::plugin_config::{ControlPlane, Peers, PluginConfig};
+use crate::rules::AcceptedRules;
+use crate::serve::compile_files;
+
+/// Print the configuration of the filter at one workload, as JSON
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tidegate plugin-config --state state --workload sales/orders-api
+  tidegate plugin-config --state state --workload ingress/dataflow-in --peers none
+  tidegate plugin-config --state state --workload sales/orders-api --warm-start http://127.0.0.1:15081
+
+The state folder is the one of `tidegate serve`, which may run meanwhile.")]
+pub(super) struct Arguments {
+    /// State folder of `tidegate serve`
+    #[arg(long, value_name = "DIR")]
+    state: PathBuf,
+    /// Whose filter
+    #[arg(long, value_name = "NAMESPACE/NAME")]
+    workload: String,
+    /// Where a peer is to be found
+    #[arg(long, value_enum, default_value_t = Peers::Mesh)]
+    peers: Peers,
+    /// Name of the Envoy cluster that leads to the control plane
+    #[arg(long, value_name = "NAME", default_value = "tidegate")]
+    cluster: String,
+    /// Authority of the gRPC stream
+    #[arg(long, value_name = "HOST", default_value = "tidegate.tidegate-system.svc")]
+    authority: String,
+    /// Admin address of a running control plane, to include the workload's Bundle, so that the filter enforces from its
+    /// first request on
+    #[arg(long, value_name = "URL")]
+    warm_start: Option<String>,
+}
+
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
+    let Some(keys) = Keyring::peek(&arguments.state)? else {
+        bail!(
+            "state folder `{}` holds no signing keys; `--state` must name the folder of a `tidegate serve` that has been \
+             started at least once",
+            arguments.state.display()
+        );
+    };
+    let known = workloads(arguments)?;
+    if !known.contains(&arguments.workload) {
+        bail!(
+            "workload `{}` is not in the Mesh of the accepted rules; known are: {}",
+            arguments.workload,
+            if known.is_empty() { "none".to_owned() } else { known.join(", ") }
+        );
+    }
+    let mut config = PluginConfig::new(&arguments.workload, keys);
+    config.peers = arguments.peers;
+    config.control_plane =
+        Some(ControlPlane { cluster: arguments.cluster.clone(), authority: arguments.authority.clone() });
+    if let Some(admin) = &arguments.warm_start {
+        config = config.with_bundle(&runtime()?.block_on(bundle(admin, &arguments.workload))?);
+    }
+    print(&format!("{}\n", serde_json::to_string_pretty(&config)?))?;
+    Ok(Ending::Done)
+}
+
+fn workloads(arguments: &Arguments) -> anyhow::Result<Vec<String>> {
+    let Some(accepted) = AcceptedRules::peek(&arguments.state)? else { return Ok(Vec::new()) };
+    let compiled = compile_files(&accepted.files, &accepted.environment).output;
+    Ok(compiled
+        .into_iter()
+        .flat_map(|compiled| compiled.workloads.into_keys())
+        .map(|id| id.to_string())
+        .collect())
+}
+
+async fn bundle(admin: &str, workload: &str) -> anyhow::Result<Vec<u8>> {
+    let url = format!("{}/bundle/{workload}", admin.trim_end_matches('/'));
+    let client = crate::keys::plain_client().context("cannot set up HTTP")?;
+    let answer = client.get(&url).send().await.and_then(reqwest::Response::error_for_status);
+    let bytes = answer
+        .with_context(|| format!("cannot fetch the Bundle; is `tidegate serve` running at {admin}?"))?;
+    Ok(bytes.bytes().await?.to_vec())
+}

@@ -1,0 +1,60 @@
+//! `tidegate serve`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{Ending, runtime};
+use crate::serve::Options;
+
+/// Compile the rules below a folder, and push them to filters whenever they change
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tidegate serve --rules rules --state /var/lib/tidegate
+  tidegate serve --rules rules --state state --env values/prod.yaml --listen 0.0.0.0:15080
+
+What is wrong with the rules is logged, and shown at http://ADMIN/diagnostics; the last good form of every file stays in
+force, across restarts too. Also there: /healthz /readyz /metrics /fleet /issuers /bundle/NAMESPACE/NAME.")]
+pub(super) struct Arguments {
+    /// Folder with rules: every *.yaml and *.yml below it
+    #[arg(long, value_name = "DIR")]
+    rules: PathBuf,
+    /// Folder for what must survive a restart: keys, revisions, the last good rules. Private; one process at a time
+    #[arg(long, value_name = "DIR")]
+    state: PathBuf,
+    /// Where filters connect (gRPC)
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:15080")]
+    listen: SocketAddr,
+    /// Where people and probes look (HTTP)
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:15081")]
+    admin: SocketAddr,
+    /// JSON file with directories: {"dataflow/acme/europe-west4/orders-etl": ["4570…"], …}
+    #[arg(long, value_name = "FILE")]
+    directory: Option<PathBuf>,
+    /// YAML or JSON file with values for ${env.name}
+    #[arg(long, value_name = "FILE")]
+    env: Option<PathBuf>,
+    /// PEM file with certificate authorities of issuers, besides the system's. May be given several times
+    #[arg(long, value_name = "PEM")]
+    issuer_ca: Vec<PathBuf>,
+    /// Fetch issuers' keys from loopback addresses too. For issuers on this machine only
+    #[arg(long)]
+    allow_issuer_loopback: bool,
+}
+
+pub(super) fn run(arguments: Arguments) -> anyhow::Result<Ending> {
+    let options = Options {
+        rules: arguments.rules,
+        state: arguments.state,
+        listen: arguments.listen,
+        admin: arguments.admin,
+        directory: arguments.directory,
+        environment: arguments.env,
+        issuer_ca: arguments.issuer_ca,
+        allow_issuer_loopback: arguments.allow_issuer_loopback,
+    };
+    runtime()?.block_on(crate::serve::run(options))?;
+    Ok(Ending::Done)
+}

@@ -1,0 +1,331 @@
+//! The demo's mesh, running: issuers, control plane, three Envoys, and the application behind them.
+//!
+//! ```text
+//! worker ── plain ── workers' Envoy ── mTLS ──┐
+//!                                             ├── service's Envoy + filter ── application
+//! VM ── TLS ── gateway's Envoy + filter ─mTLS─┘
+//! ```
+//!
+//! INVARIANT: when a [`World`] is dropped nothing of it runs on, and its folder is gone.
+
+mod files;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::client::{Call, Endpoint, Protocol};
+use super::envoy::{Envoy, EnvoyBinary, EnvoyOptions};
+use super::issuers::{GitLabJob, GoogleInstance, Issuers, KubernetesPod};
+use super::mesh::{self, HttpListener, Node, WasmFilter, Worker};
+use super::pki::Authority;
+use super::upstream::Upstream;
+use crate::plugin_config::{ControlPlane, Peers, PluginConfig};
+use crate::serve::{self, Options, Running};
+
+pub use files::WorldFiles;
+
+/// For whom tokens must be meant.
+pub const AUDIENCE: &str = "https://orders.sales.example";
+/// The host of requests.
+pub const HOST: &str = "orders.sales.example";
+/// The guarded service, as rules name it.
+pub const SERVICE: &str = "sales/orders-api";
+/// The gateway, as rules name it.
+pub const GATEWAY: &str = "ingress/dataflow-in";
+
+const SERVICE_ID: &str = "spiffe://prod.example/ns/sales/sa/orders-api";
+const GATEWAY_ID: &str = "spiffe://prod.example/ns/ingress/sa/dataflow-in";
+/// A valid host name for the gRPC stream; Envoy would take the cluster's name.
+const CONTROL_PLANE_AUTHORITY: &str = "tidegate.tidegate-system.svc";
+/// Rules, keys and streams are there within a second or two; a busy machine gets more.
+const ENFORCED_WITHIN: Duration = Duration::from_secs(60);
+
+/// How a caller reaches the service, and with that: as whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Way {
+    /// As the pod of the pipeline (`etl/orders-worker`), by mTLS.
+    OrdersWorker,
+    /// The same, to the port for metrics.
+    OrdersWorkerToMetrics,
+    /// As another pod of the same namespace (`etl/reports-worker`), by mTLS.
+    ReportsWorker,
+    /// As the pod that runs CI jobs (`ci/runner`), by mTLS.
+    CiRunner,
+    /// From outside of the mesh, through the gateway.
+    Gateway,
+}
+
+/// The running mesh.
+#[derive(Debug)]
+pub struct World {
+    /// The three issuers.
+    pub issuers: Issuers,
+    /// The application.
+    pub upstream: Upstream,
+    /// The control plane.
+    pub control_plane: Running,
+    /// The service's Envoy.
+    pub service: Envoy,
+    /// The gateway's Envoy.
+    pub gateway: Envoy,
+    /// The workers' Envoy.
+    pub workers: Envoy,
+    /// Who issued the gateway's certificate for callers outside of the mesh.
+    pub edge_authority: Authority,
+    /// Rules, and what else is on disk.
+    pub files: WorldFiles,
+}
+
+// === impl Way ===
+
+impl Way {
+    /// Those that lead through the workers' Envoy.
+    const MESH: [Self; 4] =
+        [Self::OrdersWorker, Self::OrdersWorkerToMetrics, Self::ReportsWorker, Self::CiRunner];
+
+    /// Name of the listener.
+    pub fn listener(self) -> &'static str {
+        match self {
+            Self::OrdersWorker => "orders-worker",
+            Self::OrdersWorkerToMetrics => "orders-worker-to-metrics",
+            Self::ReportsWorker => "reports-worker",
+            Self::CiRunner => "ci-runner",
+            Self::Gateway => mesh::GATEWAY,
+        }
+    }
+
+    /// The SPIFFE id that the service sees.
+    pub fn spiffe_id(self) -> &'static str {
+        match self {
+            Self::OrdersWorker | Self::OrdersWorkerToMetrics => {
+                "spiffe://prod.example/ns/etl/sa/orders-worker"
+            }
+            Self::ReportsWorker => "spiffe://prod.example/ns/etl/sa/reports-worker",
+            Self::CiRunner => "spiffe://prod.example/ns/ci/sa/runner",
+            Self::Gateway => GATEWAY_ID,
+        }
+    }
+}
+
+// === impl World ===
+
+impl World {
+    /// Starts everything and returns when the rules are enforced.
+    pub async fn start(binary: &EnvoyBinary) -> Result<Self> {
+        let issuers = Issuers::start().await?;
+        let upstream = Upstream::start().await.context("the application cannot listen on loopback")?;
+        let mesh_authority = Authority::new("mesh")?;
+        let edge_authority = Authority::new("edge")?;
+        let files = WorldFiles::create(&issuers, edge_authority.pem())?;
+        let control_plane = start_control_plane(&files).await?;
+
+        let filter = |workload: &str, peers| {
+            let mut config = PluginConfig::new(workload, control_plane.trusted_keys.clone());
+            config.peers = peers;
+            config.control_plane = Some(ControlPlane {
+                cluster: mesh::CONTROL_PLANE.to_owned(),
+                authority: CONTROL_PLANE_AUTHORITY.to_owned(),
+            });
+            let config =
+                serde_json::to_value(config).context("the filter's configuration cannot be written")?;
+            anyhow::Ok(WasmFilter::tidegate(files.module(), &config))
+        };
+        let options = EnvoyOptions::default();
+        let service_filter = filter(SERVICE, Peers::Mesh)?;
+        let config = mesh::service_side(
+            Node::new("sales", "orders-api", "orders-api"),
+            &mesh_authority.workload(SERVICE_ID)?,
+            mesh_authority.pem(),
+            upstream.address(),
+            |http: HttpListener| http.filter(service_filter),
+        )
+        .control_plane(control_plane.grpc_addr);
+        let service = Envoy::start(binary, "service", &config.to_json(), &options).await?;
+
+        let gateway_filter = filter(GATEWAY, Peers::None)?;
+        let config = mesh::gateway(
+            Node::new("ingress", "dataflow-in", "dataflow-in"),
+            &edge_authority.loopback_server(&["dataflow-in.example"])?,
+            &mesh_authority.workload(GATEWAY_ID)?,
+            mesh_authority.pem(),
+            service.address(mesh::INBOUND)?,
+            SERVICE_ID,
+            |http| http.filter(gateway_filter),
+        )
+        .control_plane(control_plane.grpc_addr)
+        .to_json();
+        let workers = workers(&mesh_authority, &service)?;
+        let (gateway, workers) = tokio::try_join!(
+            Envoy::start(binary, "gateway", &config, &options),
+            Envoy::start(binary, "workers", &workers, &options),
+        )?;
+
+        files.write_rules(&issuers, service.address(mesh::INBOUND)?.port())?;
+        let world =
+            Self { issuers, upstream, control_plane, service, gateway, workers, edge_authority, files };
+        world.wait_until_enforced().await?;
+        Ok(world)
+    }
+
+    /// Where to call for this way.
+    pub fn endpoint(&self, way: Way) -> Result<Endpoint> {
+        Ok(match way {
+            Way::Gateway => {
+                let address = self.gateway.address(mesh::GATEWAY)?;
+                Endpoint::tls(address, self.edge_authority.pem(), "dataflow-in.example")
+            }
+            _ => Endpoint::plain(self.workers.address(way.listener())?),
+        })
+    }
+
+    /// The service's port that a request on this way comes in at.
+    pub fn service_port(&self, way: Way) -> Result<u16> {
+        let listener = if way == Way::OrdersWorkerToMetrics { mesh::METRICS } else { mesh::INBOUND };
+        Ok(self.service.address(listener)?.port())
+    }
+
+    /// Resolves when a part of it ends although nobody stopped it.
+    pub async fn failed(&mut self) -> anyhow::Error {
+        loop {
+            for envoy in [&mut self.service, &mut self.gateway, &mut self.workers] {
+                if let Some(status) = envoy.exited() {
+                    let (name, log) = (envoy.name().to_owned(), envoy.log_tail(30));
+                    return anyhow::anyhow!("Envoy `{name}` ended with {status}; the end of its log:\n{log}");
+                }
+            }
+            let pause = tokio::time::sleep(Duration::from_millis(200));
+            tokio::select! {
+                failure = self.control_plane.failed() => return failure.into(),
+                () = pause => {}
+            }
+        }
+    }
+
+    /// Ends the Envoys, then the control plane.
+    pub async fn stop(self) -> Result<()> {
+        let Self { control_plane, service, gateway, workers, .. } = self;
+        tokio::join!(service.stop(), gateway.stop(), workers.stop());
+        Ok(control_plane.shutdown().await?)
+    }
+
+    /// Until one request of every kind passes: then rules, keys and directories are there, in every filter. Also until
+    /// a request that nothing allows is refused: a workload without a Guard lets everything pass.
+    async fn wait_until_enforced(&self) -> Result<()> {
+        let post = |token: String| Call::new(http::Method::POST, "/v1/orders/1").bearer(&token);
+        let pod = self.issuers.cluster.pod_token(&orders_pod(), AUDIENCE).sign()?;
+        let machine = self.issuers.google.instance_token(&orders_machine(), AUDIENCE).sign()?;
+        let job = self.issuers.gitlab.job_token(&release_job(), AUDIENCE).sign()?;
+        let probes = [
+            (Way::OrdersWorker, Call::new(http::Method::GET, "/not-allowed"), false),
+            (Way::Gateway, Call::new(http::Method::GET, "/not-allowed"), false),
+            (Way::OrdersWorker, post(pod), true),
+            (Way::Gateway, post(machine), true),
+            (Way::CiRunner, Call::new(http::Method::PUT, "/v1/schema").bearer(&job), true),
+        ];
+        let deadline = Instant::now() + ENFORCED_WITHIN;
+        for (way, call, passes) in probes {
+            let endpoint = self.endpoint(way)?;
+            loop {
+                let answer = endpoint.call(Protocol::Http1, call.clone().authority(HOST)).await?;
+                let refused = matches!(answer.status.as_u16(), 401 | 403);
+                if if passes { answer.status.is_success() } else { refused } {
+                    break;
+                }
+                if Instant::now() >= deadline {
+                    bail!(
+                        "the rules were not enforced within {} s: {way:?} still gets {} {}; the control plane says: {}; \
+                         the end of the service's log:\n{}",
+                        ENFORCED_WITHIN.as_secs(),
+                        answer.status,
+                        String::from_utf8_lossy(&answer.body),
+                        serde_json::to_value(self.control_plane.diagnosis()).unwrap_or_default(),
+                        self.service.log_tail(20),
+                    );
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn start_control_plane(files: &WorldFiles) -> Result<Running> {
+    let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let mut running = serve::start(Options {
+        rules: files.rules(),
+        state: files.state(),
+        listen: loopback,
+        admin: loopback,
+        directory: Some(files.directory()),
+        environment: Some(files.values()),
+        issuer_ca: vec![files.issuer_authority()],
+        allow_issuer_loopback: true,
+    })
+    .await?;
+    running.ready().await?;
+    Ok(running)
+}
+
+fn workers(authority: &Authority, service: &Envoy) -> Result<Value> {
+    let mut credentials = Vec::new();
+    for way in Way::MESH {
+        credentials.push((way, authority.workload(way.spiffe_id())?));
+    }
+    let mut workers = Vec::new();
+    for (way, credential) in &credentials {
+        let port = if *way == Way::OrdersWorkerToMetrics { mesh::METRICS } else { mesh::INBOUND };
+        workers.push(Worker { listener: way.listener(), credential, service: service.address(port)? });
+    }
+    Ok(mesh::worker_side(Node::new("etl", "workers", "workers"), &workers, authority.pem(), SERVICE_ID)
+        .to_json())
+}
+
+/// A VM of the Dataflow job `orders-etl`.
+pub fn orders_machine() -> GoogleInstance {
+    GoogleInstance {
+        email: "df-orders@acme.iam.gserviceaccount.com".to_owned(),
+        subject: "100000000000000000001".to_owned(),
+        project: "acme".to_owned(),
+        project_number: 123_456_789_012,
+        zone: "europe-west4-b".to_owned(),
+        instance_id: "4570000000000000001".to_owned(),
+        instance_name: "orders-etl-11210101-ab1c-harness-x9z0".to_owned(),
+    }
+}
+
+/// A VM of another Dataflow job of the same project, which runs as the same account.
+pub fn other_machine() -> GoogleInstance {
+    GoogleInstance {
+        instance_id: "4570000000000000002".to_owned(),
+        instance_name: "reports-etl-11210101-cd2e-harness-k4m7".to_owned(),
+        ..orders_machine()
+    }
+}
+
+/// The job that releases orders.
+pub fn release_job() -> GitLabJob {
+    GitLabJob {
+        project_id: "4711".to_owned(),
+        project_path: "data/orders".to_owned(),
+        namespace_id: "72".to_owned(),
+        job_project_id: "4711".to_owned(),
+        branch: "main".to_owned(),
+        protected: true,
+        source: "push".to_owned(),
+        environment: Some("production".to_owned()),
+        user_access_level: "maintainer".to_owned(),
+    }
+}
+
+/// The pod of the pipeline.
+pub fn orders_pod() -> KubernetesPod {
+    KubernetesPod {
+        namespace: "etl".to_owned(),
+        service_account: "orders-worker".to_owned(),
+        pod: "orders-worker-0".to_owned(),
+    }
+}

@@ -1,0 +1,24 @@
+//! Tidegate's control plane: rules in, signed Bundles out to the filters; and the command line.
+//!
+//! The way of a rule: [`rules`] reads and judges files, the compiler turns them into policies, [`keys`] brings the
+//! issuers' keys, [`bundle`] signs, [`push`] hands out and hears who enforces what, [`admin`] shows it. [`serve`] wires
+//! them together; [`cli`] is the command.
+//!
+//! INVARIANT: nothing is pushed that did not compile, is not signed, or is older than what was pushed before, across
+//! restarts too.
+
+pub mod admin;
+pub mod bundle;
+pub mod cli;
+mod clock;
+pub mod demo;
+pub mod keys;
+pub mod metrics;
+pub mod package;
+pub mod plugin_config;
+pub mod push;
+pub mod rules;
+pub mod serve;
+pub mod state;
+
+pub use package::{FILTER_SHA256, FILTER_WASM};

@@ -1,0 +1,142 @@
+//! What the control plane counts about itself.
+//!
+//! INVARIANT: every label has a bounded set of values; nothing a client sends becomes a label.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+/// All metrics, and the registry that prints them.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Open streams of filters.
+    pub streams: Gauge,
+    /// Pushes sent.
+    pub pushes: Counter,
+    /// Bytes of pushes sent, gRPC framing included.
+    pub push_bytes: Counter,
+    /// Pushes that filters acknowledged.
+    pub acks: Counter,
+    /// Pushes that filters refused, by reason.
+    pub nacks: Family<ReasonLabel, Counter>,
+    /// Streams that were refused, by gRPC code.
+    pub refused_streams: Family<ReasonLabel, Counter>,
+    /// Lookups answered.
+    pub lookups: Counter,
+    /// Decision records received, by outcome.
+    pub decisions: Family<ReasonLabel, Counter>,
+    /// Decision records that filters say they dropped.
+    pub decisions_dropped: Counter,
+    /// Compilations, by result.
+    pub compilations: Family<ReasonLabel, Counter>,
+    /// Milliseconds that the last compilation took.
+    pub compile_ms: Gauge,
+    /// Diagnostics of the rules on disk, by severity.
+    pub diagnostics: Family<ReasonLabel, Gauge>,
+    /// Files whose last good text is in force instead of what is on disk.
+    pub substituted_files: Gauge,
+    /// Workloads that have a Bundle.
+    pub workloads: Gauge,
+    /// Counter of the last revision.
+    pub revision: Gauge,
+    /// Unix seconds until which each issuer's keys may be used. Issuers are configured, hence bounded.
+    pub issuer_valid_until: Family<IssuerLabel, Gauge>,
+    /// Attempts to fetch keys, by result.
+    pub key_fetches: Family<ReasonLabel, Counter>,
+}
+
+/// A label with a fixed set of values.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ReasonLabel {
+    /// One of few words.
+    pub reason: &'static str,
+}
+
+/// The name of a TrustedIssuer.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct IssuerLabel {
+    /// Its name.
+    pub issuer: String,
+}
+
+// === impl Metrics ===
+
+impl Metrics {
+    /// The text that Prometheus scrapes (OpenMetrics).
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
+        text
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("tidegate"),
+            streams: Gauge::default(),
+            pushes: Counter::default(),
+            push_bytes: Counter::default(),
+            acks: Counter::default(),
+            nacks: Family::default(),
+            refused_streams: Family::default(),
+            lookups: Counter::default(),
+            decisions: Family::default(),
+            decisions_dropped: Counter::default(),
+            compilations: Family::default(),
+            compile_ms: Gauge::default(),
+            diagnostics: Family::default(),
+            substituted_files: Gauge::default(),
+            workloads: Gauge::default(),
+            revision: Gauge::default(),
+            issuer_valid_until: Family::default(),
+            key_fetches: Family::default(),
+        };
+        let registry = &mut metrics.registry;
+        registry.register("streams", "Open streams of filters", metrics.streams.clone());
+        registry.register("pushes", "Pushes sent", metrics.pushes.clone());
+        registry.register("push_bytes", "Bytes of pushes sent", metrics.push_bytes.clone());
+        registry.register("acks", "Pushes that filters acknowledged", metrics.acks.clone());
+        registry.register("nacks", "Pushes that filters refused", metrics.nacks.clone());
+        registry.register("refused_streams", "Streams that were refused", metrics.refused_streams.clone());
+        registry.register("lookups", "Lookups answered", metrics.lookups.clone());
+        registry.register("decisions", "Decision records received", metrics.decisions.clone());
+        registry.register(
+            "decisions_dropped",
+            "Decision records that filters dropped",
+            metrics.decisions_dropped.clone(),
+        );
+        registry.register("compilations", "Compilations of the rules", metrics.compilations.clone());
+        registry.register(
+            "compile_milliseconds",
+            "Duration of the last compilation",
+            metrics.compile_ms.clone(),
+        );
+        registry.register("diagnostics", "Diagnostics of the rules on disk", metrics.diagnostics.clone());
+        registry.register(
+            "substituted_files",
+            "Files whose last good text is in force",
+            metrics.substituted_files.clone(),
+        );
+        registry.register("workloads", "Workloads that have a Bundle", metrics.workloads.clone());
+        registry.register("revision", "Counter of the last revision", metrics.revision.clone());
+        registry.register(
+            "issuer_valid_until_seconds",
+            "Until when an issuer's keys may be used",
+            metrics.issuer_valid_until.clone(),
+        );
+        registry.register("key_fetches", "Attempts to fetch keys", metrics.key_fetches.clone());
+        metrics
+    }
+}
+
+impl ReasonLabel {
+    /// The label for this word.
+    pub const fn new(reason: &'static str) -> Self {
+        Self { reason }
+    }
+}

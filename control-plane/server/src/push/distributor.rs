@@ -1,0 +1,140 @@
+//! What is on offer, per workload.
+//!
+//! INVARIANT: a workload's offer changes only when its manifest does, so streams wake only when there is something new.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tokio::sync::watch;
+
+use super::Offer;
+use crate::bundle::Release;
+
+/// Hands releases to streams.
+#[derive(Debug, Default)]
+pub struct Distributor {
+    published: RwLock<Published>,
+}
+
+#[derive(Debug, Default)]
+struct Published {
+    /// Whether anything was ever published; before, an unknown workload may only not be known yet.
+    any: bool,
+    offers: HashMap<String, watch::Sender<Arc<Offer>>>,
+    lookups: Arc<Lookups>,
+}
+
+/// What `Lookup` is answered from.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Lookups {
+    /// The directories that a workload's rules read. It may ask for no others.
+    pub readable: BTreeMap<String, BTreeSet<String>>,
+    /// The ids of every directory.
+    pub directories: BTreeMap<String, BTreeSet<String>>,
+}
+
+/// What a stream gets when it names its workload.
+#[derive(Debug)]
+pub enum Subscription {
+    /// This workload's offers.
+    To(watch::Receiver<Arc<Offer>>),
+    /// No such workload.
+    Unknown,
+    /// Nothing is published yet; ask again.
+    NotReady,
+}
+
+// === impl Distributor ===
+
+impl Distributor {
+    /// Replaces everything that is on offer. Streams of workloads that are gone end.
+    pub fn publish(&self, releases: &BTreeMap<String, Arc<Release>>, lookups: Lookups) {
+        let mut published = self.published.write().unwrap_or_else(PoisonError::into_inner);
+        published.any = true;
+        published.lookups = Arc::new(lookups);
+        published.offers.retain(|workload, _| releases.contains_key(workload));
+        for (workload, release) in releases {
+            let offer = || Arc::new(Offer::new(release.clone()));
+            match published.offers.get(workload) {
+                Some(sender) => {
+                    sender.send_if_modified(|current| {
+                        let changed = current.release().sha256() != release.sha256();
+                        if changed {
+                            *current = offer();
+                        }
+                        changed
+                    });
+                }
+                None => {
+                    published.offers.insert(workload.clone(), watch::Sender::new(offer()));
+                }
+            }
+        }
+    }
+
+    /// The offers of a workload, from the current one on.
+    pub fn subscribe(&self, workload: &str) -> Subscription {
+        let published = self.published.read().unwrap_or_else(PoisonError::into_inner);
+        match published.offers.get(workload) {
+            Some(sender) => Subscription::To(sender.subscribe()),
+            None if published.any => Subscription::Unknown,
+            None => Subscription::NotReady,
+        }
+    }
+
+    /// The current release of a workload.
+    pub fn release(&self, workload: &str) -> Option<Arc<Release>> {
+        let published = self.published.read().unwrap_or_else(PoisonError::into_inner);
+        published.offers.get(workload).map(|sender| sender.borrow().release().clone())
+    }
+
+    /// The current releases.
+    pub fn releases(&self) -> BTreeMap<String, Arc<Release>> {
+        let published = self.published.read().unwrap_or_else(PoisonError::into_inner);
+        let offers = published.offers.iter();
+        offers.map(|(workload, sender)| (workload.clone(), sender.borrow().release().clone())).collect()
+    }
+
+    /// Whether anything was published.
+    pub fn is_ready(&self) -> bool {
+        self.published.read().unwrap_or_else(PoisonError::into_inner).any
+    }
+
+    /// Whether a directory that the workload's rules read lists the id.
+    pub fn lists(&self, workload: &str, directory: &str, id: &str) -> bool {
+        let lookups = self.published.read().unwrap_or_else(PoisonError::into_inner).lookups.clone();
+        lookups.readable.get(workload).is_some_and(|names| names.contains(directory))
+            && lookups.directories.get(directory).is_some_and(|ids| ids.contains(id))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lookup_is_answered_only_from_directories_that_the_workload_reads() {
+        let distributor = Distributor::default();
+        let set = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<BTreeSet<_>>();
+        let lookups = Lookups {
+            readable: BTreeMap::from([("a/a".to_owned(), set(&["jobs"]))]),
+            directories: BTreeMap::from([
+                ("jobs".to_owned(), set(&["1"])),
+                ("other".to_owned(), set(&["1"])),
+            ]),
+        };
+        distributor.publish(&BTreeMap::new(), lookups);
+        assert!(distributor.lists("a/a", "jobs", "1"));
+        assert!(!distributor.lists("a/a", "jobs", "2"));
+        assert!(!distributor.lists("a/a", "other", "1"));
+        assert!(!distributor.lists("b/b", "jobs", "1"));
+    }
+
+    #[test]
+    fn before_anything_is_published_a_workload_is_not_unknown() {
+        let distributor = Distributor::default();
+        assert!(matches!(distributor.subscribe("a/a"), Subscription::NotReady));
+        distributor.publish(&BTreeMap::new(), Lookups::default());
+        assert!(matches!(distributor.subscribe("a/a"), Subscription::Unknown));
+    }
+}

@@ -1,0 +1,365 @@
+//! Who enforces what, as the filters themselves say.
+//!
+//! Pure but for the lock: every change carries its time. Self-reported strings are bounded before they come here.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde::Serialize;
+use tidegate_proto::v1 as pb;
+
+use crate::bundle::{Revision, hex};
+
+/// How long a VM that went away is still shown, in seconds.
+const SHOWN_AFTER_DISCONNECT_S: i64 = 600;
+/// How many VMs that went away are shown at most, so that nobody fills the memory by coming and going.
+const MAX_DISCONNECTED: usize = 10_000;
+
+/// The index of filter VMs.
+#[derive(Debug, Default)]
+pub struct Fleet {
+    vms: Mutex<BTreeMap<VmKey, Vm>>,
+    streams: AtomicU64,
+}
+
+/// One filter VM. A VM that was reloaded is another one.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct VmKey {
+    /// `namespace/name`.
+    pub workload: String,
+    /// Pod or process name.
+    pub instance: String,
+    /// Random per VM start.
+    pub generation: u64,
+}
+
+/// Identifies one stream of a VM, so that the end of an old one does not end a new one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamId(u64);
+
+#[derive(Debug, Clone)]
+struct Vm {
+    stream: Option<StreamId>,
+    filter_version: String,
+    capabilities: Vec<String>,
+    state: pb::FilterState,
+    enforced: Vec<u8>,
+    revision: Option<Revision>,
+    refusal: Option<Refusal>,
+    seen_at: i64,
+    counters: Option<pb::Counters>,
+}
+
+/// A push that a filter refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Refusal {
+    /// What was refused.
+    pub revision: Revision,
+    /// Stable word.
+    pub reason: String,
+    /// What the filter says about it.
+    pub detail: String,
+    /// Unix seconds.
+    pub at: i64,
+}
+
+/// The whole index at one time.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct FleetReport {
+    /// By workload (`namespace/name`).
+    pub workloads: BTreeMap<String, WorkloadReport>,
+}
+
+/// A workload that has a Bundle or filters.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkloadReport {
+    /// SHA-256 of the manifest that is to be enforced; absent when the workload has none (any more).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<String>,
+    /// Its revision.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revision: Option<Revision>,
+    /// Connected VMs.
+    pub connected: usize,
+    /// Connected VMs that enforce this manifest.
+    pub enforcing: usize,
+    /// Every VM, also those that went away lately.
+    pub vms: Vec<VmReport>,
+}
+
+/// A filter VM.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VmReport {
+    /// Pod or process name. Self-reported.
+    pub instance: String,
+    /// Hexadecimal. Another one after each start of the VM.
+    pub generation: String,
+    /// Whether a stream is open.
+    pub connected: bool,
+    /// Self-reported.
+    pub filter_version: String,
+    /// What the filter can evaluate.
+    pub capabilities: Vec<String>,
+    /// `unspecified`, `not_ready`, `ready` or `invalid`.
+    pub state: &'static str,
+    /// SHA-256 of the manifest it enforces; absent when none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<String>,
+    /// Revision of the manifest it enforces, where known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revision: Option<Revision>,
+    /// Whether that is what it is to enforce.
+    pub up_to_date: bool,
+    /// The last push, if the filter refused it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<Refusal>,
+    /// Unix seconds of its last message.
+    pub seen_at: i64,
+    /// Its totals, from its last receipt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub counters: Option<CountersReport>,
+}
+
+/// [`pb::Counters`] for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)]
+pub struct CountersReport {
+    pub allowed: u64,
+    pub denied: u64,
+    pub shadow_differences: u64,
+    pub signature_checks_host: u64,
+    pub signature_checks_fallback: u64,
+    pub token_cache_hits: u64,
+    pub nacks: u64,
+}
+
+// === impl Fleet ===
+
+impl Fleet {
+    /// A VM opened a stream.
+    pub fn connect(&self, key: &VmKey, hello: &pb::Hello, now: i64) -> StreamId {
+        let stream = StreamId(self.streams.fetch_add(1, Ordering::Relaxed));
+        let mut vms = self.lock();
+        let known = vms.get(key).map(|vm| (vm.counters, vm.revision, vm.enforced.clone()));
+        let (counters, revision, before) = known.unwrap_or_default();
+        let vm = Vm {
+            stream: Some(stream),
+            filter_version: hello.filter_version.clone(),
+            capabilities: hello.capabilities.clone(),
+            state: pb::FilterState::Unspecified,
+            revision: revision.filter(|_| before == hello.enforced_manifest),
+            enforced: hello.enforced_manifest.clone(),
+            refusal: None,
+            seen_at: now,
+            counters,
+        };
+        vms.insert(key.clone(), vm);
+        stream
+    }
+
+    /// A stream of a VM ended.
+    pub fn disconnect(&self, key: &VmKey, stream: StreamId, now: i64) {
+        self.change(key, now, |vm| {
+            if vm.stream == Some(stream) {
+                vm.stream = None;
+            }
+        });
+    }
+
+    /// A VM says that it enforces this manifest now. `revision` is known when it is one that we pushed.
+    pub fn enforces(&self, key: &VmKey, manifest: &[u8], revision: Option<Revision>, now: i64) {
+        self.change(key, now, |vm| {
+            vm.enforced = manifest.to_vec();
+            vm.revision = revision;
+            vm.refusal = None;
+            vm.state = pb::FilterState::Ready;
+        });
+    }
+
+    /// A VM refused a push.
+    pub fn refused(&self, key: &VmKey, refusal: Refusal) {
+        let now = refusal.at;
+        self.change(key, now, |vm| vm.refusal = Some(refusal));
+    }
+
+    /// A VM states what it enforces.
+    pub fn receipt(&self, key: &VmKey, receipt: &pb::Receipt, now: i64) {
+        self.change(key, now, |vm| {
+            vm.state = receipt.state();
+            vm.enforced.clone_from(&receipt.manifest_sha256);
+            vm.revision = receipt.revision.map(Revision::from);
+            vm.counters = receipt.counters.or(vm.counters);
+        });
+    }
+
+    /// Forgets VMs that went away long ago, and the oldest when there are too many.
+    pub fn prune(&self, now: i64) {
+        let mut vms = self.lock();
+        vms.retain(|_, vm| vm.stream.is_some() || now.saturating_sub(vm.seen_at) < SHOWN_AFTER_DISCONNECT_S);
+        let gone = vms.iter().filter(|(_, vm)| vm.stream.is_none());
+        let mut gone: Vec<(i64, VmKey)> = gone.map(|(key, vm)| (vm.seen_at, key.clone())).collect();
+        if let Some(excess) = gone.len().checked_sub(MAX_DISCONNECTED) {
+            gone.sort_unstable();
+            for (_, key) in gone.into_iter().take(excess) {
+                vms.remove(&key);
+            }
+        }
+    }
+
+    /// The index, compared with what is to be enforced: per workload digest and revision.
+    pub fn report(&self, current: impl IntoIterator<Item = (String, [u8; 32], Revision)>) -> FleetReport {
+        let current = current.into_iter().map(|(workload, sha256, revision)| {
+            let report = WorkloadReport {
+                manifest: Some(hex(&sha256)),
+                revision: Some(revision),
+                ..Default::default()
+            };
+            (workload, report)
+        });
+        let mut report = FleetReport { workloads: current.collect() };
+        for (key, vm) in self.lock().iter() {
+            let workload = report.workloads.entry(key.workload.clone()).or_default();
+            let vm = vm.report(key, workload.manifest.as_deref());
+            workload.connected += usize::from(vm.connected);
+            workload.enforcing += usize::from(vm.connected && vm.up_to_date);
+            workload.vms.push(vm);
+        }
+        report
+    }
+
+    fn change(&self, key: &VmKey, now: i64, change: impl FnOnce(&mut Vm)) {
+        if let Some(vm) = self.lock().get_mut(key) {
+            vm.seen_at = now;
+            change(vm);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<VmKey, Vm>> {
+        self.vms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Vm ===
+
+impl Vm {
+    fn report(&self, key: &VmKey, wanted: Option<&str>) -> VmReport {
+        let manifest = (!self.enforced.is_empty()).then(|| hex(&self.enforced));
+        VmReport {
+            instance: key.instance.clone(),
+            generation: format!("{:016x}", key.generation),
+            connected: self.stream.is_some(),
+            filter_version: self.filter_version.clone(),
+            capabilities: self.capabilities.clone(),
+            state: match self.state {
+                pb::FilterState::Unspecified => "unspecified",
+                pb::FilterState::NotReady => "not_ready",
+                pb::FilterState::Ready => "ready",
+                pb::FilterState::Invalid => "invalid",
+            },
+            up_to_date: manifest.is_some() && manifest.as_deref() == wanted,
+            manifest,
+            revision: self.revision,
+            refusal: self.refusal.clone(),
+            seen_at: self.seen_at,
+            counters: self.counters.map(CountersReport::from),
+        }
+    }
+}
+
+// === impl CountersReport ===
+
+impl From<pb::Counters> for CountersReport {
+    fn from(counters: pb::Counters) -> Self {
+        Self {
+            allowed: counters.allowed,
+            denied: counters.denied,
+            shadow_differences: counters.shadow_differences,
+            signature_checks_host: counters.signature_checks_host,
+            signature_checks_fallback: counters.signature_checks_fallback,
+            token_cache_hits: counters.token_cache_hits,
+            nacks: counters.nacks,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REVISION: Revision = Revision { epoch: 1, counter: 7 };
+
+    fn key(generation: u64) -> VmKey {
+        VmKey { workload: "a/a".into(), instance: "pod-1".into(), generation }
+    }
+
+    fn report(fleet: &Fleet) -> WorkloadReport {
+        fleet.report([("a/a".to_owned(), [9; 32], REVISION)]).workloads.remove("a/a").unwrap()
+    }
+
+    #[test]
+    fn a_vm_counts_when_it_enforces_what_it_is_to_enforce() {
+        let fleet = Fleet::default();
+        fleet.connect(&key(1), &pb::Hello::default(), 10);
+        fleet.connect(&key(2), &pb::Hello::default(), 10);
+        assert_eq!((report(&fleet).connected, report(&fleet).enforcing), (2, 0));
+        fleet.enforces(&key(1), &[9; 32], Some(REVISION), 11);
+        fleet.enforces(&key(2), &[8; 32], None, 11);
+        assert_eq!((report(&fleet).connected, report(&fleet).enforcing), (2, 1));
+    }
+
+    #[test]
+    fn the_end_of_an_old_stream_does_not_end_the_new_one() {
+        let fleet = Fleet::default();
+        let old = fleet.connect(&key(1), &pb::Hello::default(), 10);
+        let new = fleet.connect(&key(1), &pb::Hello::default(), 11);
+        fleet.disconnect(&key(1), old, 12);
+        assert_eq!(report(&fleet).connected, 1);
+        fleet.disconnect(&key(1), new, 13);
+        assert_eq!(report(&fleet).connected, 0);
+    }
+
+    #[test]
+    fn a_vm_that_went_away_is_shown_for_a_while() {
+        let fleet = Fleet::default();
+        let stream = fleet.connect(&key(1), &pb::Hello::default(), 10);
+        fleet.connect(&key(2), &pb::Hello::default(), 10);
+        fleet.disconnect(&key(1), stream, 20);
+        fleet.prune(20 + SHOWN_AFTER_DISCONNECT_S - 1);
+        assert_eq!(report(&fleet).vms.len(), 2);
+        fleet.prune(20 + SHOWN_AFTER_DISCONNECT_S);
+        assert_eq!(report(&fleet).vms.len(), 1, "the connected one stays however long it is silent");
+    }
+
+    #[test]
+    fn a_refusal_is_shown_until_the_next_push_is_enforced() {
+        let fleet = Fleet::default();
+        fleet.connect(&key(1), &pb::Hello::default(), 10);
+        let refusal =
+            Refusal { revision: REVISION, reason: "bad_signature".into(), detail: String::new(), at: 11 };
+        fleet.refused(&key(1), refusal.clone());
+        assert_eq!(report(&fleet).vms[0].refusal, Some(refusal));
+        fleet.enforces(&key(1), &[9; 32], Some(REVISION), 12);
+        assert_eq!(report(&fleet).vms[0].refusal, None);
+    }
+
+    #[test]
+    fn a_receipt_replaces_what_was_known() {
+        let fleet = Fleet::default();
+        fleet.connect(&key(1), &pb::Hello::default(), 10);
+        fleet.enforces(&key(1), &[9; 32], Some(REVISION), 11);
+        let receipt = pb::Receipt {
+            state: pb::FilterState::Invalid.into(),
+            counters: Some(pb::Counters { denied: 3, ..Default::default() }),
+            ..Default::default()
+        };
+        fleet.receipt(&key(1), &receipt, 12);
+        let vm = report(&fleet).vms.remove(0);
+        assert_eq!((vm.state, vm.manifest, vm.up_to_date), ("invalid", None, false));
+        assert_eq!(vm.counters.unwrap().denied, 3);
+    }
+}

@@ -1,0 +1,19 @@
+//! gRPC: Bundles down, receipts and decisions up.
+//!
+//! One stream per filter VM. A stream is a response body that is polled by its connection, not a task of its own, and
+//! holds little: ten thousand of them must fit.
+//!
+//! INVARIANT: a stream carries only releases of the workload it named, each at most once outstanding, never an older
+//! one after a newer.
+
+mod distributor;
+mod fleet;
+mod frames;
+mod server;
+mod session;
+mod sink;
+
+pub use distributor::{Distributor, Lookups, Subscription};
+pub use fleet::{Fleet, FleetReport, Refusal, VmReport};
+pub use frames::Offer;
+pub use server::{Hub, serve, stopped};

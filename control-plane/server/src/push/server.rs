@@ -1,0 +1,161 @@
+//! The gRPC server.
+//!
+//! `Subscribe` is served by hand rather than by the generated trait, because that one encodes every message anew for
+//! every stream; see [`super::frames`].
+
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::{HeaderValue, Request, Response, header};
+use prost::Message;
+use tidegate_proto::v1 as pb;
+use tidegate_proto::v1::decision_sink_server::DecisionSinkServer;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tonic::body::Body;
+use tonic::codec::{BufferSettings, DecodeBuf, Decoder};
+use tonic::server::NamedService;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Status, Streaming};
+use tower::Service;
+
+use super::sink::Sink;
+use super::{Distributor, Fleet, session};
+use crate::metrics::Metrics;
+
+const SERVICE: &str = "tidegate.v1.PolicyDistribution";
+const SUBSCRIBE: &str = "/tidegate.v1.PolicyDistribution/Subscribe";
+
+/// Largest message of a filter on a Subscribe stream, in bytes.
+const MAX_REQUEST: usize = 64 << 10;
+/// Largest batch of decision records, in bytes.
+const MAX_BATCH: usize = 1 << 20;
+/// What a filter may send ahead on one stream, in bytes.
+const STREAM_WINDOW: u32 = 64 << 10;
+/// What a filter may send ahead on one connection, in bytes.
+const CONNECTION_WINDOW: u32 = 256 << 10;
+/// Envoy workers of one proxy may share a connection.
+const MAX_STREAMS_PER_CONNECTION: u32 = 1_024;
+/// A filter that is gone without a word is noticed after the interval and the timeout.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What all streams share.
+#[derive(Debug)]
+pub struct Hub {
+    /// What is on offer.
+    pub distributor: Distributor,
+    /// Who enforces what.
+    pub fleet: Fleet,
+    /// What is counted.
+    pub metrics: Metrics,
+    stop: watch::Sender<bool>,
+}
+
+/// Serves gRPC until `stop` says so and every stream has ended.
+pub async fn serve(hub: Arc<Hub>, listener: TcpListener) -> Result<(), tonic::transport::Error> {
+    let mut stop = hub.stopping();
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    tonic::transport::Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(MAX_STREAMS_PER_CONNECTION)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .http2_max_header_list_size(16 << 10)
+        .add_service(Subscribe { hub: hub.clone() })
+        .add_service(DecisionSinkServer::new(Sink::new(hub)).max_decoding_message_size(MAX_BATCH))
+        .serve_with_incoming_shutdown(incoming, async move { stopped(&mut stop).await })
+        .await
+}
+
+// === impl Hub ===
+
+impl Hub {
+    /// Nothing is on offer yet.
+    pub fn new() -> Self {
+        Self {
+            distributor: Distributor::default(),
+            fleet: Fleet::default(),
+            metrics: Metrics::default(),
+            stop: watch::Sender::new(false),
+        }
+    }
+
+    /// Ends every stream and the server.
+    pub fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+
+    /// Becomes true when the server stops.
+    pub fn stopping(&self) -> watch::Receiver<bool> {
+        self.stop.subscribe()
+    }
+}
+
+/// Resolves when the server stops.
+pub async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // An error means that the sender is gone, and with it the server.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+impl Default for Hub {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The service `PolicyDistribution`.
+#[derive(Clone)]
+struct Subscribe {
+    hub: Arc<Hub>,
+}
+
+// === impl Subscribe ===
+
+impl NamedService for Subscribe {
+    const NAME: &'static str = SERVICE;
+}
+
+impl Service<Request<Body>> for Subscribe {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Ready<Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        if request.uri().path() != SUBSCRIBE {
+            return ready(Ok(Status::unimplemented("no such method").into_http()));
+        }
+        let inbound = Streaming::new_request(RequestDecoder, request.into_body(), None, Some(MAX_REQUEST));
+        let mut response = Response::new(Body::new(session::body(self.hub.clone(), inbound)));
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        ready(Ok(response))
+    }
+}
+
+/// Reads `SubscribeRequest`s with buffers that fit them: most are acknowledgements of under 100 bytes.
+struct RequestDecoder;
+
+// === impl RequestDecoder ===
+
+impl Decoder for RequestDecoder {
+    type Item = pb::SubscribeRequest;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Self::Item>, Status> {
+        pb::SubscribeRequest::decode(buffer)
+            .map(Some)
+            .map_err(|error| Status::invalid_argument(format!("malformed message: {error}")))
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(512, 4 << 10)
+    }
+}

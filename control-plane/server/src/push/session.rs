@@ -1,0 +1,415 @@
+//! One stream: what a filter says, and what it is sent.
+//!
+//! A session is a state machine behind a response body. Its connection polls it when there is room to send, so a slow
+//! receiver makes no queue: it misses the releases between and gets the newest when it is ready again.
+//!
+//! INVARIANT: at most one push is outstanding; the next one waits for its `Ack` or `Nack`.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::Frame;
+use http_body_util::StreamBody;
+use pb::subscribe_request::Message as Up;
+use pb::subscribe_response::Message as Down;
+use tidegate_proto::v1 as pb;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use tonic::{Status, Streaming};
+use tracing::{debug, info, warn};
+
+use super::fleet::{Refusal, StreamId, VmKey};
+use super::frames::frame;
+use super::{Hub, Offer, Subscription, stopped};
+use crate::bundle::{Sha256, hex};
+use crate::clock;
+use crate::metrics::ReasonLabel;
+
+/// How long a client may take to say who it is.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// After this time without an answer a push counts as lost, and a newer one is sent.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest name of an instance, in bytes (RFC 1035 limits host names to 253).
+const MAX_INSTANCE: usize = 253;
+/// Longest `namespace/name`, in bytes: a DNS label, a slash and a DNS subdomain (RFC 1123).
+const MAX_WORKLOAD: usize = 63 + 1 + 253;
+/// Longest version, capability or word that is kept, in bytes.
+const MAX_WORD: usize = 64;
+/// Most capabilities or held sections in a `Hello`.
+const MAX_LISTED: usize = 64;
+/// Longest text of a filter that is logged and shown, in characters.
+const MAX_DETAIL: usize = 512;
+
+/// Runs a session as the body of a response.
+pub(super) fn body(
+    hub: Arc<Hub>,
+    inbound: Streaming<pb::SubscribeRequest>,
+) -> impl http_body::Body<Data = Bytes, Error = Infallible> {
+    let session =
+        Session { stop: hub.stopping(), hub, inbound, outbox: VecDeque::new(), phase: Phase::Greeting };
+    StreamBody::new(futures_util::stream::unfold(session, |mut session| async move {
+        let frame = session.next().await?;
+        Some((Ok(frame), session))
+    }))
+}
+
+struct Session {
+    hub: Arc<Hub>,
+    inbound: Streaming<pb::SubscribeRequest>,
+    stop: watch::Receiver<bool>,
+    outbox: VecDeque<Bytes>,
+    phase: Phase,
+}
+
+enum Phase {
+    /// Waits for `Hello`.
+    Greeting,
+    Serving(Box<Serving>),
+    /// Everything is said, the status too.
+    Ended,
+}
+
+/// A stream whose filter is known.
+struct Serving {
+    presence: Presence,
+    capabilities: Vec<String>,
+    offers: watch::Receiver<Arc<Offer>>,
+    /// Whether the current offer was not looked at yet.
+    fresh: bool,
+    /// Sections that need not travel.
+    held: Vec<Sha256>,
+    outstanding: Option<Outstanding>,
+}
+
+struct Outstanding {
+    offer: Arc<Offer>,
+    deadline: Instant,
+}
+
+/// The VM's entry in the fleet, for as long as the stream lives.
+struct Presence {
+    hub: Arc<Hub>,
+    key: VmKey,
+    stream: StreamId,
+}
+
+// === impl Session ===
+
+impl Session {
+    /// The next piece of the body; `None` at its end.
+    async fn next(&mut self) -> Option<Frame<Bytes>> {
+        loop {
+            if let Some(data) = self.outbox.pop_front() {
+                return Some(Frame::data(data));
+            }
+            self.outbox.shrink_to(4);
+            let step = match &mut self.phase {
+                Phase::Greeting => self.greet().await,
+                Phase::Serving(serving) => {
+                    serving.step(&self.hub, &mut self.inbound, &mut self.stop, &mut self.outbox).await
+                }
+                Phase::Ended => return None,
+            };
+            if let Err(status) = step {
+                // Dropping the phase takes the VM out of the fleet.
+                self.phase = Phase::Ended;
+                return Some(Frame::trailers(trailers(&status)));
+            }
+        }
+    }
+
+    async fn greet(&mut self) -> Result<(), Status> {
+        let hello = tokio::select! {
+            message = tokio::time::timeout(HELLO_TIMEOUT, self.inbound.message()) => match message {
+                Ok(message) => match message?.and_then(|request| request.message) {
+                    Some(Up::Hello(hello)) => hello,
+                    _ => return Err(self.refuse(Status::invalid_argument("the first message must be `hello`"))),
+                },
+                Err(_) => return Err(self.refuse(Status::deadline_exceeded("no `hello` within 10 s"))),
+            },
+            () = stopped(&mut self.stop) => return Err(stopping()),
+        };
+        let serving = Serving::begin(&self.hub, hello).map_err(|status| self.refuse(status))?;
+        self.phase = Phase::Serving(Box::new(serving));
+        Ok(())
+    }
+
+    fn refuse(&self, status: Status) -> Status {
+        let reason = match status.code() {
+            tonic::Code::NotFound => "unknown_workload",
+            tonic::Code::Unavailable => "not_ready",
+            tonic::Code::DeadlineExceeded => "no_hello",
+            tonic::Code::FailedPrecondition => "protocol_version",
+            _ => "invalid_hello",
+        };
+        self.hub.metrics.refused_streams.get_or_create(&ReasonLabel::new(reason)).inc();
+        info!(reason, "stream refused: {}", status.message());
+        status
+    }
+}
+
+// === impl Serving ===
+
+impl Serving {
+    fn begin(hub: &Arc<Hub>, hello: pb::Hello) -> Result<Self, Status> {
+        if hello.protocol_version != tidegate_proto::VERSION {
+            return Err(Status::failed_precondition(format!(
+                "`hello.protocol_version` is {}, and this control plane speaks {}; install matching versions",
+                hello.protocol_version,
+                tidegate_proto::VERSION
+            )));
+        }
+        let held = validate(&hello)?;
+        let workload = hello.workload.as_ref().map(|hint| hint.workload.as_str()).unwrap_or_default();
+        let offers = match hub.distributor.subscribe(workload) {
+            Subscription::To(offers) => offers,
+            Subscription::NotReady => {
+                return Err(Status::unavailable("no rules have been compiled yet; try again"));
+            }
+            Subscription::Unknown => {
+                return Err(Status::not_found(format!(
+                    "unknown workload `{workload}`; `workload` in the plugin configuration must be `namespace/name` of a \
+                     workload or gateway that the Mesh lists"
+                )));
+            }
+        };
+        let vm = hello.vm.clone().unwrap_or_default();
+        let key = VmKey { workload: workload.to_owned(), instance: vm.instance, generation: vm.generation };
+        let capabilities = hello.capabilities.clone();
+        // What it enforces already need not be sent again.
+        let fresh = offers.borrow().release().sha256()[..] != hello.enforced_manifest[..];
+        let presence = Presence::enter(hub, key, &hello);
+        if !fresh {
+            presence.enforces(offers.borrow().release());
+        }
+        Ok(Self { presence, capabilities, offers, fresh, held, outstanding: None })
+    }
+
+    async fn step(
+        &mut self,
+        hub: &Hub,
+        inbound: &mut Streaming<pb::SubscribeRequest>,
+        stop: &mut watch::Receiver<bool>,
+        outbox: &mut VecDeque<Bytes>,
+    ) -> Result<(), Status> {
+        if self.fresh && self.outstanding.is_none() {
+            self.fresh = false;
+            let offer = self.offers.borrow_and_update().clone();
+            self.offer(hub, offer, outbox);
+            return Ok(());
+        }
+        let deadline = self.outstanding.as_ref().map(|outstanding| outstanding.deadline);
+        tokio::select! {
+            message = inbound.message() => match message? {
+                Some(request) => self.take(hub, request, outbox)?,
+                None => return Err(Status::ok("the filter ended the stream")),
+            },
+            changed = self.offers.changed(), if !self.fresh => match changed {
+                Ok(()) => self.fresh = true,
+                Err(_) => return Err(Status::not_found("the workload is no longer part of the mesh")),
+            },
+            () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                warn!(vm = %self.presence, "a push was not answered within 30 s");
+                self.outstanding = None;
+            }
+            () = stopped(stop) => return Err(stopping()),
+        }
+        Ok(())
+    }
+
+    fn offer(&mut self, hub: &Hub, offer: Arc<Offer>, outbox: &mut VecDeque<Bytes>) {
+        let manifest = offer.release().manifest();
+        let lacks = manifest.required_capabilities.iter().find(|needed| !self.capabilities.contains(needed));
+        if let Some(capability) = lacks {
+            let detail = format!("the filter lacks `{capability}`");
+            self.presence.refused(&offer, "missing_capability", detail);
+            return;
+        }
+        let frames = offer.frames(&self.held);
+        let bytes: usize = frames.iter().map(Bytes::len).sum();
+        outbox.extend(frames.iter().cloned());
+        hub.metrics.pushes.inc();
+        hub.metrics.push_bytes.inc_by(u64::try_from(bytes).unwrap_or(u64::MAX));
+        self.outstanding = Some(Outstanding { offer, deadline: Instant::now() + ANSWER_TIMEOUT });
+    }
+
+    fn take(
+        &mut self,
+        hub: &Hub,
+        request: pb::SubscribeRequest,
+        outbox: &mut VecDeque<Bytes>,
+    ) -> Result<(), Status> {
+        match request.message {
+            Some(Up::Ack(ack)) => self.take_ack(hub, &ack)?,
+            Some(Up::Nack(nack)) => self.take_nack(hub, &nack)?,
+            Some(Up::Receipt(receipt)) => self.presence.receipt(&receipt),
+            Some(Up::Lookup(lookup)) => {
+                hub.metrics.lookups.inc();
+                let listed =
+                    hub.distributor.lists(&self.presence.key.workload, &lookup.directory, &lookup.id);
+                let result = pb::LookupResult { nonce: lookup.nonce, listed };
+                outbox.push_back(frame(&pb::SubscribeResponse { message: Some(Down::LookupResult(result)) }));
+            }
+            Some(Up::Hello(_)) => debug!(vm = %self.presence, "a second hello is ignored"),
+            // "Unknown message kinds are ignored by the receiver."
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn take_ack(&mut self, hub: &Hub, ack: &pb::Ack) -> Result<(), Status> {
+        let Some(outstanding) = self.outstanding.take_if(|push| push.offer.nonce() == ack.nonce) else {
+            debug!(vm = %self.presence, nonce = ack.nonce, "an answer to no push is ignored");
+            return Ok(());
+        };
+        hub.metrics.acks.inc();
+        let release = outstanding.offer.release();
+        if release.sha256()[..] != ack.manifest_sha256[..] {
+            warn!(
+                vm = %self.presence,
+                pushed = hex(release.sha256()),
+                enforced = hex(&ack.manifest_sha256),
+                "a filter acknowledged a push and enforces something else"
+            );
+            self.presence.enforces_other(&ack.manifest_sha256);
+            return Err(Status::aborted("acknowledged another manifest than was pushed; connect again"));
+        }
+        self.held = release.sections().iter().map(|section| *section.sha256()).collect();
+        self.presence.enforces(release);
+        Ok(())
+    }
+
+    fn take_nack(&mut self, hub: &Hub, nack: &pb::Nack) -> Result<(), Status> {
+        let Some(outstanding) = self.outstanding.take_if(|push| push.offer.nonce() == nack.nonce) else {
+            debug!(vm = %self.presence, nonce = nack.nonce, "an answer to no push is ignored");
+            return Ok(());
+        };
+        let (label, reason) = nack_reason(nack.reason);
+        hub.metrics.nacks.get_or_create(&ReasonLabel::new(label)).inc();
+        let detail: String = nack.detail.chars().filter(|c| !c.is_control()).take(MAX_DETAIL).collect();
+        warn!(
+            vm = %self.presence,
+            revision = outstanding.offer.release().revision().counter,
+            reason = label,
+            "a filter refused a push and keeps what it enforces: {detail}"
+        );
+        self.presence.refused(&outstanding.offer, label, detail);
+        // What it holds is not what was believed; its next `Hello` says.
+        let is_partial =
+            outstanding.offer.release().sections().iter().any(|section| self.held.contains(section.sha256()));
+        if reason == Some(pb::NackReason::MissingSection) && is_partial {
+            return Err(Status::aborted("sections are missing that were taken for held; connect again"));
+        }
+        Ok(())
+    }
+}
+
+// === impl Presence ===
+
+impl Presence {
+    fn enter(hub: &Arc<Hub>, key: VmKey, hello: &pb::Hello) -> Self {
+        let stream = hub.fleet.connect(&key, hello, clock::now());
+        hub.metrics.streams.inc();
+        let presence = Self { hub: hub.clone(), key, stream };
+        info!(vm = %presence, version = hello.filter_version, "filter connected");
+        presence
+    }
+
+    fn enforces(&self, release: &crate::bundle::Release) {
+        self.hub.fleet.enforces(&self.key, release.sha256(), Some(release.revision()), clock::now());
+    }
+
+    fn enforces_other(&self, manifest: &[u8]) {
+        self.hub.fleet.enforces(&self.key, manifest.get(..32).unwrap_or_default(), None, clock::now());
+    }
+
+    fn refused(&self, offer: &Offer, reason: &str, detail: String) {
+        let revision = offer.release().revision();
+        let refusal = Refusal { revision, reason: reason.to_owned(), detail, at: clock::now() };
+        self.hub.fleet.refused(&self.key, refusal);
+    }
+
+    fn receipt(&self, receipt: &pb::Receipt) {
+        if matches!(receipt.manifest_sha256.len(), 0 | 32) {
+            self.hub.fleet.receipt(&self.key, receipt, clock::now());
+        }
+    }
+}
+
+impl std::fmt::Display for Presence {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {} {:016x}", self.key.workload, self.key.instance, self.key.generation)
+    }
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        self.hub.fleet.disconnect(&self.key, self.stream, clock::now());
+        self.hub.metrics.streams.dec();
+        info!(vm = %self, "filter disconnected");
+    }
+}
+
+/// Bounds everything self-reported that is kept. Returns the held sections.
+fn validate(hello: &pb::Hello) -> Result<Vec<Sha256>, Status> {
+    let invalid = |what: &str| Status::invalid_argument(format!("`hello.{what}`"));
+    let workload = hello.workload.as_ref().map(|hint| hint.workload.as_str()).unwrap_or_default();
+    if workload.len() > MAX_WORKLOAD || workload.chars().any(char::is_control) {
+        return Err(invalid("workload.workload: `namespace/name`"));
+    }
+    let instance = hello.vm.as_ref().map(|vm| vm.instance.as_str()).unwrap_or_default();
+    if instance.len() > MAX_INSTANCE || instance.chars().any(char::is_control) {
+        return Err(invalid("vm.instance: at most 253 bytes without control characters"));
+    }
+    if hello.filter_version.len() > MAX_WORD || hello.filter_version.chars().any(char::is_control) {
+        return Err(invalid("filter_version: at most 64 bytes without control characters"));
+    }
+    if hello.capabilities.len() > MAX_LISTED || hello.capabilities.iter().any(|word| word.len() > MAX_WORD) {
+        return Err(invalid("capabilities: at most 64 of at most 64 bytes"));
+    }
+    if !matches!(hello.enforced_manifest.len(), 0 | 32) {
+        return Err(invalid("enforced_manifest: a SHA-256 digest has 32 bytes"));
+    }
+    if hello.held_sections.len() > MAX_LISTED {
+        return Err(invalid("held_sections: at most 64"));
+    }
+    hello
+        .held_sections
+        .iter()
+        .map(|digest| Sha256::try_from(digest.as_slice()))
+        .collect::<Result<_, _>>()
+        .map_err(|_| invalid("held_sections: a SHA-256 digest has 32 bytes"))
+}
+
+fn nack_reason(reason: i32) -> (&'static str, Option<pb::NackReason>) {
+    let Ok(reason) = pb::NackReason::try_from(reason) else { return ("unknown", None) };
+    let label = match reason {
+        pb::NackReason::Unspecified => "unspecified",
+        pb::NackReason::Malformed => "malformed",
+        pb::NackReason::BadSignature => "bad_signature",
+        pb::NackReason::WrongAudience => "wrong_audience",
+        pb::NackReason::StaleRevision => "stale_revision",
+        pb::NackReason::Expired => "expired",
+        pb::NackReason::DigestMismatch => "digest_mismatch",
+        pb::NackReason::MissingSection => "missing_section",
+        pb::NackReason::InvalidSection => "invalid_section",
+        pb::NackReason::MissingCapability => "missing_capability",
+        pb::NackReason::TooLarge => "too_large",
+    };
+    (label, Some(reason))
+}
+
+fn stopping() -> Status {
+    Status::unavailable("the control plane is shutting down; connect again")
+}
+
+fn trailers(status: &Status) -> HeaderMap {
+    let mut trailers = HeaderMap::with_capacity(2);
+    // Fails only for metadata, and there is none.
+    let _ = status.add_header(&mut trailers);
+    trailers
+}

@@ -1,0 +1,120 @@
+//! Which rules are in force: the last good form of every file.
+//!
+//! INVARIANT: a file that was accepted once never stops counting because of what is wrong with it now; only its deletion
+//! removes its rules. "Nothing new is pushed … until every rule that can target it compiles or has a last good form,
+//! which is kept across restarts: a broken Deny never disappears."
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use tidegate_compiler::Diagnostic;
+
+use super::{Finding, Loaded};
+use crate::state::{StateDir, StateError};
+
+const FILE: &str = "accepted.json";
+
+/// Text by path relative to the rules folder.
+pub type Files = BTreeMap<String, String>;
+
+/// Values for `${env.name}`.
+pub type Environment = BTreeMap<String, String>;
+
+/// Rules that compiled.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AcceptedRules {
+    /// The files.
+    pub files: Files,
+    /// The values they were compiled with.
+    pub environment: Environment,
+}
+
+/// What became of what is on disk.
+#[derive(Debug)]
+pub struct Verdict<T> {
+    /// What there is to say about the files on disk.
+    pub findings: Vec<Finding>,
+    /// Files that count with their last good text.
+    pub substituted: BTreeSet<String>,
+    /// What is to be in force; `None`: what was in force stays.
+    pub accepted: Option<(AcceptedRules, T)>,
+}
+
+// === impl AcceptedRules ===
+
+impl AcceptedRules {
+    /// The rules that were in force when the last process stopped.
+    pub fn load(state: &StateDir) -> Result<Option<Self>, StateError> {
+        state.read_json(FILE)
+    }
+
+    /// The same, of a state folder that another process may own.
+    pub fn peek(state: &std::path::Path) -> Result<Option<Self>, StateError> {
+        crate::state::read_json(state, FILE)
+    }
+
+    /// Writes them down. Must be done before they are enforced anywhere.
+    pub fn save(&self, state: &StateDir) -> Result<(), StateError> {
+        state.write_json(FILE, self)
+    }
+}
+
+/// Judges what is on disk.
+///
+/// Files in which an error lies are replaced by their last good text, until everything compiles or nothing is left to
+/// replace. In the latter case nothing is accepted, and all of what was in force stays.
+pub fn judge<T>(
+    loaded: &Loaded,
+    environment: &Environment,
+    last_good: Option<&AcceptedRules>,
+    compile: impl Fn(&Files, &Environment) -> (Vec<Diagnostic>, Option<T>),
+) -> Verdict<T> {
+    let last_good_text = |file: &str| last_good.and_then(|accepted| accepted.files.get(file));
+    let mut candidate = loaded.files.clone();
+    let mut findings: Vec<Finding> = loaded.problems.iter().cloned().map(Finding::File).collect();
+    let mut substituted = BTreeSet::new();
+    let mut is_complete = true;
+    for problem in &loaded.problems {
+        match last_good_text(&problem.file) {
+            Some(text) => {
+                candidate.insert(problem.file.clone(), text.clone());
+                substituted.insert(problem.file.clone());
+            }
+            None => is_complete = false,
+        }
+    }
+    let mut is_first = true;
+    loop {
+        let (diagnostics, output) = compile(&candidate, environment);
+        let broken: BTreeSet<String> =
+            diagnostics.iter().filter(|found| found.is_error()).map(|found| found.file.clone()).collect();
+        // The first round is about what is on disk. Later ones are about mixtures that nobody wrote; they are told only
+        // where they are the reason why nothing is accepted.
+        if std::mem::take(&mut is_first) {
+            findings.extend(diagnostics.iter().cloned().map(Finding::Rule));
+        }
+        if let Some(output) = output {
+            let accepted = AcceptedRules { files: candidate, environment: environment.clone() };
+            return Verdict { findings, substituted, accepted: is_complete.then_some((accepted, output)) };
+        }
+        let mut is_changed = false;
+        for file in broken {
+            if let Some(text) = last_good_text(&file)
+                && candidate.get(&file).is_some_and(|current| current != text)
+            {
+                candidate.insert(file.clone(), text.clone());
+                substituted.insert(file);
+                is_changed = true;
+            }
+        }
+        if !is_changed {
+            let unsaid = diagnostics.into_iter().map(Finding::Rule).filter(|found| !findings.contains(found));
+            let unsaid: Vec<_> = unsaid.collect();
+            findings.extend(unsaid);
+            return Verdict { findings, substituted: BTreeSet::new(), accepted: None };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

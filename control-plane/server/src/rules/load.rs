@@ -1,0 +1,188 @@
+//! Reading the rules folder.
+//!
+//! Every `*.yaml` and `*.yml` below it, however deep; names that begin with a dot are skipped (editors' files, and the
+//! `..data` folders of Kubernetes volumes, whose content is seen through the links beside them).
+//!
+//! INVARIANT: whatever cannot be read is an error or a [`FileProblem`], never an absent file: absent means deleted.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, Metadata};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use super::{Environment, FileProblem, Files};
+
+/// Largest file that is read, in bytes. The compiler may allow less.
+const MAX_FILE: u64 = 16 << 20;
+/// Deepest folder below the rules folder; ends loops of links.
+const MAX_DEPTH: usize = 16;
+/// How often a file that vanishes between listing and reading is looked for again.
+const ATTEMPTS: usize = 3;
+
+/// What is on disk.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Loaded {
+    /// Text by path relative to the folder, with `/`.
+    pub files: Files,
+    /// Files that are there and cannot be read as rules.
+    pub problems: Vec<FileProblem>,
+}
+
+/// What changes when the folder does, without reading the files.
+pub type Fingerprint = BTreeMap<PathBuf, (u64, Option<SystemTime>)>;
+
+/// Why nothing is known of what is on disk.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The folder is not there, or is none.
+    #[error("rules folder `{path}`: {source}; it must be a folder with *.yaml files", path = path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// No rule file anywhere below it.
+    #[error("rules folder `{path}` holds no *.yaml or *.yml file; at least the Mesh must be declared", path = path.display())]
+    NoRules {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A values file or directory file.
+    #[error("`{path}`: {why}", path = path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+/// Reads every rule file below `folder`.
+pub fn load(folder: &Path) -> Result<Loaded, LoadError> {
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        let mut loaded = Loaded::default();
+        let mut vanished = false;
+        for path in list(folder)? {
+            let name = relative_name(folder, &path);
+            match read_rules(&path, &name) {
+                Ok(Ok(text)) => {
+                    loaded.files.insert(name, text);
+                }
+                Ok(Err(problem)) => loaded.problems.push(problem),
+                Err(error) if error.kind() == io::ErrorKind::NotFound && attempt < ATTEMPTS => {
+                    vanished = true
+                }
+                Err(error) => loaded.problems.push(FileProblem::unreadable(&name, &error)),
+            }
+        }
+        if vanished {
+            continue;
+        }
+        if loaded == Loaded::default() {
+            return Err(LoadError::NoRules { path: folder.to_owned() });
+        }
+        return Ok(loaded);
+    }
+}
+
+/// Sizes and times of every rule file below `folder`, and of `files`.
+pub fn fingerprint<'a>(
+    folder: &Path,
+    files: impl Iterator<Item = &'a Path>,
+) -> Result<Fingerprint, LoadError> {
+    let mut fingerprint = Fingerprint::new();
+    for path in list(folder)?.into_iter().chain(files.map(Path::to_owned)) {
+        let of = |metadata: Metadata| (metadata.len(), metadata.modified().ok());
+        let entry = fs::metadata(&path).map(of).unwrap_or_default();
+        fingerprint.insert(path, entry);
+    }
+    Ok(fingerprint)
+}
+
+/// Reads a values file: a YAML or JSON mapping of names to strings.
+pub fn load_environment(path: &Path) -> Result<Environment, LoadError> {
+    let text = read_text(path)?;
+    serde_saphyr::from_str(&text).map_err(|error| LoadError::File {
+        path: path.to_owned(),
+        why: format!("a values file is a mapping of names to strings: {error}"),
+    })
+}
+
+/// Reads a directory file: a JSON object of directory names to lists of ids.
+pub fn load_directory(path: &Path) -> Result<BTreeMap<String, BTreeSet<String>>, LoadError> {
+    let text = read_text(path)?;
+    serde_json::from_str(&text).map_err(|error| LoadError::File {
+        path: path.to_owned(),
+        why: format!("a directory file is a JSON object of directory names to lists of ids: {error}"),
+    })
+}
+
+fn read_text(path: &Path) -> Result<String, LoadError> {
+    let failed = |why: String| LoadError::File { path: path.to_owned(), why };
+    let content = read_bounded(path).map_err(|error| failed(error.to_string()))?;
+    let content = content.ok_or_else(|| failed(format!("larger than {MAX_FILE} bytes")))?;
+    String::from_utf8(content).map_err(|error| failed(format!("not UTF-8: {error}")))
+}
+
+fn list(folder: &Path) -> Result<Vec<PathBuf>, LoadError> {
+    let mut found = Vec::new();
+    list_into(folder, 0, &mut found).map_err(|(path, source)| LoadError::Folder { path, source })?;
+    found.sort_unstable();
+    Ok(found)
+}
+
+fn list_into(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<(), (PathBuf, io::Error)> {
+    let failed = |error| (folder.to_owned(), error);
+    if depth > MAX_DEPTH {
+        return Err(failed(io::Error::other(format!(
+            "more than {MAX_DEPTH} folders deep, or a loop of links"
+        ))));
+    }
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
+        let path = entry.path();
+        // Follows links. What cannot be looked at is reported when it is read.
+        if fs::metadata(&path).is_ok_and(|metadata| metadata.is_dir()) {
+            list_into(&path, depth + 1, found)?;
+        } else if path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") {
+            found.push(path);
+        }
+    }
+    Ok(())
+}
+
+fn relative_name(folder: &Path, path: &Path) -> String {
+    let relative = path.strip_prefix(folder).unwrap_or(path);
+    let parts: Vec<_> = relative.components().map(|part| part.as_os_str().to_string_lossy()).collect();
+    parts.join("/")
+}
+
+fn read_rules(path: &Path, name: &str) -> io::Result<Result<String, FileProblem>> {
+    let Some(content) = read_bounded(path)? else { return Ok(Err(FileProblem::too_large(name, MAX_FILE))) };
+    if content.iter().all(u8::is_ascii_whitespace) {
+        return Ok(Err(FileProblem::empty(name)));
+    }
+    let text = String::from_utf8(content);
+    Ok(text.map_err(|error| FileProblem::not_utf8(name, error.utf8_error().valid_up_to())))
+}
+
+fn read_bounded(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let file = fs::File::open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    let mut content = Vec::new();
+    file.take(MAX_FILE + 1).read_to_end(&mut content)?;
+    let fits = u64::try_from(content.len()).is_ok_and(|length| length <= MAX_FILE);
+    Ok(fits.then_some(content))
+}
+
+#[cfg(test)]
+mod tests;

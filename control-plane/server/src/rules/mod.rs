@@ -1,0 +1,11 @@
+//! Rules on disk: reading them, judging them, and keeping the last good ones.
+
+mod accepted;
+mod finding;
+mod load;
+mod watch;
+
+pub use accepted::{AcceptedRules, Environment, Files, Verdict, judge};
+pub use finding::{FileProblem, Finding};
+pub use load::{Fingerprint, LoadError, Loaded, fingerprint, load, load_directory, load_environment};
+pub use watch::FolderWatch;

@@ -1,0 +1,103 @@
+//! Notices changes on disk.
+//!
+//! Folders are watched, not files: editors replace files, and Kubernetes swaps the links of a volume.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use notify::event::{AccessKind, AccessMode};
+use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout, timeout_at};
+
+/// This long nothing may happen before the files are read, so that a file is not read while it is written.
+const QUIET: Duration = Duration::from_millis(8);
+/// After this long they are read whatever happens.
+const LONGEST: Duration = Duration::from_millis(20);
+
+/// Watches until dropped.
+#[derive(Debug)]
+pub struct FolderWatch {
+    watcher: RecommendedWatcher,
+    changes: Arc<Notify>,
+}
+
+// === impl FolderWatch ===
+
+impl FolderWatch {
+    /// Watches nothing yet.
+    pub fn new() -> notify::Result<Self> {
+        let changes = Arc::new(Notify::new());
+        let notifier = changes.clone();
+        let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
+            // An error (a queue that ran over) may hide a change.
+            if event.as_ref().map_or(true, is_change) {
+                notifier.notify_one();
+            }
+        })?;
+        Ok(Self { watcher, changes })
+    }
+
+    /// Watches a folder and those below it.
+    pub fn add_tree(&mut self, folder: &Path) -> notify::Result<()> {
+        self.watcher.watch(folder, RecursiveMode::Recursive)
+    }
+
+    /// Watches a file through its folder.
+    pub fn add_file(&mut self, file: &Path) -> notify::Result<()> {
+        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+        self.watcher.watch(folder.unwrap_or(Path::new(".")), RecursiveMode::NonRecursive)
+    }
+
+    /// Resolves when something changed and has come to rest.
+    pub async fn changed(&self) {
+        self.changes.notified().await;
+        let end = Instant::now() + LONGEST;
+        let rest = async { while timeout(QUIET, self.changes.notified()).await.is_ok() {} };
+        // At the end of the longest wait the files are read anyway.
+        let _ = timeout_at(end, rest).await;
+    }
+}
+
+/// Reading files is an event too, and we read them.
+fn is_change(event: &Event) -> bool {
+    !matches!(event.kind, EventKind::Access(kind) if kind != AccessKind::Close(AccessMode::Write))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    #[tokio::test]
+    async fn writing_replacing_and_deleting_are_noticed_and_reading_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut watch = FolderWatch::new().unwrap();
+        watch.add_tree(folder.path()).unwrap();
+        let file = folder.path().join("a.yaml");
+        std::fs::write(&file, "a").unwrap();
+        timeout(PATIENCE, watch.changed()).await.expect("written");
+        std::fs::write(folder.path().join("new"), "b").unwrap();
+        std::fs::rename(folder.path().join("new"), &file).unwrap();
+        timeout(PATIENCE, watch.changed()).await.expect("replaced");
+        while timeout(Duration::from_millis(100), watch.changed()).await.is_ok() {}
+        std::fs::read(&file).unwrap();
+        assert!(timeout(Duration::from_millis(200), watch.changed()).await.is_err(), "read");
+        std::fs::remove_file(&file).unwrap();
+        timeout(PATIENCE, watch.changed()).await.expect("deleted");
+    }
+
+    #[tokio::test]
+    async fn folders_that_come_later_are_watched_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut watch = FolderWatch::new().unwrap();
+        watch.add_tree(folder.path()).unwrap();
+        std::fs::create_dir(folder.path().join("team")).unwrap();
+        timeout(PATIENCE, watch.changed()).await.expect("folder made");
+        while timeout(Duration::from_millis(100), watch.changed()).await.is_ok() {}
+        std::fs::write(folder.path().join("team/a.yaml"), "a").unwrap();
+        timeout(PATIENCE, watch.changed()).await.expect("written in the new folder");
+    }
+}

@@ -1,0 +1,158 @@
+//! What every workload is to enforce: from compiled rules, keys and directories to sections.
+//!
+//! Pure. The same inputs give the same sections, whatever the order of anything.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use tidegate_compiler::{Compiled, TrustedIssuer, WorkloadPolicy};
+use tidegate_engine::directory::{DirectoryModel, encode_directories};
+use tidegate_identity::{InvalidKeys, IssuerSetSpec, IssuerSpec, TokenHeader};
+use tidegate_proto::v1 as pb;
+
+use crate::bundle::{Contents, Section, SectionStore};
+use crate::clock;
+use crate::keys::{KeyRing, KeySource, KeySources};
+use crate::push::Lookups;
+
+/// Ids by directory.
+pub type Directories = BTreeMap<String, BTreeSet<String>>;
+
+/// Puts sections together; keeps those that exist already.
+#[derive(Debug, Default)]
+pub struct Assembler {
+    store: SectionStore,
+}
+
+/// Sections that several workloads share are made once per round.
+struct Round<'a> {
+    store: &'a mut SectionStore,
+    issuers: BTreeMap<&'a str, &'a TrustedIssuer>,
+    keys: &'a KeyRing,
+    directories: &'a Directories,
+    /// Unix seconds.
+    fresh_until: i64,
+    keys_sections: BTreeMap<BTreeSet<&'a str>, Arc<Section>>,
+    directory_sections: BTreeMap<&'a [String], Arc<Section>>,
+}
+
+// === impl Assembler ===
+
+impl Assembler {
+    /// The contents of every workload, by `namespace/name`. `now`: Unix seconds.
+    ///
+    /// # Errors
+    /// When keys cannot be encoded.
+    pub fn contents(
+        &mut self,
+        compiled: &Compiled,
+        keys: &KeyRing,
+        directories: &Directories,
+        now: i64,
+    ) -> Result<BTreeMap<String, Contents>, InvalidKeys> {
+        let mut round = Round {
+            store: &mut self.store,
+            issuers: compiled.issuers.iter().map(|issuer| (issuer.name.as_str(), issuer)).collect(),
+            keys,
+            directories,
+            fresh_until: clock::half_a_day_to_a_day_after(now),
+            keys_sections: BTreeMap::new(),
+            directory_sections: BTreeMap::new(),
+        };
+        let workloads = compiled.workloads.iter();
+        let contents = workloads
+            .map(|(id, policy)| Ok((id.to_string(), round.workload(policy)?)))
+            .collect::<Result<BTreeMap<_, _>, InvalidKeys>>()?;
+        self.store.sweep();
+        Ok(contents)
+    }
+}
+
+// === impl Round ===
+
+impl<'a> Round<'a> {
+    fn workload(&mut self, policy: &'a WorkloadPolicy) -> Result<Contents, InvalidKeys> {
+        let mut sections = vec![self.store.section(pb::SectionKind::Rules, &policy.rules)];
+        if !policy.model.issuers.is_empty() {
+            sections.push(self.keys(policy)?);
+        }
+        if !policy.model.directories.is_empty() {
+            sections.push(self.directories(&policy.model.directories));
+        }
+        let coverage = if policy.covered { pb::Coverage::Guarded } else { pb::Coverage::Unguarded };
+        Ok(Contents { coverage, sections, required_capabilities: Vec::new() })
+    }
+
+    fn keys(&mut self, policy: &'a WorkloadPolicy) -> Result<Arc<Section>, InvalidKeys> {
+        let names: BTreeSet<&str> = policy.model.issuers.iter().map(|issuer| issuer.name.as_str()).collect();
+        if let Some(section) = self.keys_sections.get(&names) {
+            return Ok(section.clone());
+        }
+        let issuers = names.iter().filter_map(|name| self.issuers.get(name));
+        let specs = issuers.map(|issuer| issuer_spec(issuer, self.keys)).collect();
+        let section = self.store.section(pb::SectionKind::Keys, &IssuerSetSpec::new(specs).encode()?);
+        self.keys_sections.insert(names, section.clone());
+        Ok(section)
+    }
+
+    fn directories(&mut self, names: &'a [String]) -> Arc<Section> {
+        if let Some(section) = self.directory_sections.get(names) {
+            return section.clone();
+        }
+        // A directory that nobody provides is missing, and every answer about it is unknown.
+        let models: Vec<DirectoryModel> = names
+            .iter()
+            .filter_map(|name| {
+                let ids = self.directories.get(name)?.iter().cloned().collect();
+                Some(DirectoryModel { name: name.clone(), ids, fresh_until: self.fresh_until })
+            })
+            .collect();
+        let section = self.store.section(pb::SectionKind::Directory, &encode_directories(&models));
+        self.directory_sections.insert(names, section.clone());
+        section
+    }
+}
+
+/// Where the keys of every issuer come from.
+pub fn key_sources(compiled: &Compiled) -> KeySources {
+    let source = |issuer: &TrustedIssuer| match &issuer.keys {
+        tidegate_compiler::KeySource::Inline(document) => KeySource::Inline(document.clone()),
+        tidegate_compiler::KeySource::Uri(url) => KeySource::Url(url.clone()),
+        tidegate_compiler::KeySource::Discovery => KeySource::Discovery(issuer.issuer.clone()),
+    };
+    compiled.issuers.iter().map(|issuer| (issuer.name.clone(), source(issuer))).collect()
+}
+
+/// What lookups are answered from.
+pub fn lookups(compiled: &Compiled, directories: &Directories) -> Lookups {
+    let reading = compiled.workloads.iter().filter(|(_, policy)| !policy.model.directories.is_empty());
+    let readable =
+        reading.map(|(id, policy)| (id.to_string(), policy.model.directories.iter().cloned().collect()));
+    Lookups { readable: readable.collect(), directories: directories.clone() }
+}
+
+fn issuer_spec(issuer: &TrustedIssuer, keys: &KeyRing) -> IssuerSpec {
+    let known = keys.get(&issuer.name);
+    IssuerSpec {
+        name: issuer.name.clone(),
+        issuer: issuer.issuer.clone(),
+        pack: issuer.pack,
+        audiences: issuer.audiences.clone().unwrap_or_default(),
+        algorithms: issuer.algorithms.clone(),
+        headers: issuer
+            .headers
+            .iter()
+            .map(|header| TokenHeader { name: header.name.clone(), prefix: header.prefix.clone() })
+            .collect(),
+        forward: issuer.forward,
+        allow_unbound: false,
+        max_lifetime_s: issuer.max_lifetime_s,
+        skew_s: issuer.skew_s,
+        // Keys that were never there are too old.
+        valid_until: known.map_or(0, |known| known.valid_until),
+        keys: known.map(|known| known.keys.clone()).unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,141 @@
+use tidegate_engine::directory::Directories as Section;
+use tidegate_identity::IssuerSet;
+
+use super::*;
+use crate::keys::KeyRing;
+use crate::rules::{Environment, Files};
+
+const NOW: i64 = 1_800_000_000;
+
+const RULES: &str = r#"
+apiVersion: tidegate.dev/v1alpha1
+kind: Mesh
+metadata: {name: prod}
+spec:
+  trustDomain: prod.example
+  rootNamespace: mesh-config
+  workloads:
+  - {namespace: sales, name: orders, labels: {app: orders}, serviceAccount: orders}
+  - {namespace: sales, name: ledger, labels: {app: ledger}, serviceAccount: ledger}
+  - {namespace: free, name: web, labels: {app: web}, serviceAccount: web}
+  gateways:
+  - {namespace: ingress, name: dataflow-in, labels: {gateway: dataflow-in}, serviceAccount: dataflow-in}
+---
+apiVersion: tidegate.dev/v1alpha1
+kind: TrustedIssuer
+metadata: {name: google}
+spec: {issuer: "https://accounts.google.com", pack: google, keys: {jwksUri: "https://www.googleapis.com/oauth2/v3/certs"}}
+---
+apiVersion: tidegate.dev/v1alpha1
+kind: TrustedIssuer
+metadata: {name: prod-cluster}
+spec: {issuer: "https://kubernetes.prod.example", pack: kubernetes, keys: {discovery: true}}
+---
+apiVersion: tidegate.dev/v1alpha1
+kind: Guard
+metadata: {name: sales, namespace: sales}
+spec: {mode: Enforce, audience: "https://orders.sales.example"}
+---
+apiVersion: tidegate.dev/v1alpha1
+kind: AccessRule
+metadata: {name: etl, namespace: sales}
+spec:
+  owner: billing
+  target: {selector: {matchLabels: {app: orders}}}
+  effect: Allow
+  mode: Enforce
+  from:
+  - tokenOnly: {via: [ingress/dataflow-in]}
+    tokens: [{issuer: google, dataflowJob: {name: orders-etl, project: acme, region: europe-west4}}]
+  to: [{http: {methods: [POST], paths: ["/v1/orders/{id}"]}}]
+"#;
+
+const DIRECTORY: &str = "dataflow/acme/europe-west4/orders-etl";
+
+fn compiled() -> Compiled {
+    let files = Files::from([("rules.yaml".to_owned(), RULES.to_owned())]);
+    let compilation = crate::serve::compile_files(&files, &Environment::new());
+    compilation.output.unwrap_or_else(|| panic!("{:#?}", compilation.diagnostics))
+}
+
+fn directories(ids: &[&str]) -> Directories {
+    let ids = ids.iter().map(|id| id.to_string()).collect();
+    Directories::from([(DIRECTORY.to_owned(), ids), ("other".to_owned(), BTreeSet::from(["1".to_owned()]))])
+}
+
+fn section(contents: &Contents, kind: pb::SectionKind) -> Option<&Arc<crate::bundle::Section>> {
+    contents.sections.iter().find(|section| section.kind() == kind)
+}
+
+#[test]
+fn every_workload_of_the_mesh_has_contents_and_says_whether_it_is_guarded() {
+    let contents =
+        Assembler::default().contents(&compiled(), &KeyRing::default(), &Directories::new(), NOW).unwrap();
+    let coverage: Vec<_> =
+        contents.iter().map(|(workload, contents)| (workload.as_str(), contents.coverage)).collect();
+    assert_eq!(
+        coverage,
+        [
+            ("free/web", pb::Coverage::Unguarded),
+            ("ingress/dataflow-in", pb::Coverage::Unguarded),
+            ("sales/ledger", pb::Coverage::Guarded),
+            ("sales/orders", pb::Coverage::Guarded),
+        ]
+    );
+    assert!(contents.values().all(|contents| section(contents, pb::SectionKind::Rules).is_some()));
+}
+
+#[test]
+fn only_issuers_and_directories_that_rules_read_travel() {
+    let compiled = compiled();
+    let contents =
+        Assembler::default().contents(&compiled, &KeyRing::default(), &directories(&["1"]), NOW).unwrap();
+    let ledger = &contents["sales/ledger"];
+    assert!(section(ledger, pb::SectionKind::Keys).is_none());
+    assert!(section(ledger, pb::SectionKind::Directory).is_none());
+    let orders = &contents["sales/orders"];
+    let keys = IssuerSet::decode(section(orders, pb::SectionKind::Keys).unwrap().content()).unwrap();
+    assert_eq!(keys.issuers().len(), 1);
+    let directory = Section::decode(section(orders, pb::SectionKind::Directory).unwrap().content()).unwrap();
+    use tidegate_engine::Truth;
+    assert_eq!(directory.lists(DIRECTORY, "1", NOW), Truth::True);
+    assert_eq!(directory.lists(DIRECTORY, "2", NOW), Truth::False);
+    assert_eq!(directory.lists(DIRECTORY, "1", NOW + 25 * 3_600), Truth::Unknown, "it gets stale");
+    assert_eq!(directory.lists("other", "1", NOW), Truth::Unknown, "it does not travel");
+    let lookups = lookups(&compiled, &directories(&["1"]));
+    assert_eq!(lookups.readable.keys().collect::<Vec<_>>(), ["sales/orders"]);
+    assert_eq!(lookups.readable["sales/orders"], BTreeSet::from([DIRECTORY.to_owned()]));
+}
+
+#[test]
+fn an_issuer_whose_keys_never_came_travels_without_keys_and_out_of_date() {
+    let contents =
+        Assembler::default().contents(&compiled(), &KeyRing::default(), &Directories::new(), NOW).unwrap();
+    let section = section(&contents["sales/orders"], pb::SectionKind::Keys).unwrap();
+    let spec = IssuerSetSpec::decode(section.content()).unwrap();
+    assert_eq!((spec.issuers[0].name.as_str(), spec.issuers[0].keys.len()), ("google", 0));
+    assert!(spec.issuers[0].valid_until < NOW);
+}
+
+#[test]
+fn new_ids_change_the_directory_section_only() {
+    let compiled = compiled();
+    let mut assembler = Assembler::default();
+    let mut contents = |ids: &[&str], now| {
+        let mut all = assembler.contents(&compiled, &KeyRing::default(), &directories(ids), now).unwrap();
+        all.remove("sales/orders").unwrap().sections
+    };
+    let before = contents(&["1"], NOW);
+    let same = contents(&["1"], NOW + 60);
+    assert!(before.iter().zip(&same).all(|(a, b)| Arc::ptr_eq(a, b)), "nothing changed");
+    let after = contents(&["1", "2"], NOW + 60);
+    let changed: Vec<_> = before.iter().zip(&after).filter(|(a, b)| a != b).map(|(a, _)| a.kind()).collect();
+    assert_eq!(changed, [pb::SectionKind::Directory]);
+}
+
+#[test]
+fn where_keys_come_from_is_taken_from_the_rules() {
+    let sources = key_sources(&compiled());
+    assert_eq!(sources["google"], KeySource::Url("https://www.googleapis.com/oauth2/v3/certs".into()));
+    assert_eq!(sources["prod-cluster"], KeySource::Discovery("https://kubernetes.prod.example".into()));
+}

@@ -1,0 +1,371 @@
+//! The server: wiring of rules, keys, bundles, gRPC and the admin interface.
+//!
+//! INVARIANT: all tasks live in one set. If one ends while nobody stopped the server, the server ends with an error;
+//! nothing lives on half-dead.
+
+mod contents;
+mod publish;
+mod source;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tracing::{error, info};
+
+use self::publish::PublishTask;
+use self::source::{Places, Source};
+use crate::admin;
+use crate::bundle::{BundleError, Publisher, TrustedKey};
+use crate::clock;
+use crate::keys::{AddressGuard, Fetcher, FetcherError};
+use crate::push::{self, FleetReport, Hub};
+use crate::rules::LoadError;
+use crate::state::{StateDir, StateError};
+
+pub use source::Diagnosis;
+pub(crate) use source::compile_files;
+
+/// How long streams and requests may take to end.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// What to serve, and where.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Folder with rules: every `*.yaml` and `*.yml` below it.
+    pub rules: PathBuf,
+    /// Folder for what must survive a restart.
+    pub state: PathBuf,
+    /// Where filters connect (gRPC).
+    pub listen: SocketAddr,
+    /// Where people and probes look (HTTP).
+    pub admin: SocketAddr,
+    /// JSON file with directories.
+    pub directory: Option<PathBuf>,
+    /// YAML or JSON file with values for `${env.name}`.
+    pub environment: Option<PathBuf>,
+    /// PEM files with certificate authorities that issuers may have, besides the system's.
+    pub issuer_ca: Vec<PathBuf>,
+    /// Whether keys may be fetched from loopback addresses.
+    pub allow_issuer_loopback: bool,
+}
+
+/// A server that runs.
+#[derive(Debug)]
+pub struct Running {
+    /// Where filters connect.
+    pub grpc_addr: SocketAddr,
+    /// Where people and probes look.
+    pub admin_addr: SocketAddr,
+    /// What filters are to trust.
+    pub trusted_keys: Vec<TrustedKey>,
+    hub: Arc<Hub>,
+    diagnosis: Arc<Mutex<Diagnosis>>,
+    ready: watch::Receiver<bool>,
+    tasks: JoinSet<(&'static str, Result<(), TaskError>)>,
+}
+
+/// Why a server does not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Rules, values or directories cannot be read.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// State cannot be read or written.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// Keys or manifests cannot be read or made.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// An address cannot be listened on.
+    #[error(
+        "cannot listen on {address} for {purpose}: {source}; is another process there? `{flag}` chooses another address"
+    )]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What for.
+        purpose: &'static str,
+        /// The option that sets it.
+        flag: &'static str,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A file of certificates cannot be read.
+    #[error("issuer CA `{path}`: {why}", path = path.display())]
+    IssuerCa {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Fetching keys cannot be set up.
+    #[error(transparent)]
+    Fetcher(#[from] FetcherError),
+    /// A part of the server ended although nobody stopped it.
+    #[error("{task} ended unexpectedly: {why}")]
+    TaskEnded {
+        /// Which one.
+        task: &'static str,
+        /// How.
+        why: String,
+    },
+    /// Something did not end in time after it was told to.
+    #[error("not everything ended within {} s", GRACE.as_secs())]
+    Unfinished,
+}
+
+type TaskError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Starts a server. It runs until [`Running::shutdown`]; rules are compiled after this returns, see [`Running::ready`].
+///
+/// Must be called in a tokio runtime.
+///
+/// # Errors
+/// When something it needs is missing, unreadable or in use.
+pub async fn start(options: Options) -> Result<Running, ServeError> {
+    let places =
+        Places { rules: options.rules, environment: options.environment, directory: options.directory };
+    places.check()?;
+    let guard = AddressGuard { allow_loopback: options.allow_issuer_loopback };
+    let fetcher = Fetcher::new(&authorities(&options.issuer_ca)?, guard)?;
+    let state = Arc::new(StateDir::open(&options.state)?);
+    let publisher = Publisher::open(state.clone(), clock::now())?;
+    let trusted_keys = publisher.keys().trusted();
+    let (grpc, grpc_addr) = listen(options.listen, "filters", "--listen").await?;
+    let (http, admin_addr) = listen(options.admin, "the admin interface", "--admin").await?;
+
+    let hub = Arc::new(Hub::new());
+    let diagnosis = Arc::<Mutex<Diagnosis>>::default();
+    let reports = Arc::<crate::keys::Reports>::default();
+    let (in_force_in, in_force) = watch::channel(None);
+    let (sources_in, sources) = watch::channel(Arc::default());
+    let (keys_in, keys) = watch::channel(Arc::default());
+    let (directories_in, directories) = watch::channel(Arc::default());
+    let (ready_in, ready) = watch::channel(false);
+
+    let source =
+        Source::new(places, state.clone(), hub.clone(), diagnosis.clone(), in_force_in, directories_in)?;
+    let publish = PublishTask {
+        hub: hub.clone(),
+        publisher,
+        in_force: in_force.clone(),
+        keys,
+        directories,
+        ready: ready_in,
+    };
+    let admin = admin::Admin {
+        hub: hub.clone(),
+        diagnosis: diagnosis.clone(),
+        issuers: reports.clone(),
+        ready: ready.clone(),
+    };
+    let refresh = crate::keys::refresh(fetcher, state, sources, keys_in, reports, hub.clone());
+
+    let mut tasks = JoinSet::new();
+    tasks.spawn(named("the watch over rules", source.run()));
+    tasks.spawn(named("the hand-over of issuers", hand_over_sources(hub.clone(), in_force, sources_in)));
+    tasks.spawn(named("the refresh of keys", refresh));
+    tasks.spawn(named("the publisher", publish.run()));
+    tasks.spawn(named("the gRPC server", push::serve(hub.clone(), grpc)));
+    tasks.spawn(named("the admin server", admin::serve(admin, http)));
+    info!(%grpc_addr, %admin_addr, "serving");
+    Ok(Running { grpc_addr, admin_addr, trusted_keys, hub, diagnosis, ready, tasks })
+}
+
+// === impl Running ===
+
+impl Running {
+    /// Resolves when an accepted set of rules is compiled, signed and on offer, or with an error when the server ends
+    /// before.
+    pub async fn ready(&mut self) -> Result<(), ServeError> {
+        let mut ready = self.ready.clone();
+        tokio::select! {
+            // An error means that the publisher ended, which the other branch tells.
+            Ok(_) = ready.wait_for(|ready| *ready) => Ok(()),
+            error = self.failed() => Err(error),
+        }
+    }
+
+    /// Whether an accepted set of rules is on offer.
+    pub fn is_ready(&self) -> bool {
+        *self.ready.borrow()
+    }
+
+    /// Resolves when a part of the server ends although nobody stopped it.
+    pub async fn failed(&mut self) -> ServeError {
+        match self.tasks.join_next().await {
+            Some(ended) => unexpected(ended),
+            None => ServeError::TaskEnded { task: "everything", why: "nothing runs any more".to_owned() },
+        }
+    }
+
+    /// A workload's whole Bundle (`tidegate.v1.Bundle`, serialized), for the warm start in a plugin configuration.
+    pub fn bundle(&self, workload: &str) -> Option<Vec<u8>> {
+        self.hub.distributor.release(workload).map(|release| release.bundle())
+    }
+
+    /// Who enforces what.
+    pub fn fleet(&self) -> FleetReport {
+        admin::fleet(&self.hub)
+    }
+
+    /// What there is to say about the rules on disk.
+    pub fn diagnosis(&self) -> Diagnosis {
+        self.diagnosis.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    /// Ends streams and requests, then everything.
+    ///
+    /// # Errors
+    /// When something had ended badly before, or does not end in time; it is cut off then.
+    pub async fn shutdown(mut self) -> Result<(), ServeError> {
+        self.hub.stop();
+        let drain = async {
+            let mut result = Ok(());
+            while let Some(ended) = self.tasks.join_next().await {
+                match ended {
+                    Ok((_, Ok(()))) => {}
+                    ended => result = Err(unexpected(ended)),
+                }
+            }
+            result
+        };
+        match tokio::time::timeout(GRACE, drain).await {
+            Ok(result) => result,
+            Err(_) => {
+                self.tasks.shutdown().await;
+                Err(ServeError::Unfinished)
+            }
+        }
+    }
+}
+
+impl Drop for Running {
+    /// Without [`Running::shutdown`] everything is cut off.
+    fn drop(&mut self) {
+        self.hub.stop();
+    }
+}
+
+fn unexpected(ended: Result<(&'static str, Result<(), TaskError>), tokio::task::JoinError>) -> ServeError {
+    match ended {
+        Ok((task, Ok(()))) => ServeError::TaskEnded { task, why: "it returned".to_owned() },
+        Ok((task, Err(error))) => ServeError::TaskEnded { task, why: error.to_string() },
+        Err(error) => ServeError::TaskEnded { task: "a task", why: error.to_string() },
+    }
+}
+
+async fn named<E: Into<TaskError>>(
+    name: &'static str,
+    task: impl Future<Output = Result<(), E>>,
+) -> (&'static str, Result<(), TaskError>) {
+    (name, task.await.map_err(Into::into))
+}
+
+/// Tells the refresh of keys which issuers there are.
+async fn hand_over_sources(
+    hub: Arc<Hub>,
+    mut in_force: watch::Receiver<Option<Arc<source::InForce>>>,
+    sources: watch::Sender<Arc<crate::keys::KeySources>>,
+) -> Result<(), std::convert::Infallible> {
+    let mut stop = hub.stopping();
+    loop {
+        tokio::select! {
+            changed = in_force.changed() => {
+                if changed.is_err() {
+                    // The watch over rules ended.
+                    return Ok(());
+                }
+            }
+            () = push::stopped(&mut stop) => return Ok(()),
+        }
+        let current = in_force.borrow_and_update().clone();
+        if let Some(current) = current {
+            sources.send_if_modified(|sources| {
+                let is_changed = *sources != current.sources;
+                sources.clone_from(&current.sources);
+                is_changed
+            });
+        }
+    }
+}
+
+async fn listen(
+    address: SocketAddr,
+    purpose: &'static str,
+    flag: &'static str,
+) -> Result<(TcpListener, SocketAddr), ServeError> {
+    let failed = |source| ServeError::Listen { address, purpose, flag, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+fn authorities(files: &[PathBuf]) -> Result<Vec<CertificateDer<'static>>, ServeError> {
+    let mut all = Vec::new();
+    for path in files {
+        let found = certificates(path).map_err(|why| ServeError::IssuerCa { path: path.clone(), why })?;
+        all.extend(found);
+    }
+    Ok(all)
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let pem = std::fs::read(path).map_err(|error| error.to_string())?;
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    let certificates = certificates.map_err(|error| format!("not PEM: {error}"))?;
+    if certificates.is_empty() {
+        return Err("holds no certificate (`-----BEGIN CERTIFICATE-----`)".to_owned());
+    }
+    Ok(certificates)
+}
+
+/// Serves until the process is told to stop (SIGTERM, SIGINT) or a part of it fails.
+///
+/// # Errors
+/// When the server does not start or ends with an error.
+pub async fn run(options: Options) -> Result<(), ServeError> {
+    let signal = termination();
+    let mut running = start(options).await?;
+    tokio::select! {
+        failure = running.failed() => {
+            error!("{failure}");
+            let _ = running.shutdown().await;
+            Err(failure)
+        }
+        () = signal => {
+            info!("stopping");
+            running.shutdown().await
+        }
+    }
+}
+
+#[cfg(unix)]
+async fn termination() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        // Without handlers the signals end the process as they always do.
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+#[cfg(not(unix))]
+async fn termination() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending().await
+    }
+}

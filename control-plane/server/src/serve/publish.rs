@@ -1,0 +1,137 @@
+//! Signs and offers what changed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::{JoinError, spawn_blocking};
+use tokio::time::{Instant, sleep_until};
+use tracing::{error, info};
+
+use super::contents::{Assembler, Directories, lookups};
+use super::source::InForce;
+use crate::bundle::Publisher;
+use crate::clock;
+use crate::keys::KeyRing;
+use crate::push::{Hub, stopped};
+
+/// How long new rules wait for the first answer of an issuer that was never asked.
+const FIRST_KEYS: Duration = Duration::from_secs(3);
+/// How often ends are looked at: manifests, keys and directories are renewed hours before theirs.
+const RENEW: Duration = Duration::from_secs(600);
+/// How soon signing is tried again after it failed (a full disk).
+const RETRY: Duration = Duration::from_secs(2);
+
+pub(super) struct PublishTask {
+    pub hub: Arc<Hub>,
+    pub publisher: Publisher,
+    pub in_force: watch::Receiver<Option<Arc<InForce>>>,
+    pub keys: watch::Receiver<Arc<KeyRing>>,
+    pub directories: watch::Receiver<Arc<Directories>>,
+    pub ready: watch::Sender<bool>,
+}
+
+/// What one round works with.
+struct Round {
+    in_force: Arc<InForce>,
+    keys: Arc<KeyRing>,
+    directories: Arc<Directories>,
+}
+
+enum Next {
+    /// Everything is there.
+    Now(Round),
+    /// Something is missing that will be announced.
+    Later,
+    /// Keys may still come.
+    At(Instant),
+}
+
+// === impl PublishTask ===
+
+impl PublishTask {
+    /// Runs until the server stops.
+    pub(super) async fn run(mut self) -> Result<(), JoinError> {
+        let mut stop = self.hub.stopping();
+        let mut assembler = Assembler::default();
+        loop {
+            let wake = match self.next() {
+                Next::At(time) => time,
+                Next::Later => Instant::now() + RENEW,
+                Next::Now(round) => {
+                    let hub = self.hub.clone();
+                    let mut publisher = self.publisher;
+                    let published;
+                    (publisher, assembler, published) = spawn_blocking(move || {
+                        let published = publish(&hub, &mut publisher, &mut assembler, &round);
+                        (publisher, assembler, published)
+                    })
+                    .await?;
+                    self.publisher = publisher;
+                    if published {
+                        self.ready.send_replace(true);
+                    }
+                    Instant::now() + if published { RENEW } else { RETRY }
+                }
+            };
+            self.hub.fleet.prune(clock::now());
+            // A sender that is gone is a task that ended, which ends the process.
+            tokio::select! {
+                _ = self.in_force.changed() => {}
+                _ = self.keys.changed() => {}
+                _ = self.directories.changed() => {}
+                () = sleep_until(wake) => {}
+                () = stopped(&mut stop) => return Ok(()),
+            }
+        }
+    }
+
+    fn next(&mut self) -> Next {
+        let Some(in_force) = self.in_force.borrow_and_update().clone() else { return Next::Later };
+        let keys = self.keys.borrow_and_update().clone();
+        let directories = self.directories.borrow_and_update().clone();
+        if keys.sources != in_force.sources {
+            // The keys are those of other rules; the right ones are announced.
+            return Next::Later;
+        }
+        let patience = Instant::from_std(in_force.since) + FIRST_KEYS;
+        if !keys.pending.is_empty() && Instant::now() < patience {
+            return Next::At(patience);
+        }
+        Next::Now(Round { in_force, keys, directories })
+    }
+}
+
+/// Whether everything that is to be enforced is on offer.
+fn publish(hub: &Hub, publisher: &mut Publisher, assembler: &mut Assembler, round: &Round) -> bool {
+    let Round { in_force, keys, directories } = round;
+    let now = clock::now();
+    let contents = match assembler.contents(&in_force.compiled, keys, directories, now) {
+        Ok(contents) => contents,
+        Err(error) => {
+            error!("nothing new is pushed: the keys cannot be encoded: {error}");
+            return false;
+        }
+    };
+    let before = publisher.last_revision();
+    let releases = match publisher.publish(contents, now) {
+        Ok(releases) => releases,
+        Err(error) => {
+            error!("nothing new is pushed: {error}");
+            return false;
+        }
+    };
+    hub.distributor.publish(&releases, lookups(&in_force.compiled, directories));
+    let revision = publisher.last_revision();
+    hub.metrics.workloads.set(i64::try_from(releases.len()).unwrap_or(i64::MAX));
+    hub.metrics.revision.set(i64::try_from(revision.counter).unwrap_or(i64::MAX));
+    if revision != before {
+        let changed = revision.counter.saturating_sub(before.counter);
+        info!(revision = revision.counter, changed, "bundles published");
+    }
+    if let Err(error) = publisher.save() {
+        // They are signed anew after a restart.
+        error!("bundles are on offer, and not written down for the next start: {error}");
+    }
+    true
+}

@@ -1,0 +1,51 @@
+//! The decision engine: who may do what, decided from plain data.
+//!
+//! [`decide`] is total: it takes a decoded [`PolicySet`] and a [`Request`] and returns a [`Decision`], never an error.
+//! Everything that can fail fails in [`PolicySet::decode`] (in the filter) or in [`encode`] (in the compiler).
+//!
+//! The way of a request: [`normal`] makes one reading of method, host, path and headers out of the bytes that were sent;
+//! [`decide`] finds the guard of the port, looks at the tokens, takes candidate rules from the index, checks each exactly,
+//! and settles.
+//!
+//! INVARIANT: pure. No clock, no I/O, no randomness, no global state; the same inputs give the same decision on every
+//! machine, natively and in wasm. No input makes it panic.
+//!
+//! INVARIANT: [`reference`] is the meaning of a policy. The index only ever narrows the search; it never decides.
+
+#![forbid(unsafe_code)]
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unreachable,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::as_conversions
+)]
+
+mod condition;
+mod decide;
+mod decision;
+pub mod directory;
+mod encode;
+mod glob;
+mod hash;
+mod index;
+mod layout;
+pub mod model;
+pub mod normal;
+mod policy;
+mod reason;
+pub mod reference;
+mod request;
+mod truth;
+
+pub use decide::decide;
+pub use decision::{Decision, Guarding, RuleIx, ShadowDifference};
+pub use directory::{Directories, InvalidDirectories};
+pub use encode::{EncodeError, encode};
+pub use layout::{InvalidRules, MAX_SECTION_BYTES, VERSION};
+pub use policy::{PolicySet, RuleView};
+pub use reason::{Ambiguity, Outcome, Reason, TokenFault};
+pub use request::{ClaimValue, HeaderFacts, Peer, Request, TokenState, VerifiedToken};
+pub use truth::Truth;

@@ -1,0 +1,223 @@
+//! Rules as plain owned data: what the compiler produces, what [`crate::encode`] writes, and what the naive reference
+//! interpreter reads.
+//!
+//! Nothing here is used while a request is decided; the filter only sees the encoded form.
+//!
+//! INVARIANT: *absent* (`None`: no constraint) and *empty* (`Some` of an empty list: refused by [`crate::encode`]) are
+//! different things. There is no way to write "unsupported".
+
+/// Everything that one workload enforces, apart from keys and directories.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PolicyModel {
+    /// Issuers that rules name, with the claims that rules read. Position is the issuer's index.
+    pub issuers: Vec<IssuerModel>,
+    /// Guards that cover the workload. Without any, nothing is guarded.
+    pub guards: Vec<GuardModel>,
+    /// Names of directories that conditions refer to. Position is the directory's index.
+    pub directories: Vec<String>,
+    /// Rules that target the workload.
+    pub rules: Vec<RuleModel>,
+}
+
+/// An issuer as rules see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IssuerModel {
+    /// Name of the `TrustedIssuer`.
+    pub name: String,
+    /// Claims that rules read. Position is the slot.
+    pub slots: Vec<ClaimPath>,
+}
+
+/// Where a claim is: member names from the outside in, e.g. `["kubernetes.io", "namespace"]`.
+pub type ClaimPath = Vec<String>;
+
+/// Whether something is enforced or only reported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// Evaluated and enforced.
+    Enforce,
+    /// Evaluated and reported, never enforced.
+    Shadow,
+}
+
+/// What a rule does with the requests that it matches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Effect {
+    /// Lets the request pass unless a Deny matches.
+    Allow,
+    /// Refuses the request, whatever else matches.
+    Deny,
+}
+
+/// How much a refusal tells its caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Disclosure {
+    /// Reason, rule and owner, for verified callers.
+    #[default]
+    Full,
+    /// The reason code only.
+    Code,
+    /// An opaque 404: the resource's existence is not told.
+    Opaque,
+}
+
+/// A declaration that the workload is guarded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuardModel {
+    /// `namespace/name`.
+    pub id: String,
+    /// Enforced or only reported.
+    pub mode: Mode,
+    /// Ports that it covers; `None`: all.
+    pub ports: Option<Vec<u16>>,
+    /// For whom tokens must be meant; `None`: the request's host.
+    pub audiences: Option<Vec<String>>,
+}
+
+/// One AccessRule as it applies to the workload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuleModel {
+    /// `namespace/name`; unique.
+    pub id: String,
+    /// Allow or Deny.
+    pub effect: Effect,
+    /// Enforced or only reported.
+    pub mode: Mode,
+    /// Named in the caller's error; may be empty.
+    pub owner: String,
+    /// Named in the caller's error; may be empty.
+    pub contact: String,
+    /// How much a refusal by this rule tells.
+    pub disclosure: Disclosure,
+    /// Any of them must match.
+    pub from: Vec<FromModel>,
+    /// Any of them must match; `None`: any operation.
+    pub to: Option<Vec<OperationModel>>,
+}
+
+/// Who may call: all parts must match.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FromModel {
+    /// The workload at the other end of the connection.
+    pub peer: PeerModel,
+    /// Issuers (by index) of which a verified token must be present.
+    pub issuers: Vec<u16>,
+    /// What must hold besides. Refers only to issuers in `issuers`.
+    pub condition: Condition,
+}
+
+/// What is demanded of the peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PeerModel {
+    /// A mesh peer of this namespace and, if given, one of these service accounts.
+    Mesh {
+        /// Trust domain of the SPIFFE id.
+        trust_domain: String,
+        /// Kubernetes namespace.
+        namespace: String,
+        /// `None`: any account of the namespace.
+        service_accounts: Option<Vec<String>>,
+    },
+    /// Any mesh peer of this trust domain.
+    AnyMesh {
+        /// Trust domain of the SPIFFE id.
+        trust_domain: String,
+    },
+    /// No mesh peer: the caller is known by its token only (`tokenOnly`, at the gateway itself).
+    NoPeer,
+    /// Whoever it is (`anyone: true`).
+    Anyone,
+}
+
+/// What is called: all parts must match.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct OperationModel {
+    /// Ports of the workload; `None`: any.
+    pub ports: Option<Vec<u16>>,
+    /// Methods, exact; `None`: any.
+    pub methods: Option<Vec<String>>,
+    /// Hosts, lower case, without port; `None`: any.
+    pub hosts: Option<Vec<HostPattern>>,
+    /// Paths; `None`: any.
+    pub paths: Option<Vec<PathPattern>>,
+    /// A gRPC call: an Allow demands a gRPC content type, a Deny does not.
+    pub grpc: bool,
+}
+
+/// A host name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum HostPattern {
+    /// The whole name, lower case.
+    Exact(String),
+    /// `*.example.com`: one or more labels before this suffix, which begins with a dot.
+    Suffix(String),
+}
+
+/// A path template: segments between slashes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PathPattern {
+    /// Without the leading slash; `/` alone is one empty literal.
+    pub segments: Vec<SegmentPattern>,
+}
+
+/// One segment of a path template.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum SegmentPattern {
+    /// Exactly these characters.
+    Literal(String),
+    /// `{name}`: one segment, not empty.
+    One,
+    /// `{**}`: the rest of the path, zero or more segments. Only last.
+    Rest,
+    /// A glob inside one segment: `*` stands for zero or more characters.
+    Glob(String),
+}
+
+/// What must hold of the verified tokens; three-valued, see [`crate::Truth`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Condition {
+    /// Always holds.
+    True,
+    /// Every one holds; true when empty.
+    All(Vec<Condition>),
+    /// At least one holds; false when empty.
+    Any(Vec<Condition>),
+    /// Does not hold.
+    Not(Box<Condition>),
+    /// A test of one claim.
+    Claim(ClaimRef, Test),
+}
+
+/// A claim of a verified token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ClaimRef {
+    /// Index into [`PolicyModel::issuers`].
+    pub issuer: u16,
+    /// Index into [`IssuerModel::slots`].
+    pub slot: u16,
+}
+
+/// A test of one claim. An absent claim fails every test; a claim of another type than the test's is *unknown*.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Test {
+    /// The claim is there (and not null).
+    Present,
+    /// A string, one of these, byte for byte.
+    OneOf(Vec<String>),
+    /// An integer.
+    Integer(i64),
+    /// A boolean.
+    Boolean(bool),
+    /// A string that this glob matches: `*` stands for zero or more characters.
+    Glob(String),
+    /// A list that contains this string.
+    Contains(String),
+    /// A string that equals the peer's namespace. False without a mesh peer.
+    PeerNamespace,
+    /// A string that equals the peer's service account. False without a mesh peer.
+    PeerServiceAccount,
+    /// A string that equals this other claim.
+    Same(ClaimRef),
+    /// A string that this directory (by index) lists. Unknown while the directory is stale or missing.
+    Listed(u16),
+}

@@ -1,0 +1,257 @@
+//! One reading of what was sent: the only place where paths, hosts, methods and headers are normalised.
+//!
+//! A request that could be read in another way by the server behind is not guessed at: it is [`Ambiguity`], and refused
+//! wherever a Guard enforces. That is stricter than matching both readings, and it needs no knowledge of the server.
+//!
+//! Sources: RFC 3986 sections 2.3, 3.3 and 6.2.2 (unreserved characters, segments, equivalence); RFC 9110 sections 5.6.2
+//! and 9.1 (tokens, methods); Istio's normalisation levels, which run before this one and may have done part of it.
+
+use std::borrow::Cow;
+
+use crate::reason::Ambiguity;
+use crate::request::HeaderFacts;
+
+/// A normalised host: lower case, without port and without a trailing dot. `None`: it could be read in another way.
+pub type Host<'a> = Option<&'a str>;
+
+/// A normalised path, without query.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Path<'a> {
+    /// What follows the leading slash, without a trailing slash. Empty for `/`.
+    text: Cow<'a, str>,
+    trailing_slash: bool,
+    ambiguous: bool,
+}
+
+/// Headers that some servers take for the method, host or path of the request.
+const OVERRIDES: [&str; 6] = [
+    "x-http-method-override",
+    "x-http-method",
+    "x-method-override",
+    "x-original-url",
+    "x-rewrite-url",
+    "x-original-uri",
+];
+
+/// Headers that must not be there twice. Envoy folds `host` into `:authority`.
+const UNIQUE: [&str; 7] =
+    [":method", ":path", ":authority", "host", "content-type", "authorization", "content-length"];
+
+// === impl Path ===
+
+impl<'a> Path<'a> {
+    /// Whether the path can be read in more than one way.
+    pub fn ambiguous(&self) -> bool {
+        self.ambiguous
+    }
+
+    /// The segments between slashes; none for `/`. A trailing slash is not a segment.
+    pub fn segments(&self) -> impl Iterator<Item = &str> {
+        let empty = self.text.is_empty();
+        self.text.split('/').filter(move |_| !empty)
+    }
+
+    /// Whether the path ends with a slash (`/` alone does not count).
+    pub fn trailing_slash(&self) -> bool {
+        self.trailing_slash
+    }
+
+    /// As it is compared, e.g. for records.
+    pub fn display(&self) -> impl core::fmt::Display + '_ {
+        struct Shown<'p>(&'p Path<'p>);
+        impl core::fmt::Display for Shown<'_> {
+            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                write!(f, "/{}{}", self.0.text, if self.0.trailing_slash { "/" } else { "" })
+            }
+        }
+        Shown(self)
+    }
+}
+
+/// Reads `:path`: cuts the query off, decodes what is equivalent to its decoded form, and finds what is ambiguous.
+///
+/// Decoded are encoded unreserved characters (RFC 3986 6.2.2.2: equivalent) and the encoded forms of `:@!$&'()*+,=`,
+/// which clients encode or not as they please. Other encoded bytes stay encoded, with upper-case digits. Ambiguous are:
+/// no leading slash, `.` and `..` segments, empty segments, `;`, backslash, `#`, encoded slash, backslash, percent,
+/// semicolon and control characters, broken encodings, and bytes that no URI has.
+pub fn path(raw: &[u8]) -> Path<'_> {
+    let raw = raw.split(|byte| *byte == b'?').next().unwrap_or_default();
+    let Some(inner) = raw.strip_prefix(b"/") else { return unreadable() };
+    let (inner, trailing_slash) = match inner.strip_suffix(b"/") {
+        Some(stripped) => (stripped, true),
+        None => (inner, false),
+    };
+    let plain = inner.iter().all(|byte| is_segment_byte(*byte) || *byte == b'/');
+    let text = if plain {
+        // Every byte is ASCII, so this cannot fail; if it could, the path would be unreadable, not accepted.
+        match core::str::from_utf8(inner) {
+            Ok(text) => Cow::Borrowed(text),
+            Err(_) => return unreadable(),
+        }
+    } else {
+        match decode(inner) {
+            Some(text) => Cow::Owned(text),
+            None => return unreadable(),
+        }
+    };
+    // `//` alone leaves an empty inner part with a trailing slash.
+    let ambiguous = if text.is_empty() {
+        trailing_slash
+    } else {
+        text.split('/').any(|segment| segment.is_empty() || segment == "." || segment == "..")
+    };
+    Path { text, trailing_slash, ambiguous }
+}
+
+fn unreadable<'a>() -> Path<'a> {
+    Path { text: Cow::Borrowed(""), trailing_slash: false, ambiguous: true }
+}
+
+/// Bytes that stand for themselves in a segment: `pchar` of RFC 3986 without percent and without `;`, which some servers
+/// cut off together with what follows.
+fn is_segment_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,=:@".contains(&byte)
+}
+
+fn decode(inner: &[u8]) -> Option<String> {
+    let mut text = String::with_capacity(inner.len());
+    let mut bytes = inner.iter().copied();
+    while let Some(byte) = bytes.next() {
+        if byte == b'%' {
+            let decoded = hex(bytes.next()?)? << 4 | hex(bytes.next()?)?;
+            if is_segment_byte(decoded) {
+                text.push(char::from(decoded));
+            } else if decoded.is_ascii_control()
+                || matches!(decoded, b'/' | b'\\' | b'%' | b';' | b'?' | b'#')
+            {
+                return None;
+            } else {
+                text.push('%');
+                text.push(upper_hex(decoded >> 4));
+                text.push(upper_hex(decoded & 15));
+            }
+        } else if is_segment_byte(byte) || byte == b'/' {
+            text.push(char::from(byte));
+        } else {
+            return None;
+        }
+    }
+    Some(text)
+}
+
+fn hex(byte: u8) -> Option<u8> {
+    match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        b'A'..=b'F' => Some(byte - b'A' + 10),
+        _ => None,
+    }
+}
+
+fn upper_hex(nibble: u8) -> char {
+    char::from(if nibble < 10 { b'0' + nibble } else { b'A' + nibble - 10 })
+}
+
+/// Reads `:authority`: lower case, port and trailing dot cut off. `None` when it is empty or not a host
+/// (letters, digits, `-`, `.`, `_`, or an address in brackets, and at most one port of digits).
+pub fn host(raw: &[u8]) -> Option<Cow<'_, str>> {
+    let text = core::str::from_utf8(raw).ok()?;
+    let (name, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (address, after) = rest.split_once(']')?;
+            if address.is_empty()
+                || !address.bytes().all(|byte| byte.is_ascii_hexdigit() || b":.".contains(&byte))
+            {
+                return None;
+            }
+            let port = if after.is_empty() { None } else { Some(after.strip_prefix(':')?) };
+            (text.strip_suffix(after)?, port)
+        }
+        None => match text.split_once(':') {
+            Some((name, port)) => (name, Some(port)),
+            None => (text, None),
+        },
+    };
+    if port.is_some_and(|port| {
+        port.is_empty() || port.len() > 5 || !port.bytes().all(|byte| byte.is_ascii_digit())
+    }) {
+        return None;
+    }
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let bracketed = name.starts_with('[');
+    let well_formed = bracketed
+        || (!name.is_empty()
+            && !name.starts_with('.')
+            && !name.ends_with('.')
+            && !name.contains("..")
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte)));
+    if !well_formed {
+        return None;
+    }
+    Some(if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(name.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(name)
+    })
+}
+
+/// Whether these bytes are a method: a token of RFC 9110 section 5.6.2.
+pub fn is_method(raw: &[u8]) -> bool {
+    !raw.is_empty()
+        && raw.iter().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
+}
+
+/// Collects what the engine needs to know of the headers. Names must be lower case, as Envoy gives them.
+pub fn header_facts<'h>(headers: impl IntoIterator<Item = (&'h [u8], &'h [u8])>) -> HeaderFacts {
+    let mut facts = HeaderFacts::default();
+    let mut seen = [false; UNIQUE.len()];
+    for (name, value) in headers {
+        // Cheap tests first: most headers end here.
+        match name.first() {
+            Some(b'x') => facts.overrides |= OVERRIDES.iter().any(|known| known.as_bytes() == name),
+            Some(b':' | b'h' | b'c' | b'a') => {
+                for (known, seen) in UNIQUE.iter().zip(seen.iter_mut()) {
+                    if known.as_bytes() == name {
+                        facts.duplicates |= *seen;
+                        *seen = true;
+                    }
+                }
+                if name == b"content-type" {
+                    facts.grpc = is_grpc(value);
+                    // Envoy joins repeated values of headers that it knows with a comma, and no media type has one
+                    // (RFC 9110 section 8.3.1; a quoted parameter could, and is refused as well).
+                    facts.duplicates |= value.contains(&b',');
+                }
+            }
+            _ => {}
+        }
+    }
+    facts.grpc &= !facts.duplicates;
+    facts
+}
+
+/// `application/grpc`, alone or followed by `+` or `;`. Not `application/grpc-web`, which is another protocol.
+fn is_grpc(content_type: &[u8]) -> bool {
+    let Some((kind, rest)) = content_type.split_at_checked(16) else { return false };
+    kind.eq_ignore_ascii_case(b"application/grpc") && matches!(rest.first(), None | Some(b'+' | b';'))
+}
+
+/// The first way in which the request is ambiguous, if any.
+pub(crate) fn ambiguity(request: &crate::request::Request<'_>) -> Option<Ambiguity> {
+    if request.path.ambiguous() {
+        Some(Ambiguity::Path)
+    } else if request.host.is_none() {
+        Some(Ambiguity::Host)
+    } else if !is_method(request.method) {
+        Some(Ambiguity::Method)
+    } else if request.headers.overrides {
+        Some(Ambiguity::Override)
+    } else if request.headers.duplicates {
+        Some(Ambiguity::DuplicateHeader)
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,239 @@
+//! Outcomes and their stable reason codes.
+
+use core::fmt;
+
+/// What happens to the request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// It goes on.
+    Allow,
+    /// It is refused.
+    Deny,
+}
+
+/// Why. [`Reason::code`] is stable; programs may rely on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// A rule allows it, and none denies it.
+    AllowedBy,
+    /// A rule denies it.
+    DeniedBy,
+    /// The workload is guarded, and no rule allows it.
+    NoAllowMatched,
+    /// No verified token was sent, and this caller is let in only with one.
+    TokenRequired,
+    /// A token was sent that must not be accepted.
+    TokenInvalid(TokenFault),
+    /// The request can be read in more than one way.
+    Ambiguous(Ambiguity),
+    /// No Guard covers the workload's port.
+    NotGuarded,
+    /// Only Guards in Shadow mode cover the port; what they would have decided is in [`crate::Decision::shadow`].
+    GuardInShadow,
+    /// The filter has no Bundle yet.
+    NotReady,
+    /// The filter's configuration is unusable.
+    ConfigurationInvalid,
+}
+
+/// Why a token must not be accepted. One word for people and programs per class; details stay in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TokenFault {
+    /// More than one token, or one in more than one place.
+    SeveralTokens,
+    /// Longer than the limit, or nested too deep.
+    TooLarge,
+    /// Not a strictly formed JWS compact serialisation, or not strict JSON.
+    Malformed,
+    /// A header member that is never accepted (`crit`, `b64`, `jwk`, `jku`, `x5u`, `x5c`, `zip`, `cty`, `enc`).
+    HeaderRefused,
+    /// `alg` is not one of the issuer's.
+    AlgorithmRefused,
+    /// `typ` is not one of the pack's.
+    TypeRefused,
+    /// The issuer has no such key that fits the algorithm.
+    KeyUnknown,
+    /// The issuer's keys are older than their `valid_until`.
+    KeysStale,
+    /// The signature does not verify.
+    BadSignature,
+    /// `exp` has passed.
+    Expired,
+    /// `nbf` or `iat` lies ahead.
+    NotYetValid,
+    /// `exp - iat` is more than the issuer may give.
+    LifetimeTooLong,
+    /// Meant for somebody else.
+    WrongAudience,
+    /// Minted for a known other party (`sts.amazonaws.com`, a workload identity pool, Microsoft Graph, `istio-ca`).
+    MintedForAnotherParty,
+    /// A claim that the pack demands is missing.
+    ClaimMissing,
+    /// A claim has another type than the pack says, or forbidden characters.
+    ClaimMalformed,
+    /// Claims contradict each other.
+    ClaimsContradict,
+    /// The issuer sent this kind of token, but it is not one for workloads.
+    WrongKind,
+    /// The token is bound to a key (`cnf`) that the caller did not prove, or that cannot be checked.
+    NotBound,
+}
+
+/// Why a request can be read in more than one way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Ambiguity {
+    /// The path: encoded slashes, dot segments, empty segments, backslashes, control bytes, broken or double encoding.
+    Path,
+    /// The host: missing, several, or with characters no host has.
+    Host,
+    /// The method: characters no method has.
+    Method,
+    /// A header that some servers take for the method, host or path.
+    Override,
+    /// A security-relevant header more than once.
+    DuplicateHeader,
+}
+
+impl TokenFault {
+    /// Every fault, for tables and tests.
+    pub const ALL: [Self; 19] = [
+        Self::SeveralTokens,
+        Self::TooLarge,
+        Self::Malformed,
+        Self::HeaderRefused,
+        Self::AlgorithmRefused,
+        Self::TypeRefused,
+        Self::KeyUnknown,
+        Self::KeysStale,
+        Self::BadSignature,
+        Self::Expired,
+        Self::NotYetValid,
+        Self::LifetimeTooLong,
+        Self::WrongAudience,
+        Self::MintedForAnotherParty,
+        Self::ClaimMissing,
+        Self::ClaimMalformed,
+        Self::ClaimsContradict,
+        Self::WrongKind,
+        Self::NotBound,
+    ];
+
+    /// The stable code.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::SeveralTokens => "token_several",
+            Self::TooLarge => "token_too_large",
+            Self::Malformed => "token_malformed",
+            Self::HeaderRefused => "token_header_refused",
+            Self::AlgorithmRefused => "token_algorithm_refused",
+            Self::TypeRefused => "token_type_refused",
+            Self::KeyUnknown => "token_key_unknown",
+            Self::KeysStale => "token_keys_stale",
+            Self::BadSignature => "token_bad_signature",
+            Self::Expired => "token_expired",
+            Self::NotYetValid => "token_not_yet_valid",
+            Self::LifetimeTooLong => "token_lifetime_too_long",
+            Self::WrongAudience => "token_wrong_audience",
+            Self::MintedForAnotherParty => "token_minted_for_another_party",
+            Self::ClaimMissing => "token_claim_missing",
+            Self::ClaimMalformed => "token_claim_malformed",
+            Self::ClaimsContradict => "token_claims_contradict",
+            Self::WrongKind => "token_wrong_kind",
+            Self::NotBound => "token_not_bound",
+        }
+    }
+}
+
+impl Ambiguity {
+    /// The stable code.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Path => "ambiguous_path",
+            Self::Host => "ambiguous_host",
+            Self::Method => "ambiguous_method",
+            Self::Override => "override_header",
+            Self::DuplicateHeader => "duplicate_header",
+        }
+    }
+}
+
+impl Reason {
+    /// The stable code.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::AllowedBy => "allowed_by_rule",
+            Self::DeniedBy => "denied_by_rule",
+            Self::NoAllowMatched => "no_allow_matched",
+            Self::TokenRequired => "token_required",
+            Self::TokenInvalid(fault) => fault.code(),
+            Self::Ambiguous(ambiguity) => ambiguity.code(),
+            Self::NotGuarded => "not_guarded",
+            Self::GuardInShadow => "guard_in_shadow",
+            Self::NotReady => "not_ready",
+            Self::ConfigurationInvalid => "configuration_invalid",
+        }
+    }
+
+    /// The HTTP status of a refusal for this reason; Envoy turns it into the gRPC status for gRPC callers
+    /// (401 → `UNAUTHENTICATED`, 403 → `PERMISSION_DENIED`, 503 → `UNAVAILABLE`, 400 → `INTERNAL`).
+    pub const fn http_status(self) -> u16 {
+        match self {
+            Self::TokenRequired | Self::TokenInvalid(_) => 401,
+            Self::NotReady | Self::ConfigurationInvalid => 503,
+            Self::AllowedBy
+            | Self::DeniedBy
+            | Self::NoAllowMatched
+            | Self::Ambiguous(_)
+            | Self::NotGuarded
+            | Self::GuardInShadow => 403,
+        }
+    }
+
+    /// One sentence for the caller, without any value from the request.
+    pub const fn sentence(self) -> &'static str {
+        match self {
+            Self::AllowedBy => "a rule allows this request",
+            Self::DeniedBy => "a rule denies this request",
+            Self::NoAllowMatched => "no rule allows this request",
+            Self::TokenRequired => "a token is required here, and none was sent",
+            Self::TokenInvalid(fault) => match fault {
+                TokenFault::SeveralTokens => "more than one token was sent; send exactly one",
+                TokenFault::TooLarge => "the token is larger than is accepted",
+                TokenFault::Malformed => "the token is not a well-formed signed JWT",
+                TokenFault::HeaderRefused => "the token's header has a member that is never accepted",
+                TokenFault::AlgorithmRefused => "the token's algorithm is not accepted from this issuer",
+                TokenFault::TypeRefused => "the token's typ is not accepted from this issuer",
+                TokenFault::KeyUnknown => "the token is signed with a key that its issuer does not publish",
+                TokenFault::KeysStale => "the issuer's keys are out of date; tokens cannot be verified",
+                TokenFault::BadSignature => "the token's signature does not verify",
+                TokenFault::Expired => "the token has expired",
+                TokenFault::NotYetValid => "the token is not valid yet; check the clocks",
+                TokenFault::LifetimeTooLong => "the token is valid for longer than is accepted",
+                TokenFault::WrongAudience => "the token is meant for another audience",
+                TokenFault::MintedForAnotherParty => "the token was minted for another party",
+                TokenFault::ClaimMissing => "the token lacks a claim that is required",
+                TokenFault::ClaimMalformed => "a claim of the token is malformed",
+                TokenFault::ClaimsContradict => "claims of the token contradict each other",
+                TokenFault::WrongKind => "this kind of token does not identify a workload",
+                TokenFault::NotBound => "the token is bound to a key that was not proven",
+            },
+            Self::Ambiguous(ambiguity) => match ambiguity {
+                Ambiguity::Path => "the path can be read in more than one way",
+                Ambiguity::Host => "the host can be read in more than one way",
+                Ambiguity::Method => "the method is malformed",
+                Ambiguity::Override => "a header overrides the method, host or path",
+                Ambiguity::DuplicateHeader => "a header that must be unique was sent more than once",
+            },
+            Self::NotGuarded => "no guard covers this port",
+            Self::GuardInShadow => "the guard only observes",
+            Self::NotReady => "the authorization filter has no rules yet; try again",
+            Self::ConfigurationInvalid => "the authorization filter is misconfigured",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.code())
+    }
+}

@@ -1,0 +1,247 @@
+//! The naive interpreter: what a policy means, written to be read, not to be fast.
+//!
+//! It goes through all rules, looks at everything, and knows neither the flat form nor the index. Tests hold the engine
+//! against it; nothing else uses it. It shares with the engine only what happens before and after the rules
+//! (normalisation, and how matches settle into a decision).
+
+use crate::decide::refused_before_rules;
+use crate::decision::{Decision, Guarding, Matches, RuleIx, ShadowDifference, enforce};
+use crate::layout::word;
+use crate::model::{
+    ClaimRef, Condition, Effect, FromModel, GuardModel, HostPattern, Mode, OperationModel, PathPattern,
+    PeerModel, PolicyModel, RuleModel, SegmentPattern, Test,
+};
+use crate::reason::{Outcome, Reason};
+use crate::request::{ClaimValue, Peer, Request, TokenState};
+use crate::truth::Truth;
+
+/// Decides a request as [`crate::decide`] must.
+pub fn decide(model: &PolicyModel, request: &Request<'_>) -> Decision {
+    let guards: Vec<&GuardModel> = model
+        .guards
+        .iter()
+        .filter(|guard| guard.ports.as_ref().is_none_or(|ports| ports.contains(&request.port)))
+        .collect();
+    let guarding = if guards.iter().any(|guard| guard.mode == Mode::Enforce) {
+        Guarding::Enforce
+    } else if guards.is_empty() {
+        Guarding::None
+    } else {
+        Guarding::Shadow
+    };
+    if guarding == Guarding::None {
+        return Decision { outcome: Outcome::Allow, reason: Reason::NotGuarded, rule: None, shadow: None };
+    }
+    let meant_for = |audiences: &[String]| {
+        guards.iter().any(|guard| match (&guard.audiences, request.host) {
+            (Some(accepted), _) => audiences.iter().any(|audience| accepted.contains(audience)),
+            (None, Some(host)) => {
+                audiences.iter().any(|audience| *audience == host || *audience == format!("https://{host}"))
+            }
+            (None, None) => false,
+        })
+    };
+    if let Some(reason) = refused_before_rules(request, meant_for) {
+        let refusal = ShadowDifference { outcome: Outcome::Deny, reason, rule: None };
+        return enforce(guarding, refusal, refusal);
+    }
+    let mut rules: Vec<&RuleModel> = model.rules.iter().collect();
+    rules.sort_by(|a, b| a.id.cmp(&b.id));
+    let first = |effect: Effect, mode: Mode| {
+        rules
+            .iter()
+            .position(|rule| {
+                rule.effect == effect
+                    && rule.mode == mode
+                    && match rule_matches(model, rule, request) {
+                        Truth::True => true,
+                        Truth::Unknown => effect == Effect::Deny,
+                        Truth::False => false,
+                    }
+            })
+            .map(|position| RuleIx(word(position)))
+    };
+    let matches = Matches {
+        deny: first(Effect::Deny, Mode::Enforce),
+        allow: first(Effect::Allow, Mode::Enforce),
+        shadow_deny: first(Effect::Deny, Mode::Shadow),
+        shadow_allow: first(Effect::Allow, Mode::Shadow),
+    };
+    matches.settle(guarding, || {
+        !request.tokens.iter().any(|token| matches!(token, TokenState::Verified(_)))
+            && rules.iter().any(|rule| {
+                rule.effect == Effect::Allow
+                    && rule.mode == Mode::Enforce
+                    && rule
+                        .from
+                        .iter()
+                        .any(|from| !from.issuers.is_empty() && peer_matches(&from.peer, request.peer))
+            })
+    })
+}
+
+/// Any from matches, and any operation matches.
+fn rule_matches(model: &PolicyModel, rule: &RuleModel, request: &Request<'_>) -> Truth {
+    let from = rule.from.iter().map(|from| from_matches(model, from, request)).fold(Truth::False, Truth::or);
+    let to = match &rule.to {
+        None => Truth::True,
+        Some(to) => to.iter().map(|one| operation_matches(one, request)).fold(Truth::False, Truth::or),
+    };
+    from.and(to)
+}
+
+/// The peer, all tokens, and the condition.
+fn from_matches(model: &PolicyModel, from: &FromModel, request: &Request<'_>) -> Truth {
+    let tokens = from
+        .issuers
+        .iter()
+        .all(|issuer| matches!(request.tokens.get(usize::from(*issuer)), Some(TokenState::Verified(_))));
+    if peer_matches(&from.peer, request.peer) && tokens {
+        condition_holds(model, &from.condition, request)
+    } else {
+        Truth::False
+    }
+}
+
+fn peer_matches(peer: &PeerModel, request: Peer<'_>) -> bool {
+    match (peer, request) {
+        (PeerModel::Anyone, _) | (PeerModel::NoPeer, Peer::Absent) => true,
+        (PeerModel::AnyMesh { trust_domain }, Peer::Mesh { trust_domain: theirs, .. }) => {
+            trust_domain == theirs
+        }
+        (
+            PeerModel::Mesh { trust_domain, namespace, service_accounts },
+            Peer::Mesh { trust_domain: their_domain, namespace: their_namespace, service_account },
+        ) => {
+            trust_domain == their_domain
+                && namespace == their_namespace
+                && service_accounts
+                    .as_ref()
+                    .is_none_or(|accounts| accounts.iter().any(|account| account == service_account))
+        }
+        _ => false,
+    }
+}
+
+fn condition_holds(model: &PolicyModel, condition: &Condition, request: &Request<'_>) -> Truth {
+    let holds = |part: &Condition| condition_holds(model, part, request);
+    match condition {
+        Condition::True => Truth::True,
+        Condition::All(parts) => parts.iter().map(holds).fold(Truth::True, Truth::and),
+        Condition::Any(parts) => parts.iter().map(holds).fold(Truth::False, Truth::or),
+        Condition::Not(part) => holds(part).negate(),
+        Condition::Claim(claim, test) => test_holds(model, value(*claim, request), test, request),
+    }
+}
+
+fn value<'a>(claim: ClaimRef, request: &Request<'a>) -> &'a ClaimValue {
+    match request.tokens.get(usize::from(claim.issuer)) {
+        Some(TokenState::Verified(token)) => {
+            token.slots.get(usize::from(claim.slot)).unwrap_or(&ClaimValue::Absent)
+        }
+        _ => &ClaimValue::Absent,
+    }
+}
+
+fn test_holds(model: &PolicyModel, claim: &ClaimValue, test: &Test, request: &Request<'_>) -> Truth {
+    use ClaimValue as V;
+    match (claim, test) {
+        (V::Absent, _) => Truth::False,
+        (V::Unknown, _) => Truth::Unknown,
+        (_, Test::Present) => Truth::True,
+        (V::String(text), Test::OneOf(values)) => Truth::from(values.contains(text)),
+        (V::Integer(number), Test::Integer(expected)) => Truth::from(number == expected),
+        (V::Boolean(flag), Test::Boolean(expected)) => Truth::from(flag == expected),
+        (V::String(text), Test::Glob(pattern)) => Truth::from(glob_matches(pattern, text)),
+        (V::Strings(texts), Test::Contains(text)) => Truth::from(texts.contains(text)),
+        (V::String(text), Test::PeerNamespace) => {
+            Truth::from(matches!(request.peer, Peer::Mesh { namespace, .. } if namespace == text))
+        }
+        (V::String(text), Test::PeerServiceAccount) => {
+            Truth::from(matches!(request.peer, Peer::Mesh { service_account, .. } if service_account == text))
+        }
+        (V::String(text), Test::Same(other)) => match value(*other, request) {
+            V::String(other) => Truth::from(text == other),
+            V::Absent => Truth::False,
+            _ => Truth::Unknown,
+        },
+        (V::String(text), Test::Listed(directory)) => match model.directories.get(usize::from(*directory)) {
+            Some(name) => request.directories.lists(name, text, request.now),
+            None => Truth::Unknown,
+        },
+        _ => Truth::Unknown,
+    }
+}
+
+/// A glob matches if what stands before its first star is a prefix and the rest matches some remainder.
+fn glob_matches(pattern: &str, text: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == text,
+        Some((prefix, rest)) => text.strip_prefix(prefix).is_some_and(|text| {
+            text.char_indices()
+                .map(|(at, _)| at)
+                .chain([text.len()])
+                .filter_map(|at| text.get(at..))
+                .any(|remainder| glob_matches(rest, remainder))
+        }),
+    }
+}
+
+/// The port, the method, the host, the path, and for gRPC the content type.
+fn operation_matches(operation: &OperationModel, request: &Request<'_>) -> Truth {
+    let port = operation.ports.as_ref().is_none_or(|ports| ports.contains(&request.port));
+    let method = operation
+        .methods
+        .as_ref()
+        .is_none_or(|methods| methods.iter().any(|method| method.as_bytes() == request.method));
+    let host = operation.hosts.as_ref().is_none_or(|hosts| {
+        hosts.iter().any(|pattern| match (pattern, request.host) {
+            (HostPattern::Exact(name), Some(host)) => name == host,
+            (HostPattern::Suffix(suffix), Some(host)) => {
+                host.len() > suffix.len() && host.ends_with(suffix.as_str())
+            }
+            (_, None) => false,
+        })
+    });
+    let path = match &operation.paths {
+        None => Truth::True,
+        Some(paths) => {
+            paths.iter().map(|pattern| path_matches(pattern, request)).fold(Truth::False, Truth::or)
+        }
+    };
+    let content_type = if operation.grpc && !request.headers.grpc { Truth::Unknown } else { Truth::True };
+    Truth::from(port && method && host).and(path).and(content_type)
+}
+
+fn path_matches(pattern: &PathPattern, request: &Request<'_>) -> Truth {
+    let empty = SegmentPattern::Literal(String::new());
+    let (pattern, pattern_slash) = match pattern.segments.as_slice() {
+        [only] if *only == empty => (&[][..], false),
+        [inner @ .., last] if *last == empty => (inner, true),
+        all => (all, false),
+    };
+    let path: Vec<&str> = request.path.segments().collect();
+    let fixed = match pattern.split_last() {
+        Some((SegmentPattern::Rest, fixed)) => {
+            return Truth::from(path.get(..fixed.len()).is_some_and(|path| segments_match(fixed, path)));
+        }
+        _ => pattern,
+    };
+    if !segments_match(fixed, &path) {
+        Truth::False
+    } else if pattern_slash == request.path.trailing_slash() {
+        Truth::True
+    } else {
+        Truth::Unknown
+    }
+}
+
+fn segments_match(pattern: &[SegmentPattern], path: &[&str]) -> bool {
+    pattern.len() == path.len()
+        && pattern.iter().zip(path).all(|(pattern, segment)| match pattern {
+            SegmentPattern::Literal(text) => text == segment,
+            SegmentPattern::One => !segment.is_empty(),
+            SegmentPattern::Glob(glob) => glob_matches(glob, segment),
+            SegmentPattern::Rest => false,
+        })
+}

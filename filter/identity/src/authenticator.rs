@@ -1,0 +1,381 @@
+//! From a request's headers to what is known of each issuer's token.
+//!
+//! INVARIANT: an issuer of the policy that the keys section lacks never goes unnoticed: such a pair is
+//! [`MissingIssuer`], and what was in force stays. (Tokens of it would count as absent, and a Deny on them would never
+//! match.)
+
+use std::sync::Arc;
+
+use tidegate_engine::model::ClaimPath;
+use tidegate_engine::{TokenFault, TokenState, VerifiedToken};
+
+use crate::cache::{Kept, TokenCache};
+use crate::credentials::{self, Hidden, Place, Scheme};
+use crate::issuer::{Issuer, IssuerSet};
+use crate::pack;
+use crate::signature::VerifySignature;
+use crate::token::{self, Reading, UnverifiedToken, VerifiedClaims};
+
+pub use crate::cache::CacheLimits;
+
+#[cfg(test)]
+mod tests;
+
+/// A request's headers: names and values as bytes, in their order.
+pub type Headers<'a> = [(&'a [u8], &'a [u8])];
+
+/// What is known of one issuer's token.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum TokenOutcome {
+    /// None was sent, or only opaque ones.
+    #[default]
+    Absent,
+    /// One was sent that must not be accepted.
+    Invalid(TokenFault),
+    /// All checks but the Guard's audience hold.
+    Verified(Arc<VerifiedToken>),
+}
+
+/// The policy names an issuer that the keys section does not have, or names one twice.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "rules name the issuer `{name}`, which the keys section does not have (or has once, and rules list it twice)"
+)]
+pub struct MissingIssuer {
+    /// Its name.
+    pub name: String,
+}
+
+/// Verifies the tokens of requests against one policy's issuers.
+#[derive(Debug)]
+pub struct Authenticator {
+    terms: Terms,
+    cache: TokenCache,
+    /// Headers of the last request that must not go on, as positions in `terms.places`.
+    withheld: Vec<usize>,
+    /// The last layout given to a list of slots.
+    layouts: u32,
+}
+
+/// What is in force: replaced as a whole.
+#[derive(Debug)]
+struct Terms {
+    set: IssuerSet,
+    /// Per issuer of the policy.
+    bindings: Vec<Binding>,
+    places: Vec<Place>,
+}
+
+/// An issuer of the policy.
+#[derive(Debug)]
+struct Binding {
+    /// Position in the set.
+    issuer: usize,
+    slots: Vec<ClaimPath>,
+    /// Changes with `slots`.
+    layout: u32,
+}
+
+// === impl TokenOutcome ===
+
+impl TokenOutcome {
+    /// As the engine takes it.
+    pub fn state(&self) -> TokenState<'_> {
+        match self {
+            Self::Absent => TokenState::Absent,
+            Self::Invalid(fault) => TokenState::Invalid(*fault),
+            Self::Verified(token) => TokenState::Verified(token),
+        }
+    }
+}
+
+// === impl Authenticator ===
+
+impl Authenticator {
+    /// For a policy's issuers in the policy's order: name, and the claims that rules read.
+    ///
+    /// # Errors
+    ///
+    /// [`MissingIssuer`].
+    pub fn new<N: AsRef<str>>(
+        set: IssuerSet,
+        policy: impl IntoIterator<Item = (N, Vec<ClaimPath>)>,
+        limits: CacheLimits,
+    ) -> Result<Self, MissingIssuer> {
+        let mut layouts = 0;
+        let terms = Terms::new(set, policy, None, &mut layouts)?;
+        Ok(Self { terms, cache: TokenCache::new(limits), withheld: Vec::new(), layouts })
+    }
+
+    /// Puts other keys (`None`: the same) and another policy in force. Cached tokens stay if their issuer's keys and
+    /// terms are the same, whatever rules read of them now; a later `valid_until` alone changes neither.
+    ///
+    /// # Errors
+    ///
+    /// [`MissingIssuer`]; nothing has changed then.
+    pub fn replace<N: AsRef<str>>(
+        &mut self,
+        set: Option<IssuerSet>,
+        policy: impl IntoIterator<Item = (N, Vec<ClaimPath>)>,
+    ) -> Result<(), MissingIssuer> {
+        let set = set.unwrap_or_else(|| self.terms.set.clone());
+        let terms = Terms::new(set, policy, Some(&self.terms), &mut self.layouts)?;
+        let old = core::mem::replace(&mut self.terms, terms);
+        let new = &self.terms;
+        self.cache.retain(|at| {
+            let issuer = old.issuer(at)?;
+            let at = new.position(issuer.name())?;
+            new.issuer(at)?.same_terms(issuer).then_some(at)
+        });
+        self.withheld.clear();
+        Ok(())
+    }
+
+    /// The issuers in force.
+    pub fn issuers(&self) -> &[Issuer] {
+        self.terms.set.issuers()
+    }
+
+    /// Number of cached tokens.
+    pub fn cached(&self) -> usize {
+        self.cache.len()
+    }
+
+    /// Headers of the request last given to [`Authenticator::authenticate`] whose token its issuer does not want
+    /// forwarded. They must be removed before the request goes on.
+    pub fn withheld_headers(&self) -> impl Iterator<Item = &str> {
+        self.withheld.iter().filter_map(|at| self.terms.places.get(*at)).map(|place| place.name.as_str())
+    }
+
+    /// Fills `out` with one outcome per issuer of the policy. `now` is in Unix seconds.
+    ///
+    /// Tokens are looked for only in the headers that issuers name. Two values of such a header, a list in one value,
+    /// or the same issuer's tokens in two headers are [`TokenFault::SeveralTokens`].
+    pub fn authenticate(
+        &mut self,
+        headers: &Headers<'_>,
+        now: i64,
+        verifier: &dyn VerifySignature,
+        out: &mut Vec<TokenOutcome>,
+    ) {
+        let Self { terms, cache, withheld, .. } = self;
+        out.clear();
+        out.resize_with(terms.bindings.len(), TokenOutcome::default);
+        withheld.clear();
+        for (at, place) in terms.places.iter().enumerate() {
+            let mut values =
+                headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case(place.name.as_bytes()));
+            let Some((_, value)) = values.next() else { continue };
+            let finding = if values.next().is_some() {
+                Finding::Fault(TokenFault::SeveralTokens)
+            } else {
+                terms.examine(place, value, now, verifier, cache)
+            };
+            if terms.withholds(place, &finding) {
+                withheld.push(at);
+            }
+            match finding {
+                Finding::Nothing => {}
+                Finding::Fault(fault) => {
+                    for issuer in &place.issuers {
+                        settle(out, *issuer, TokenOutcome::Invalid(fault));
+                    }
+                }
+                Finding::Token(issuer, outcome) => settle(out, issuer, outcome),
+            }
+        }
+    }
+}
+
+/// Notes an issuer's outcome. "Exactly one source per issuer": a second one that is not absent is one too many.
+fn settle(out: &mut [TokenOutcome], issuer: usize, outcome: TokenOutcome) {
+    if let Some(slot) = out.get_mut(issuer) {
+        *slot = match slot {
+            TokenOutcome::Absent => outcome,
+            TokenOutcome::Invalid(_) | TokenOutcome::Verified(_) => {
+                TokenOutcome::Invalid(TokenFault::SeveralTokens)
+            }
+        };
+    }
+}
+
+/// What one header holds.
+enum Finding {
+    /// No token of any issuer that reads the header.
+    Nothing,
+    /// A fault that concerns every issuer that reads the header.
+    Fault(TokenFault),
+    /// A token of this issuer, by policy index.
+    Token(usize, TokenOutcome),
+}
+
+// === impl Terms ===
+
+impl Terms {
+    fn new<N: AsRef<str>>(
+        set: IssuerSet,
+        policy: impl IntoIterator<Item = (N, Vec<ClaimPath>)>,
+        before: Option<&Self>,
+        layouts: &mut u32,
+    ) -> Result<Self, MissingIssuer> {
+        let mut terms = Self { set, bindings: Vec::new(), places: Vec::new() };
+        for (name, slots) in policy {
+            let name = name.as_ref();
+            // Each once: of two entries for one issuer, the second would never see a token.
+            let bound = |at: &usize| terms.bindings.iter().any(|binding| binding.issuer == *at);
+            let issuer = terms.set.issuers().iter().position(|issuer| issuer.name() == name);
+            let issuer = issuer.filter(|at| !bound(at));
+            let issuer = issuer.ok_or_else(|| MissingIssuer { name: name.to_owned() })?;
+            let known = before
+                .and_then(|before| before.bindings.get(before.position(name)?))
+                .filter(|binding| binding.slots == slots);
+            let layout = known.map_or_else(
+                || {
+                    *layouts = layouts.wrapping_add(1);
+                    *layouts
+                },
+                |binding| binding.layout,
+            );
+            terms.bindings.push(Binding { issuer, slots, layout });
+        }
+        terms.places = terms.places();
+        Ok(terms)
+    }
+
+    fn places(&self) -> Vec<Place> {
+        let mut places: Vec<Place> = Vec::new();
+        for at in 0..self.bindings.len() {
+            for header in self.issuer(at).map(Issuer::headers).unwrap_or_default() {
+                let place = match places.iter_mut().find(|place| place.name == header.name) {
+                    Some(place) => place,
+                    None => {
+                        places.push(Place {
+                            name: header.name.clone(),
+                            schemes: Vec::new(),
+                            issuers: Vec::new(),
+                        });
+                        let Some(place) = places.last_mut() else { continue };
+                        place
+                    }
+                };
+                place.issuers.push(at);
+                let same = |scheme: &&mut Scheme| match (&scheme.prefix, &header.prefix) {
+                    (Some(one), Some(other)) => one.eq_ignore_ascii_case(other),
+                    (one, other) => one == other,
+                };
+                match place.schemes.iter_mut().find(same) {
+                    Some(scheme) => scheme.issuers.push(at),
+                    None => place.schemes.push(Scheme { prefix: header.prefix.clone(), issuers: vec![at] }),
+                }
+            }
+        }
+        places
+    }
+
+    fn issuer(&self, at: usize) -> Option<&Issuer> {
+        self.set.issuers().get(self.bindings.get(at)?.issuer)
+    }
+
+    /// The policy index of the issuer with this name.
+    fn position(&self, name: &str) -> Option<usize> {
+        (0..self.bindings.len()).find(|at| self.issuer(*at).is_some_and(|issuer| issuer.name() == name))
+    }
+
+    /// Whether the header must not go on: nobody who reads it wants it forwarded, or it holds the token of one who
+    /// does not.
+    fn withholds(&self, place: &Place, finding: &Finding) -> bool {
+        let hides = |at: &usize| self.issuer(*at).is_some_and(|issuer| !issuer.forward());
+        place.issuers.iter().all(hides) || matches!(finding, Finding::Token(at, _) if hides(at))
+    }
+
+    fn examine(
+        &self,
+        place: &Place,
+        value: &[u8],
+        now: i64,
+        verifier: &dyn VerifySignature,
+        cache: &mut TokenCache,
+    ) -> Finding {
+        let Some((scheme, text)) = place.token(value) else { return self.search(place, value) };
+        if let Some(kept) = cache.get(text) {
+            let at = kept.issuer;
+            if !scheme.issuers.contains(&at) {
+                return Finding::Nothing;
+            }
+            match self.again(kept, text, now) {
+                Some(outcome) => return Finding::Token(at, outcome),
+                None => cache.remove(text),
+            }
+        }
+        if !credentials::is_one(text) {
+            return self.search(place, value);
+        }
+        let token = match token::read(text) {
+            Reading::Opaque => return self.search(place, value),
+            Reading::Unattributable(fault) => return Finding::Fault(fault),
+            Reading::Token(token) => token,
+        };
+        let Some(at) = self.issuer_of(&token, &scheme.issuers) else {
+            // The issuer's token, but not after this scheme.
+            return match self.issuer_of(&token, &place.issuers) {
+                Some(at) => Finding::Token(at, TokenOutcome::Invalid(TokenFault::Malformed)),
+                None => Finding::Nothing,
+            };
+        };
+        let Some((issuer, binding)) = self.issuer(at).zip(self.bindings.get(at)) else {
+            return Finding::Nothing;
+        };
+        match token.verify(issuer, now, verifier) {
+            Err(fault) => Finding::Token(at, TokenOutcome::Invalid(fault)),
+            Ok(VerifiedClaims { claims, audiences, expires_at, not_before }) => {
+                let slots =
+                    binding.slots.iter().map(|path| pack::extract(issuer.pack(), &claims, path)).collect();
+                let verified = Arc::new(VerifiedToken { audiences, expires_at, slots });
+                let kept =
+                    Kept { issuer: at, layout: binding.layout, not_before, verified: Arc::clone(&verified) };
+                cache.insert(text, kept);
+                Finding::Token(at, TokenOutcome::Verified(verified))
+            }
+        }
+    }
+
+    /// The outcome for a token that was verified before; `None` if it has to be verified again.
+    fn again(&self, kept: &mut Kept, text: &[u8], now: i64) -> Option<TokenOutcome> {
+        let (issuer, binding) = self.issuer(kept.issuer).zip(self.bindings.get(kept.issuer))?;
+        if let Err(fault) = token::check_times(issuer, now, kept.verified.expires_at, kept.not_before) {
+            return Some(TokenOutcome::Invalid(fault));
+        }
+        if kept.layout != binding.layout {
+            let claims = token::reread(text)?;
+            kept.verified = Arc::new(VerifiedToken {
+                audiences: kept.verified.audiences.clone(),
+                expires_at: kept.verified.expires_at,
+                slots: binding.slots.iter().map(|path| pack::extract(issuer.pack(), &claims, path)).collect(),
+            });
+            kept.layout = binding.layout;
+        }
+        Some(TokenOutcome::Verified(Arc::clone(&kept.verified)))
+    }
+
+    /// A value that is not "scheme, space, token".
+    fn search(&self, place: &Place, value: &[u8]) -> Finding {
+        match credentials::hidden(value) {
+            Hidden::Nothing => Finding::Nothing,
+            Hidden::Several => Finding::Fault(TokenFault::SeveralTokens),
+            Hidden::One(text) => match token::read(text) {
+                Reading::Opaque => Finding::Nothing,
+                Reading::Unattributable(fault) => Finding::Fault(fault),
+                Reading::Token(token) => match self.issuer_of(&token, &place.issuers) {
+                    Some(at) => Finding::Token(at, TokenOutcome::Invalid(TokenFault::Malformed)),
+                    None => Finding::Nothing,
+                },
+            },
+        }
+    }
+
+    /// The issuer that the token names, if it is one of these. Exact comparison, no normalisation.
+    fn issuer_of(&self, token: &UnverifiedToken<'_>, among: &[usize]) -> Option<usize> {
+        let name = token.issuer()?;
+        among.iter().copied().find(|at| self.issuer(*at).is_some_and(|issuer| issuer.issuer() == name))
+    }
+}

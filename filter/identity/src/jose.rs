@@ -1,0 +1,164 @@
+//! The JWS compact serialisation (RFC 7515 §7.1) and its header.
+//!
+//! Only signed tokens in compact form are read. Of the header, `alg` and `kid` select among what the issuer's key set
+//! allows and `typ` is compared with the pack's list; nothing else of it is used, and every member that is not on the
+//! list of [`Header::parse`] refuses the token. That covers `crit` ("if any of the listed extension Header Parameters
+//! are not understood […] the JWS is invalid", RFC 7515 §4.1.11: none is understood), `b64` (RFC 7797), `zip`, `cty`
+//! and `enc`, and the members that carry keys or where to get them: `jwk`, `jku`, `x5u`, `x5c`.
+//!
+//! INVARIANT: [`frame`] answers [`Framing::Opaque`] only for what no JWT library takes for a signed JWT. Whatever
+//! begins like a JWT but is not strictly formed is [`Framing::Broken`].
+
+use tidegate_engine::TokenFault;
+
+use crate::keys::Algorithm;
+use crate::{base64url, json};
+
+#[cfg(test)]
+mod tests;
+
+/// Longer tokens are refused before anything is decoded. Bytes of the token's text.
+pub const MAX_TOKEN_BYTES: usize = 16 * 1024;
+
+/// Of a longer header it is not found out whether it is that of an encrypted token.
+const MAX_HEADER_BYTES: usize = 4 * 1024;
+
+/// What the text of a credential is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing<'t> {
+    /// Not a signed JWT: an opaque or an encrypted token.
+    Opaque,
+    /// Begins like a JWT, but cannot be one that is accepted; whose it is cannot be told.
+    Broken(TokenFault),
+    /// Three parts, the first of which begins like a JSON object.
+    Jws(Jws<'t>),
+}
+
+/// A JWS in compact serialisation, not decoded yet. The signature may be empty, and no part need be base64url.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Jws<'t> {
+    /// `BASE64URL(header)`.
+    pub header: &'t [u8],
+    /// `BASE64URL(payload)`.
+    pub payload: &'t [u8],
+    /// `BASE64URL(signature)`.
+    pub signature: &'t [u8],
+    /// What is signed: header, dot, payload.
+    pub signing_input: &'t [u8],
+}
+
+/// The members of a header that are used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Header {
+    /// `alg`; `None` for `none`, symmetric and unknown algorithms.
+    pub algorithm: Option<Algorithm>,
+    /// `kid`: opaque, compared exactly within the issuer's set.
+    pub key_id: Option<String>,
+    /// `typ`.
+    pub kind: Option<String>,
+}
+
+/// Finds the parts of a token.
+pub fn frame(text: &[u8]) -> Framing<'_> {
+    if !looks_like_jwt(text) {
+        return Framing::Opaque;
+    }
+    let mut parts = text.split(|b| *b == b'.');
+    let (Some(header), Some(payload), Some(signature)) = (parts.next(), parts.next(), parts.next()) else {
+        return Framing::Broken(TokenFault::Malformed);
+    };
+    match parts.count() {
+        0 => {}
+        2 if is_encrypted(header) => return Framing::Opaque,
+        _ => return Framing::Broken(TokenFault::Malformed),
+    }
+    if text.len() > MAX_TOKEN_BYTES {
+        return Framing::Broken(TokenFault::TooLarge);
+    }
+    // The first dot belongs to the signing input, the second does not.
+    let signed = header.len().saturating_add(1).saturating_add(payload.len());
+    match text.get(..signed) {
+        Some(signing_input) => Framing::Jws(Jws { header, payload, signature, signing_input }),
+        None => Framing::Broken(TokenFault::Malformed),
+    }
+}
+
+/// Whether a lax reader could take this for a JWT: it begins like an object, and there is a dot.
+pub fn looks_like_jwt(text: &[u8]) -> bool {
+    begins_like_object(text) && text.contains(&b'.')
+}
+
+/// Whether this decodes to a text that begins with `{`, whatever the alphabet and what precedes the brace of white
+/// space. Stops at the first character that is not base64.
+pub(crate) fn begins_like_object(text: &[u8]) -> bool {
+    let mut bits: u32 = 0;
+    let mut count: u32 = 0;
+    for byte in text {
+        let Some(sextet) = base64url::value(match byte {
+            b'+' => b'-',
+            b'/' => b'_',
+            other => *other,
+        }) else {
+            return false;
+        };
+        bits = (bits << 6) | u32::from(sextet);
+        count = count.saturating_add(6);
+        if count >= 8 {
+            count = count.saturating_sub(8);
+            match (bits >> count) & 0xff {
+                // `{`
+                0x7b => return true,
+                // White space, and the bytes of a byte order mark.
+                0x20 | 0x09 | 0x0a | 0x0d | 0xef | 0xbb | 0xbf => {}
+                _ => return false,
+            }
+        }
+    }
+    false
+}
+
+/// Whether this is the header of a JWE (RFC 7516 §4.1.2: `enc` "MUST be present").
+fn is_encrypted(header: &[u8]) -> bool {
+    header.len() <= MAX_HEADER_BYTES
+        && object(header).is_ok_and(|members| members.get("enc").is_some_and(|enc| enc.as_str().is_some()))
+}
+
+/// Decodes a part that must be one JSON object.
+pub(crate) fn object(part: &[u8]) -> Result<json::Object, TokenFault> {
+    let bytes = base64url::decode(part).ok_or(TokenFault::Malformed)?;
+    let text = str::from_utf8(&bytes).map_err(|_| TokenFault::Malformed)?;
+    match json::parse(text, json::Limits::TOKEN) {
+        Ok(json::Value::Object(object)) => Ok(object),
+        Err(json::InvalidJson::TooLarge(_)) => Err(TokenFault::TooLarge),
+        Ok(_) | Err(json::InvalidJson::Syntax(_) | json::InvalidJson::Duplicate(_)) => {
+            Err(TokenFault::Malformed)
+        }
+    }
+}
+
+// === impl Header ===
+
+impl Header {
+    /// Decodes a header.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenFault::Malformed`], [`TokenFault::TooLarge`] or [`TokenFault::HeaderRefused`].
+    pub fn parse(part: &[u8]) -> Result<Self, TokenFault> {
+        let mut header = Self { algorithm: None, key_id: None, kind: None };
+        for (name, value) in object(part)?.iter() {
+            let text = || value.as_str().ok_or(TokenFault::Malformed);
+            match name {
+                "alg" => header.algorithm = Algorithm::from_name(text()?),
+                "kid" => header.key_id = Some(text()?.to_owned()),
+                "typ" => header.kind = Some(text()?.to_owned()),
+                // Digests of a certificate, which some issuers add. They name a key and carry none; unused.
+                "x5t" | "x5t#S256" => {
+                    text()?;
+                }
+                _ => return Err(TokenFault::HeaderRefused),
+            }
+        }
+        Ok(header)
+    }
+}

@@ -1,0 +1,101 @@
+//! Google service-account tokens and Compute Engine instance identity tokens
+//! (<https://cloud.google.com/compute/docs/instances/verifying-instance-identity>).
+//!
+//! The same issuer and keys sign tokens of people. This pack accepts workloads only: a token with the
+//! `google.compute_engine` object, which only the VM's metadata server gives, or one that a service account obtained
+//! for itself.
+
+use tidegate_engine::TokenFault;
+
+use super::{ClaimKind, ClaimSpec, Pack, TokenFacts, claims, present, text};
+use crate::json::Value;
+use crate::keys::Algorithm;
+
+const ISSUER: &str = "https://accounts.google.com";
+const VM: [&str; 2] = ["google", "compute_engine"];
+
+pub(super) static PACK: Pack = Pack {
+    claims: claims![
+        sub: ClaimKind::Identifier, aud: ClaimKind::Identifier;
+        ClaimSpec::new(&["azp"], ClaimKind::Identifier),
+        // An account that is deleted and made again has the same address and another `sub`.
+        ClaimSpec::new(&["email"], ClaimKind::Identifier).renameable(),
+        ClaimSpec::new(&["email_verified"], ClaimKind::Boolean),
+        ClaimSpec::new(&["hd"], ClaimKind::Identifier).renameable(),
+        ClaimSpec::new(&["google", "compute_engine", "project_id"], ClaimKind::Identifier),
+        ClaimSpec::new(&["google", "compute_engine", "project_number"], ClaimKind::Integer),
+        ClaimSpec::new(&["google", "compute_engine", "zone"], ClaimKind::Identifier),
+        ClaimSpec::new(&["google", "compute_engine", "instance_id"], ClaimKind::Identifier),
+        ClaimSpec::new(&["google", "compute_engine", "instance_name"], ClaimKind::Identifier).renameable(),
+        ClaimSpec::new(&["google", "compute_engine", "instance_creation_timestamp"], ClaimKind::Integer),
+        ClaimSpec::new(&["google", "compute_engine", "instance_confidentiality"], ClaimKind::Integer),
+        ClaimSpec::new(&["google", "compute_engine", "license_id"], ClaimKind::Strings),
+    ],
+    types: &["jwt"],
+    algorithms: &[Algorithm::Rs256],
+    max_lifetime_s: 3600,
+    tenant: &[
+        &["sub"],
+        &["email"],
+        &["google", "compute_engine", "project_id"],
+        &["google", "compute_engine", "project_number"],
+        &["google", "compute_engine", "instance_id"],
+    ],
+    shared: &[ISSUER],
+    refuses_issuer: |issuer| {
+        (issuer != ISSUER).then_some("the google pack is only for the issuer `https://accounts.google.com`")
+    },
+    check,
+};
+
+fn check(token: &TokenFacts<'_>) -> Result<(), TokenFault> {
+    let claim = |path: &[&str]| text(token.claims, path);
+    let subject = claim(&["sub"]).ok_or(TokenFault::ClaimMissing)?;
+    if !is_decimal(subject) {
+        return Err(TokenFault::ClaimMalformed);
+    }
+    let on_vm = present(token.claims, &VM);
+    let email = claim(&["email"]);
+    // The authorized party is the account itself, by number or by address; of people's tokens it is an OAuth client.
+    let by_itself = match claim(&["azp"]) {
+        Some(party) => party == subject || Some(party) == email,
+        None => on_vm,
+    };
+    let verified = token.claims.get("email_verified") == Some(&Value::Boolean(true));
+    let of_account = email.is_none_or(|address| is_service_account(address) && verified);
+    if !(by_itself && of_account) {
+        return Err(TokenFault::WrongKind);
+    }
+    if on_vm { check_vm(token) } else { Ok(()) }
+}
+
+fn check_vm(token: &TokenFacts<'_>) -> Result<(), TokenFault> {
+    let [google, vm] = VM;
+    let machine = token.claims.get(google).and_then(Value::as_object).and_then(|object| object.get(vm));
+    let machine = machine.and_then(Value::as_object).ok_or(TokenFault::ClaimMalformed)?;
+    for name in ["project_id", "project_number", "zone", "instance_id", "instance_name"] {
+        if machine.get(name).is_none() {
+            return Err(TokenFault::ClaimMissing);
+        }
+    }
+    // 64 bits as a string.
+    if !machine.get("instance_id").and_then(Value::as_str).is_some_and(is_decimal) {
+        return Err(TokenFault::ClaimMalformed);
+    }
+    let created = machine.get("instance_creation_timestamp").and_then(Value::as_integer);
+    if created.is_some_and(|created| created > token.issued_at.saturating_add(token.skew)) {
+        return Err(TokenFault::ClaimsContradict);
+    }
+    Ok(())
+}
+
+fn is_decimal(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// `NAME@PROJECT.iam.gserviceaccount.com`, `NUMBER-compute@developer.gserviceaccount.com` and the like.
+fn is_service_account(address: &str) -> bool {
+    address.split_once('@').is_some_and(|(name, domain)| {
+        !name.is_empty() && !domain.contains('@') && domain.ends_with(".gserviceaccount.com")
+    })
+}

@@ -1,0 +1,238 @@
+//! Nothing that anybody sends panics, and nothing that is read is read differently from how others read it.
+
+#![cfg(not(target_arch = "wasm32"))]
+
+use proptest::prelude::*;
+use tidegate_identity::issuer::{IssuerSetSpec, IssuerSpec, TokenHeader};
+use tidegate_identity::json::{self, Limits, Value};
+use tidegate_identity::{
+    Algorithm, Authenticator, CacheLimits, IssuerSet, Jwk, PackKind, PublicKey, PureRust, SpiffeId,
+    TokenOutcome, VerifySignature, jose, keys,
+};
+
+/// Accepts every signature, so that what lies behind is reached.
+struct Credulous;
+
+impl VerifySignature for Credulous {
+    fn verify(&self, _: Algorithm, _: &PublicKey, _: &[u8], _: &[u8]) -> bool {
+        true
+    }
+}
+
+fn authenticator() -> Authenticator {
+    // RFC 7515 appendix A.3.
+    let key = json::parse(
+        r#"{"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
+            "y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}"#,
+        Limits::KEYS,
+    );
+    let key = Jwk::from_json(&key.unwrap()).unwrap();
+    let specs: Vec<_> = PackKind::ALL
+        .into_iter()
+        .map(|pack| {
+            let google = pack == PackKind::Google;
+            let issuer = if google { "https://accounts.google.com" } else { pack.name() };
+            let mut spec = IssuerSpec::new(pack.name(), issuer, pack);
+            spec.headers.push(TokenHeader { name: "x-token".to_owned(), prefix: None });
+            spec.algorithms = vec![Algorithm::Es256];
+            spec.valid_until = i64::MAX;
+            spec.keys = vec![key.clone()];
+            spec
+        })
+        .collect();
+    let policy: Vec<_> =
+        specs.iter().map(|spec| (spec.name.clone(), vec![vec!["a".to_owned()]; 2])).collect();
+    let set = IssuerSet::decode(&IssuerSetSpec::new(specs).encode().unwrap()).unwrap();
+    Authenticator::new(set, policy, CacheLimits { max_entries: 3, max_bytes: 5000 }).unwrap()
+}
+
+fn encode(text: &str) -> String {
+    let mut encoded = String::new();
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    for chunk in text.as_bytes().chunks(3) {
+        let word =
+            chunk.iter().fold(0_u32, |word, byte| (word << 8) | u32::from(*byte)) << (8 * (3 - chunk.len()));
+        for at in 0..=chunk.len() {
+            encoded.push(char::from(ALPHABET[usize::try_from((word >> (18 - 6 * at)) & 63).unwrap()]));
+        }
+    }
+    encoded
+}
+
+/// JSON and nearly JSON.
+fn jsonish() -> impl Strategy<Value = String> {
+    let leaf = prop_oneof![
+        any::<i64>().prop_map(|n| n.to_string()),
+        any::<f64>().prop_map(|n| format!("{n:?}")),
+        "[-+0-9.eE]{1,12}",
+        "\"([a-z]|\\\\[\"\\\\/bfnrtux]|\\\\u[0-9a-fA-F]{4}|\\\\ud[89ab][0-9a-f]{2}|[ -~\u{80}-\u{10ffff}]){0,6}\"",
+        Just("null".to_owned()),
+        Just("true".to_owned()),
+        Just("nul".to_owned()),
+        Just("\"\u{0}\"".to_owned()),
+    ];
+    leaf.prop_recursive(6, 40, 6, |inner| {
+        let name = proptest::sample::select(vec![
+            "iss",
+            "sub",
+            "aud",
+            "exp",
+            "iat",
+            "nbf",
+            "a",
+            "\\u0061",
+            "google",
+            "compute_engine",
+            "kubernetes.io",
+        ]);
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..6).prop_map(|v| format!("[{}]", v.join(","))),
+            proptest::collection::vec((name, inner.clone()), 0..8).prop_map(|members| {
+                let members: Vec<_> = members.into_iter().map(|(n, v)| format!("\"{n}\": {v}")).collect();
+                format!("{{{}}}", members.join(" ,\n"))
+            }),
+            (inner.clone(), inner).prop_map(|(a, b)| format!("{a}{b}")),
+        ]
+    })
+}
+
+fn same(ours: &Value, theirs: &serde_json::Value) -> bool {
+    match (ours, theirs) {
+        (Value::Null, serde_json::Value::Null) => true,
+        (Value::Boolean(a), serde_json::Value::Bool(b)) => a == b,
+        (Value::Integer(a), serde_json::Value::Number(b)) => b.as_i64() == Some(*a),
+        // Not a 64-bit integer: nothing is compared with it.
+        (Value::Number(_), serde_json::Value::Number(_)) => true,
+        (Value::String(a), serde_json::Value::String(b)) => a == b,
+        (Value::Array(a), serde_json::Value::Array(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
+        }
+        (Value::Object(a), serde_json::Value::Object(b)) => {
+            a.iter().count() == b.len()
+                && a.iter().all(|(name, value)| b.get(name).is_some_and(|other| same(value, other)))
+        }
+        _ => false,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2000) })]
+
+    #[test]
+    fn json_is_read_as_serde_json_reads_it(text in jsonish()) {
+        if let Ok(ours) = json::parse(&text, Limits::TOKEN) {
+            // Numbers that no float can hold are errors there and bare text here.
+            if let Err(error) = serde_json::from_str::<serde_json::Value>(&text) {
+                prop_assert!(error.to_string().contains("number out of range"), "{text}: {error}");
+            } else {
+                let theirs: serde_json::Value = serde_json::from_str(&text).unwrap();
+                prop_assert!(same(&ours, &theirs), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn json_never_panics(text in any::<String>(), bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let _ = json::parse(&text, Limits::TOKEN);
+        let _ = json::parse(&String::from_utf8_lossy(&bytes), Limits { depth: 2, members: 3, elements: 3 });
+    }
+
+    #[test]
+    fn nothing_that_anybody_sends_panics(
+        headers in proptest::collection::vec(
+            (
+                proptest::sample::select(vec!["authorization", "Authorization", "x-token", "host"]),
+                prop_oneof![
+                    proptest::collection::vec(any::<u8>(), 0..80),
+                    "(Bearer|bearer|Basic)? ?[eyJ{}.,=; a-zA-Z0-9_-]{0,80}".prop_map(String::into_bytes),
+                    (jsonish(), jsonish(), "[A-Za-z0-9_-]{0,90}", any::<bool>()).prop_map(|(header, claims, signature, bearer)| {
+                        let prefix = if bearer { "Bearer " } else { "" };
+                        format!("{prefix}{}.{}.{signature}", encode(&header), encode(&claims)).into_bytes()
+                    }),
+                ],
+            ),
+            0..4,
+        ),
+        now in any::<i64>(),
+    ) {
+        let mut authenticator = authenticator();
+        let headers: Vec<_> = headers.iter().map(|(name, value)| (name.as_bytes(), value.as_slice())).collect();
+        let mut out = Vec::new();
+        for verifier in [&PureRust as &dyn VerifySignature, &Credulous] {
+            authenticator.authenticate(&headers, now, verifier, &mut out);
+            prop_assert_eq!(out.len(), PackKind::ALL.len());
+        }
+    }
+
+    /// Everything is right but what one claim says.
+    #[test]
+    fn no_claim_panics_behind_a_signature(
+        claims in proptest::collection::vec((proptest::sample::select(claim_names()), jsonish()), 0..6),
+        pack in proptest::sample::select(PackKind::ALL.to_vec()),
+        now in prop_oneof![Just(1000_i64), any::<i64>()],
+    ) {
+        let mut authenticator = authenticator();
+        let issuer = if pack == PackKind::Google { "https://accounts.google.com" } else { pack.name() };
+        let mut text = format!(r#"{{"iss":"{issuer}""#);
+        let mut names = vec!["iss"];
+        for (name, value) in &claims {
+            if !names.contains(name) {
+                names.push(name);
+                text += &format!(",\"{name}\":{value}");
+            }
+        }
+        for (name, value) in [("aud", "[\"x\"]"), ("sub", "\"1\""), ("iat", "1000"), ("exp", "1500")] {
+            if !names.contains(&name) {
+                text += &format!(",\"{name}\":{value}");
+            }
+        }
+        text += "}";
+        let token = format!("Bearer {}.{}.{}", encode(r#"{"alg":"ES256"}"#), encode(&text), "A".repeat(86));
+        let mut out = Vec::new();
+        authenticator.authenticate(&[(b"authorization", token.as_bytes())], now, &Credulous, &mut out);
+        prop_assert!(
+            out.iter().filter(|outcome| matches!(outcome, TokenOutcome::Verified(_))).count() <= 1,
+            "{out:?}"
+        );
+    }
+
+    #[test]
+    fn key_sets_and_sections_never_panic(text in jsonish(), bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let _ = keys::select(&text);
+        let _ = keys::select(&format!("{{\"keys\":[{text}]}}"));
+        let _ = IssuerSet::decode(&bytes);
+        let _ = IssuerSet::decode(format!("{{\"version\":1,\"issuers\":[{text}]}}").as_bytes());
+        let _ = SpiffeId::parse(&bytes);
+        let _ = jose::frame(&bytes);
+        let _ = jose::Header::parse(&bytes);
+        let _ = Jwk::rsa(None, None, &bytes, &bytes);
+        let _ = tidegate_identity::signature::ecdsa_der(&bytes);
+    }
+
+    #[test]
+    fn a_section_with_one_byte_changed_is_refused_or_still_consistent(at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+        let mut bytes = section();
+        let at = at.index(bytes.len());
+        bytes[at] = byte;
+        if let Ok(spec) = IssuerSetSpec::decode(&bytes) {
+            prop_assert!(spec.encode().is_ok());
+        }
+    }
+}
+
+fn section() -> Vec<u8> {
+    IssuerSetSpec::new(
+        PackKind::ALL.iter().skip(1).map(|p| IssuerSpec::new(p.name(), p.name(), *p)).collect(),
+    )
+    .encode()
+    .unwrap()
+}
+
+fn claim_names() -> Vec<&'static str> {
+    let mut names: Vec<_> =
+        PackKind::ALL.iter().flat_map(|pack| pack.claims()).map(|spec| spec.path[0]).collect();
+    names.extend(["cnf", "act", "unknown"]);
+    names.sort_unstable();
+    names.dedup();
+    names
+}

@@ -1,0 +1,103 @@
+//! What the filter asks of Envoy. The one place that calls it.
+//!
+//! The hot calls are declared here rather than taken from the SDK: its convenience getters panic on unexpected status
+//! codes and on bytes that are not UTF-8, and copy more than is needed. Which property and header semantics this relies
+//! on is written in `filter/README.md`.
+
+#[cfg(target_arch = "wasm32")]
+pub mod envoy;
+#[cfg(test)]
+pub(crate) mod fake;
+
+/// Calls to the proxy. Implemented by Envoy in wasm and by a fake in tests.
+pub trait Host {
+    /// All request headers in Envoy's serialised form, or `None` where they are not available now.
+    fn request_headers(&self) -> Option<Vec<u8>>;
+    /// A property of the connection or request; segments are separated by zero bytes.
+    fn property(&self, path: &[u8]) -> Option<Vec<u8>>;
+    /// Removes every value of a request header; whether that was possible.
+    fn remove_request_header(&self, name: &[u8]) -> bool;
+    /// Wall clock, in nanoseconds since 1970.
+    fn now_ns(&self) -> u64;
+    /// Random bits, not necessarily strong.
+    fn random(&self) -> u64;
+    /// Answers the request in the upstream's stead.
+    fn reply(&self, status: u16, headers: &[(&str, &str)], body: &[u8]);
+    /// Checks a signature with the proxy's own cryptography. `None` where the proxy does not offer that.
+    ///
+    /// `hash` is `sha256`, `sha384` or `sha512`; `spki` the DER form of the key; an ECDSA signature is in DER form.
+    fn verify_signature(&self, hash: &str, spki: &[u8], input: &[u8], signature: &[u8]) -> Option<bool>;
+    /// Adds to a counter of the proxy's statistics.
+    fn count(&self, metric: Metric, by: u64);
+    /// Writes to the proxy's log.
+    fn log(&self, level: Level, message: &str);
+}
+
+/// How important a log line is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// For people who look.
+    Info,
+    /// Something is not as it should be.
+    Warn,
+    /// Something does not work.
+    Error,
+}
+
+/// Counters in the proxy's statistics, as `wasmcustom.<name>`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Metric {
+    /// Requests that went on.
+    Allowed,
+    /// Requests that were refused by a decision.
+    Denied,
+    /// Requests that were refused because there is no Bundle or no usable configuration.
+    Unavailable,
+    /// Requests for which Shadow rules or Guards would have decided otherwise.
+    ShadowDifferences,
+    /// Signatures checked by the proxy.
+    HostSignatures,
+    /// Signatures checked in wasm.
+    FallbackSignatures,
+    /// Bundles installed.
+    Installed,
+    /// Bundles refused.
+    Nacks,
+    /// Streams to the control plane that were opened.
+    StreamsOpened,
+}
+
+impl Metric {
+    /// Every metric.
+    pub const ALL: [Self; 9] = [
+        Self::Allowed,
+        Self::Denied,
+        Self::Unavailable,
+        Self::ShadowDifferences,
+        Self::HostSignatures,
+        Self::FallbackSignatures,
+        Self::Installed,
+        Self::Nacks,
+        Self::StreamsOpened,
+    ];
+
+    /// The statistic's name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Allowed => "tidegate_requests_allowed_total",
+            Self::Denied => "tidegate_requests_denied_total",
+            Self::Unavailable => "tidegate_requests_unavailable_total",
+            Self::ShadowDifferences => "tidegate_shadow_differences_total",
+            Self::HostSignatures => "tidegate_signatures_host_total",
+            Self::FallbackSignatures => "tidegate_signatures_fallback_total",
+            Self::Installed => "tidegate_bundles_installed_total",
+            Self::Nacks => "tidegate_bundles_refused_total",
+            Self::StreamsOpened => "tidegate_streams_opened_total",
+        }
+    }
+
+    /// Position in [`Metric::ALL`].
+    pub fn position(self) -> usize {
+        Self::ALL.iter().position(|metric| *metric == self).unwrap_or(0)
+    }
+}

@@ -1,0 +1,71 @@
+//! The context of one request. Only in wasm.
+
+use std::rc::Rc;
+
+use proxy_wasm::hostcalls;
+use proxy_wasm::traits::{Context, HttpContext};
+use proxy_wasm::types::Action;
+
+use crate::host::Host as _;
+use crate::host::envoy::Envoy;
+use crate::plugin::Verdict;
+use crate::root::Shared;
+
+pub struct Http {
+    context: u32,
+    shared: Rc<Shared>,
+    held: bool,
+}
+
+impl Http {
+    pub fn new(context: u32, shared: Rc<Shared>) -> Self {
+        Self { context, shared, held: false }
+    }
+}
+
+/// Does what was decided. `waited`: the request was held, and has to be set going again.
+pub fn answer(host: &Envoy, verdict: Verdict, waited: bool) -> Action {
+    match verdict {
+        Verdict::Continue => {
+            if waited {
+                let _ = hostcalls::resume_http_request();
+            }
+            Action::Continue
+        }
+        Verdict::Refuse(refusal) => {
+            let headers: Vec<(&str, &str)> =
+                refusal.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            host.reply(refusal.status, &headers, refusal.body.as_bytes());
+            Action::Pause
+        }
+        Verdict::Hold => Action::Pause,
+    }
+}
+
+impl Context for Http {}
+
+impl HttpContext for Http {
+    fn on_http_request_headers(&mut self, _count: usize, _end_of_stream: bool) -> Action {
+        let host = &self.shared.host;
+        let Some(verdict) =
+            self.shared.plugin.borrow_mut().as_mut().map(|plugin| plugin.on_request(self.context, host))
+        else {
+            // Without a configuration nothing is decided, and nothing passes.
+            host.reply(503, &[], b"");
+            return Action::Pause;
+        };
+        self.held = verdict == Verdict::Hold;
+        answer(host, verdict, false)
+    }
+}
+
+impl Drop for Http {
+    fn drop(&mut self) {
+        if self.held
+            && let Ok(mut plugin) = self.shared.plugin.try_borrow_mut()
+            && let Some(plugin) = plugin.as_mut()
+        {
+            plugin.forget(self.context);
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! The Envoy filter: refuses or admits each request by what the control plane pushed.
+//!
+//! The way of a request: [`request`] reads headers and peer from the [`host`], the identity crate establishes tokens, the
+//! engine decides, [`reply`] words a refusal. The way of rules: [`stream`] receives a Bundle, [`bundle`] checks whose it
+//! is and puts its sections together, [`enforcer`] holds what is enforced.
+//!
+//! Only `host::envoy`, `root` and `http` exist in wasm alone; everything else is tested natively with a fake host.
+//!
+//! INVARIANT: what is not decided is refused. A filter without a Bundle, or with an unusable configuration, answers 503;
+//! the only way to pass unguarded is a *signed* statement that the workload is not guarded.
+//!
+//! INVARIANT: no header and no message panics; a panic would stop every request of the worker thread.
+
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unreachable,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::as_conversions
+)]
+
+pub mod bundle;
+pub mod config;
+pub mod counters;
+pub mod enforcer;
+pub mod host;
+pub mod plugin;
+pub mod reply;
+pub mod request;
+pub mod signature;
+pub mod stream;
+#[cfg(test)]
+mod testing;
+
+#[cfg(target_arch = "wasm32")]
+mod http;
+#[cfg(target_arch = "wasm32")]
+mod root;
+
+/// What this filter can evaluate, by stable name; see `Hello.capabilities`.
+pub const CAPABILITIES: [&str; 2] = ["rules/1", "directory/1"];
+
+/// The filter's version, for people.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -1,0 +1,246 @@
+use super::*;
+use crate::host::fake::Fake;
+use crate::testing::*;
+
+const WORKER: &str = "spiffe://prod.example/ns/etl/sa/worker";
+const STREAM: &str = ", \"controlPlane\": {\"cluster\": \"tidegate\", \"authority\": \"tidegate.example\"}";
+
+fn request(path: &str) -> Fake {
+    Fake::with_headers(&[
+        (":method", "GET"),
+        (":path", path),
+        (":authority", "orders.example"),
+        ("x-tidegate-decision", "forged"),
+    ])
+}
+
+fn ready() -> Plugin {
+    Plugin::new(Config::parse(&config(&warm(&bundle(5)))).unwrap(), "pod".into(), &request("/"), None)
+}
+
+fn waiting(more: &str) -> Plugin {
+    Plugin::new(
+        Config::parse(&config(&format!("{STREAM}{more}"))).unwrap(),
+        "pod".into(),
+        &request("/"),
+        None,
+    )
+}
+
+fn status(verdict: &Verdict) -> u16 {
+    match verdict {
+        Verdict::Continue => 200,
+        Verdict::Refuse(refusal) => refusal.status,
+        Verdict::Hold => 0,
+    }
+}
+
+#[test]
+fn a_warm_start_decides_at_once() {
+    let mut plugin = ready();
+    assert_eq!(plugin.on_request(1, &request("/v1/orders").with_peer(WORKER)), Verdict::Continue);
+    assert_eq!(status(&plugin.on_request(2, &request("/v2/orders").with_peer(WORKER))), 403);
+    assert_eq!(status(&plugin.on_request(3, &request("/v1/orders"))), 403);
+    assert_eq!(status(&plugin.on_request(4, &request("/v1/%2e%2e").with_peer(WORKER))), 403);
+    for other in [
+        "spiffe://prod.example/ns/etl/sa/other",
+        "spiffe://dev.example/ns/etl/sa/worker",
+        "spiffe://prod.example/ns/etl/sa/worker/x",
+        "https://prod.example/ns/etl/sa/worker",
+    ] {
+        assert_eq!(status(&plugin.on_request(5, &request("/v1/orders").with_peer(other))), 403, "{other}");
+    }
+    assert_eq!(plugin.counters.total(Metric::Allowed), 1);
+    assert_eq!(plugin.counters.total(Metric::Denied), 7);
+}
+
+#[test]
+fn a_listener_without_mesh_peers_has_none() {
+    let mut json = String::from_utf8(config(&warm(&bundle(5)))).unwrap();
+    json = json.replace("\"mesh\"", "\"none\"");
+    let mut plugin = Plugin::new(Config::parse(json.as_bytes()).unwrap(), "pod".into(), &request("/"), None);
+    assert_eq!(status(&plugin.on_request(1, &request("/v1/orders").with_peer(WORKER))), 403);
+}
+
+#[test]
+fn headers_that_only_tidegate_sets_are_removed_or_the_request_is_refused() {
+    let mut plugin = ready();
+    let host = request("/v1/orders").with_peer(WORKER);
+    plugin.on_request(1, &host);
+    assert_eq!(*host.removed.borrow(), ["x-tidegate-decision"]);
+    *host.refuses_removal.borrow_mut() = true;
+    assert_eq!(status(&plugin.on_request(1, &host)), 503);
+}
+
+#[test]
+fn without_headers_a_request_is_refused() {
+    let mut plugin = ready();
+    let host = request("/v1/orders").with_peer(WORKER);
+    *host.headers.borrow_mut() = None;
+    assert_eq!(status(&plugin.on_request(1, &host)), 503);
+    *host.headers.borrow_mut() = Some(vec![9, 9]);
+    assert_eq!(status(&plugin.on_request(1, &host)), 503);
+}
+
+#[test]
+fn a_cold_start_holds_a_bounded_number_for_a_bounded_time() {
+    let mut plugin = waiting(", \"coldStart\": {\"holdMs\": 1000, \"maxHeld\": 2}");
+    let host = request("/v1/orders").with_peer(WORKER);
+    assert_eq!(plugin.on_request(1, &host), Verdict::Hold);
+    assert_eq!(plugin.on_request(2, &host), Verdict::Hold);
+    assert_eq!(status(&plugin.on_request(3, &host)), 503, "one too many");
+    plugin.forget(1);
+    assert!(plugin.release(&host, |_| {}).is_empty());
+    *host.now_s.borrow_mut() += 1;
+    let released = plugin.release(&host, |_| {});
+    assert_eq!(
+        released.iter().map(|(context, verdict)| (*context, status(verdict))).collect::<Vec<_>>(),
+        [(2, 503)]
+    );
+    assert_eq!(status(&plugin.on_request(4, &host)), 503, "too late to wait");
+}
+
+/// What the control plane sends for a Bundle.
+fn push(bundle: &pb::Bundle, nonce: u64) -> Vec<Vec<u8>> {
+    use pb::subscribe_response::Message;
+    let wrap = |message| pb::SubscribeResponse { message: Some(message) }.encode_to_vec();
+    let mut messages =
+        vec![wrap(Message::Push(pb::Push { nonce, manifest: bundle.manifest.clone(), chunk_bytes: 0 }))];
+    for section in &bundle.sections {
+        messages.push(wrap(Message::Chunk(pb::SectionChunk {
+            sha256: crate::bundle::sha256(&section.content).to_vec(),
+            offset: 0,
+            content: section.content.clone().into(),
+        })));
+    }
+    messages
+}
+
+fn answers(messages: Vec<Vec<u8>>) -> Vec<subscribe_request::Message> {
+    messages
+        .iter()
+        .map(|message| pb::SubscribeRequest::decode(message.as_slice()).unwrap().message.unwrap())
+        .collect()
+}
+
+#[test]
+fn what_waited_is_decided_when_the_first_bundle_arrives() {
+    let mut plugin = waiting("");
+    let host = request("/v1/orders").with_peer(WORKER);
+    assert!(!plugin.on_tick(&host), "the first tick only arms");
+    assert!(plugin.on_tick(&host));
+    let hello = answers(vec![plugin.on_opened(3)]);
+    assert!(
+        matches!(&hello[0], subscribe_request::Message::Hello(hello) if hello.capabilities == CAPABILITIES)
+    );
+    assert_eq!(plugin.on_request(1, &host), Verdict::Hold);
+    assert_eq!(plugin.on_request(2, &request("/v2").with_peer(WORKER)), Verdict::Hold);
+    let messages = push(&bundle(5), 9);
+    assert!(plugin.on_message(&messages[0], &host).len() <= 1, "nothing is acknowledged yet");
+    let sent = answers(plugin.on_message(&messages[1], &host));
+    assert!(matches!(&sent[0], subscribe_request::Message::Ack(ack) if ack.nonce == 9), "{sent:?}");
+    assert!(
+        matches!(&sent[1], subscribe_request::Message::Receipt(receipt)
+        if receipt.state == i32::from(pb::FilterState::Ready)),
+        "{sent:?}"
+    );
+    let selected = std::cell::RefCell::new(Vec::new());
+    let released = plugin.release(&host, |context| selected.borrow_mut().push(context));
+    assert_eq!(
+        released.iter().map(|(context, verdict)| (*context, status(verdict))).collect::<Vec<_>>(),
+        [(1, 200), (2, 403)]
+    );
+    assert_eq!(*selected.borrow(), [1, 2]);
+}
+
+#[test]
+fn a_bad_push_is_refused_and_what_was_enforced_stays() {
+    let mut plugin = Plugin::new(
+        Config::parse(&config(&format!("{STREAM}{}", warm(&bundle(5))))).unwrap(),
+        "pod".into(),
+        &request("/"),
+        None,
+    );
+    plugin.on_opened(3);
+    let host = request("/v1/orders").with_peer(WORKER);
+    let mut unsigned = bundle(6);
+    unsigned.manifest.as_mut().unwrap().signatures.clear();
+    let mut damaged = bundle(6);
+    damaged.sections = vec![section(pb::SectionKind::Rules, vec![0; 4])];
+    for bad in [unsigned, bundle(4)] {
+        let sent = answers(plugin.on_message(&push(&bad, 7)[0], &host));
+        assert!(
+            sent.iter().any(|one| matches!(one, subscribe_request::Message::Nack(nack) if nack.nonce == 7)),
+            "{sent:?}"
+        );
+        assert_eq!(plugin.on_request(1, &host), Verdict::Continue);
+    }
+    assert_eq!(plugin.counters.total(Metric::Nacks), 2);
+    // The same revision again is acknowledged.
+    let sent = answers(plugin.on_message(&push(&bundle(5), 8)[0], &host));
+    assert!(matches!(&sent[0], subscribe_request::Message::Ack(ack) if ack.nonce == 8), "{sent:?}");
+    // Junk and unknown kinds of message change nothing.
+    for junk in [&b""[..], b"\xff\xff\xff", &[0x7a, 0x00]] {
+        assert!(plugin.on_message(junk, &host).is_empty(), "{junk:?}");
+    }
+    assert_eq!(plugin.on_request(1, &host), Verdict::Continue);
+}
+
+#[test]
+fn a_refused_warm_start_without_a_control_plane_never_decides() {
+    let mut bad = bundle(5);
+    bad.manifest.as_mut().unwrap().signatures.clear();
+    let host = request("/v1/orders").with_peer(WORKER);
+    let mut plugin = Plugin::new(Config::parse(&config(&warm(&bad))).unwrap(), "pod".into(), &host, None);
+    assert_eq!(status(&plugin.on_request(1, &host)), 503);
+    assert!(host.logged.borrow().iter().any(|line| line.contains("no trusted key")), "{:?}", host.logged);
+}
+
+#[test]
+fn a_signed_statement_that_nothing_is_guarded_lets_pass() {
+    let mut statement = manifest(5, &[]);
+    statement.coverage = pb::Coverage::Unguarded.into();
+    let open = pb::Bundle { manifest: Some(signed(&statement, 1, "k1")), sections: vec![] };
+    let host = request("/anything");
+    let mut plugin = Plugin::new(Config::parse(&config(&warm(&open))).unwrap(), "pod".into(), &host, None);
+    assert_eq!(plugin.on_request(1, &host), Verdict::Continue);
+}
+
+#[test]
+fn a_changed_configuration_keeps_what_was_enforced() {
+    let installed = ready().installed().cloned();
+    let host = request("/v1/orders").with_peer(WORKER);
+    let config = Config::parse(&config(&format!("{STREAM}{}", warm(&bundle(4))))).unwrap();
+    let mut plugin = Plugin::new(config, "pod".into(), &host, installed);
+    assert_eq!(plugin.installed().unwrap().manifest.revision, (1, 5));
+    assert_eq!(plugin.on_request(1, &host), Verdict::Continue);
+}
+
+#[test]
+fn configurations_that_cannot_work_are_refused_with_the_field() {
+    let good = String::from_utf8(config(STREAM)).unwrap();
+    assert!(Config::parse(good.as_bytes()).is_ok());
+    let key_start = good.find("\"publicKey\"").unwrap();
+    for (bad, field) in [
+        (String::new(), "EOF"),
+        ("{}".to_owned(), "workload"),
+        (good.replace("\"peers\"", "\"peer\""), "peer"),
+        (good.replace("\"mesh\"", "\"waypoint\""), "waypoint"),
+        (good.replace("sales/orders-api", "orders-api"), "workload"),
+        (good.replace(STREAM, ""), "controlPlane"),
+        (good.replace("tidegate.example", "outbound|1||x"), "controlPlane.authority"),
+        (good.replace("tidegate.example", &"x".repeat(130)), "controlPlane"),
+        (format!("{}\"publicKey\": \"AAAA\"}}]{STREAM}}}", &good[..key_start]), "keys[0]"),
+        (String::from_utf8(config(&format!("{STREAM}, \"bundle\": \"!\""))).unwrap(), "bundle"),
+        (
+            String::from_utf8(config(&format!(
+                "{STREAM}, \"coldStart\": {{\"holdMs\": 9999, \"maxHeld\": 1}}"
+            )))
+            .unwrap(),
+            "holdMs",
+        ),
+    ] {
+        let error = Config::parse(bad.as_bytes()).unwrap_err().to_string();
+        assert!(error.contains(field), "{bad}: {error}");
+    }
+}

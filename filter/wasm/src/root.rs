@@ -1,0 +1,167 @@
+//! The root context: ticks, the stream, and the creation of request contexts. Only in wasm.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use proxy_wasm::hostcalls;
+use proxy_wasm::traits::{Context, HttpContext, RootContext};
+use proxy_wasm::types::{BufferType, ContextType, LogLevel};
+
+use crate::bundle::Installed;
+use crate::config::Config;
+use crate::host::envoy::Envoy;
+use crate::host::{Host as _, Level};
+use crate::http::{Http, answer};
+use crate::plugin::Plugin;
+
+const SERVICE: &str = "tidegate.v1.PolicyDistribution";
+const METHOD: &str = "Subscribe";
+
+/// Between ticks, in milliseconds: while something is awaited, and otherwise.
+const TICKS_MS: (u64, u64) = (100, 1_000);
+
+/// What the filter shares among its contexts.
+pub struct Shared {
+    pub host: Envoy,
+    pub plugin: RefCell<Option<Plugin>>,
+}
+
+struct Root {
+    shared: Rc<Shared>,
+}
+
+thread_local! {
+    /// What a configuration enforced, for the next one in this VM: a changed plugin configuration makes a new root
+    /// context, and requests must not wait for the stream again.
+    static LAST: RefCell<Option<(Config, Installed)>> = const { RefCell::new(None) };
+}
+
+proxy_wasm::main! {{
+    proxy_wasm::set_log_level(LogLevel::Warn);
+    proxy_wasm::set_root_context(|_| -> Box<dyn RootContext> {
+        Box::new(Root { shared: Rc::new(Shared { host: Envoy::default(), plugin: RefCell::new(None) }) })
+    });
+}}
+
+impl Root {
+    /// Runs something on the plugin, then does what has become due: requests that waited, messages, the next tick.
+    fn with(&self, act: impl FnOnce(&mut Plugin, &Envoy) -> Vec<Vec<u8>>) {
+        let host = &self.shared.host;
+        let mut guard = self.shared.plugin.borrow_mut();
+        let Some(plugin) = guard.as_mut() else { return };
+        let messages = act(plugin, host);
+        if let Some(token) = plugin.stream() {
+            for message in messages {
+                // A stream that has gone is noticed in `on_grpc_stream_close`.
+                let _ = hostcalls::send_grpc_stream_message(token, Some(&message), false);
+            }
+        }
+        if let Some(installed) = plugin.installed() {
+            LAST.with(|last| *last.borrow_mut() = Some((plugin.config().clone(), installed.clone())));
+        }
+        let (often, seldom) = TICKS_MS;
+        let period = if plugin.is_impatient() { often } else { seldom };
+        let _ = hostcalls::set_tick_period(std::time::Duration::from_millis(period));
+        let released = plugin.release(host, |context| {
+            let _ = hostcalls::set_effective_context(context);
+        });
+        drop(guard);
+        for (context, verdict) in released {
+            if hostcalls::set_effective_context(context).is_ok() {
+                answer(host, verdict, true);
+            }
+        }
+    }
+}
+
+impl Context for Root {
+    fn on_grpc_stream_message(&mut self, token: u32, size: usize) {
+        let message = hostcalls::get_buffer(BufferType::GrpcReceiveBuffer, 0, size);
+        self.with(|plugin, host| match message {
+            Ok(Some(message)) if plugin.stream() == Some(token) => plugin.on_message(&message, host),
+            _ => Vec::new(),
+        });
+    }
+
+    fn on_grpc_stream_close(&mut self, token: u32, status: u32) {
+        // Envoy keeps the handle of a stream that the other side closed until it is closed here as well.
+        let _ = hostcalls::close_grpc_stream(token);
+        self.with(|plugin, host| {
+            if plugin.stream() == Some(token) {
+                host.log(
+                    Level::Warn,
+                    &format!("tidegate: stream to the control plane closed (gRPC status {status})"),
+                );
+                plugin.on_closed(host);
+            }
+            Vec::new()
+        });
+    }
+}
+
+impl RootContext for Root {
+    fn on_configure(&mut self, size: usize) -> bool {
+        let host = &self.shared.host;
+        let json = match hostcalls::get_buffer(BufferType::PluginConfiguration, 0, size) {
+            Ok(Some(json)) => json,
+            _ => Vec::new(),
+        };
+        let config = match Config::parse(&json) {
+            Ok(config) => config,
+            Err(invalid) => {
+                host.log(Level::Error, &format!("tidegate: {invalid}"));
+                return false;
+            }
+        };
+        let instance = host
+            .property(b"xds\0node\0metadata\0NAME")
+            .or_else(|| host.property(b"xds\0node\0id"))
+            .map(|name| String::from_utf8_lossy(&name).into_owned())
+            .unwrap_or_default();
+        let inherited = LAST.with(|last| {
+            last.borrow()
+                .as_ref()
+                .filter(|(earlier, _)| {
+                    earlier.workload == config.workload && earlier.trusted_keys == config.trusted_keys
+                })
+                .map(|(_, installed)| installed.clone())
+        });
+        let plugin = Plugin::new(config, instance, host, inherited);
+        *self.shared.plugin.borrow_mut() = Some(plugin);
+        hostcalls::set_tick_period(std::time::Duration::from_millis(TICKS_MS.0)).is_ok()
+    }
+
+    fn on_tick(&mut self) {
+        self.with(|plugin, host| {
+            let mut messages = Vec::new();
+            if plugin.on_tick(host) {
+                let service = plugin
+                    .config()
+                    .control_plane
+                    .as_ref()
+                    .map(|target| target.service.clone())
+                    .unwrap_or_default();
+                match hostcalls::open_grpc_stream(&service, SERVICE, METHOD, Vec::new()) {
+                    Ok(token) => messages.push(plugin.on_opened(token)),
+                    Err(status) => {
+                        host.log(
+                            Level::Warn,
+                            &format!("tidegate: no stream to the control plane ({status:?})"),
+                        );
+                        plugin.on_closed(host);
+                    }
+                }
+            }
+            messages.extend(plugin.receipt(host));
+            messages
+        });
+    }
+
+    fn create_http_context(&self, context_id: u32) -> Option<Box<dyn HttpContext>> {
+        Some(Box::new(Http::new(context_id, Rc::clone(&self.shared))))
+    }
+
+    fn get_type(&self) -> Option<ContextType> {
+        Some(ContextType::HttpContext)
+    }
+}

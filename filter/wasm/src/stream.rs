@@ -1,0 +1,196 @@
+//! The stream to the control plane: when to open it, what arrives, what to answer.
+//!
+//! Messages in, messages out; the host calls are the caller's. Unknown kinds of message are ignored.
+
+use prost::Message as _;
+use tidegate_identity::VerifySignature;
+use tidegate_proto::v1::{self as pb, subscribe_request, subscribe_response};
+
+use crate::bundle::{Assembly, Installed, Refused, Trust, accept};
+
+/// First and longest pause between attempts, in milliseconds.
+const PAUSES_MS: (u64, u64) = (200, 10_000);
+
+/// The subscription of one VM.
+#[derive(Debug, Default)]
+pub struct Subscription {
+    stream: Stream,
+    /// Attempts that failed since the last message arrived.
+    failures: u32,
+    /// A Bundle whose sections are arriving.
+    arriving: Option<(u64, Assembly)>,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Stream {
+    /// Opened before; due at this time in milliseconds.
+    Closed(u64),
+    /// With the host's token.
+    Open(u32),
+    /// Not tried yet. A context that exists only to check a configuration never gets further.
+    #[default]
+    New,
+}
+
+/// What a message led to.
+#[derive(Debug, Default)]
+pub struct Effect {
+    /// To be enforced from now on.
+    pub install: Option<Installed>,
+    /// To be sent.
+    pub answers: Vec<pb::SubscribeRequest>,
+    /// For the log.
+    pub refused: Option<Refused>,
+}
+
+// === impl Subscription ===
+
+impl Subscription {
+    /// Whether it is time to open the stream; `now_ms` is wall clock.
+    pub fn is_due(&mut self, now_ms: u64) -> bool {
+        match self.stream {
+            // The first tick only arms: contexts that check a configuration do not live to see another one.
+            Stream::New => {
+                self.stream = Stream::Closed(0);
+                false
+            }
+            Stream::Closed(due) => now_ms >= due,
+            Stream::Open(_) => false,
+        }
+    }
+
+    /// The stream was opened.
+    pub fn opened(&mut self, token: u32) {
+        self.stream = Stream::Open(token);
+        self.arriving = None;
+    }
+
+    /// The token of the open stream.
+    pub fn token(&self) -> Option<u32> {
+        match self.stream {
+            Stream::Open(token) => Some(token),
+            Stream::New | Stream::Closed(_) => None,
+        }
+    }
+
+    /// The stream could not be opened, or was closed. The next attempt waits twice as long as the last one, between half
+    /// of that and all of it by chance, so that filters do not come back all at once.
+    pub fn closed(&mut self, now_ms: u64, random: u64) {
+        let (first, longest) = PAUSES_MS;
+        let pause = first.checked_shl(self.failures.min(16)).unwrap_or(longest).min(longest);
+        let jittered = pause / 2 + random % (pause / 2 + 1);
+        self.failures = self.failures.saturating_add(1);
+        self.stream = Stream::Closed(now_ms.saturating_add(jittered));
+        self.arriving = None;
+    }
+
+    /// Takes a message.
+    pub fn receive(
+        &mut self,
+        message: &[u8],
+        trust: Trust<'_>,
+        verifier: &dyn VerifySignature,
+        installed: Option<&Installed>,
+    ) -> Effect {
+        let Ok(pb::SubscribeResponse { message: Some(message) }) = pb::SubscribeResponse::decode(message)
+        else {
+            // Not decodable, or a kind that is newer than this filter: neither says anything about a Bundle.
+            return Effect::default();
+        };
+        self.failures = 0;
+        match message {
+            subscribe_response::Message::Push(push) => {
+                self.arriving = None;
+                match accept(&push.manifest.unwrap_or_default(), trust, verifier) {
+                    Ok(None) => {
+                        let digest = trust.enforced.map(|(_, digest)| digest.to_vec()).unwrap_or_default();
+                        Effect { answers: vec![ack(push.nonce, digest)], ..Effect::default() }
+                    }
+                    Ok(Some(manifest)) => {
+                        self.arriving = Some((push.nonce, Assembly::new(manifest, installed)));
+                        self.finish(installed)
+                    }
+                    Err(refused) => nack(push.nonce, refused),
+                }
+            }
+            subscribe_response::Message::Chunk(chunk) => {
+                let Some((nonce, assembly)) = &mut self.arriving else { return Effect::default() };
+                match assembly.add(&chunk.sha256, chunk.offset, &chunk.content) {
+                    Ok(()) => self.finish(installed),
+                    Err(refused) => {
+                        let nonce = *nonce;
+                        self.arriving = None;
+                        nack(nonce, refused)
+                    }
+                }
+            }
+            subscribe_response::Message::LookupResult(_) => Effect::default(),
+        }
+    }
+
+    fn finish(&mut self, installed: Option<&Installed>) -> Effect {
+        let Some((nonce, assembly)) = self.arriving.take_if(|(_, assembly)| assembly.is_complete()) else {
+            return Effect::default();
+        };
+        match assembly.install(installed) {
+            Ok(install) => Effect {
+                answers: vec![ack(nonce, install.manifest.digest.to_vec())],
+                install: Some(install),
+                refused: None,
+            },
+            Err(refused) => nack(nonce, refused),
+        }
+    }
+}
+
+fn ack(nonce: u64, manifest_sha256: Vec<u8>) -> pb::SubscribeRequest {
+    request(subscribe_request::Message::Ack(pb::Ack { nonce, manifest_sha256 }))
+}
+
+fn nack(nonce: u64, refused: Refused) -> Effect {
+    let nack = pb::Nack { nonce, reason: refused.reason.into(), detail: refused.detail.clone() };
+    Effect {
+        install: None,
+        answers: vec![request(subscribe_request::Message::Nack(nack))],
+        refused: Some(refused),
+    }
+}
+
+/// Wraps a message.
+pub fn request(message: subscribe_request::Message) -> pb::SubscribeRequest {
+    pb::SubscribeRequest { message: Some(message) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_tick_only_arms() {
+        let mut subscription = Subscription::default();
+        assert!(!subscription.is_due(1_000));
+        assert!(subscription.is_due(1_000));
+        subscription.opened(7);
+        assert!(!subscription.is_due(1_000));
+        assert_eq!(subscription.token(), Some(7));
+    }
+
+    #[test]
+    fn pauses_grow_are_bounded_and_differ() {
+        let mut subscription = Subscription::default();
+        let mut longest = 0;
+        for _ in 0..40 {
+            subscription.closed(0, u64::MAX);
+            let Stream::Closed(due) = subscription.stream else { panic!("not closed") };
+            assert!(due <= PAUSES_MS.1, "{due}");
+            longest = longest.max(due);
+        }
+        assert!(longest > PAUSES_MS.1 / 2);
+        let at = |random| {
+            let mut subscription = Subscription::default();
+            subscription.closed(0, random);
+            subscription.stream
+        };
+        assert_ne!(at(3), at(50));
+    }
+}

@@ -1,0 +1,132 @@
+//! Bundles for tests, signed with a fixed key.
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use p256::ecdsa::signature::Signer as _;
+use p256::ecdsa::{Signature, SigningKey};
+use prost::Message as _;
+use tidegate_engine::encode;
+use tidegate_engine::model::*;
+use tidegate_identity::{Jwk, PublicKey};
+use tidegate_proto::v1 as pb;
+
+use crate::bundle::sha256;
+
+/// The fake host's clock.
+pub const NOW: i64 = 1_800_000_000;
+
+pub const WORKLOAD: &str = "sales/orders-api";
+
+pub fn signing_key(seed: u8) -> SigningKey {
+    SigningKey::from_slice(&[seed; 32]).unwrap()
+}
+
+/// The point without its leading 4.
+fn point(seed: u8) -> Vec<u8> {
+    signing_key(seed).verifying_key().to_sec1_point(false).as_bytes()[1..].to_vec()
+}
+
+pub fn public_key(seed: u8) -> PublicKey {
+    let point = point(seed);
+    PublicKey::from(
+        Jwk::p256(None, None, point[..32].try_into().unwrap(), point[32..].try_into().unwrap()).unwrap(),
+    )
+}
+
+pub fn trusted() -> Vec<(String, PublicKey)> {
+    vec![("k1".into(), public_key(1)), ("k2".into(), public_key(2))]
+}
+
+/// GET /v1/{id} is allowed to account `worker` of namespace `etl`, and POST to a token of `gitlab` if `issuers`.
+pub fn model() -> PolicyModel {
+    let from = FromModel {
+        peer: PeerModel::Mesh {
+            trust_domain: "prod.example".into(),
+            namespace: "etl".into(),
+            service_accounts: Some(vec!["worker".into()]),
+        },
+        issuers: vec![],
+        condition: Condition::True,
+    };
+    let path = PathPattern { segments: vec![SegmentPattern::Literal("v1".into()), SegmentPattern::One] };
+    PolicyModel {
+        issuers: vec![],
+        guards: vec![GuardModel { id: "sales/g".into(), mode: Mode::Enforce, ports: None, audiences: None }],
+        directories: vec![],
+        rules: vec![RuleModel {
+            id: "sales/read".into(),
+            effect: Effect::Allow,
+            mode: Mode::Enforce,
+            owner: "team".into(),
+            contact: String::new(),
+            disclosure: Disclosure::Full,
+            from: vec![from],
+            to: Some(vec![OperationModel {
+                methods: Some(vec!["GET".into()]),
+                paths: Some(vec![path]),
+                ..OperationModel::default()
+            }]),
+        }],
+    }
+}
+
+pub fn section(kind: pb::SectionKind, content: Vec<u8>) -> pb::Section {
+    pb::Section { kind: kind.into(), content }
+}
+
+pub fn rules_section() -> pb::Section {
+    section(pb::SectionKind::Rules, encode(&model()).unwrap())
+}
+
+pub fn manifest(counter: u64, sections: &[pb::Section]) -> pb::Manifest {
+    pb::Manifest {
+        format_version: 1,
+        audience: WORKLOAD.into(),
+        revision: Some(pb::Revision { epoch: 1, counter }),
+        coverage: pb::Coverage::Guarded.into(),
+        sections: sections
+            .iter()
+            .map(|section| pb::SectionRef {
+                kind: section.kind,
+                sha256: sha256(&section.content).to_vec(),
+                size: u64::try_from(section.content.len()).unwrap(),
+            })
+            .collect(),
+        issued_at: NOW - 10,
+        not_after: NOW + 3600,
+        required_capabilities: vec![],
+    }
+}
+
+pub fn signed(manifest: &pb::Manifest, seed: u8, key_id: &str) -> pb::SignedManifest {
+    let manifest = manifest.encode_to_vec();
+    let signature: Signature = signing_key(seed).sign(&tidegate_proto::manifest_signing_input(&manifest));
+    pb::SignedManifest {
+        manifest,
+        signatures: vec![pb::Signature { key_id: key_id.into(), signature: signature.to_bytes().to_vec() }],
+    }
+}
+
+pub fn bundle(counter: u64) -> pb::Bundle {
+    let sections = vec![rules_section()];
+    pb::Bundle { manifest: Some(signed(&manifest(counter, &sections), 1, "k1")), sections }
+}
+
+/// A plugin configuration with these members beside workload, peers and keys.
+pub fn config(more: &str) -> Vec<u8> {
+    let mut spki = vec![
+        0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2A, 0x86, 0x48, 0xCE, 0x3D, 0x02, 0x01, 0x06, 0x08, 0x2A, 0x86,
+        0x48, 0xCE, 0x3D, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00, 0x04,
+    ];
+    spki.extend_from_slice(&point(1));
+    let key = BASE64_STANDARD.encode(spki);
+    format!(
+        "{{\"workload\": \"{WORKLOAD}\", \"peers\": \"mesh\", \"keys\": [{{\"id\": \"k1\", \"publicKey\": \"{key}\"}}] \
+         {more}}}"
+    )
+    .into_bytes()
+}
+
+pub fn warm(bundle: &pb::Bundle) -> String {
+    format!(", \"bundle\": \"{}\"", BASE64_STANDARD.encode(bundle.encode_to_vec()))
+}

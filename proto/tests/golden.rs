@@ -1,0 +1,177 @@
+//! Golden wire files: what was once sent must always be read the same. Files are only ever added.
+//!
+//! `TIDEGATE_BLESS=1 cargo test -p tidegate-proto --test golden` writes files that are not there yet; it never changes
+//! one that is.
+
+use std::path::PathBuf;
+
+use prost::Message;
+use tidegate_proto::v1::{subscribe_request as up, subscribe_response as down, *};
+
+/// Compares a message with its golden file, both ways.
+fn golden<M: Message + Default + PartialEq>(name: &str, message: &M) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    if !path.exists() && std::env::var_os("TIDEGATE_BLESS").is_some() {
+        std::fs::write(&path, message.encode_to_vec()).unwrap();
+    }
+    let bytes = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    assert!(M::decode(bytes.as_slice()).unwrap() == *message, "{name} is read differently");
+    assert!(message.encode_to_vec() == bytes, "{name} is written differently");
+}
+
+fn manifest() -> Manifest {
+    Manifest {
+        format_version: 1,
+        audience: "sales/orders-api".into(),
+        revision: Some(Revision { epoch: 3, counter: 418 }),
+        coverage: Coverage::Guarded.into(),
+        sections: vec![
+            SectionRef { kind: SectionKind::Rules.into(), sha256: vec![1; 32], size: 2048 },
+            SectionRef { kind: SectionKind::Keys.into(), sha256: vec![2; 32], size: 4096 },
+            SectionRef { kind: SectionKind::Directory.into(), sha256: vec![3; 32], size: 64 },
+        ],
+        issued_at: 1_795_200_000,
+        not_after: 1_795_286_400,
+        required_capabilities: vec!["rules/1".into()],
+    }
+}
+
+fn signed() -> SignedManifest {
+    SignedManifest {
+        manifest: manifest().encode_to_vec(),
+        signatures: vec![Signature { key_id: "k1".into(), signature: vec![7; 64] }],
+    }
+}
+
+fn vm() -> VmId {
+    VmId { instance: "orders-api-7d9f".into(), generation: 0x0123_4567_89AB_CDEF }
+}
+
+#[test]
+fn manifests_keep_their_form() {
+    golden("manifest.bin", &manifest());
+    golden(
+        "bundle.bin",
+        &Bundle {
+            manifest: Some(signed()),
+            sections: vec![Section { kind: SectionKind::Rules.into(), content: b"rules".to_vec() }],
+        },
+    );
+}
+
+#[test]
+fn what_filters_send_keeps_its_form() {
+    let request = |message| SubscribeRequest { message: Some(message) };
+    golden(
+        "hello.bin",
+        &request(up::Message::Hello(Hello {
+            protocol_version: 1,
+            filter_version: "0.1.0".into(),
+            capabilities: vec!["rules/1".into(), "directory/1".into()],
+            workload: Some(WorkloadHint {
+                workload: "sales/orders-api".into(),
+                instance: "orders-api-7d9f".into(),
+            }),
+            vm: Some(vm()),
+            held_sections: vec![vec![1; 32]],
+            enforced_manifest: vec![9; 32],
+        })),
+    );
+    golden("ack.bin", &request(up::Message::Ack(Ack { nonce: 4, manifest_sha256: vec![9; 32] })));
+    golden(
+        "nack.bin",
+        &request(up::Message::Nack(Nack {
+            nonce: 4,
+            reason: NackReason::StaleRevision.into(),
+            detail: "older".into(),
+        })),
+    );
+    golden(
+        "receipt.bin",
+        &request(up::Message::Receipt(Receipt {
+            vm: Some(vm()),
+            state: FilterState::Ready.into(),
+            manifest_sha256: vec![9; 32],
+            revision: Some(Revision { epoch: 3, counter: 418 }),
+            filter_version: "0.1.0".into(),
+            now: 1_795_200_000,
+            counters: Some(Counters {
+                allowed: 1,
+                denied: 2,
+                shadow_differences: 3,
+                signature_checks_host: 4,
+                signature_checks_fallback: 5,
+                token_cache_hits: 6,
+                nacks: 7,
+            }),
+        })),
+    );
+    golden(
+        "lookup.bin",
+        &request(up::Message::Lookup(Lookup {
+            nonce: 5,
+            directory: "dataflow/acme/europe-west4/orders-etl".into(),
+            id: "4570000000000000001".into(),
+        })),
+    );
+}
+
+#[test]
+fn what_the_control_plane_sends_keeps_its_form() {
+    let response = |message| SubscribeResponse { message: Some(message) };
+    golden(
+        "push.bin",
+        &response(down::Message::Push(Push { nonce: 4, manifest: Some(signed()), chunk_bytes: 5 })),
+    );
+    golden(
+        "chunk.bin",
+        &response(down::Message::Chunk(SectionChunk {
+            sha256: vec![1; 32],
+            offset: 0,
+            content: b"rules".to_vec().into(),
+        })),
+    );
+    golden(
+        "lookup_result.bin",
+        &response(down::Message::LookupResult(LookupResult { nonce: 5, listed: true })),
+    );
+}
+
+#[test]
+fn decision_records_keep_their_form() {
+    golden(
+        "report.bin",
+        &ReportRequest {
+            sequence: 1,
+            vm: Some(vm()),
+            records: vec![DecisionRecord {
+                decision_id: "7Q4K-M2XD-0001".into(),
+                time_ns: 1_795_200_000_000_000_000,
+                outcome: Outcome::Deny.into(),
+                reason: "no_allow_matched".into(),
+                rule: String::new(),
+                peer: "spiffe://prod.example/ns/etl/sa/orders-worker".into(),
+                issuers: vec!["gitlab".into()],
+                method: "POST".into(),
+                host: "orders.sales.example".into(),
+                path: "/v1/orders/7".into(),
+                revision: Some(Revision { epoch: 3, counter: 418 }),
+                manifest_sha256: vec![9; 32],
+                shadow: Some(ShadowDifference {
+                    outcome: Outcome::Allow.into(),
+                    reason: "allowed_by_rule".into(),
+                    rule: "sales/next".into(),
+                }),
+            }],
+            dropped: 2,
+        },
+    );
+}
+
+#[test]
+fn a_kind_of_message_from_the_future_is_no_message_and_no_error() {
+    // Field 99, length-delimited.
+    let future = [0x9A, 0x06, 0x02, 0x01, 0x02];
+    assert_eq!(SubscribeResponse::decode(&future[..]).unwrap().message, None);
+    assert_eq!(SubscribeRequest::decode(&future[..]).unwrap().message, None);
+}

@@ -1,0 +1,10 @@
+//! The harness of the end-to-end tests: one mesh of real processes, and one corpus of cases for all of them.
+//!
+//! Nothing on the path is a mock: the control plane serves over gRPC, Envoy runs the packaged module, connections are
+//! mTLS, tokens are signed by issuers whose keys are fetched over HTTPS.
+
+pub mod corpus;
+pub mod hostile;
+pub mod native;
+pub mod raw;
+pub mod rig;

@@ -1,0 +1,288 @@
+//! A mesh: issuers, control plane, one Envoy with a guarded service and a gateway, and what callers hold.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use prost::Message as _;
+use tidegate::demo::client::Endpoint;
+use tidegate::demo::envoy::{Envoy, EnvoyOptions, EnvoyRelease, find_envoy};
+use tidegate::demo::issuers::Issuers;
+use tidegate::demo::mesh::{
+    Cluster, DownstreamTls, HttpListener, Limits, Listener, Node, Normalization, ProxyConfig, WasmFilter,
+};
+use tidegate::demo::pki::{Authority, Credential};
+use tidegate::demo::upstream::Upstream;
+use tidegate::plugin_config::{ControlPlane, Peers, PluginConfig};
+use tidegate::serve::{Options, Running};
+use tidegate_compiler::{Inputs, SourceFile, WorkloadPolicy};
+use tidegate_proto::v1 as pb;
+
+/// The guarded service.
+pub const SERVICE: &str = "sales/orders-api";
+/// The gateway through which workers come that have no mesh certificate.
+pub const GATEWAY: &str = "ingress/dataflow-in";
+/// The SPIFFE id that the service's certificate has.
+pub const SERVICE_ID: &str = "spiffe://prod.example/ns/sales/sa/orders-api";
+
+/// Everything that is there in every case: the mesh and the issuers.
+const BASE: &str = include_str!("../corpus/base.yaml");
+
+/// How long anything may take before a test gives up.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How a mesh is set up.
+#[derive(Debug, Clone, Copy)]
+pub struct Setup {
+    /// Which Envoy.
+    pub release: EnvoyRelease,
+    /// Its worker threads.
+    pub concurrency: u32,
+    /// Header limits of the listeners; `None`: Envoy's own.
+    pub limits: Option<Limits>,
+}
+
+/// A mesh that runs. Dropping it stops everything.
+pub struct Rig {
+    /// The mesh's certificate authority.
+    pub mesh: Authority,
+    /// Another one.
+    pub foreign: Authority,
+    /// Token issuers.
+    pub issuers: Issuers,
+    /// The application behind the service's proxy.
+    pub upstream: Upstream,
+    /// The proxy.
+    pub envoy: Envoy,
+    /// The control plane; `None` while it is down.
+    pub server: Option<Running>,
+    /// Where it serves; the same after a restart.
+    options: Options,
+    folder: tempfile::TempDir,
+    /// Threads of the proxy that run VMs: its workers and the main one.
+    threads: usize,
+}
+
+/// What is in force after [`Rig::apply`].
+pub struct Applied {
+    /// As the compiler made it, by workload.
+    pub service: WorkloadPolicy,
+    /// As the compiler made it, by workload.
+    pub gateway: WorkloadPolicy,
+    /// From writing the file until every VM enforced it.
+    pub after: Duration,
+}
+
+// === impl Rig ===
+
+impl Rig {
+    /// Starts everything; rules are only those that a case applies.
+    pub async fn start(setup: Setup) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let (mesh, foreign) = (Authority::new("mesh")?, Authority::new("foreign")?);
+        let issuers = Issuers::start().await?;
+        let upstream = Upstream::start().await?;
+        let path = |name: &str| folder.path().join(name);
+        std::fs::create_dir(path("rules"))?;
+        std::fs::write(path("issuer-ca.pem"), issuers.authority_pem())?;
+        std::fs::write(path("directory.json"), include_str!("../corpus/directory.json"))?;
+        std::fs::write(
+            path("env.json"),
+            serde_json::json!({
+                "googleKeys": issuers.google.jwks_uri(),
+                "gitlab": issuers.gitlab.url(),
+                "cluster": issuers.cluster.url(),
+            })
+            .to_string(),
+        )?;
+        std::fs::write(path("rules").join("base.yaml"), BASE)?;
+        let loopback = "127.0.0.1:0".parse()?;
+        let mut options = Options {
+            rules: path("rules"),
+            state: path("state"),
+            listen: loopback,
+            admin: loopback,
+            directory: Some(path("directory.json")),
+            environment: Some(path("env.json")),
+            issuer_ca: vec![path("issuer-ca.pem")],
+            allow_issuer_loopback: true,
+        };
+        let server = tidegate::serve::start(options.clone()).await?;
+        options.listen = server.grpc_addr;
+        options.admin = server.admin_addr;
+
+        let binary = find_envoy(setup.release, None).await?;
+        let module = path("tidegate_filter.wasm");
+        std::fs::write(&module, tidegate::FILTER_WASM)?;
+        let filter = |workload: &str, peers| -> Result<WasmFilter> {
+            let mut config = PluginConfig::new(workload, server.trusted_keys.clone());
+            config.peers = peers;
+            config.control_plane = Some(ControlPlane {
+                cluster: tidegate::demo::mesh::CONTROL_PLANE.into(),
+                authority: "tidegate.tidegate-system.svc".into(),
+            });
+            Ok(WasmFilter::tidegate(&module, &serde_json::to_value(config)?))
+        };
+        let http = |filter: WasmFilter| {
+            let listener =
+                HttpListener::forward_to("upstream").normalization(Normalization::Off).filter(filter);
+            match setup.limits {
+                Some(limits) => listener.limits(limits),
+                None => listener,
+            }
+        };
+        let mutual = DownstreamTls::Mutual {
+            credential: mesh.workload(SERVICE_ID)?,
+            authorities: vec![mesh.pem().to_owned()],
+            required: true,
+        };
+        let edge = DownstreamTls::Server(mesh.loopback_server(&["orders.sales.example"])?);
+        let config = ProxyConfig::new(Node::new("sales", "orders-api", "orders-api"))
+            .listener(Listener::http("service", http(filter(SERVICE, Peers::Mesh)?)).tls(mutual))
+            .listener(Listener::http("gateway", http(filter(GATEWAY, Peers::None)?)).tls(edge))
+            .listener(Listener::http("plain", http(filter(SERVICE, Peers::Mesh)?)))
+            .cluster(Cluster::new("upstream", upstream.address()))
+            .control_plane(server.grpc_addr);
+        let envoy_options = EnvoyOptions { concurrency: setup.concurrency, ..EnvoyOptions::default() };
+        let envoy = Envoy::start(&binary, "service", &config.to_json(), &envoy_options).await?;
+        let threads = usize::try_from(setup.concurrency)? + 1;
+        Ok(Self { mesh, foreign, issuers, upstream, envoy, server: Some(server), options, folder, threads })
+    }
+
+    /// The file with the rules of the case.
+    pub fn rules_file(&self) -> PathBuf {
+        self.options.rules.join("case.yaml")
+    }
+
+    /// Compiles these rules as the control plane does.
+    pub fn compile(&self, rules: &str) -> Result<Applied> {
+        let env = [
+            ("googleKeys", self.issuers.google.jwks_uri()),
+            ("gitlab", self.issuers.gitlab.url().to_owned()),
+            ("cluster", self.issuers.cluster.url().to_owned()),
+        ];
+        let compilation = tidegate_compiler::compile(&Inputs {
+            sources: &[
+                SourceFile { path: "base.yaml".into(), text: BASE.into() },
+                SourceFile { path: "case.yaml".into(), text: rules.into() },
+            ],
+            env: env.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
+        });
+        let Some(output) = compilation.output else {
+            bail!("rules do not compile: {:#?}", compilation.diagnostics);
+        };
+        let policy = |workload: &str| {
+            output
+                .workloads
+                .iter()
+                .find(|(id, _)| id.to_string() == workload)
+                .map(|(_, policy)| policy.clone())
+                .with_context(|| format!("nothing was compiled for {workload}"))
+        };
+        Ok(Applied { service: policy(SERVICE)?, gateway: policy(GATEWAY)?, after: Duration::ZERO })
+    }
+
+    /// Writes the rules of a case to disk and waits until every VM enforces them.
+    pub async fn apply(&self, rules: &str) -> Result<Applied> {
+        let mut applied = self.compile(rules)?;
+        let begin = Instant::now();
+        std::fs::write(self.rules_file(), rules)?;
+        self.wait("every VM to enforce the rules", || {
+            Ok(self.lags(SERVICE, &applied.service)?.or(self.lags(GATEWAY, &applied.gateway)?))
+        })
+        .await?;
+        applied.after = begin.elapsed();
+        Ok(applied)
+    }
+
+    /// What is still missing until a workload's VMs all enforce a policy.
+    fn lags(&self, workload: &str, policy: &WorkloadPolicy) -> Result<Option<String>> {
+        let server = self.server.as_ref().context("the control plane is down")?;
+        let rules = self.section(workload, pb::SectionKind::Rules)?;
+        if rules.as_deref() != policy.covered.then_some(policy.rules.as_slice()) {
+            return Ok(Some(format!("{workload}: other rules are on offer")));
+        }
+        let keys = self.section(workload, pb::SectionKind::Keys)?;
+        if keys.map_or(!policy.issuers.is_empty(), |keys| self.lacks_keys(&keys)) {
+            return Ok(Some(format!("{workload}: keys are missing")));
+        }
+        // Listeners with the same plugin configuration share a root context, and so a stream.
+        let fleet = server.fleet();
+        let (connected, enforcing) =
+            fleet.workloads.get(workload).map_or((0, 0), |report| (report.connected, report.enforcing));
+        let wanted = self.threads;
+        Ok((connected != wanted || enforcing != wanted)
+            .then(|| format!("{workload}: {connected} connected, {enforcing} enforcing, {wanted} wanted")))
+    }
+
+    /// Keys are fetched after the rules that need them are known.
+    fn lacks_keys(&self, section: &[u8]) -> bool {
+        tidegate_identity::IssuerSet::decode(section)
+            .map_or(true, |set| set.issuers().iter().any(|issuer| issuer.keys().is_empty()))
+    }
+
+    /// A section of what is offered to a workload.
+    pub fn section(&self, workload: &str, kind: pb::SectionKind) -> Result<Option<Vec<u8>>> {
+        let server = self.server.as_ref().context("the control plane is down")?;
+        let Some(bundle) = server.bundle(workload) else { return Ok(None) };
+        let bundle = pb::Bundle::decode(bundle.as_slice())?;
+        Ok(bundle.sections.into_iter().find(|section| section.kind() == kind).map(|section| section.content))
+    }
+
+    /// Waits until nothing is missing any more.
+    pub async fn wait(&self, what: &str, mut missing: impl FnMut() -> Result<Option<String>>) -> Result<()> {
+        let begin = Instant::now();
+        while let Some(missing) = missing()? {
+            if begin.elapsed() > PATIENCE {
+                let fleet = self.server.as_ref().map(Running::fleet);
+                let findings = self.server.as_ref().map(|server| server.diagnosis().findings);
+                bail!(
+                    "waited {PATIENCE:?} for {what}: {missing}\n{findings:#?}\n{fleet:#?}\n{}",
+                    self.envoy.log_tail(20)
+                );
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        Ok(())
+    }
+
+    /// Stops the control plane; filters keep what they have.
+    pub async fn stop_server(&mut self) -> Result<()> {
+        self.server.take().context("the control plane is down")?.shutdown().await?;
+        Ok(())
+    }
+
+    /// Starts it again at the same address, from the same state.
+    pub async fn start_server(&mut self) -> Result<()> {
+        ensure!(self.server.is_none(), "the control plane runs");
+        self.server = Some(tidegate::serve::start(self.options.clone()).await?);
+        Ok(())
+    }
+
+    /// The guarded service, as this workload of the mesh.
+    pub fn service_as(&self, spiffe_id: &str) -> Result<Endpoint> {
+        self.service_with(&self.mesh.workload(spiffe_id)?)
+    }
+
+    /// The guarded service, with this certificate.
+    pub fn service_with(&self, credential: &Credential) -> Result<Endpoint> {
+        let address = self.envoy.address("service")?;
+        Ok(Endpoint::mesh(address, self.mesh.pem()).with_credential(credential))
+    }
+
+    /// The gateway, without a certificate.
+    pub fn gateway(&self) -> Result<Endpoint> {
+        let address = self.envoy.address("gateway")?;
+        Ok(Endpoint::tls(address, self.mesh.pem(), "orders.sales.example"))
+    }
+
+    /// The proxy's statistics whose names match, added up.
+    pub async fn stat(&self, pattern: &str) -> Result<u64> {
+        Ok(self.envoy.stats(pattern).await?.values().sum())
+    }
+
+    /// Where files of this mesh are.
+    pub fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+}
