@@ -1,15 +1,25 @@
-//! Everything on a real Envoy: one mesh for all of it, one after the other.
+//! Everything on a real Envoy. One mesh serves all scenarios of a test, one after the other.
+//!
+//! `TIDEGATE_LONG=1` sends a million hostile requests instead of a few thousand.
 
-use anyhow::Result;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use http::Method;
+use tidegate::demo::client::{Call, Protocol};
 use tidegate::demo::envoy::EnvoyRelease;
-use tidegate_tests::corpus::Suite;
+use tidegate::demo::mesh::Limits;
+use tidegate_tests::corpus::{Suite, spiffe_id};
+use tidegate_tests::raw::{Random, flood};
 use tidegate_tests::rig::{Rig, Setup};
 
-const CORPUS: [(&str, &str); 1] = [("main.yaml", include_str!("../corpus/main.yaml"))];
-
-fn setup(release: EnvoyRelease) -> Setup {
-    Setup { release, concurrency: 1, limits: None }
+mod e2e {
+    pub mod hostile_push;
 }
+
+const CORPUS: [(&str, &str); 1] = [("main.yaml", include_str!("../corpus/main.yaml"))];
 
 async fn corpus(rig: &Rig) -> Result<()> {
     for (name, text) in CORPUS {
@@ -19,8 +29,173 @@ async fn corpus(rig: &Rig) -> Result<()> {
     Ok(())
 }
 
+/// Administrators may GET below `/v1`, and whatever else is written here.
+fn rules(method: &str) -> String {
+    format!(
+        "
+kind: Guard
+metadata: {{name: sales, namespace: sales}}
+spec: {{mode: Enforce, audience: \"https://orders.sales.example\"}}
+---
+kind: AccessRule
+metadata: {{name: admins, namespace: sales}}
+spec:
+  owner: team-platform
+  effect: Allow
+  mode: Enforce
+  from: [{{peer: {{namespace: ops, serviceAccounts: [admin]}}}}]
+  to: [{{http: {{methods: [{method}], paths: [\"/v1/{{**}}\"]}}}}]
+"
+    )
+}
+
+async fn status(rig: &Rig, method: Method) -> Result<u16> {
+    let call = Call::new(method, "/v1/orders").authority("orders.sales.example");
+    let answer = rig.service_as(&spiffe_id("ops/admin"))?.call(Protocol::Http2, call).await?;
+    Ok(answer.status.as_u16())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_corpus_on_the_newest_envoy() -> Result<()> {
-    let rig = Rig::start(setup(EnvoyRelease::Current)).await?;
+async fn the_newest_envoy() -> Result<()> {
+    let mut rig = Rig::start(Setup { release: EnvoyRelease::Current, concurrency: 2, limits: None }).await?;
+    corpus(&rig).await?;
+    edits_are_enforced(&rig).await?;
+    broken_rules_change_nothing(&rig).await?;
+    a_lost_control_plane_changes_nothing(&mut rig).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_oldest_envoy() -> Result<()> {
+    let rig = Rig::start(Setup { release: EnvoyRelease::Oldest, concurrency: 1, limits: None }).await?;
     corpus(&rig).await
+}
+
+/// A rule that is changed on disk is enforced everywhere, and what it replaces is not any more.
+async fn edits_are_enforced(rig: &Rig) -> Result<()> {
+    for (allowed, refused) in [("GET", "POST"), ("POST", "GET"), ("GET", "POST")] {
+        let applied = rig.apply(&rules(allowed)).await?;
+        println!("edit enforced by every VM after {:?}", applied.after);
+        ensure!(status(rig, allowed.parse()?).await? == 200, "{allowed} is allowed");
+        ensure!(status(rig, refused.parse()?).await? == 403, "{refused} is refused");
+    }
+    Ok(())
+}
+
+/// A bad file is refused with a diagnostic; what was in force stays.
+async fn broken_rules_change_nothing(rig: &Rig) -> Result<()> {
+    rig.apply(&rules("GET")).await?;
+    let fleet = || rig.server.as_ref().map(|server| server.fleet().workloads["sales/orders-api"].manifest.clone());
+    let before = fleet();
+    for broken in [
+        "kind: [",
+        &rules("GET").replace("effect: Allow", "efect: Allow"),
+        &rules("GET").replace("methods: [GET]", "methods: []"),
+        &rules("GET").replace("{peer: {namespace: ops, serviceAccounts: [admin]}}", "{caller: ops/nobody}"),
+    ] {
+        std::fs::write(rig.rules_file(), broken)?;
+        rig.wait("the bad file to be noticed", || {
+            let findings = rig.server.as_ref().map(|server| server.diagnosis().findings).unwrap_or_default();
+            Ok(findings.is_empty().then(|| "no findings".to_owned()))
+        })
+        .await?;
+        ensure!(fleet() == before, "another manifest is on offer after {broken}");
+        ensure!(status(rig, Method::GET).await? == 200, "GET is still allowed");
+        ensure!(status(rig, Method::DELETE).await? == 403, "DELETE is still refused");
+        std::fs::write(rig.rules_file(), rules("GET"))?;
+        rig.wait("the mended file to be noticed", || {
+            let findings = rig.server.as_ref().map(|server| server.diagnosis().findings).unwrap_or_default();
+            Ok((!findings.is_empty()).then(|| format!("{findings:?}")))
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+/// Under load the control plane goes away and comes back: no decision changes, and the next edit is enforced.
+async fn a_lost_control_plane_changes_nothing(rig: &mut Rig) -> Result<()> {
+    rig.apply(&rules("GET")).await?;
+    let (stop, sent, wrong) =
+        (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let endpoint = rig.service_as(&spiffe_id("ops/admin"))?;
+    let load: Vec<_> = [(Method::GET, 200), (Method::POST, 403)]
+        .into_iter()
+        .map(|(method, expected)| {
+            let (stop, sent, wrong) = (Arc::clone(&stop), Arc::clone(&sent), Arc::clone(&wrong));
+            let endpoint = endpoint.clone();
+            tokio::spawn(async move {
+                let mut connection = endpoint.connect(Protocol::Http2).await?;
+                while !stop.load(Ordering::Relaxed) {
+                    let call = Call::new(method.clone(), "/v1/orders").authority("orders.sales.example");
+                    let answer = connection.call(call).await?;
+                    sent.fetch_add(1, Ordering::Relaxed);
+                    if answer.status.as_u16() != expected {
+                        wrong.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+                anyhow::Ok(())
+            })
+        })
+        .collect();
+    let more = |by: u64| {
+        let sent = Arc::clone(&sent);
+        async move {
+            let goal = sent.load(Ordering::Relaxed) + by;
+            let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+            while sent.load(Ordering::Relaxed) < goal {
+                ensure!(tokio::time::Instant::now() < deadline, "the load stands still");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            Ok(())
+        }
+    };
+    more(200).await?;
+    rig.stop_server().await?;
+    more(500).await?;
+    // A new connection and a new token-less decision without the control plane.
+    ensure!(status(rig, Method::GET).await? == 200 && status(rig, Method::POST).await? == 403);
+    rig.start_server().await?;
+    more(500).await?;
+    stop.store(true, Ordering::Relaxed);
+    for task in load {
+        task.await??;
+    }
+    let (sent, wrong) = (sent.load(Ordering::Relaxed), wrong.load(Ordering::Relaxed));
+    ensure!(wrong == 0, "{wrong} of {sent} decisions changed");
+    let applied = rig.apply(&rules("POST")).await.context("the edit after the restart")?;
+    println!("{sent} decisions while the control plane was away and back, none changed; next edit after {:?}", applied.after);
+    ensure!(status(rig, Method::GET).await? == 403 && status(rig, Method::POST).await? == 200);
+    Ok(())
+}
+
+/// Headers that no client sends: no VM fails, and the filter still decides.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hostile_headers_harm_nothing() -> Result<()> {
+    let requests = if std::env::var_os("TIDEGATE_LONG").is_some() { 1_000_000 } else { 6_000 };
+    let limits = Some(Limits { headers_kib: 8_000, headers: 2_000 });
+    let rig = Rig::start(Setup { release: EnvoyRelease::Current, concurrency: 1, limits }).await?;
+    let main = Suite::parse(CORPUS[0].1)?;
+    rig.apply(&main.rules).await?;
+    let address = rig.envoy.address("plain")?;
+    let half = requests / 2;
+    let tasks: Vec<_> = [1u64, 2]
+        .into_iter()
+        .map(|seed| tokio::spawn(async move { flood(address, &mut Random(seed), half, 16).await }))
+        .collect();
+    let mut total = std::collections::BTreeMap::new();
+    for task in tasks {
+        for (status, count) in task.await?? {
+            *total.entry(status).or_insert(0) += count;
+        }
+    }
+    println!("{requests} hostile requests, by status (0: closed): {total:?}");
+    // Without a certificate only the probe is allowed, and no random path is `/healthz`.
+    ensure!(!total.contains_key(&200), "a hostile request was let through: {total:?}");
+    ensure!(!total.contains_key(&503) && !total.contains_key(&500), "the filter was not there: {total:?}");
+    let reached = total.get(&403).copied().unwrap_or(0) + total.get(&401).copied().unwrap_or(0);
+    ensure!(reached > requests / 2, "most requests reach the filter: {total:?}");
+    ensure!(rig.stat("wasm.*vm_reload").await? == 0, "a VM failed");
+    ensure!(rig.upstream.requests() == 0, "a request reached the application");
+    main.run(&rig).await?;
+    Ok(())
 }

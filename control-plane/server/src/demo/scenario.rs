@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use super::envoy::{EnvoyRelease, find_envoy};
-use super::world::{HOST, Way, World};
+use super::say;
+use super::world::{HOST, Way, World, WorldOptions};
 use crate::cli::Ending;
 
 pub use edit::{EditTimes, edit_a_rule};
@@ -61,7 +62,7 @@ pub async fn run(arguments: Arguments) -> Result<Ending> {
         // Dropping the other branch ends everything that it has started.
         interrupted = interrupted() => {
             interrupted.context("cannot listen for signals")?;
-            eprintln!("tidegate: stopped");
+            say(format_args!("stopped"));
             Ok(Ending::Done)
         }
     }
@@ -70,12 +71,10 @@ pub async fn run(arguments: Arguments) -> Result<Ending> {
 async fn run_to_the_end(arguments: Arguments) -> Result<Ending> {
     let begun = Instant::now();
     let binary = find_envoy(EnvoyRelease::Current, arguments.envoy).await?;
-    eprintln!("tidegate: Envoy {} of {}: {}", binary.version, binary.origin, binary.path.display());
-    eprintln!(
-        "tidegate: starting issuers, control plane, three Envoys with the filter, and an application …"
-    );
-    let mut world = World::start(&binary).await?;
-    eprintln!("tidegate: rules are enforced after {:.1} s\n", begun.elapsed().as_secs_f64());
+    say(format_args!("Envoy {} of {}: {}", binary.version, binary.origin, binary.path.display()));
+    say(format_args!("starting issuers, control plane, three Envoys with the filter, and an application …"));
+    let mut world = World::start(&binary, &WorldOptions::default()).await?;
+    say(format_args!("rules are enforced after {:.1} s\n", begun.elapsed().as_secs_f64()));
 
     let as_expected = show(&world).await?;
     if arguments.once {
@@ -150,7 +149,7 @@ pub fn commands(world: &World) -> Result<Vec<(&'static str, String)>> {
             format!("curl -i -X POST {gateway}/v1/orders/7 --cacert {ca} {host} {}", bearer("vm")),
         ),
         ("a CI job: allowed", format!("curl -i -X PUT {runner}/v1/schema {host} {}", bearer("job"))),
-        ("who enforces what", format!("curl http://{}/fleet", world.control_plane.admin_addr)),
+        ("who enforces what", format!("curl http://{}/fleet", world.control_plane()?.admin_addr)),
     ])
 }
 

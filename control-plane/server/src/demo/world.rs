@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use super::client::{Call, Endpoint, Protocol};
 use super::envoy::{Envoy, EnvoyBinary, EnvoyOptions};
 use super::issuers::{GitLabJob, GoogleInstance, Issuers, KubernetesPod};
-use super::mesh::{self, HttpListener, Node, WasmFilter, Worker};
+use super::mesh::{self, HttpListener, Limits, Node, WasmFilter, Worker};
 use super::pki::Authority;
 use super::upstream::Upstream;
 use crate::plugin_config::{ControlPlane, Peers, PluginConfig};
@@ -66,8 +66,6 @@ pub struct World {
     pub issuers: Issuers,
     /// The application.
     pub upstream: Upstream,
-    /// The control plane.
-    pub control_plane: Running,
     /// The service's Envoy.
     pub service: Envoy,
     /// The gateway's Envoy.
@@ -78,6 +76,18 @@ pub struct World {
     pub edge_authority: Authority,
     /// Rules, and what else is on disk.
     pub files: WorldFiles,
+    // Where it listens, also while it is stopped.
+    control_plane_address: SocketAddr,
+    control_plane: Option<Running>,
+}
+
+/// How to run a [`World`].
+#[derive(Debug, Clone, Default)]
+pub struct WorldOptions {
+    /// How to run the Envoys.
+    pub envoy: EnvoyOptions,
+    /// What service and gateway take.
+    pub limits: Limits,
 }
 
 // === impl Way ===
@@ -115,13 +125,13 @@ impl Way {
 
 impl World {
     /// Starts everything and returns when the rules are enforced.
-    pub async fn start(binary: &EnvoyBinary) -> Result<Self> {
+    pub async fn start(binary: &EnvoyBinary, options: &WorldOptions) -> Result<Self> {
         let issuers = Issuers::start().await?;
         let upstream = Upstream::start().await.context("the application cannot listen on loopback")?;
         let mesh_authority = Authority::new("mesh")?;
         let edge_authority = Authority::new("edge")?;
         let files = WorldFiles::create(&issuers, edge_authority.pem())?;
-        let control_plane = start_control_plane(&files).await?;
+        let control_plane = start_control_plane(&files, SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
 
         let filter = |workload: &str, peers| {
             let mut config = PluginConfig::new(workload, control_plane.trusted_keys.clone());
@@ -134,17 +144,16 @@ impl World {
                 serde_json::to_value(config).context("the filter's configuration cannot be written")?;
             anyhow::Ok(WasmFilter::tidegate(files.module(), &config))
         };
-        let options = EnvoyOptions::default();
         let service_filter = filter(SERVICE, Peers::Mesh)?;
         let config = mesh::service_side(
             Node::new("sales", "orders-api", "orders-api"),
             &mesh_authority.workload(SERVICE_ID)?,
             mesh_authority.pem(),
             upstream.address(),
-            |http: HttpListener| http.filter(service_filter),
+            |http: HttpListener| http.filter(service_filter).limits(options.limits),
         )
         .control_plane(control_plane.grpc_addr);
-        let service = Envoy::start(binary, "service", &config.to_json(), &options).await?;
+        let service = Envoy::start(binary, "service", &config.to_json(), &options.envoy).await?;
 
         let gateway_filter = filter(GATEWAY, Peers::None)?;
         let config = mesh::gateway(
@@ -154,21 +163,53 @@ impl World {
             mesh_authority.pem(),
             service.address(mesh::INBOUND)?,
             SERVICE_ID,
-            |http| http.filter(gateway_filter),
+            |http| http.filter(gateway_filter).limits(options.limits),
         )
         .control_plane(control_plane.grpc_addr)
         .to_json();
         let workers = workers(&mesh_authority, &service)?;
         let (gateway, workers) = tokio::try_join!(
-            Envoy::start(binary, "gateway", &config, &options),
-            Envoy::start(binary, "workers", &workers, &options),
+            Envoy::start(binary, "gateway", &config, &options.envoy),
+            Envoy::start(binary, "workers", &workers, &options.envoy),
         )?;
 
         files.write_rules(&issuers, service.address(mesh::INBOUND)?.port())?;
-        let world =
-            Self { issuers, upstream, control_plane, service, gateway, workers, edge_authority, files };
+        let world = Self {
+            issuers,
+            upstream,
+            service,
+            gateway,
+            workers,
+            edge_authority,
+            files,
+            control_plane_address: control_plane.grpc_addr,
+            control_plane: Some(control_plane),
+        };
         world.wait_until_enforced().await?;
         Ok(world)
+    }
+
+    /// The control plane.
+    ///
+    /// # Errors
+    /// While it is stopped.
+    pub fn control_plane(&self) -> Result<&Running> {
+        self.control_plane.as_ref().context("the control plane is stopped")
+    }
+
+    /// Stops the control plane; everything else runs on.
+    pub async fn stop_control_plane(&mut self) -> Result<()> {
+        match self.control_plane.take() {
+            Some(running) => Ok(running.shutdown().await?),
+            None => Ok(()),
+        }
+    }
+
+    /// Starts the control plane again, with its state, where filters look for it.
+    pub async fn restart_control_plane(&mut self) -> Result<()> {
+        self.stop_control_plane().await?;
+        self.control_plane = Some(start_control_plane(&self.files, self.control_plane_address).await?);
+        Ok(())
     }
 
     /// Where to call for this way.
@@ -198,18 +239,25 @@ impl World {
                 }
             }
             let pause = tokio::time::sleep(Duration::from_millis(200));
+            let control_plane = async {
+                match &mut self.control_plane {
+                    Some(running) => running.failed().await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
-                failure = self.control_plane.failed() => return failure.into(),
+                failure = control_plane => return failure.into(),
                 () = pause => {}
             }
         }
     }
 
-    /// Ends the Envoys, then the control plane.
-    pub async fn stop(self) -> Result<()> {
-        let Self { control_plane, service, gateway, workers, .. } = self;
+    /// Ends the control plane, then the Envoys.
+    pub async fn stop(mut self) -> Result<()> {
+        self.stop_control_plane().await?;
+        let Self { service, gateway, workers, .. } = self;
         tokio::join!(service.stop(), gateway.stop(), workers.stop());
-        Ok(control_plane.shutdown().await?)
+        Ok(())
     }
 
     /// Until one request of every kind passes: then rules, keys and directories are there, in every filter. Also until
@@ -242,7 +290,7 @@ impl World {
                         ENFORCED_WITHIN.as_secs(),
                         answer.status,
                         String::from_utf8_lossy(&answer.body),
-                        serde_json::to_value(self.control_plane.diagnosis()).unwrap_or_default(),
+                        serde_json::to_value(self.control_plane()?.diagnosis()).unwrap_or_default(),
                         self.service.log_tail(20),
                     );
                 }
@@ -253,13 +301,12 @@ impl World {
     }
 }
 
-async fn start_control_plane(files: &WorldFiles) -> Result<Running> {
-    let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+async fn start_control_plane(files: &WorldFiles, listen: SocketAddr) -> Result<Running> {
     let mut running = serve::start(Options {
         rules: files.rules(),
         state: files.state(),
-        listen: loopback,
-        admin: loopback,
+        listen,
+        admin: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         directory: Some(files.directory()),
         environment: Some(files.values()),
         issuer_ca: vec![files.issuer_authority()],

@@ -12,6 +12,8 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::demo::say;
+
 /// Which Envoy is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum EnvoyRelease {
@@ -390,10 +392,6 @@ fn inside(home: &Path) -> PathBuf {
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FindEnvoyError {
     move |source| FindEnvoyError::Cache { action, path: path.to_owned(), source }
-}
-
-fn say(line: fmt::Arguments<'_>) {
-    eprintln!("tidegate: {line}");
 }
 
 /// Runs it to ask for its version. The error says why it is no Envoy.

@@ -58,7 +58,7 @@ async fn edit(world: &World, call: &Call, change: (&str, &str), before: u16, aft
             bail!(
                 "the edited rule was not enforced within {} s; the control plane says: {}",
                 LIMIT.as_secs(),
-                serde_json::to_value(world.control_plane.diagnosis()).unwrap_or_default()
+                serde_json::to_value(world.control_plane()?.diagnosis()).unwrap_or_default()
             );
         }
         tokio::time::sleep(Duration::from_millis(1)).await;

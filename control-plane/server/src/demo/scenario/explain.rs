@@ -53,7 +53,7 @@ impl Explainer {
         let mut bundles = BTreeMap::new();
         for workload in [SERVICE, GATEWAY] {
             let bytes = world
-                .control_plane
+                .control_plane()?
                 .bundle(workload)
                 .with_context(|| format!("the control plane has no Bundle for `{workload}`"))?;
             let bundle = Bundle::decode(&bytes).with_context(|| format!("the Bundle for `{workload}`"))?;

@@ -1,6 +1,7 @@
 //! Sends the demo's requests, and compares what happened with what had to.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -73,10 +74,10 @@ async fn open(world: &World, rows: &[Row]) -> Result<HashMap<(Way, bool), Connec
     let mut connections = HashMap::new();
     for row in rows {
         let key = (row.way, row.protocol == Protocol::Http2);
-        if !connections.contains_key(&key) {
+        if let Entry::Vacant(vacant) = connections.entry(key) {
             let mut connection = world.endpoint(row.way)?.connect(row.protocol).await?;
             connection.call(Call::new(http::Method::GET, "/healthz").authority(HOST)).await?;
-            connections.insert(key, connection);
+            vacant.insert(connection);
         }
     }
     Ok(connections)

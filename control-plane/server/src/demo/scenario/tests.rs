@@ -6,7 +6,7 @@ use super::*;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_request_is_decided_as_it_has_to_be_and_every_command_works() {
     let binary = find_envoy(EnvoyRelease::Current, None).await.unwrap();
-    let world = World::start(&binary).await.unwrap();
+    let mut world = World::start(&binary, &WorldOptions::default()).await.unwrap();
 
     let rows = rows(&world).unwrap();
     assert!(rows.len() >= 16, "{}", rows.len());
@@ -33,13 +33,21 @@ async fn every_request_is_decided_as_it_has_to_be_and_every_command_works() {
         };
         assert!(said.contains(expected), "{what}: {command}: {said}");
     }
+
+    // Without the control plane filters enforce what they have; with it back, the next edit is enforced.
+    world.stop_control_plane().await.unwrap();
+    let row = self::rows(&world).unwrap().swap_remove(0);
+    let answer = world.endpoint(row.way).unwrap().call(row.protocol, row.call).await.unwrap();
+    assert_eq!(answer.status, 200, "{answer:?}");
+    world.restart_control_plane().await.unwrap();
+    edit_a_rule(&world).await.unwrap();
     world.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wrong_expectation_is_told() {
     let binary = find_envoy(EnvoyRelease::Current, None).await.unwrap();
-    let world = World::start(&binary).await.unwrap();
+    let world = World::start(&binary, &WorldOptions::default()).await.unwrap();
     let mut rows = rows(&world).unwrap();
     rows.truncate(1);
     rows[0].expected = Expected { reason: tidegate_engine::Reason::NoAllowMatched, rule: None, shadow: None };
