@@ -113,103 +113,83 @@ fn junk_token(random: &mut Random) -> String {
     format!("{header}.{claims}.{signature}")
 }
 
-/// Sends requests over one connection after the other, `pipelined` at a time, and counts the statuses of the answers.
-pub async fn flood(
-    address: SocketAddr,
-    random: &mut Random,
-    requests: u64,
-    pipelined: u64,
-) -> Result<Statuses> {
+/// Sends requests over one connection after the other, and counts the statuses of the answers.
+///
+/// Not pipelined: Envoy closes an HTTP/1.1 connection on which more than two answers of its own are queued.
+pub async fn flood(address: SocketAddr, random: &mut Random, requests: u64) -> Result<Statuses> {
     let mut statuses = Statuses::new();
-    let mut left = requests;
     let mut connection = None;
-    while left > 0 {
+    for _ in 0..requests {
         let stream = match &mut connection {
             Some(stream) => stream,
             None => connection.insert(TcpStream::connect(address).await.context("the listener accepts")?),
         };
-        let batch = left.min(pipelined);
-        let mut bytes = Vec::new();
-        for _ in 0..batch {
-            bytes.extend_from_slice(&request(random));
+        match exchange(stream, &request(random)).await? {
+            Some((status, closing)) => {
+                *statuses.entry(status).or_default() += 1;
+                if closing {
+                    connection = None;
+                }
+            }
+            None => {
+                *statuses.entry(0).or_default() += 1;
+                connection = None;
+            }
         }
-        let answered = exchange(stream, &bytes, batch, &mut statuses).await?;
-        if answered < batch {
-            // Envoy closes a connection on which it could not parse a request; what followed was not answered.
-            *statuses.entry(0).or_default() += 1;
-            connection = None;
-        }
-        left -= answered.max(1);
     }
     Ok(statuses)
 }
 
-/// Writes requests and reads as many answers; returns how many came before the connection was closed.
-async fn exchange(
-    stream: &mut TcpStream,
-    bytes: &[u8],
-    expected: u64,
-    statuses: &mut Statuses,
-) -> Result<u64> {
+/// Writes a request and reads its answer: status, and whether the connection ends with it. `None`: it was closed.
+async fn exchange(stream: &mut TcpStream, bytes: &[u8]) -> Result<Option<(u16, bool)>> {
     let (mut reader, mut writer) = stream.split();
-    let mut answers = Answers::default();
     let write = async {
         // A connection that is closed while we write is noticed while reading.
         let _ = writer.write_all(bytes).await;
     };
     let read = async {
-        let mut buffer = vec![0; 64 << 10];
-        while answers.count < expected {
+        let (mut answer, mut buffer) = (Vec::new(), vec![0; 16 << 10]);
+        loop {
             match reader.read(&mut buffer).await {
-                Ok(0) | Err(_) => break,
-                Ok(length) => answers.feed(&buffer[..length], statuses)?,
+                Ok(0) | Err(_) => return Ok(None),
+                Ok(length) => answer.extend_from_slice(&buffer[..length]),
+            }
+            if let Some(whole) = whole(&answer)? {
+                return Ok(Some(whole));
             }
         }
-        Ok::<u64, anyhow::Error>(answers.count)
     };
-    let both = async { tokio::join!(write, read).1 };
-    tokio::time::timeout(std::time::Duration::from_secs(60), both).await.context("answers stopped coming")?
-}
-
-/// Cuts a stream of HTTP/1.1 answers with content lengths or chunks into statuses.
-#[derive(Default)]
-struct Answers {
-    pending: Vec<u8>,
-    count: u64,
-}
-
-impl Answers {
-    fn feed(&mut self, bytes: &[u8], statuses: &mut Statuses) -> Result<()> {
-        self.pending.extend_from_slice(bytes);
-        while let Some((status, length)) = first(&self.pending)? {
-            *statuses.entry(status).or_default() += 1;
-            self.count += 1;
-            self.pending.drain(..length);
+    // What is written after the answer has come interests nobody.
+    let both = async {
+        tokio::pin!(read, write);
+        tokio::select! {
+            answer = &mut read => answer,
+            () = &mut write => read.await,
         }
-        Ok(())
-    }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), both).await.context("no answer came")?
 }
 
-/// Status and length of the first whole answer.
-fn first(bytes: &[u8]) -> Result<Option<(u16, usize)>> {
+/// Status of an answer that has arrived whole, and whether the connection ends with it.
+fn whole(bytes: &[u8]) -> Result<Option<(u16, bool)>> {
     let Some(head) = find(bytes, b"\r\n\r\n") else { return Ok(None) };
     let text = String::from_utf8_lossy(&bytes[..head]).to_ascii_lowercase();
     let status = text.split(' ').nth(1).and_then(|status| status.parse().ok()).context("a status line")?;
-    let body = head + 4;
     let header = |name: &str| {
         text.lines().find_map(|line| line.strip_prefix(name).map(|value| value.trim().to_owned()))
     };
-    if let Some(length) = header("content-length:") {
-        let end = body + length.parse::<usize>().context("a content length")?;
-        return Ok((bytes.len() >= end).then_some((status, end)));
-    }
-    if header("transfer-encoding:").is_some() {
-        return Ok(find(&bytes[body..], b"0\r\n\r\n").map(|end| (status, body + end + 5)));
-    }
-    if status == 204 || status < 200 {
-        return Ok(Some((status, body)));
-    }
-    bail!("an answer without length: {text}")
+    let closing = header("connection:").is_some_and(|value| value == "close");
+    let body = &bytes[head + 4..];
+    let arrived = if let Some(length) = header("content-length:") {
+        body.len() >= length.parse::<usize>().context("a content length")?
+    } else if header("transfer-encoding:").is_some() {
+        body.ends_with(b"0\r\n\r\n")
+    } else if status == 204 || status < 200 {
+        true
+    } else {
+        bail!("an answer without length: {text}")
+    };
+    Ok(arrived.then_some((status, closing)))
 }
 
 fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {

@@ -199,7 +199,7 @@ impl Rig {
     fn lags(&self, workload: &str, policy: &WorkloadPolicy) -> Result<Option<String>> {
         let server = self.server.as_ref().context("the control plane is down")?;
         let rules = self.section(workload, pb::SectionKind::Rules)?;
-        if rules.as_deref() != policy.covered.then_some(policy.rules.as_slice()) {
+        if rules.as_deref() != Some(policy.rules.as_slice()) {
             return Ok(Some(format!("{workload}: other rules are on offer")));
         }
         let keys = self.section(workload, pb::SectionKind::Keys)?;

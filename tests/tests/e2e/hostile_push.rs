@@ -48,7 +48,9 @@ spec:
 }
 
 /// Bundles that an honest control plane signed, one after the other, and whom to trust.
-async fn honest_bundles(paths: &[&str]) -> Result<(Vec<pb::Bundle>, pb::Bundle, Vec<tidegate::bundle::TrustedKey>)> {
+async fn honest_bundles(
+    paths: &[&str],
+) -> Result<(Vec<pb::Bundle>, pb::Bundle, Vec<tidegate::bundle::TrustedKey>)> {
     let folder = tempfile::tempdir()?;
     let rules_folder = folder.path().join("rules");
     std::fs::create_dir(&rules_folder)?;
@@ -73,7 +75,11 @@ async fn honest_bundles(paths: &[&str]) -> Result<(Vec<pb::Bundle>, pb::Bundle, 
         loop {
             let bundle = server.bundle("sales/orders-api").context("there is a Bundle")?;
             let bundle = pb::Bundle::decode(bundle.as_slice())?;
-            if bundle.sections.iter().any(|section| contains(&section.content, path.trim_matches('/').as_bytes())) {
+            if bundle
+                .sections
+                .iter()
+                .any(|section| contains(&section.content, path.trim_matches('/').as_bytes()))
+            {
                 bundles.push(bundle);
                 break;
             }
@@ -95,11 +101,19 @@ fn messages(nonce: u64, bundle: &pb::Bundle) -> Vec<pb::SubscribeResponse> {
     let wrap = |message| pb::SubscribeResponse { message: Some(message) };
     let manifest = bundle.manifest.clone().unwrap_or_default();
     // Chunks carry the digest that the manifest names, whatever the content is.
-    let named = pb::Manifest::decode(manifest.manifest.as_slice()).map(|manifest| manifest.sections).unwrap_or_default();
+    let named = pb::Manifest::decode(manifest.manifest.as_slice())
+        .map(|manifest| manifest.sections)
+        .unwrap_or_default();
     let mut all = vec![wrap(Down::Push(pb::Push { nonce, manifest: Some(manifest), chunk_bytes: 1 }))];
     for (position, section) in bundle.sections.iter().enumerate() {
-        let digest = named.get(position).map_or_else(|| sha256(&section.content).to_vec(), |named| named.sha256.clone());
-        all.push(wrap(Down::Chunk(pb::SectionChunk { sha256: digest, offset: 0, content: section.content.clone().into() })));
+        let digest = named
+            .get(position)
+            .map_or_else(|| sha256(&section.content).to_vec(), |named| named.sha256.clone());
+        all.push(wrap(Down::Chunk(pb::SectionChunk {
+            sha256: digest,
+            offset: 0,
+            content: section.content.clone().into(),
+        })));
     }
     all
 }
@@ -109,7 +123,11 @@ async fn answers(hostile: &Hostile, nonce: u64, vms: usize) -> Result<Vec<Option
     let begin = Instant::now();
     let mut answers = Vec::new();
     while answers.len() < vms {
-        ensure!(begin.elapsed() < Duration::from_secs(20), "push {nonce}: {} of {vms} answers: {answers:?}", answers.len());
+        ensure!(
+            begin.elapsed() < Duration::from_secs(20),
+            "push {nonce}: {} of {vms} answers: {answers:?}",
+            answers.len()
+        );
         for message in hostile.received() {
             match message {
                 Up::Ack(ack) if ack.nonce == nonce => answers.push(None),
@@ -152,7 +170,11 @@ async fn a_lying_control_plane_changes_nothing() -> Result<()> {
     let vms = 2;
     ensure!(answers(&hostile, 1, vms).await? == [None, None], "the first push is acknowledged");
     ensure!(status("/second").await? == 200 && status("/first").await? == 403);
-    ensure!(hostile.authorities().iter().all(|authority| authority == AUTHORITY), "{:?}", hostile.authorities());
+    ensure!(
+        hostile.authorities().iter().all(|authority| authority == AUTHORITY),
+        "{:?}",
+        hostile.authorities()
+    );
 
     let manifest = |change: &dyn Fn(&mut pb::SignedManifest)| {
         let mut bundle = third.clone();
@@ -172,8 +194,16 @@ async fn a_lying_control_plane_changes_nothing() -> Result<()> {
     swapped.sections[0].content = first.sections[0].content.clone();
     let cases: Vec<(&str, pb::Bundle, NackReason)> = vec![
         ("unsigned", manifest(&|signed| signed.signatures.clear()), NackReason::BadSignature),
-        ("a damaged signature", manifest(&|signed| signed.signatures[0].signature[9] ^= 1), NackReason::BadSignature),
-        ("an unknown key", manifest(&|signed| signed.signatures[0].key_id = "other".into()), NackReason::BadSignature),
+        (
+            "a damaged signature",
+            manifest(&|signed| signed.signatures[0].signature[9] ^= 1),
+            NackReason::BadSignature,
+        ),
+        (
+            "an unknown key",
+            manifest(&|signed| signed.signatures[0].key_id = "other".into()),
+            NackReason::BadSignature,
+        ),
         (
             "a changed revision",
             tampered(&|manifest| manifest.revision = Some(pb::Revision { epoch: u64::MAX, counter: 1 })),
