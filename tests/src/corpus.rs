@@ -330,13 +330,12 @@ impl TokenSpec {
     /// The header's value.
     pub fn mint(&self, rig: &Rig) -> Result<String> {
         let issuers = &rig.issuers;
-        let (issuer, draft) = match self.issuer.as_str() {
-            "google" => (&issuers.google, issuers.google.instance_token(&dataflow_worker(), AUDIENCE)),
-            "gitlab" => (&issuers.gitlab, issuers.gitlab.job_token(&release_job(), AUDIENCE)),
-            "cluster" => (&issuers.cluster, issuers.cluster.pod_token(&orders_worker(), AUDIENCE)),
+        let mut draft: Draft = match self.issuer.as_str() {
+            "google" => issuers.google.instance_token(&dataflow_worker(), AUDIENCE),
+            "gitlab" => issuers.gitlab.job_token(&release_job(), AUDIENCE),
+            "cluster" => issuers.cluster.pod_token(&orders_worker(), AUDIENCE),
             other => bail!("no issuer `{other}`"),
         };
-        let mut draft: Draft = draft;
         for (path, value) in &self.claims {
             draft = draft.claims(|claims| set(claims, path, value.clone()));
         }
@@ -355,7 +354,6 @@ impl TokenSpec {
             Some(Forge::Expired) => draft.expired(),
             Some(Forge::Early) => draft.shifted(3600),
         };
-        let _ = issuer;
         Ok(format!("{}{}", self.scheme, draft.sign()?))
     }
 }
@@ -363,7 +361,7 @@ impl TokenSpec {
 fn set(value: &mut Value, path: &str, new: Value) {
     let (parent, name) = match path.rsplit_once('/') {
         Some((parents, name)) => {
-            let parent = parents.split('/').fold(Some(value), |value, part| value?.get_mut(part));
+            let parent = parents.split('/').try_fold(value, |value, part| value.get_mut(part));
             (parent, name)
         }
         None => (Some(value), path),

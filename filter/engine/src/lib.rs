@@ -10,7 +10,7 @@
 //! INVARIANT: pure. No clock, no I/O, no randomness, no global state; the same inputs give the same decision on every
 //! machine, natively and in wasm. No input makes it panic.
 //!
-//! INVARIANT: [`reference`] is the meaning of a policy. The index only ever narrows the search; it never decides.
+//! INVARIANT: [`mod@reference`] is the meaning of a policy. The index only ever narrows the search; it never decides.
 
 #![forbid(unsafe_code)]
 #![deny(

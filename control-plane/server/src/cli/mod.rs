@@ -64,6 +64,11 @@ pub enum Ending {
     Refused,
 }
 
+/// The command line as data, for documentation and its tests.
+pub fn command_line() -> clap::Command {
+    <Arguments as clap::CommandFactory>::command()
+}
+
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();

@@ -110,7 +110,7 @@ fn sections_arrive_in_parts_and_in_order() {
     let rules = rules_section();
     let digest = sha256(&rules.content);
     let (first, second) = rules.content.split_at(10);
-    let mut good = assembly(&[rules.clone()], |_| {});
+    let mut good = assembly(std::slice::from_ref(&rules), |_| {});
     good.add(&digest, 0, first).unwrap();
     assert!(!good.is_complete());
     good.add(&digest, 10, second).unwrap();
@@ -125,7 +125,7 @@ fn sections_arrive_in_parts_and_in_order() {
         (&digest, 0, &[0; 100_000]),
     ];
     for (case, (digest, offset, content)) in wrong.into_iter().enumerate() {
-        let error = assembly(&[rules.clone()], |_| {}).add(digest, offset, content).unwrap_err();
+        let error = assembly(std::slice::from_ref(&rules), |_| {}).add(digest, offset, content).unwrap_err();
         assert_eq!(error.reason, NackReason::Malformed, "case {case}");
     }
     let mut damaged = rules.content.clone();

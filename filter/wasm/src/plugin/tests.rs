@@ -220,7 +220,7 @@ fn a_changed_configuration_keeps_what_was_enforced() {
 fn configurations_that_cannot_work_are_refused_with_the_field() {
     let good = String::from_utf8(config(STREAM)).unwrap();
     assert!(Config::parse(good.as_bytes()).is_ok());
-    let key_start = good.find("\"publicKey\"").unwrap();
+    let (before_key, _) = good.split_once("\"publicKey\"").unwrap();
     for (bad, field) in [
         (String::new(), "EOF"),
         ("{}".to_owned(), "workload"),
@@ -230,7 +230,7 @@ fn configurations_that_cannot_work_are_refused_with_the_field() {
         (good.replace(STREAM, ""), "controlPlane"),
         (good.replace("tidegate.example", "outbound|1||x"), "controlPlane.authority"),
         (good.replace("tidegate.example", &"x".repeat(130)), "controlPlane"),
-        (format!("{}\"publicKey\": \"AAAA\"}}]{STREAM}}}", &good[..key_start]), "keys[0]"),
+        (format!("{}\"publicKey\": \"AAAA\"}}]{STREAM}}}", before_key), "keys[0]"),
         (String::from_utf8(config(&format!("{STREAM}, \"bundle\": \"!\""))).unwrap(), "bundle"),
         (
             String::from_utf8(config(&format!(

@@ -1,0 +1,88 @@
+//! What the README says is true: its commands exist, its links lead somewhere, its rules compile and do what they say.
+
+use std::path::Path;
+
+use tidegate_compiler::{Inputs, SourceFile};
+use tidegate_engine::{Directories, HeaderFacts, Outcome, Peer, PolicySet, Request, decide, normal};
+
+const README: &str = include_str!("../../README.md");
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace")
+}
+
+/// Contents of fenced blocks of one language.
+fn blocks<'t>(text: &'t str, language: &str) -> Vec<&'t str> {
+    let fence = format!("```{language}\n");
+    text.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap_or_default()).collect()
+}
+
+#[test]
+fn the_first_rule_compiles_and_lets_exactly_its_caller_in() {
+    let yaml = blocks(README, "yaml");
+    assert_eq!(yaml.len(), 1, "a new block needs a request of its own here");
+    let compilation = tidegate_compiler::compile(&Inputs {
+        sources: &[SourceFile { path: "rules/orders.yaml".into(), text: yaml[0].into() }],
+        env: Default::default(),
+    });
+    assert!(compilation.diagnostics.is_empty(), "{:#?}", compilation.diagnostics);
+    let output = compilation.output.expect("it compiles");
+    let (_, policy) = output.workloads.iter().find(|(id, _)| id.to_string() == "sales/orders-api").unwrap();
+    let rules = PolicySet::decode(&policy.rules).unwrap();
+    let outcome = |service_account: &str, method: &str, path: &str| {
+        let path = normal::path(path.as_bytes());
+        let request = Request {
+            now: 0,
+            port: 8080,
+            method: method.as_bytes(),
+            host: Some("orders.sales.example"),
+            path: &path,
+            headers: HeaderFacts::default(),
+            peer: Peer::Mesh { trust_domain: "prod.example", namespace: "etl", service_account },
+            tokens: &[],
+            directories: &Directories::default(),
+        };
+        decide(&rules, &request).outcome
+    };
+    assert_eq!(outcome("orders-worker", "POST", "/v1/orders/7"), Outcome::Allow);
+    assert_eq!(outcome("orders-worker", "GET", "/v1/orders/7"), Outcome::Deny);
+    assert_eq!(outcome("orders-worker", "POST", "/v1/orders"), Outcome::Deny);
+    assert_eq!(outcome("other", "POST", "/v1/orders/7"), Outcome::Deny);
+}
+
+#[test]
+fn links_lead_somewhere() {
+    for (file, text) in [("README.md", README), ("filter/README.md", include_str!("../../filter/README.md"))]
+    {
+        let base = root().join(file);
+        for rest in text.split("](").skip(1) {
+            let target = rest.split(')').next().unwrap_or_default();
+            let target = target.split('#').next().unwrap_or_default();
+            if !target.is_empty() && !target.contains("://") {
+                let path = base.parent().unwrap().join(target);
+                assert!(path.exists(), "{file} links to `{target}`, which does not exist");
+            }
+        }
+    }
+}
+
+/// What a person would type has to parse, placeholders and all.
+#[test]
+fn commands_exist() {
+    let mut seen = 0;
+    for line in blocks(README, "sh").iter().flat_map(|block| block.lines()) {
+        let command = line.split('#').next().unwrap_or_default().trim();
+        let words: Vec<&str> = command.split_whitespace().collect();
+        let arguments = match words.as_slice() {
+            ["cargo", "run", "--release", "--", arguments @ ..] | ["tidegate", arguments @ ..] => arguments,
+            ["cargo", "test" | "bench", ..] => continue,
+            other => panic!("the README has a command that this test does not know: {other:?}"),
+        };
+        let typed = std::iter::once("tidegate").chain(arguments.iter().copied());
+        if let Err(error) = tidegate::cli::command_line().try_get_matches_from(typed) {
+            panic!("`{command}`: {error}");
+        }
+        seen += 1;
+    }
+    assert!(seen >= 5, "only {seen} commands were found");
+}
