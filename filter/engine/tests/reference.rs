@@ -474,3 +474,69 @@ fn what_would_never_match_is_not_encoded() {
             .is_err()
     );
 }
+
+/// What engine and reference share is told by example.
+#[test]
+fn what_refuses_before_any_rule_is_named() {
+    let mut model = closed();
+    model.issuers.push(IssuerModel { name: "a".into(), slots: vec![] });
+    model.guards[0].audiences = Some(vec!["https://orders.example".into()]);
+    model.rules.push(RuleModel {
+        id: "sales/any".into(),
+        effect: Effect::Allow,
+        mode: Mode::Enforce,
+        owner: String::new(),
+        contact: String::new(),
+        disclosure: Disclosure::Full,
+        from: vec![FromModel { peer: PeerModel::Anyone, issuers: vec![], condition: Condition::True }],
+        to: None,
+    });
+    let token = |audience: &str, expires_at| {
+        Token::Verified(VerifiedToken { audiences: vec![audience.into()], expires_at, slots: vec![] })
+    };
+    let facts = HeaderFacts::default();
+    let cases = [
+        (Sent { tokens: vec![token("https://orders.example", 2000)], ..plain() }, Reason::AllowedBy),
+        (
+            Sent { tokens: vec![token("https://other.example", 2000)], ..plain() },
+            Reason::TokenInvalid(TokenFault::WrongAudience),
+        ),
+        // A prefix or an extension of the audience is another audience.
+        (
+            Sent { tokens: vec![token("https://orders.example/", 2000)], ..plain() },
+            Reason::TokenInvalid(TokenFault::WrongAudience),
+        ),
+        (
+            Sent { tokens: vec![token("https://orders.example", 800)], ..plain() },
+            Reason::TokenInvalid(TokenFault::Expired),
+        ),
+        (Sent { tokens: vec![Token::Invalid], ..plain() }, Reason::TokenInvalid(TokenFault::BadSignature)),
+        (Sent { path: "/a/../b".into(), ..plain() }, Reason::Ambiguous(Ambiguity::Path)),
+        (Sent { host: None, ..plain() }, Reason::Ambiguous(Ambiguity::Host)),
+        (Sent { method: "A B".into(), ..plain() }, Reason::Ambiguous(Ambiguity::Method)),
+        (
+            Sent { headers: HeaderFacts { overrides: true, ..facts }, ..plain() },
+            Reason::Ambiguous(Ambiguity::Override),
+        ),
+        (
+            Sent { headers: HeaderFacts { duplicates: true, ..facts }, ..plain() },
+            Reason::Ambiguous(Ambiguity::DuplicateHeader),
+        ),
+    ];
+    for (sent, expected) in cases {
+        let decision = outcome(&model, &sent);
+        assert_eq!(decision.reason, expected, "{sent:?}");
+        assert_eq!(decision.outcome == Outcome::Allow, expected == Reason::AllowedBy, "{sent:?}");
+    }
+    // Without audiences of its own a Guard means the request's host.
+    model.guards[0].audiences = None;
+    for (audience, accepted) in [
+        ("https://orders.example", true),
+        ("orders.example", true),
+        ("http://orders.example", false),
+        ("example", false),
+    ] {
+        let sent = Sent { tokens: vec![token(audience, 2000)], ..plain() };
+        assert_eq!(outcome(&model, &sent).outcome == Outcome::Allow, accepted, "{audience}");
+    }
+}

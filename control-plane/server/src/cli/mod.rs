@@ -85,7 +85,7 @@ pub fn main() -> ExitCode {
         Ok(Ending::Done) => ExitCode::SUCCESS,
         Ok(Ending::Refused) => ExitCode::from(1),
         Err(error) => {
-            complain(&format!("{error:#}"));
+            complain(&with_causes(&error));
             ExitCode::from(3)
         }
     }
@@ -118,6 +118,17 @@ fn start_logging(filter: &str, format: LogFormat) -> Result<(), String> {
     .map_err(|error| format!("cannot start logging: {error}"))
 }
 
+/// An error and its causes, without those that its own words repeat already.
+fn with_causes(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |mut told, cause| {
+        if !told.contains(&cause) {
+            told.push_str(if told.is_empty() { "" } else { ": " });
+            told.push_str(&cause);
+        }
+        told
+    })
+}
+
 fn complain(message: &str) {
     // When not even standard error is there, the exit code says it.
     let _ = writeln!(std::io::stderr(), "tidegate: {message}");
@@ -135,6 +146,13 @@ fn print(text: &str) -> std::io::Result<()> {
 mod tests {
     use super::*;
     use clap::CommandFactory;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let cause = std::io::Error::other("no room");
+        let told = anyhow::Error::new(cause).context("cannot write: no room").context("stopped");
+        assert_eq!(with_causes(&told), "stopped: cannot write: no room");
+    }
 
     #[test]
     fn the_command_line_is_consistent() {
