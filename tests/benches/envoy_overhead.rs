@@ -13,9 +13,9 @@
 //! threads of the Envoy, over the number of requests. Only ratios travel between machines; the yardstick Y is what
 //! jwt_authn with its token cache and RBAC with 10 policies add.
 //!
-//! INVARIANT: what is not the case is not measured: a run counts only if every answer had the status that the scenario
-//! is about, and at the end each proxy's own statistics must tell that tokens were verified, or were not, as the
-//! scenario says; otherwise the report says so, and the benchmark fails.
+//! INVARIANT: a run counts only if every answer had the status that the scenario is about. At the end each proxy's own
+//! statistics must tell that tokens were verified, or were not, as its scenario says; otherwise the report says so, and
+//! the benchmark fails.
 //!
 //! Linux only; needs `wrk` and `taskset`, and two cores with nothing else to do.
 

@@ -5,8 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::layout::{
-    MAGIC, MAX_CONDITION_DEPTH, MAX_SECTION_BYTES, NONE, TRAILING_SLASH, Table, VERSION, code, method_bit,
-    tagged, word,
+    MAGIC, MAX_CONDITION_DEPTH, MAX_ISSUERS, MAX_SECTION_BYTES, NONE, TRAILING_SLASH, Table, VERSION, code,
+    method_bit, tagged, word,
 };
 use crate::model::{
     ClaimRef, Condition, Disclosure, Effect, FromModel, GuardModel, HostPattern, Mode, OperationModel,
@@ -28,6 +28,9 @@ pub enum EncodeError {
     /// Two rules have the same id.
     #[error("rule `{0}` is there twice")]
     Duplicate(String),
+    /// Issuers that are there twice, or too many.
+    #[error("{0}")]
+    Issuers(String),
     /// A reference to an issuer, claim or directory that the model does not have.
     #[error("`{place}` refers to a {what} that the policy does not have")]
     Dangling {
@@ -61,6 +64,14 @@ pub fn encode(model: &PolicyModel) -> Result<Vec<u8>, EncodeError> {
     rules.sort_by(|a, b| a.id.cmp(&b.id));
     if let Some([twice, _]) = rules.array_windows::<2>().find(|[a, b]| a.id == b.id) {
         return Err(EncodeError::Duplicate(twice.id.clone()));
+    }
+    if model.issuers.len() > MAX_ISSUERS {
+        return Err(EncodeError::Issuers("more issuers are named than filters accept (64)".to_owned()));
+    }
+    for (position, issuer) in model.issuers.iter().enumerate() {
+        if model.issuers.iter().take(position).any(|earlier| earlier.name == issuer.name) {
+            return Err(EncodeError::Issuers(format!("issuer `{}` is there twice", issuer.name)));
+        }
     }
     let mut writer = Writer {
         model,

@@ -38,6 +38,9 @@ pub const MAX_SECTION_BYTES: usize = 64 << 20;
 /// Deepest nesting of conditions.
 pub(crate) const MAX_CONDITION_DEPTH: u32 = 32;
 
+/// Most issuers that the rules of one workload name.
+pub(crate) const MAX_ISSUERS: usize = 64;
+
 /// Longest literal prefix of a path that the index uses, in segments.
 pub(crate) const MAX_DEPTH: usize = 6;
 

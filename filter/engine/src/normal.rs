@@ -72,8 +72,9 @@ impl<'a> Path<'a> {
 ///
 /// Decoded are encoded unreserved characters (RFC 3986 6.2.2.2: equivalent) and the encoded forms of `:@!$&'()*+,=`,
 /// which clients encode or not as they please. Other encoded bytes stay encoded, with upper-case digits. Ambiguous are:
-/// no leading slash, `.` and `..` segments, empty segments, `;`, backslash, `#`, encoded slash, backslash, percent,
-/// semicolon and control characters, broken encodings, and bytes that no URI has.
+/// no leading slash, `.` and `..` segments, segments that end in a dot or a space (which some file systems cut off), empty
+/// segments, `;`, backslash, `#`, encoded slash, backslash, percent, semicolon and control characters, encoded bytes that
+/// are not UTF-8 (overlong spellings among them), broken encodings, and bytes that no URI has.
 pub fn path(raw: &[u8]) -> Path<'_> {
     let raw = raw.split(|byte| *byte == b'?').next().unwrap_or_default();
     let Some(inner) = raw.strip_prefix(b"/") else { return unreadable() };
@@ -98,7 +99,8 @@ pub fn path(raw: &[u8]) -> Path<'_> {
     let ambiguous = if text.is_empty() {
         trailing_slash
     } else {
-        text.split('/').any(|segment| segment.is_empty() || segment == "." || segment == "..")
+        text.split('/')
+            .any(|segment| segment.is_empty() || segment.ends_with('.') || segment.ends_with("%20"))
     };
     Path { text, trailing_slash, ambiguous }
 }
@@ -115,10 +117,12 @@ fn is_segment_byte(byte: u8) -> bool {
 
 fn decode(inner: &[u8]) -> Option<String> {
     let mut text = String::with_capacity(inner.len());
+    let mut plain = Vec::with_capacity(inner.len());
     let mut bytes = inner.iter().copied();
     while let Some(byte) = bytes.next() {
         if byte == b'%' {
             let decoded = hex(bytes.next()?)? << 4 | hex(bytes.next()?)?;
+            plain.push(decoded);
             if is_segment_byte(decoded) {
                 text.push(char::from(decoded));
             } else if decoded.is_ascii_control()
@@ -131,12 +135,13 @@ fn decode(inner: &[u8]) -> Option<String> {
                 text.push(upper_hex(decoded & 15));
             }
         } else if is_segment_byte(byte) || byte == b'/' {
+            plain.push(byte);
             text.push(char::from(byte));
         } else {
             return None;
         }
     }
-    Some(text)
+    core::str::from_utf8(&plain).is_ok().then_some(text)
 }
 
 fn hex(byte: u8) -> Option<u8> {
@@ -195,10 +200,28 @@ pub fn host(raw: &[u8]) -> Option<Cow<'_, str>> {
     })
 }
 
-/// Whether these bytes are a method: a token of RFC 9110 section 5.6.2.
+/// Whether these bytes are a method that has one reading: a token of RFC 9110 section 5.6.2 without lower-case letters.
+/// Methods are case-sensitive, but there are servers that take `delete` for `DELETE`.
 pub fn is_method(raw: &[u8]) -> bool {
     !raw.is_empty()
-        && raw.iter().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
+        && raw.iter().all(|byte| {
+            byte.is_ascii_uppercase() || byte.is_ascii_digit() || b"!#$%&'*+-.^_`|~".contains(byte)
+        })
+}
+
+/// Whether a header has this name, or one that servers with a CGI-like interface make the same of: they fold `-` and `_`.
+fn is_named(name: &[u8], known: &str) -> bool {
+    name.len() == known.len()
+        && name
+            .iter()
+            .zip(known.bytes())
+            .all(|(byte, known)| *byte == known || (*byte == b'_' && known == b'-'))
+}
+
+/// Whether only Tidegate sets such a header: `x-tidegate-…`, in either spelling.
+pub fn is_own_header(name: &[u8]) -> bool {
+    const PREFIX: &str = "x-tidegate-";
+    name.get(..PREFIX.len()).is_some_and(|start| is_named(start, PREFIX))
 }
 
 /// Collects what the engine needs to know of the headers. Names must be lower case, as Envoy gives them.
@@ -208,19 +231,23 @@ pub fn header_facts<'h>(headers: impl IntoIterator<Item = (&'h [u8], &'h [u8])>)
     for (name, value) in headers {
         // Cheap tests first: most headers end here.
         match name.first() {
-            Some(b'x') => facts.overrides |= OVERRIDES.iter().any(|known| known.as_bytes() == name),
+            Some(b'x') => facts.overrides |= OVERRIDES.iter().any(|known| is_named(name, known)),
             Some(b':' | b'h' | b'c' | b'a') => {
                 for (known, seen) in UNIQUE.iter().zip(seen.iter_mut()) {
-                    if known.as_bytes() == name {
-                        facts.duplicates |= *seen;
+                    if is_named(name, known) {
+                        // The other spelling is a second one for servers that fold it.
+                        facts.duplicates |= *seen || name.contains(&b'_');
                         *seen = true;
                     }
                 }
+                // Envoy joins repeated values of headers that it knows with a comma. No media type has one (RFC 9110
+                // section 8.3.1; a quoted parameter could, and is refused as well), and no bearer token or basic
+                // credential either.
                 if name == b"content-type" {
                     facts.grpc = is_grpc(value);
-                    // Envoy joins repeated values of headers that it knows with a comma, and no media type has one
-                    // (RFC 9110 section 8.3.1; a quoted parameter could, and is refused as well).
                     facts.duplicates |= value.contains(&b',');
+                } else if name == b"authorization" {
+                    facts.duplicates |= value.contains(&b',') && is_plain_credential(value);
                 }
             }
             _ => {}
@@ -228,6 +255,13 @@ pub fn header_facts<'h>(headers: impl IntoIterator<Item = (&'h [u8], &'h [u8])>)
     }
     facts.grpc &= !facts.duplicates;
     facts
+}
+
+/// Credentials without parameters, unlike `Digest` or AWS signatures.
+fn is_plain_credential(value: &[u8]) -> bool {
+    ["bearer ", "basic "].iter().any(|scheme| {
+        value.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme.as_bytes()))
+    })
 }
 
 /// `application/grpc`, alone or followed by `+` or `;`. Not `application/grpc-web`, which is another protocol.

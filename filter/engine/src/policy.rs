@@ -156,17 +156,21 @@ impl PolicySet {
     }
 
     /// Whether a token is meant for what the Guards of this port say: one of their audiences or, for a Guard without
-    /// any, the request's host, as `host` or `https://host`. With several Guards one suffices.
+    /// any, the request's host, as `host` or `https://host`. With several Guards one suffices; where one enforces, those
+    /// in Shadow mode do not count: they would let more in.
     pub(crate) fn meant_for(&self, audiences: &[String], port: u16, host: Option<&str>) -> bool {
-        self.guards_of(port).any(|[_, _, _, list]| {
-            audiences.iter().any(|audience| {
-                if list == NONE {
-                    host.is_some_and(|host| audience.strip_prefix("https://").unwrap_or(audience) == host)
-                } else {
-                    self.list(list).iter().any(|known| self.string(*known) == audience)
-                }
-            })
-        })
+        let enforced = self.guarding(port) == Guarding::Enforce;
+        self.guards_of(port).filter(|[_, mode, _, _]| !enforced || *mode == code::ENFORCE).any(
+            |[_, _, _, list]| {
+                audiences.iter().any(|audience| {
+                    if list == NONE {
+                        host.is_some_and(|host| audience.strip_prefix("https://").unwrap_or(audience) == host)
+                    } else {
+                        self.list(list).iter().any(|known| self.string(*known) == audience)
+                    }
+                })
+            },
+        )
     }
 
     fn guards_of(&self, port: u16) -> impl Iterator<Item = [u32; 4]> {

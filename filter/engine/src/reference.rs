@@ -33,7 +33,9 @@ pub fn decide(model: &PolicyModel, request: &Request<'_>) -> Decision {
         return Decision { outcome: Outcome::Allow, reason: Reason::NotGuarded, rule: None, shadow: None };
     }
     let meant_for = |audiences: &[String]| {
-        guards.iter().any(|guard| match (&guard.audiences, request.host) {
+        let counting =
+            guards.iter().filter(|guard| guarding == Guarding::Shadow || guard.mode == Mode::Enforce);
+        counting.into_iter().any(|guard| match (&guard.audiences, request.host) {
             (Some(accepted), _) => audiences.iter().any(|audience| accepted.contains(audience)),
             (None, Some(host)) => {
                 audiences.iter().any(|audience| *audience == host || *audience == format!("https://{host}"))

@@ -528,6 +528,16 @@ fn what_refuses_before_any_rule_is_named() {
         assert_eq!(decision.reason, expected, "{sent:?}");
         assert_eq!(decision.outcome == Outcome::Allow, expected == Reason::AllowedBy, "{sent:?}");
     }
+    // A Guard in Shadow mode for another audience lets nobody in where one enforces.
+    let mut shadowed = model.clone();
+    shadowed.guards.push(GuardModel {
+        id: "sales/shadow".into(),
+        mode: Mode::Shadow,
+        ports: None,
+        audiences: Some(vec!["https://other.example".into()]),
+    });
+    let foreign = Sent { tokens: vec![token("https://other.example", 2000)], ..plain() };
+    assert_eq!(outcome(&shadowed, &foreign).reason, Reason::TokenInvalid(TokenFault::WrongAudience));
     // Without audiences of its own a Guard means the request's host.
     model.guards[0].audiences = None;
     for (audience, accepted) in [

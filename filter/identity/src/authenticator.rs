@@ -300,7 +300,11 @@ impl Terms {
         if let Some(kept) = cache.get(text) {
             let at = kept.issuer;
             if !scheme.issuers.contains(&at) {
-                return Finding::Nothing;
+                // The issuer's token, but not after this scheme: as if it had not been verified before.
+                return match place.issuers.contains(&at) {
+                    true => Finding::Token(at, TokenOutcome::Invalid(TokenFault::Malformed)),
+                    false => Finding::Nothing,
+                };
             }
             match self.again(kept, text, now) {
                 Some(outcome) => return Finding::Token(at, outcome),

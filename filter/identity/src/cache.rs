@@ -99,16 +99,29 @@ impl TokenCache {
         if weight > self.limits.max_bytes || self.limits.max_entries == 0 {
             return;
         }
+        let mut freed = None;
         while self.entries.len() >= self.limits.max_entries
             || self.bytes.saturating_add(weight) > self.limits.max_bytes
         {
-            if !self.evict() {
+            freed = self.evict();
+            if freed.is_none() {
                 return;
             }
         }
-        self.index.insert(hash, self.entries.len());
+        let last = self.entries.len();
+        self.index.insert(hash, last);
         self.entries.push(Entry { hash, text: text.into(), used: false, weight, kept });
         self.bytes = self.bytes.saturating_add(weight);
+        // The newest entry takes the place of the one that went, behind the hand: it is the last to be asked again.
+        if let Some(at) = freed.filter(|at| *at <= last) {
+            self.entries.swap(at, last);
+            for position in [at, last] {
+                if let Some(entry) = self.entries.get(position) {
+                    self.index.insert(entry.hash, position);
+                }
+            }
+            self.hand = at.saturating_add(1);
+        }
     }
 
     pub fn remove(&mut self, text: &[u8]) {
@@ -133,25 +146,25 @@ impl TokenCache {
         self.hand = 0;
     }
 
-    /// Drops the next entry that was not used since the hand last came by. Two rounds always find one.
-    fn evict(&mut self) -> bool {
+    /// Drops the next entry that was not used since the hand last came by; returns its place. Two rounds always find one.
+    fn evict(&mut self) -> Option<usize> {
         for _ in 0..=self.entries.len().saturating_mul(2) {
             if self.hand >= self.entries.len() {
                 self.hand = 0;
             }
             match self.entries.get_mut(self.hand) {
-                None => return false,
+                None => return None,
                 Some(entry) if entry.used => {
                     entry.used = false;
                     self.hand = self.hand.saturating_add(1);
                 }
                 Some(_) => {
                     self.remove_at(self.hand);
-                    return true;
+                    return Some(self.hand);
                 }
             }
         }
-        false
+        None
     }
 
     fn remove_at(&mut self, at: usize) {

@@ -7,7 +7,7 @@ use tidegate_identity::{Authenticator, CacheLimits, MissingIssuer, TokenOutcome,
 
 use crate::bundle::Installed;
 use crate::reply::{Refusal, Telling, decision_id, refuse};
-use crate::request::{Received, Unreadable, header};
+use crate::request::{Header, Received, Unreadable, header};
 
 /// Verified tokens kept per VM: so many, and so many bytes.
 const CACHE: CacheLimits = CacheLimits { max_entries: 1024, max_bytes: 4 << 20 };
@@ -71,13 +71,14 @@ impl Enforcer {
         self.installed.rules.as_ref().is_some_and(|rules| rules.needs_port())
     }
 
-    /// Decides a request. `now` is in Unix seconds; `random` makes the decision's id where one is needed.
+    /// Decides a request with these headers of it. `now` is in Unix seconds; `random` makes the decision's id where one is needed.
     ///
     /// # Errors
     /// When the request cannot be read; it is then to be refused.
     pub fn decide(
         &mut self,
         received: &Received,
+        headers: &[Header<'_>],
         now: i64,
         verifier: &dyn VerifySignature,
         random: impl FnOnce() -> u64,
@@ -98,19 +99,18 @@ impl Enforcer {
             None if rules.needs_port() => return Err(Unreadable::NoPort),
             None => 0,
         };
-        let headers = received.headers()?;
         self.outcomes.clear();
         if let Some(authenticator) = &mut self.authenticator {
-            authenticator.authenticate(&headers, now, verifier, &mut self.outcomes);
+            authenticator.authenticate(headers, now, verifier, &mut self.outcomes);
         }
         let tokens: Vec<TokenState<'_>> = self.outcomes.iter().map(TokenOutcome::state).collect();
-        let path = normal::path(header(&headers, b":path"));
-        let host = normal::host(header(&headers, b":authority"));
+        let path = normal::path(header(headers, b":path"));
+        let host = normal::host(header(headers, b":authority"));
         let facts = normal::header_facts(headers.iter().copied());
         let request = Request {
             now,
             port,
-            method: header(&headers, b":method"),
+            method: header(headers, b":method"),
             host: host.as_deref(),
             path: &path,
             headers: facts,

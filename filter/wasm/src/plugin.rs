@@ -15,7 +15,7 @@ use crate::counters::Counters;
 use crate::enforcer::Enforcer;
 use crate::host::{Host, Level, Metric};
 use crate::reply::{Refusal, Telling, decision_id, refuse};
-use crate::request::Received;
+use crate::request::{Header, Received, Unreadable};
 use crate::signature::{Path, Signatures};
 use crate::stream::{Subscription, request};
 use crate::{CAPABILITIES, VERSION};
@@ -163,32 +163,33 @@ impl Plugin {
         };
         let received = match Received::read(host, self.config.peers, ask_port) {
             Ok(received) => received,
-            Err(unreadable) => {
-                host.log(Level::Error, &format!("tidegate: request refused: {unreadable}"));
-                return self.unavailable(Reason::NotReady, host);
-            }
+            Err(unreadable) => return self.unreadable(unreadable, host),
         };
-        let now_ms = now_ms(host);
-        let deadline_ms = self.started_ms.saturating_add(self.config.hold_ms);
-        if matches!(self.state, State::NotReady)
-            && now_ms < deadline_ms
-            && self.held.len() < self.config.max_held
-        {
-            self.held.push(Held { context, received, deadline_ms });
-            return Verdict::Hold;
+        let headers = match received.headers(Some(host)) {
+            Ok(headers) => headers,
+            Err(unreadable) => return self.unreadable(unreadable, host),
+        };
+        if matches!(self.state, State::NotReady) && self.held.len() < self.config.max_held {
+            let deadline_ms = self.started_ms.saturating_add(self.config.hold_ms);
+            if now_ms(host) < deadline_ms {
+                self.held.push(Held { context, received, deadline_ms });
+                return Verdict::Hold;
+            }
         }
-        self.decide(&received, host)
+        self.decide(&received, &headers, host)
     }
 
-    fn decide(&mut self, received: &Received, host: &dyn Host) -> Verdict {
+    fn unreadable(&mut self, unreadable: Unreadable, host: &dyn Host) -> Verdict {
+        host.log(Level::Error, &format!("tidegate: request refused: {unreadable}"));
+        self.unavailable(Reason::NotReady, host)
+    }
+
+    fn decide(&mut self, received: &Received, headers: &[Header<'_>], host: &dyn Host) -> Verdict {
         let State::Ready(enforcer) = &mut self.state else { return self.unavailable(Reason::NotReady, host) };
         let signatures = Signatures::new(host, &self.signatures);
-        let answer = match enforcer.decide(received, now_s(host), &signatures, || host.random()) {
+        let answer = match enforcer.decide(received, headers, now_s(host), &signatures, || host.random()) {
             Ok(answer) => answer,
-            Err(unreadable) => {
-                host.log(Level::Error, &format!("tidegate: request refused: {unreadable}"));
-                return self.unavailable(Reason::NotReady, host);
-            }
+            Err(unreadable) => return self.unreadable(unreadable, host),
         };
         if answer.decision.shadow.is_some() {
             self.counters.add(Metric::ShadowDifferences);
@@ -228,7 +229,11 @@ impl Plugin {
             .into_iter()
             .map(|held| {
                 select(held.context);
-                (held.context, self.decide(&held.received, host))
+                let verdict = match held.received.headers(None) {
+                    Ok(headers) => self.decide(&held.received, &headers, host),
+                    Err(unreadable) => self.unreadable(unreadable, host),
+                };
+                (held.context, verdict)
             })
             .collect()
     }

@@ -3,14 +3,11 @@
 //! Everything that depends on the proxy is read once, at the request headers, into [`Received`]; deciding needs nothing
 //! else, so that a request that had to wait is decided on exactly what was sent.
 
-use tidegate_engine::Peer;
+use tidegate_engine::{Peer, normal};
 use tidegate_identity::SpiffeId;
 
 use crate::config::Peers;
 use crate::host::Host;
-
-/// Headers that only Tidegate sets. Removed from every request before anything else happens.
-const OWN_HEADERS: &[u8] = b"x-tidegate-";
 
 /// The first URI SAN of the client's certificate. Absent without TLS or without a certificate.
 const PEER_URI: &[u8] = b"connection\0uri_san_peer_certificate";
@@ -52,17 +49,12 @@ pub type Header<'r> = (&'r [u8], &'r [u8]);
 // === impl Received ===
 
 impl Received {
-    /// Reads a request and removes the headers that only Tidegate sets.
+    /// Asks the proxy for a request.
     ///
     /// # Errors
-    /// When the proxy does not give what the decision needs.
+    /// When the proxy gives no headers.
     pub fn read(host: &dyn Host, peers: Peers, ask_port: bool) -> Result<Self, Unreadable> {
         let block = host.request_headers().ok_or(Unreadable::NoHeaders)?;
-        for (name, _) in parse(&block)? {
-            if name.starts_with(OWN_HEADERS) && !host.remove_request_header(name) {
-                return Err(Unreadable::NotRemoved);
-            }
-        }
         let peer = match peers {
             Peers::Mesh => host.property(PEER_URI),
             Peers::None => None,
@@ -75,13 +67,20 @@ impl Received {
         Ok(Self { block, peer, port })
     }
 
-    /// The headers, without those that only Tidegate sets.
+    /// The headers, without those that only Tidegate sets: these are removed from the request as well, if `remove_from` is
+    /// given, which must be so before anything is decided or held.
     ///
     /// # Errors
-    /// Never after [`Received::read`] succeeded.
-    pub fn headers(&self) -> Result<Vec<Header<'_>>, Unreadable> {
+    /// When the proxy's form is malformed, or a header cannot be removed.
+    pub fn headers(&self, remove_from: Option<&dyn Host>) -> Result<Vec<Header<'_>>, Unreadable> {
         let mut headers = parse(&self.block)?;
-        headers.retain(|(name, _)| !name.starts_with(OWN_HEADERS));
+        if headers.iter().any(|(name, _)| normal::is_own_header(name)) {
+            for (name, _) in headers.extract_if(.., |(name, _)| normal::is_own_header(name)) {
+                if remove_from.is_some_and(|host| !host.remove_request_header(name)) {
+                    return Err(Unreadable::NotRemoved);
+                }
+            }
+        }
         Ok(headers)
     }
 

@@ -81,7 +81,7 @@ pub struct Counted {
     /// Answers with a status of 400 and more.
     statuses: u64,
     /// Connections and requests that went wrong.
-    broken: u64,
+    pub broken: u64,
     /// Median latency, microseconds.
     pub p50_us: f64,
     /// 99th percentile, microseconds.
@@ -110,7 +110,7 @@ impl Load {
         Ok(Self { url, script, tokens: listed, token, expects_success: scenario.status() < 400 })
     }
 
-    /// Sends requests. Fails unless all were answered as they should be.
+    /// Sends requests. Fails when any was answered with another status than it should be.
     pub async fn run(&self, amount: Amount) -> Result<Counted> {
         let mut command = Command::new("taskset");
         command.args(["--cpu-list", LOAD_CORE, "wrk", "--threads", "1", "--latency"]);
@@ -137,12 +137,7 @@ impl Load {
         let counted: Counted = serde_json::from_str(line).with_context(|| line.to_owned())?;
         let wrong = if self.expects_success { counted.statuses } else { counted.requests - counted.statuses };
         ensure!(counted.requests > 0, "no request was answered");
-        ensure!(
-            wrong == 0 && counted.broken == 0,
-            "{wrong} answers with another status than expected, {} connections or requests broken, of {}",
-            counted.broken,
-            counted.requests
-        );
+        ensure!(wrong == 0, "{wrong} of {} answers had another status than expected", counted.requests);
         Ok(counted)
     }
 }

@@ -3,10 +3,10 @@
 use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use tidegate_tests::raw::Random;
 
-use super::load::Amount;
+use super::load::{Amount, Counted};
 use super::machine;
 use super::options::Options;
 use super::proxies::{Mesh, Proxy};
@@ -15,6 +15,8 @@ use super::proxies::{Mesh, Proxy};
 const SINGLE: u32 = 1;
 /// Seconds of the runs that do not count: V8 optimises what runs often, caches fill.
 const WARM_UP_S: u32 = 1;
+/// How often a run is tried before the benchmark gives up.
+const ATTEMPTS: u32 = 3;
 
 /// One run.
 #[derive(Debug, Clone, Copy)]
@@ -78,19 +80,37 @@ pub async fn measure(mesh: &Mesh, options: &Options) -> Result<Vec<Measured>> {
     Ok(measured)
 }
 
+/// A run in which connections broke or requests got no answer in time does not count; it is tried again.
 async fn run(proxy: &Proxy, connections: u32, seconds: u32) -> Result<Sample> {
+    let mut broken = 0;
+    for _ in 0..ATTEMPTS {
+        let (sample, counted) = attempt(proxy, connections, seconds).await?;
+        broken = counted.broken;
+        if broken == 0 {
+            return Ok(sample);
+        }
+        eprintln!(
+            "scenario `{}`: {broken} broken connections or requests in {}; once more",
+            proxy.scenario.name, counted.requests
+        );
+    }
+    bail!("scenario `{}`: {broken} broken connections or requests in {ATTEMPTS} runs", proxy.scenario.name)
+}
+
+async fn attempt(proxy: &Proxy, connections: u32, seconds: u32) -> Result<(Sample, Counted)> {
     let amount = Amount { connections, seconds, first: proxy.sent.load(Ordering::Relaxed) };
     let before = machine::cpu_ns(proxy.pid())?;
     let counted =
         proxy.load.run(amount).await.with_context(|| format!("scenario `{}`", proxy.scenario.name))?;
     let after = machine::cpu_ns(proxy.pid())?;
     proxy.sent.fetch_add(counted.requests, Ordering::Relaxed);
-    Ok(Sample {
+    let sample = Sample {
         cpu_us: precise(after.saturating_sub(before)) / 1_000.0 / precise(counted.requests),
         rps: precise(counted.requests) * 1_000_000.0 / precise(counted.duration_us),
         p50_us: counted.p50_us,
         p99_us: counted.p99_us,
-    })
+    };
+    Ok((sample, counted))
 }
 
 /// Fisher and Yates.

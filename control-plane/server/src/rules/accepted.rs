@@ -1,15 +1,17 @@
 //! Which rules are in force: the last good form of every file.
 //!
 //! INVARIANT: a file that was accepted once never stops counting because of what is wrong with it now; only its deletion
-//! removes its rules. "Nothing new is pushed … until every rule that can target it compiles or has a last good form,
+//! removes its rules. And as long as any file counts with its last good text, no object that was in force may be missing
+//! from the mixture if a broken file may declare it: one that moves into a broken file would otherwise be in neither. A
+//! Guard is never missed in such a mixture, whatever broken files say. "Nothing new is pushed … until every rule that can target it compiles or has a last good form,
 //! which is kept across restarts: a broken Deny never disappears."
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use tidegate_compiler::Diagnostic;
+use tidegate_compiler::{Diagnostic, Inputs, Kind, ObjectId, SourceFile};
 
-use super::{Finding, Loaded};
+use super::{FileProblem, Finding, Loaded};
 use crate::state::{StateDir, StateError};
 
 const FILE: &str = "accepted.json";
@@ -94,6 +96,24 @@ pub fn judge<T>(
             findings.extend(diagnostics.iter().cloned().map(Finding::Rule));
         }
         if let Some(output) = output {
+            let missing = match last_good {
+                Some(before) if !substituted.is_empty() => {
+                    let now = objects(&candidate, environment);
+                    let was = objects(&before.files, &before.environment);
+                    was.into_iter()
+                        .filter(|object| !now.contains(object))
+                        .filter(|object| {
+                            object.kind == Kind::Guard || may_declare(loaded, &substituted, object)
+                        })
+                        .collect()
+                }
+                _ => Vec::new(),
+            };
+            if !missing.is_empty() {
+                let names: Vec<String> = missing.iter().map(ToString::to_string).collect();
+                findings.push(Finding::File(FileProblem::would_vanish(&names)));
+                return Verdict { findings, substituted: BTreeSet::new(), accepted: None };
+            }
             let accepted = AcceptedRules { files: candidate, environment: environment.clone() };
             return Verdict { findings, substituted, accepted: is_complete.then_some((accepted, output)) };
         }
@@ -114,6 +134,21 @@ pub fn judge<T>(
             return Verdict { findings, substituted: BTreeSet::new(), accepted: None };
         }
     }
+}
+
+/// Whether one of these files, which cannot be understood, may declare the object: it has its name somewhere, or no text.
+fn may_declare(loaded: &Loaded, broken: &BTreeSet<String>, object: &ObjectId) -> bool {
+    broken.iter().any(|file| loaded.files.get(file).is_none_or(|text| text.contains(&object.name)))
+}
+
+/// The objects that these files declare.
+fn objects(files: &Files, environment: &Environment) -> BTreeSet<ObjectId> {
+    let sources: Vec<SourceFile> =
+        files.iter().map(|(path, text)| SourceFile { path: path.clone(), text: text.clone() }).collect();
+    tidegate_compiler::parse(&Inputs { sources: &sources, env: environment.clone() })
+        .objects
+        .into_iter()
+        .collect()
 }
 
 #[cfg(test)]

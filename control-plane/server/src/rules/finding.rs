@@ -103,6 +103,16 @@ impl FileProblem {
         )
     }
 
+    pub(super) fn would_vanish(objects: &[String]) -> Self {
+        Self::new(
+            "",
+            "TG1005",
+            format!("with the last good form of the broken files, {} would disappear", objects.join(", ")),
+            "they may have moved into a file that has errors, and what was in force must not disappear by a mistake",
+            "mend the errors; deletions take effect together with that",
+        )
+    }
+
     pub(super) fn empty(file: &str) -> Self {
         Self::new(
             file,

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Metadata};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::{Environment, FileProblem, Files};
 
@@ -17,6 +17,9 @@ use super::{Environment, FileProblem, Files};
 const MAX_FILE: u64 = 16 << 20;
 /// Deepest folder below the rules folder; ends loops of links.
 const MAX_DEPTH: usize = 16;
+/// How often a folder that changes while it is read is read again, and after what time.
+const ATTEMPTS_AT_A_MOMENT: usize = 10;
+const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(10);
 /// How often a file that vanishes between listing and reading is looked for again.
 const ATTEMPTS: usize = 3;
 
@@ -30,7 +33,7 @@ pub struct Loaded {
 }
 
 /// What changes when the folder does, without reading the files.
-pub type Fingerprint = BTreeMap<PathBuf, (u64, Option<SystemTime>)>;
+pub type Fingerprint = BTreeMap<PathBuf, (u64, Option<SystemTime>, u64)>;
 
 /// Why nothing is known of what is on disk.
 #[derive(Debug, thiserror::Error)]
@@ -59,8 +62,26 @@ pub enum LoadError {
     },
 }
 
-/// Reads every rule file below `folder`.
+/// Reads every rule file below `folder`, as it was at one moment.
+///
+/// Reading takes time, and folders change as a whole (a checkout, a swapped link): what changed meanwhile is read again,
+/// so that no mixture of two versions is taken for a third.
 pub fn load(folder: &Path) -> Result<Loaded, LoadError> {
+    for attempt in 0..ATTEMPTS_AT_A_MOMENT {
+        if attempt > 0 {
+            std::thread::sleep(BETWEEN_ATTEMPTS);
+        }
+        let before = fingerprint(folder, std::iter::empty())?;
+        let loaded = load_once(folder)?;
+        if fingerprint(folder, std::iter::empty())? == before {
+            return Ok(loaded);
+        }
+    }
+    let source = io::Error::other("it changes all the time while it is read");
+    Err(LoadError::Folder { path: folder.to_owned(), source })
+}
+
+fn load_once(folder: &Path) -> Result<Loaded, LoadError> {
     let mut attempt = 0;
     loop {
         attempt += 1;
@@ -89,14 +110,14 @@ pub fn load(folder: &Path) -> Result<Loaded, LoadError> {
     }
 }
 
-/// Sizes and times of every rule file below `folder`, and of `files`.
+/// Sizes, times and inodes of every rule file below `folder`, and of `files`.
 pub fn fingerprint<'a>(
     folder: &Path,
     files: impl Iterator<Item = &'a Path>,
 ) -> Result<Fingerprint, LoadError> {
     let mut fingerprint = Fingerprint::new();
     for path in list(folder)?.into_iter().chain(files.map(Path::to_owned)) {
-        let of = |metadata: Metadata| (metadata.len(), metadata.modified().ok());
+        let of = |metadata: Metadata| (metadata.len(), metadata.modified().ok(), inode(&metadata));
         let entry = fs::metadata(&path).map(of).unwrap_or_default();
         fingerprint.insert(path, entry);
     }
@@ -119,6 +140,16 @@ pub fn load_directory(path: &Path) -> Result<BTreeMap<String, BTreeSet<String>>,
         path: path.to_owned(),
         why: format!("a directory file is a JSON object of directory names to lists of ids: {error}"),
     })
+}
+
+#[cfg(unix)]
+fn inode(metadata: &Metadata) -> u64 {
+    std::os::unix::fs::MetadataExt::ino(metadata)
+}
+
+#[cfg(not(unix))]
+fn inode(_: &Metadata) -> u64 {
+    0
 }
 
 fn read_text(path: &Path) -> Result<String, LoadError> {
@@ -148,11 +179,16 @@ fn list_into(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<()
             continue;
         }
         let path = entry.path();
-        // Follows links. What cannot be looked at is reported when it is read.
-        if fs::metadata(&path).is_ok_and(|metadata| metadata.is_dir()) {
-            list_into(&path, depth + 1, found)?;
-        } else if path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") {
-            found.push(path);
+        let is_rules = path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
+        // Follows links.
+        match fs::metadata(&path) {
+            Ok(metadata) if metadata.is_dir() => list_into(&path, depth + 1, found)?,
+            // What cannot be looked at is reported when it is read.
+            _ if is_rules => found.push(path),
+            Ok(_) => {}
+            // A link that leads nowhere may have led to a folder of rules. What has vanished since it was listed has not.
+            Err(error) if fs::symlink_metadata(&path).is_ok() => return Err((path, error)),
+            Err(_) => {}
         }
     }
     Ok(())

@@ -2,25 +2,30 @@
 //!
 //! Folders are watched, not files: editors replace files, and Kubernetes swaps the links of a volume.
 
-use std::path::Path;
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use notify::event::{AccessKind, AccessMode};
+use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
 
 /// This long nothing may happen before the files are read, so that a file is not read while it is written.
 const QUIET: Duration = Duration::from_millis(8);
-/// After this long they are read whatever happens.
+/// After this long they are read although more happens.
 const LONGEST: Duration = Duration::from_millis(20);
+/// So long a file that is being written is waited for: half of a rule can be a wider rule.
+const LONGEST_WRITE: Duration = Duration::from_secs(10);
 
 /// Watches until dropped.
 #[derive(Debug)]
 pub struct FolderWatch {
     watcher: RecommendedWatcher,
     changes: Arc<Notify>,
+    /// Files that have been written to and not been closed since.
+    being_written: Arc<Mutex<BTreeSet<PathBuf>>>,
 }
 
 // === impl FolderWatch ===
@@ -30,13 +35,18 @@ impl FolderWatch {
     pub fn new() -> notify::Result<Self> {
         let changes = Arc::new(Notify::new());
         let notifier = changes.clone();
+        let being_written = Arc::<Mutex<BTreeSet<PathBuf>>>::default();
+        let writes = being_written.clone();
         let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
+            if let Ok(event) = &event {
+                note_writes(event, &mut writes.lock().unwrap_or_else(PoisonError::into_inner));
+            }
             // An error (a queue that ran over) may hide a change.
             if event.as_ref().map_or(true, is_change) {
                 notifier.notify_one();
             }
         })?;
-        Ok(Self { watcher, changes })
+        Ok(Self { watcher, changes, being_written })
     }
 
     /// Watches a folder and those below it.
@@ -57,6 +67,28 @@ impl FolderWatch {
         let rest = async { while timeout(QUIET, self.changes.notified()).await.is_ok() {} };
         // At the end of the longest wait the files are read anyway.
         let _ = timeout_at(end, rest).await;
+        let patience = Instant::now() + LONGEST_WRITE;
+        while self.is_being_written() && timeout_at(patience, self.changes.notified()).await.is_ok() {}
+        self.being_written.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Whether a file has been written to and not been closed since.
+    pub fn is_being_written(&self) -> bool {
+        !self.being_written.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+}
+
+fn note_writes(event: &Event, being_written: &mut BTreeSet<PathBuf>) {
+    match event.kind {
+        EventKind::Modify(ModifyKind::Data(_)) => being_written.extend(event.paths.iter().cloned()),
+        EventKind::Access(AccessKind::Close(AccessMode::Write))
+        | EventKind::Remove(_)
+        | EventKind::Modify(ModifyKind::Name(_)) => {
+            for path in &event.paths {
+                being_written.remove(path);
+            }
+        }
+        _ => {}
     }
 }
 
@@ -99,5 +131,19 @@ mod tests {
         while timeout(Duration::from_millis(100), watch.changed()).await.is_ok() {}
         std::fs::write(folder.path().join("team/a.yaml"), "a").unwrap();
         timeout(PATIENCE, watch.changed()).await.expect("written in the new folder");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_being_written_is_waited_for() {
+        use std::io::Write;
+        let folder = tempfile::tempdir().unwrap();
+        let mut watch = FolderWatch::new().unwrap();
+        watch.add_tree(folder.path()).unwrap();
+        let mut file = std::fs::File::create(folder.path().join("a.yaml")).unwrap();
+        file.write_all(b"half").unwrap();
+        assert!(timeout(Duration::from_millis(500), watch.changed()).await.is_err(), "half a file");
+        file.write_all(b" and half").unwrap();
+        drop(file);
+        timeout(PATIENCE, watch.changed()).await.expect("closed");
     }
 }

@@ -145,7 +145,7 @@ fn issuer_spec(issuer: &TrustedIssuer, keys: &KeyRing) -> IssuerSpec {
             .map(|header| TokenHeader { name: header.name.clone(), prefix: header.prefix.clone() })
             .collect(),
         forward: issuer.forward,
-        allow_unbound: false,
+        allow_unbound: !issuer.require_pod_binding,
         max_lifetime_s: issuer.max_lifetime_s,
         skew_s: issuer.skew_s,
         // Keys that were never there are too old.

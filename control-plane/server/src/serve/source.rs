@@ -168,6 +168,9 @@ impl Source {
                 tokio::select! {
                     () = changed => break,
                     () = tokio::time::sleep(POLL) => {
+                        if watch.as_ref().is_some_and(FolderWatch::is_being_written) {
+                            continue;
+                        }
                         let places = self.places.clone();
                         let fingerprint = tokio::task::spawn_blocking(move || places.fingerprint()).await?;
                         if fingerprint != self.fingerprint || self.seen.is_none() {

@@ -12,7 +12,7 @@ fn equivalent_spellings_of_a_path_read_the_same() {
     assert_eq!(shown("/v1/orders?x=/../y#z"), "/v1/orders");
     assert_eq!(shown("/v1/%6Frders"), "/v1/orders");
     assert_eq!(shown("/v1/a%3ab%40c"), "/v1/a:b@c");
-    assert_eq!(shown("/v1/%c3%a9%20"), "/v1/%C3%A9%20");
+    assert_eq!(shown("/v1/%c3%a9%20x"), "/v1/%C3%A9%20x");
     assert_eq!(shown("/"), "/");
     assert_eq!(shown("/v1/"), "/v1/");
     assert_eq!(path(b"/").segments().count(), 0);
@@ -52,6 +52,11 @@ fn what_a_server_may_read_otherwise_is_ambiguous() {
         "/v1/\u{e9}",
         "/v1/%3f",
         "http://host/v1",
+        "/%c0%ae%c0%ae/x",
+        "/%c0%af",
+        "/%85",
+        "/admin.",
+        "/v1/admin%20/x",
     ] {
         assert!(path(raw.as_bytes()).ambiguous(), "{raw:?} is taken as {}", path(raw.as_bytes()).display());
     }
@@ -91,8 +96,19 @@ fn headers_that_override_or_repeat_are_noticed() {
     assert_eq!(facts(&[("accept", "a"), ("accept", "b"), ("x-request-id", "1")]), HeaderFacts::default());
     for name in OVERRIDES {
         assert!(facts(&[(name, "PUT")]).overrides, "{name}");
+        assert!(facts(&[(&name.replace('-', "_"), "PUT")]).overrides, "{name}");
+        assert!(facts(&[(&name.replacen('-', "_", 1), "PUT")]).overrides, "{name}");
     }
     assert!(facts(&[("content-type", "a/b,c/d")]).duplicates, "joined by Envoy");
+    assert!(facts(&[("authorization", "Bearer a,Bearer b")]).duplicates, "joined by Envoy");
+    assert!(!facts(&[("authorization", "AWS4-HMAC-SHA256 Credential=a, Signature=b")]).duplicates);
+    assert!(facts(&[("content_type", "a/b")]).duplicates, "the other spelling");
+    assert!(
+        is_own_header(b"x-tidegate-")
+            && is_own_header(b"x_tidegate-decision")
+            && is_own_header(b"x_tidegate_a")
+    );
+    assert!(!is_own_header(b"x-tidegat") && !is_own_header(b"x-tidegates"));
     for name in UNIQUE {
         assert!(!facts(&[(name, "a")]).duplicates, "{name}");
         assert!(facts(&[(name, "a"), (name, "a")]).duplicates, "{name}");
@@ -119,10 +135,10 @@ fn only_grpc_content_types_are_grpc() {
 #[cfg_attr(target_arch = "wasm32", wasm_bindgen_test::wasm_bindgen_test)]
 #[test]
 fn methods_are_tokens() {
-    for good in ["GET", "M-SEARCH", "get"] {
+    for good in ["GET", "M-SEARCH", "VERSION-CONTROL"] {
         assert!(is_method(good.as_bytes()), "{good}");
     }
-    for bad in ["", "GET ", "G\u{e9}T", "A/B"] {
+    for bad in ["", "get", "Delete", "GET ", "G\u{e9}T", "A/B"] {
         assert!(!is_method(bad.as_bytes()), "{bad:?}");
     }
 }

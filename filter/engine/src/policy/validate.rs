@@ -1,7 +1,7 @@
 //! Everything that could be wrong with a rules section, looked for once.
 
 use crate::layout::{
-    InvalidRules, MAX_CONDITION_DEPTH, MAX_DEPTH, NONE, TRAILING_SLASH, Table, code, size, word,
+    InvalidRules, MAX_CONDITION_DEPTH, MAX_DEPTH, MAX_ISSUERS, NONE, TRAILING_SLASH, Table, code, size, word,
 };
 
 use super::PolicySet;
@@ -31,6 +31,25 @@ impl PolicySet {
                 .iter()
                 .try_for_each(|path| self.is_list(*path)?.iter().try_for_each(|part| self.is_string(*part)))
         })?;
+        // An issuer's index would be ambiguous; and a policy with more than so many is not one.
+        let names: Vec<&str> = (0..word(self.count(Table::Issuers)))
+            .map(|issuer| {
+                let [name, _]: [u32; 2] = self.record(Table::Issuers, issuer);
+                self.string(name)
+            })
+            .collect();
+        if names.len() > MAX_ISSUERS {
+            return Err(InvalidRules::Record {
+                table: "issuers",
+                record: names.len(),
+                why: "there are too many",
+            });
+        }
+        for (record, name) in names.iter().enumerate() {
+            if names.iter().take(record).any(|earlier| earlier == name) {
+                return Err(InvalidRules::Record { table: "issuers", record, why: "it is there twice" });
+            }
+        }
         self.each("guards", Table::Guards, |[id, mode, ports, audiences]: [u32; 4]| {
             self.is_string(id)?;
             if mode != code::ENFORCE && mode != code::SHADOW {

@@ -118,3 +118,16 @@ fn keeps_the_entries_of_issuers_that_stay() {
     let (zero, two) = (Some(5), Some(2));
     assert_eq!(issuers, [zero, None, two, zero, None, two, zero, None, two, zero]);
 }
+
+#[test]
+fn a_full_cache_keeps_the_newest_and_not_the_oldest() {
+    let mut cache = cache(16, 1_000_000);
+    let text = |i: u32| [&i.to_be_bytes()[..], b"signature", &i.to_be_bytes()].concat();
+    for i in 0..100 {
+        cache.insert(&text(i), kept(i64::from(i)));
+        sound(&cache);
+    }
+    for i in 0..100 {
+        assert_eq!(expiry(&mut cache, &text(i)).is_some(), i >= 84, "token {i}");
+    }
+}

@@ -147,3 +147,29 @@ fn what_was_accepted_survives_a_restart() {
     assert_eq!(AcceptedRules::peek(folder.path()).unwrap().as_ref(), Some(&rules));
     assert_eq!(AcceptedRules::load(&StateDir::open(folder.path()).unwrap()).unwrap(), Some(rules));
 }
+
+/// A Guard as the compiler reads it, in a file that the stand-in finds `bad` or not.
+fn guard(name: &str, comment: &str) -> String {
+    format!(
+        "# {comment}\nkind: Guard\nmetadata: {{name: {name}, namespace: sales}}\nspec: {{mode: Enforce, audience: x}}\n"
+    )
+}
+
+#[test]
+fn an_object_that_moves_into_a_broken_file_does_not_disappear() {
+    let (one, two) = (guard("one", "fine"), guard("two", "fine"));
+    let before = [("m", "mesh"), ("a", one.as_str()), ("b", two.as_str())];
+    // `two` moves from `b` to `a`, and `a` has an error.
+    let moved = format!("{one}---\n{}", guard("two", "bad"));
+    let verdict = judge_files(&[("m", "mesh"), ("a", &moved)], Some(&before));
+    assert!(verdict.accepted.is_none(), "{:?}", verdict.substituted);
+    let told = verdict.findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    assert!(told.contains("TG1005") && told.contains("sales/two"), "{told}");
+    // Without the error the move is what it is, and a real deletion is one.
+    let moved = format!("{one}---\n{two}");
+    assert!(judge_files(&[("m", "mesh"), ("a", &moved)], Some(&before)).accepted.is_some());
+    assert!(judge_files(&[("m", "mesh"), ("a", &one)], Some(&before)).accepted.is_some());
+    // An error elsewhere puts a deletion off.
+    let broken = guard("one", "bad");
+    assert!(judge_files(&[("m", "mesh"), ("a", &broken)], Some(&before)).accepted.is_none());
+}

@@ -85,3 +85,53 @@ fn values_and_directories_must_have_their_shape() {
     assert!(load_directory(&path("bad-jobs.json")).is_err());
     assert!(load_directory(&path("missing.json")).is_err());
 }
+
+#[cfg(unix)]
+#[test]
+fn a_link_that_leads_nowhere_is_an_error_and_not_a_deletion() {
+    let folder = folder(&[("a.yaml", b"a"), (".rev1/deny.yaml", b"deny")]);
+    std::os::unix::fs::symlink(".rev1", folder.path().join("security")).unwrap();
+    assert_eq!(load(folder.path()).unwrap().files.len(), 2);
+    fs::rename(folder.path().join(".rev1"), folder.path().join(".rev2")).unwrap();
+    let error = load(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("security"), "{error}");
+}
+
+/// Two versions, swapped as Kubernetes does: both have a Deny, in different files. No reading lacks it.
+#[cfg(unix)]
+#[test]
+fn a_folder_that_is_swapped_while_it_is_read_is_never_a_mixture() {
+    let folder = folder(&[
+        ("..1/a.yaml", b"allow"),
+        ("..1/z.yaml", b"deny"),
+        ("..2/a.yaml", b"deny"),
+        ("..2/z.yaml", b"allow"),
+    ]);
+    let link = |target: &str| {
+        std::os::unix::fs::symlink(target, folder.path().join("..new")).unwrap();
+        fs::rename(folder.path().join("..new"), folder.path().join("..data")).unwrap();
+    };
+    link("..1");
+    for name in ["a.yaml", "z.yaml"] {
+        std::os::unix::fs::symlink(format!("..data/{name}"), folder.path().join(name)).unwrap();
+    }
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let (done, path) = (&done, folder.path());
+        scope.spawn(move || {
+            for _ in 0..300 {
+                let loaded = load(path);
+                if let Ok(loaded) = loaded {
+                    assert!(loaded.files.values().any(|text| text == "deny"), "{:?}", loaded.files);
+                }
+            }
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        while !done.load(std::sync::atomic::Ordering::Relaxed) {
+            link("..2");
+            std::thread::sleep(Duration::from_millis(2));
+            link("..1");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    });
+}
