@@ -31,9 +31,9 @@ struct Root {
 }
 
 thread_local! {
-    /// What a configuration enforced, for the next one in this VM: a changed plugin configuration makes a new root
-    /// context, and requests must not wait for the stream again.
-    static LAST: RefCell<Option<(Config, Installed)>> = const { RefCell::new(None) };
+    /// What configurations enforced, one per workload, for the next one of it in this VM: a changed plugin configuration
+    /// makes a new root context, and requests must not wait for the stream again.
+    static LAST: RefCell<Vec<(Config, Installed)>> = const { RefCell::new(Vec::new()) };
 }
 
 proxy_wasm::main! {{
@@ -57,7 +57,11 @@ impl Root {
             }
         }
         if let Some(installed) = plugin.installed() {
-            LAST.with(|last| *last.borrow_mut() = Some((plugin.config().clone(), installed.clone())));
+            LAST.with(|last| {
+                let mut last = last.borrow_mut();
+                last.retain(|(earlier, _)| earlier.workload != plugin.config().workload);
+                last.push((plugin.config().clone(), installed.clone()));
+            });
         }
         let (often, seldom) = TICKS_MS;
         let period = if plugin.is_impatient() { often } else { seldom };
@@ -120,8 +124,8 @@ impl RootContext for Root {
             .unwrap_or_default();
         let inherited = LAST.with(|last| {
             last.borrow()
-                .as_ref()
-                .filter(|(earlier, _)| {
+                .iter()
+                .find(|(earlier, _)| {
                     earlier.workload == config.workload && earlier.trusted_keys == config.trusted_keys
                 })
                 .map(|(_, installed)| installed.clone())
@@ -134,13 +138,10 @@ impl RootContext for Root {
     fn on_tick(&mut self) {
         self.with(|plugin, host| {
             let mut messages = Vec::new();
-            if plugin.on_tick(host) {
-                let service = plugin
-                    .config()
-                    .control_plane
-                    .as_ref()
-                    .map(|target| target.service.clone())
-                    .unwrap_or_default();
+            let is_due = plugin.on_tick(host);
+            let target = plugin.config().control_plane.as_ref().map(|target| target.service.clone());
+            // Never without a service: Envoy aborts on an empty one.
+            if let Some(service) = target.filter(|_| is_due) {
                 match hostcalls::open_grpc_stream(&service, SERVICE, METHOD, Vec::new()) {
                     Ok(token) => messages.push(plugin.on_opened(token)),
                     Err(status) => {
