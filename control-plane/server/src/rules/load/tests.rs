@@ -97,41 +97,49 @@ fn a_link_that_leads_nowhere_is_an_error_and_not_a_deletion() {
     assert!(error.contains("security"), "{error}");
 }
 
-/// Two versions, swapped as Kubernetes does: both have a Deny, in different files. No reading lacks it.
+/// Two versions, swapped as Kubernetes does: both have a Deny, in the first file or in the last. No reading lacks it.
 #[cfg(unix)]
 #[test]
 fn a_folder_that_is_swapped_while_it_is_read_is_never_a_mixture() {
-    let folder = folder(&[
-        ("..1/a.yaml", b"allow"),
-        ("..1/z.yaml", b"deny"),
-        ("..2/a.yaml", b"deny"),
-        ("..2/z.yaml", b"allow"),
-    ]);
+    // Enough files between the two that a swap often falls between reading them.
+    let names: Vec<String> =
+        ["a".to_owned(), "z".to_owned()].into_iter().chain((0..200).map(|i| format!("m{i:03}"))).collect();
+    let folder = tempfile::tempdir().unwrap();
+    for (version, deny) in [("..1", "z"), ("..2", "a")] {
+        fs::create_dir(folder.path().join(version)).unwrap();
+        for name in &names {
+            let text = if name == deny { "deny" } else { "allow" };
+            fs::write(folder.path().join(version).join(format!("{name}.yaml")), text).unwrap();
+        }
+    }
     let link = |target: &str| {
         std::os::unix::fs::symlink(target, folder.path().join("..new")).unwrap();
         fs::rename(folder.path().join("..new"), folder.path().join("..data")).unwrap();
     };
     link("..1");
-    for name in ["a.yaml", "z.yaml"] {
-        std::os::unix::fs::symlink(format!("..data/{name}"), folder.path().join(name)).unwrap();
+    for name in &names {
+        let target = format!("..data/{name}.yaml");
+        std::os::unix::fs::symlink(target, folder.path().join(format!("{name}.yaml"))).unwrap();
     }
     let done = std::sync::atomic::AtomicBool::new(false);
+    let mut read = 0;
     std::thread::scope(|scope| {
-        let (done, path) = (&done, folder.path());
+        let done = &done;
         scope.spawn(move || {
-            for _ in 0..300 {
-                let loaded = load(path);
-                if let Ok(loaded) = loaded {
-                    assert!(loaded.files.values().any(|text| text == "deny"), "{:?}", loaded.files);
+            for version in ["..2", "..1"].into_iter().cycle() {
+                if done.load(std::sync::atomic::Ordering::Relaxed) {
+                    break;
                 }
+                link(version);
+                std::thread::sleep(Duration::from_millis(17));
             }
-            done.store(true, std::sync::atomic::Ordering::Relaxed);
         });
-        while !done.load(std::sync::atomic::Ordering::Relaxed) {
-            link("..2");
-            std::thread::sleep(Duration::from_millis(2));
-            link("..1");
-            std::thread::sleep(Duration::from_millis(2));
+        let readings: Vec<_> = (0..150).filter_map(|_| load(folder.path()).ok()).collect();
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        read = readings.len();
+        for loaded in readings {
+            assert!(loaded.files.values().any(|text| text == "deny"), "a mixture of two versions");
         }
     });
+    assert!(read > 0, "every reading was given up");
 }
