@@ -103,7 +103,35 @@ fn what_filters_send_keeps_its_form() {
                 signature_checks_fallback: 5,
                 token_cache_hits: 6,
                 nacks: 7,
+                ..Counters::default()
             }),
+            issuers: vec![],
+        })),
+    );
+    golden(
+        "receipt_with_issuers.bin",
+        &request(up::Message::Receipt(Receipt {
+            vm: Some(vm()),
+            state: FilterState::Ready.into(),
+            counters: Some(Counters {
+                allowed: 1,
+                degraded: 8,
+                leases_ended: 9,
+                over_budget: 10,
+                lookups: 11,
+                held: 12,
+                ..Counters::default()
+            }),
+            issuers: vec![
+                IssuerUse {
+                    issuer: "gitlab".into(),
+                    verified: 4,
+                    refused: 1,
+                    last_verified_at: 1_795_200_000,
+                },
+                IssuerUse { issuer: "google".into(), ..IssuerUse::default() },
+            ],
+            ..Receipt::default()
         })),
     );
     golden(
@@ -112,6 +140,14 @@ fn what_filters_send_keeps_its_form() {
             nonce: 5,
             directory: "dataflow/acme/europe-west4/orders-etl".into(),
             id: "4570000000000000001".into(),
+        })),
+    );
+    golden(
+        "key_lookup.bin",
+        &request(up::Message::KeyLookup(KeyLookup {
+            nonce: 6,
+            issuer: "gitlab".into(),
+            key_id: "2026-11".into(),
         })),
     );
 }

@@ -115,7 +115,7 @@ pub enum Expected {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokenSpec {
-    /// `google`, `gitlab` or `cluster`.
+    /// As [`token_of`] names it.
     pub issuer: String,
     /// Claims to set, by path with slashes; null removes.
     #[serde(default)]
@@ -330,12 +330,7 @@ impl TokenSpec {
     /// The header's value.
     pub fn mint(&self, rig: &Rig) -> Result<String> {
         let issuers = &rig.issuers;
-        let mut draft: Draft = match self.issuer.as_str() {
-            "google" => issuers.google.instance_token(&dataflow_worker(), AUDIENCE),
-            "gitlab" => issuers.gitlab.job_token(&release_job(), AUDIENCE),
-            "cluster" => issuers.cluster.pod_token(&orders_worker(), AUDIENCE),
-            other => bail!("no issuer `{other}`"),
-        };
+        let mut draft = token_of(rig, &self.issuer)?;
         for (path, value) in &self.claims {
             draft = draft.claims(|claims| set(claims, path, value.clone()));
         }
@@ -356,6 +351,23 @@ impl TokenSpec {
         };
         Ok(format!("{}{}", self.scheme, draft.sign()?))
     }
+}
+
+/// A token as this issuer makes it for the workload that the corpus is about.
+pub fn token_of(rig: &Rig, issuer: &str) -> Result<Draft> {
+    let (issuers, providers) = (&rig.issuers, &rig.providers);
+    Ok(match issuer {
+        "google" => issuers.google.instance_token(&dataflow_worker(), AUDIENCE),
+        "gitlab" => issuers.gitlab.job_token(&release_job(), AUDIENCE),
+        "cluster" => issuers.cluster.pod_token(&orders_worker(), AUDIENCE),
+        "entra" => providers.entra.entra_app_token("cccccccc-0000-4000-8000-000000000003", AUDIENCE),
+        "okta" => providers.okta.okta_client_token("0oa0example", AUDIENCE),
+        "aws" => providers.aws.aws_role_token("OrdersEtl", AUDIENCE),
+        "github" => providers.github.github_job_token(AUDIENCE),
+        "batch" => providers.spiffe.jwt_svid("/ns/etl/sa/orders", AUDIENCE),
+        "oauth" => providers.oauth.access_token("orders", AUDIENCE),
+        other => bail!("no issuer `{other}`"),
+    })
 }
 
 fn set(value: &mut Value, path: &str, new: Value) {

@@ -3,6 +3,7 @@
 //! Nothing on the path is a mock: the control plane serves over gRPC, Envoy runs the packaged module, connections are
 //! mTLS, tokens are signed by issuers whose keys are fetched over HTTPS.
 
+pub mod attacks;
 pub mod corpus;
 pub mod hostile;
 pub mod native;

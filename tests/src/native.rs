@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use tidegate_compiler::WorkloadPolicy;
 use tidegate_engine::{Decision, Directories, Peer, PolicySet, Request, decide, normal, reference};
-use tidegate_identity::{Authenticator, CacheLimits, IssuerSet, PureRust, SpiffeId, TokenOutcome};
+use tidegate_identity::{At, Authenticator, CacheLimits, IssuerSet, PureRust, SpiffeId, TokenOutcome};
 use tidegate_proto::v1 as pb;
 
 use crate::rig::Rig;
@@ -34,7 +34,7 @@ pub fn decision(
     if let Some(keys) = rig.section(workload, pb::SectionKind::Keys)? {
         let limits = CacheLimits { max_entries: 16, max_bytes: 1 << 16 };
         let mut authenticator = Authenticator::new(IssuerSet::decode(&keys)?, rules.issuers(), limits)?;
-        authenticator.authenticate(&headers, now, &PureRust, &mut outcomes);
+        authenticator.authenticate(&headers, At::now(now), &PureRust, &mut outcomes);
     }
     let directories = match rig.section(workload, pb::SectionKind::Directory)? {
         Some(section) => Directories::decode(&section)?,
@@ -55,6 +55,7 @@ pub fn decision(
     };
     let request = Request {
         now,
+        expiry_grace_s: 0,
         port: seen.port,
         method: header(b":method"),
         host: host.as_deref(),

@@ -1,5 +1,6 @@
 //! A mesh: issuers, control plane, one Envoy with a guarded service and a gateway, and what callers hold.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -7,7 +8,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use prost::Message as _;
 use tidegate::demo::client::Endpoint;
 use tidegate::demo::envoy::{Envoy, EnvoyOptions, EnvoyRelease, find_envoy};
-use tidegate::demo::issuers::Issuers;
+use tidegate::demo::issuers::{Issuers, Providers};
 use tidegate::demo::mesh::{
     Cluster, DownstreamTls, HttpListener, Limits, Listener, Node, Normalization, ProxyConfig, WasmFilter,
 };
@@ -42,6 +43,13 @@ pub struct Setup {
     pub limits: Option<Limits>,
 }
 
+impl Setup {
+    /// This Envoy with so many workers.
+    pub fn new(release: EnvoyRelease, concurrency: u32) -> Self {
+        Self { release, concurrency, limits: None }
+    }
+}
+
 /// A mesh that runs. Dropping it stops everything.
 pub struct Rig {
     /// The mesh's certificate authority.
@@ -50,6 +58,8 @@ pub struct Rig {
     pub foreign: Authority,
     /// Token issuers.
     pub issuers: Issuers,
+    /// Token issuers of further providers.
+    pub providers: Providers,
     /// The application behind the service's proxy.
     pub upstream: Upstream,
     /// The proxy.
@@ -73,28 +83,44 @@ pub struct Applied {
     pub after: Duration,
 }
 
+/// Values for `${env.…}` in `base.yaml`.
+fn environment(issuers: &Issuers, providers: &Providers) -> BTreeMap<String, String> {
+    [
+        ("googleKeys", issuers.google.jwks_uri()),
+        ("gitlab", issuers.gitlab.url().to_owned()),
+        ("cluster", issuers.cluster.url().to_owned()),
+        ("entraKeys", providers.entra.jwks_uri()),
+        ("okta", providers.okta.url().to_owned()),
+        ("awsKeys", providers.aws.jwks_uri()),
+        ("githubKeys", providers.github.jwks_uri()),
+        ("spiffeBundle", providers.spiffe.jwks_uri()),
+        ("oauth", providers.oauth.url().to_owned()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into()
+}
+
 // === impl Rig ===
 
 impl Rig {
     /// Starts everything; rules are only those that a case applies.
     pub async fn start(setup: Setup) -> Result<Self> {
+        Self::start_with(setup, tidegate::directories::Options::default()).await
+    }
+
+    /// The same, with other sources of directories.
+    pub async fn start_with(setup: Setup, directories: tidegate::directories::Options) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let (mesh, foreign) = (Authority::new("mesh")?, Authority::new("foreign")?);
         let issuers = Issuers::start().await?;
+        let providers = issuers.providers().await?;
         let upstream = Upstream::start().await?;
         let path = |name: &str| folder.path().join(name);
         std::fs::create_dir(path("rules"))?;
         std::fs::write(path("issuer-ca.pem"), issuers.authority_pem())?;
         std::fs::write(path("directory.json"), include_str!("../corpus/directory.json"))?;
-        std::fs::write(
-            path("env.json"),
-            serde_json::json!({
-                "googleKeys": issuers.google.jwks_uri(),
-                "gitlab": issuers.gitlab.url(),
-                "cluster": issuers.cluster.url(),
-            })
-            .to_string(),
-        )?;
+        let environment = serde_json::to_string(&environment(&issuers, &providers))?;
+        std::fs::write(path("env.json"), environment)?;
         std::fs::write(path("rules").join("base.yaml"), BASE)?;
         let loopback = "127.0.0.1:0".parse()?;
         let mut options = Options {
@@ -103,9 +129,11 @@ impl Rig {
             listen: loopback,
             admin: loopback,
             directory: Some(path("directory.json")),
+            directories,
             environment: Some(path("env.json")),
             issuer_ca: vec![path("issuer-ca.pem")],
             allow_issuer_loopback: true,
+            allow_issuer_networks: Vec::new(),
         };
         let server = tidegate::serve::start(options.clone()).await?;
         options.listen = server.grpc_addr;
@@ -146,7 +174,18 @@ impl Rig {
         let envoy_options = EnvoyOptions { concurrency: setup.concurrency, ..EnvoyOptions::default() };
         let envoy = Envoy::start(&binary, "service", &config.to_json(), &envoy_options).await?;
         let threads = usize::try_from(setup.concurrency)? + 1;
-        Ok(Self { mesh, foreign, issuers, upstream, envoy, server: Some(server), options, folder, threads })
+        Ok(Self {
+            mesh,
+            foreign,
+            issuers,
+            providers,
+            upstream,
+            envoy,
+            server: Some(server),
+            options,
+            folder,
+            threads,
+        })
     }
 
     /// The file with the rules of the case.
@@ -156,17 +195,13 @@ impl Rig {
 
     /// Compiles these rules as the control plane does.
     pub fn compile(&self, rules: &str) -> Result<Applied> {
-        let env = [
-            ("googleKeys", self.issuers.google.jwks_uri()),
-            ("gitlab", self.issuers.gitlab.url().to_owned()),
-            ("cluster", self.issuers.cluster.url().to_owned()),
-        ];
         let compilation = tidegate_compiler::compile(&Inputs {
             sources: &[
                 SourceFile { path: "base.yaml".into(), text: BASE.into() },
                 SourceFile { path: "case.yaml".into(), text: rules.into() },
             ],
-            env: env.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
+            env: environment(&self.issuers, &self.providers),
+            now: None,
         });
         let Some(output) = compilation.output else {
             bail!("rules do not compile: {:#?}", compilation.diagnostics);

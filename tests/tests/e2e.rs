@@ -11,15 +11,28 @@ use http::Method;
 use tidegate::demo::client::{Call, Protocol};
 use tidegate::demo::envoy::EnvoyRelease;
 use tidegate::demo::mesh::Limits;
+use tidegate::directories::GoogleOptions;
 use tidegate_tests::corpus::{Suite, spiffe_id};
 use tidegate_tests::raw::{Random, flood};
 use tidegate_tests::rig::{Rig, Setup};
 
+#[path = "../../control-plane/server/src/directories/testing.rs"]
+#[allow(dead_code, missing_docs)]
+mod google_api;
+
 mod e2e {
+    pub mod bound_tokens;
+    pub mod directories;
     pub mod hostile_push;
+    pub mod leases;
+    pub mod misbehaving_issuer;
+    pub mod rotation;
 }
 
-const CORPUS: [(&str, &str); 1] = [("main.yaml", include_str!("../corpus/main.yaml"))];
+const CORPUS: [(&str, &str); 2] = [
+    ("main.yaml", include_str!("../corpus/main.yaml")),
+    ("providers.yaml", include_str!("../corpus/providers.yaml")),
+];
 
 async fn corpus(rig: &Rig) -> Result<()> {
     for (name, text) in CORPUS {
@@ -57,7 +70,7 @@ async fn status(rig: &Rig, method: Method) -> Result<u16> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_newest_envoy() -> Result<()> {
-    let mut rig = Rig::start(Setup { release: EnvoyRelease::Current, concurrency: 2, limits: None }).await?;
+    let mut rig = Rig::start(Setup::new(EnvoyRelease::Current, 2)).await?;
     corpus(&rig).await?;
     edits_are_enforced(&rig).await?;
     broken_rules_change_nothing(&rig).await?;
@@ -67,8 +80,39 @@ async fn the_newest_envoy() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_oldest_envoy() -> Result<()> {
-    let rig = Rig::start(Setup { release: EnvoyRelease::Oldest, concurrency: 1, limits: None }).await?;
-    corpus(&rig).await
+    let rig = Rig::start(Setup::new(EnvoyRelease::Oldest, 1)).await?;
+    corpus(&rig).await?;
+    attacked(&rig).await
+}
+
+/// Tokens that no verifier must accept, and some that only look so.
+async fn attacked(rig: &Rig) -> Result<()> {
+    let tally = tidegate_tests::attacks::run(rig).await?;
+    println!("attacks: {} tried, {} refused, {} accepted", tally.tried, tally.refused, tally.accepted);
+    Ok(())
+}
+
+/// What was allowed is ended when it is not any more, on both Envoys: they end streams differently.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_live_as_long_as_they_are_allowed() -> Result<()> {
+    for release in [EnvoyRelease::Current, EnvoyRelease::Oldest] {
+        let rig = Rig::start(Setup::new(release, 1)).await?;
+        e2e::leases::streams_end_with_their_tokens(&rig).await?;
+        e2e::leases::streams_end_when_they_are_no_longer_allowed(&rig).await?;
+        e2e::leases::many_streams_end_at_once(&rig).await?;
+        e2e::leases::junk_stops_at_a_budget(&rig).await?;
+        ensure!(rig.stat("wasm.*vm_reload").await? == 0, "a VM failed");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn issuers_change_keys_and_misbehave() -> Result<()> {
+    let rig = Rig::start(Setup::new(EnvoyRelease::Current, 2)).await?;
+    e2e::bound_tokens::bound_tokens_need_their_certificate(&rig).await?;
+    e2e::bound_tokens::revocations_reach_tokens_that_were_accepted(&rig).await?;
+    e2e::misbehaving_issuer::an_issuer_that_misbehaves_changes_nothing(&rig).await?;
+    e2e::rotation::keys_change_while_requests_flow(&rig).await
 }
 
 /// A rule that is changed on disk is enforced everywhere, and what it replaces is not any more.
@@ -170,6 +214,24 @@ async fn a_lost_control_plane_changes_nothing(rig: &mut Rig) -> Result<()> {
     );
     ensure!(status(rig, Method::GET).await? == 403 && status(rig, Method::POST).await? == 200);
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn workers_of_a_dataflow_job() -> Result<()> {
+    let google = e2e::directories::google().await;
+    let urls = GoogleOptions {
+        dataflow: google.url.clone(),
+        compute: google.url.clone(),
+        metadata: google.url.clone(),
+    };
+    let sources = tidegate::directories::Options {
+        every: Duration::from_secs(2),
+        fresh_for: Duration::from_secs(8),
+        google: urls,
+        clusters: Vec::new(),
+    };
+    let rig = Rig::start_with(Setup::new(EnvoyRelease::Current, 2), sources).await?;
+    e2e::directories::workers_come_and_go(&rig, &google).await
 }
 
 /// Headers that no client sends: no VM fails, and the filter still decides.

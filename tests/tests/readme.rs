@@ -24,6 +24,7 @@ fn the_first_rule_compiles_and_lets_exactly_its_caller_in() {
     let compilation = tidegate_compiler::compile(&Inputs {
         sources: &[SourceFile { path: "rules/orders.yaml".into(), text: yaml[0].into() }],
         env: Default::default(),
+        now: None,
     });
     assert!(compilation.diagnostics.is_empty(), "{:#?}", compilation.diagnostics);
     let output = compilation.output.expect("it compiles");
@@ -33,6 +34,7 @@ fn the_first_rule_compiles_and_lets_exactly_its_caller_in() {
         let path = normal::path(path.as_bytes());
         let request = Request {
             now: 0,
+            expiry_grace_s: 0,
             port: 8080,
             method: method.as_bytes(),
             host: Some("orders.sales.example"),

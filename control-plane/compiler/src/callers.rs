@@ -7,43 +7,27 @@ use std::collections::BTreeMap;
 
 use tidegate_engine::model::Effect;
 
+use crate::bind;
 use crate::context::Context;
 use crate::diagnostic::Code;
-use crate::issuers::strings;
-use crate::mesh::{Mesh, WorkloadId, check_account, check_namespace, not_empty};
+use crate::mesh::{WorkloadId, check_account, check_namespace, not_empty};
 use crate::objects::Object;
 use crate::operation::repeated;
 use crate::place::{Findings, Place};
 use crate::spec::{CallerSpec, FormSpec, FromSpec, PeerSpec, TokenOnlySpec};
 use crate::suggest;
 use crate::syntax;
-use crate::tokens::{self, Token, warn_default_account};
+use crate::text::strings;
+use crate::tokens::{self, warn_default_account};
+
+mod entry;
+
+pub(crate) use entry::{Entry, Who};
 
 /// A checked Caller: any of its forms.
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
     pub(crate) forms: Vec<Entry>,
-}
-
-/// Who may call: the peer, and all tokens.
-#[derive(Debug, Clone)]
-pub(crate) struct Entry {
-    pub(crate) who: Who,
-    pub(crate) tokens: Vec<Token>,
-}
-
-/// What is demanded of the peer.
-#[derive(Debug, Clone)]
-pub(crate) enum Who {
-    Mesh {
-        trust_domain: Option<String>,
-        namespace: String,
-        service_accounts: Option<Vec<String>>,
-    },
-    AnyMesh,
-    /// Known by tokens only, through any of these gateways, each with its service account.
-    Via(Vec<(WorkloadId, String)>),
-    Anyone,
 }
 
 /// Which fields of an entry say who the peer is.
@@ -102,7 +86,7 @@ fn check_form(
     context: &Context<'_>,
     findings: &mut Findings,
 ) -> Option<Entry> {
-    refuse_unsupported(place, form.when.is_some(), form.bind.is_some(), findings);
+    refuse_when(place, form.when.is_some(), findings);
     let stated = Stated {
         caller: None,
         peer: form.peer.as_ref(),
@@ -115,7 +99,11 @@ fn check_form(
         Some(Peer::Caller(_)) | None => None,
     };
     let at = place.key("tokens");
-    let tokens = tokens::check(&at, form.tokens.as_deref(), namespace, context, findings);
+    let entry = tokens::Entry { namespace, peer_namespace: stated.peer_namespace() };
+    let tokens = tokens::check(&at, form.tokens.as_deref(), entry, context, findings);
+    let bind_at = place.key("bind");
+    let written = form.tokens.as_deref().unwrap_or_default();
+    let bind = bind::check(&bind_at, form.bind.as_deref(), written, context, findings);
     let tokens = tokens?;
     for (index, token) in tokens.iter().enumerate() {
         tokens::demand_tenant(&at.index(index), token, context, findings);
@@ -130,8 +118,10 @@ fn check_form(
             "write `tokens`, or `peer` with a namespace",
         );
     }
-    warn_any_token(place, &who, &tokens, findings);
-    Some(Entry::new(who, tokens))
+    let mut entry = Entry::new(who, tokens);
+    entry.bind(&bind_at, &bind?, context, findings);
+    warn_any_token(place, &entry, findings);
+    Some(entry)
 }
 
 /// Checks the `from` of a rule: its entries, Callers replaced by their forms. `None` if anything is wrong.
@@ -167,7 +157,7 @@ fn check_from_entry(
     context: &Context<'_>,
     findings: &mut Findings,
 ) -> Option<Vec<Entry>> {
-    refuse_unsupported(place, spec.when.is_some(), spec.bind.is_some(), findings);
+    refuse_when(place, spec.when.is_some(), findings);
     let stated = Stated {
         caller: spec.caller.as_deref(),
         peer: spec.peer.as_ref(),
@@ -178,9 +168,13 @@ fn check_from_entry(
     let known = ["caller", "peer", "tokenOnly", "anyMesh", "anyone"];
     let peer = check_peer(place, &stated, &known, context, findings);
     let at = place.key("tokens");
-    let tokens = tokens::check(&at, spec.tokens.as_deref(), namespace, context, findings);
+    let entry = tokens::Entry { namespace, peer_namespace: stated.peer_namespace() };
+    let tokens = tokens::check(&at, spec.tokens.as_deref(), entry, context, findings);
+    let bind_at = place.key("bind");
+    let written = spec.tokens.as_deref().unwrap_or_default();
+    let bind = bind::check(&bind_at, spec.bind.as_deref(), written, context, findings);
     let (peer, tokens) = (peer?, tokens?);
-    let entries = match peer {
+    let mut entries: Vec<Entry> = match peer {
         Peer::Caller(name) => {
             let place = place.key("caller");
             let caller = context.caller(&place, name, findings)?;
@@ -212,10 +206,17 @@ fn check_from_entry(
                     "write `anyMesh: true` or `tokenOnly` instead of `anyone`",
                 );
             }
-            warn_any_token(place, &who, &tokens, findings);
             vec![Entry::new(who, tokens.clone())]
         }
     };
+    let bind = bind?;
+    for entry in &mut entries {
+        entry.bind(&bind_at, &bind, context, findings);
+    }
+    if spec.caller.is_none() {
+        // Forms of Callers are looked at where they are written.
+        entries.iter().for_each(|entry| warn_any_token(place, entry, findings));
+    }
     if effect == Effect::Allow {
         for (index, written) in tokens.iter().enumerate() {
             let place = at.index(index);
@@ -229,17 +230,15 @@ fn check_from_entry(
     Some(entries)
 }
 
-fn refuse_unsupported(place: &Place<'_>, when: bool, bind: bool, findings: &mut Findings) {
-    for (field, written) in [("when", when), ("bind", bind)] {
-        if written {
-            findings.add(
-                &place.key(field),
-                Code::NotSupported,
-                format!("`{field}` is not supported by this version"),
-                "a condition that is not understood is never left out",
-                "remove it, or demand values with `claims`",
-            );
-        }
+fn refuse_when(place: &Place<'_>, written: bool, findings: &mut Findings) {
+    if written {
+        findings.add(
+            &place.key("when"),
+            Code::NotSupported,
+            "`when` is not supported by this version",
+            "a condition that is not understood is never left out",
+            "remove it, or demand values with `claims`",
+        );
     }
 }
 
@@ -360,7 +359,8 @@ fn check_via(
     })
 }
 
-fn warn_any_token(place: &Place<'_>, who: &Who, tokens: &[Token], findings: &mut Findings) {
+fn warn_any_token(place: &Place<'_>, entry: &Entry, findings: &mut Findings) {
+    let Entry { who, tokens } = entry;
     if matches!(who, Who::Via(_)) && !tokens.is_empty() && tokens.iter().all(|token| token.demands.is_empty())
     {
         findings.add(
@@ -373,70 +373,11 @@ fn warn_any_token(place: &Place<'_>, who: &Who, tokens: &[Token], findings: &mut
     }
 }
 
-// === impl Entry ===
+// === impl Stated ===
 
-impl Entry {
-    fn new(who: Who, mut tokens: Vec<Token>) -> Self {
-        if who.is_caller() {
-            tokens.iter_mut().for_each(Token::bind_to_peer);
-        }
-        Self { who, tokens }
-    }
-
-    /// This entry with more tokens: all of both.
-    fn with(&self, more: &[Token]) -> Self {
-        let mut entry = self.clone();
-        for token in more {
-            let mut token = token.clone();
-            if entry.who.is_caller() {
-                token.bind_to_peer();
-            }
-            match entry.tokens.iter_mut().find(|known| known.issuer == token.issuer) {
-                Some(known) => known.demands.merge(&token.demands),
-                None => entry.tokens.push(token),
-            }
-        }
-        entry
-    }
-}
-
-// === impl Who ===
-
-impl Who {
-    /// Whether the peer is the caller itself, and no gateway in between.
-    fn is_caller(&self) -> bool {
-        match self {
-            Self::Mesh { .. } | Self::AnyMesh => true,
-            Self::Via(_) | Self::Anyone => false,
-        }
-    }
-
-    /// What the workload sees as its peer: any of these.
-    pub(crate) fn peers(&self, at: &WorkloadId, mesh: &Mesh) -> Vec<tidegate_engine::model::PeerModel> {
-        use tidegate_engine::model::PeerModel;
-        match self {
-            Self::Mesh { trust_domain, namespace, service_accounts } => vec![PeerModel::Mesh {
-                trust_domain: trust_domain.as_ref().unwrap_or(&mesh.trust_domain).clone(),
-                namespace: namespace.clone(),
-                service_accounts: service_accounts.clone(),
-            }],
-            Self::AnyMesh => vec![PeerModel::AnyMesh { trust_domain: mesh.trust_domain.clone() }],
-            Self::Anyone => vec![PeerModel::Anyone],
-            // No peer at the gateway, the gateway's identity behind it.
-            Self::Via(gateways) => gateways
-                .iter()
-                .map(|(id, account)| {
-                    if id == at {
-                        PeerModel::NoPeer
-                    } else {
-                        PeerModel::Mesh {
-                            trust_domain: mesh.trust_domain.clone(),
-                            namespace: id.namespace.clone(),
-                            service_accounts: Some(vec![account.clone()]),
-                        }
-                    }
-                })
-                .collect(),
-        }
+impl<'s> Stated<'s> {
+    /// The namespace that is demanded of the peer.
+    fn peer_namespace(&self) -> Option<&'s str> {
+        self.peer.map(|peer| peer.namespace.as_str())
     }
 }

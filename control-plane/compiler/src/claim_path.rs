@@ -1,11 +1,15 @@
 //! Claim paths as text: `google.compute_engine.zone`, `["kubernetes.io"].namespace`.
 //!
 //! Names between dots are letters, digits, `_` and `-`; any other member name is written in brackets and quotes, as in CEL.
+//! An attribute that is derived from claims is one name that begins with `@`, and no member of the token.
 
 use tidegate_engine::model::ClaimPath;
 
 /// Reads a path. `None` if it is not one.
 pub(crate) fn parse(text: &str) -> Option<ClaimPath> {
+    if is_derived(text) {
+        return Some(vec![text.to_owned()]);
+    }
     let mut path = Vec::new();
     let mut rest = text;
     while !rest.is_empty() {
@@ -35,6 +39,11 @@ pub(crate) fn parse(text: &str) -> Option<ClaimPath> {
 
 /// Writes a path, as [`parse`] reads it.
 pub(crate) fn show<S: AsRef<str>>(path: &[S]) -> String {
+    if let [only] = path
+        && is_derived(only.as_ref())
+    {
+        return only.as_ref().to_owned();
+    }
     let mut shown = String::new();
     for name in path {
         let name = name.as_ref();
@@ -50,6 +59,11 @@ pub(crate) fn show<S: AsRef<str>>(path: &[S]) -> String {
     shown
 }
 
+/// Whether the name is that of a derived attribute.
+fn is_derived(name: &str) -> bool {
+    name.strip_prefix('@').is_some_and(is_plain_name)
+}
+
 fn is_plain_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
 }
@@ -60,13 +74,18 @@ mod tests {
 
     #[test]
     fn reads_what_it_writes_and_refuses_the_rest() {
-        let table: [(&str, Option<&[&str]>); 14] = [
+        let table: [(&str, Option<&[&str]>); 19] = [
             ("sub", Some(&["sub"])),
             ("google.compute_engine.zone", Some(&["google", "compute_engine", "zone"])),
             ("[\"kubernetes.io\"].namespace", Some(&["kubernetes.io", "namespace"])),
             ("[\"https://sts.amazonaws.com/\"].org_id", Some(&["https://sts.amazonaws.com/", "org_id"])),
             ("a[\"b c\"]", Some(&["a", "b c"])),
             ("a[\"b c\"].d", Some(&["a", "b c", "d"])),
+            ("@subject", Some(&["@subject"])),
+            ("a[\"@b\"]", Some(&["a", "@b"])),
+            ("@", None),
+            ("@a.b", None),
+            ("a.@b", None),
             ("", None),
             (".a", None),
             ("a.", None),

@@ -9,19 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tidegate_engine::model::{ClaimPath, ClaimRef, Condition, Effect, Test};
 
-/// A directory that a condition looks values up in.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum DirectoryRef {
-    /// Ids of the instances of a Dataflow job's workers.
-    DataflowJob {
-        /// Id of the project.
-        project: String,
-        /// Region of the job.
-        region: String,
-        /// Name of the job.
-        job: String,
-    },
-}
+use crate::directory::DirectoryQuery;
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Demand {
@@ -40,7 +28,11 @@ pub(crate) enum ClaimTest {
     Contains(String),
     PeerNamespace,
     PeerServiceAccount,
-    Listed(DirectoryRef),
+    /// Equal to this claim of the entry's token of this issuer.
+    Same(String, ClaimPath),
+    Listed(DirectoryQuery),
+    /// The same, but true while the directory is stale.
+    ListedOrStale(DirectoryQuery),
 }
 
 /// All demands on one token, in both forms.
@@ -54,23 +46,12 @@ pub(crate) struct Demands {
 #[derive(Debug, Default)]
 pub(crate) struct Positions {
     pub(crate) issuers: BTreeMap<String, (u16, BTreeMap<ClaimPath, u16>)>,
-    pub(crate) directories: BTreeMap<DirectoryRef, u16>,
+    pub(crate) directories: BTreeMap<DirectoryQuery, u16>,
 }
 
 /// More things than positions.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TooMany;
-
-// === impl DirectoryRef ===
-
-impl DirectoryRef {
-    /// Its name in the directory section.
-    pub fn name(&self) -> String {
-        match self {
-            Self::DataflowJob { project, region, job } => format!("dataflow/{project}/{region}/{job}"),
-        }
-    }
-}
 
 // === impl Demand ===
 
@@ -82,6 +63,18 @@ impl Demand {
 
     pub(crate) fn claim(path: &[&str], test: ClaimTest) -> Self {
         Self::Claim(owned(path), test)
+    }
+
+    /// A claim of which any of these tests holds.
+    pub(crate) fn any(path: &[String], tests: Vec<ClaimTest>) -> Self {
+        let mut any: Vec<Self> = tests.into_iter().map(|test| Self::Claim(path.to_vec(), test)).collect();
+        match (any.pop(), any.is_empty()) {
+            (Some(only), true) => only,
+            (last, _) => {
+                any.extend(last);
+                Self::Any(any)
+            }
+        }
     }
 
     pub(crate) fn not(self) -> Self {
@@ -130,6 +123,7 @@ impl Demand {
             Self::Not(part) => Condition::Not(Box::new(part.condition(issuer, slots, positions)?)),
             Self::Claim(path, test) => {
                 let claim = ClaimRef { issuer, slot: *slots.get(path)? };
+                let listed = |directory| positions.directories.get(directory).copied();
                 let test = match test {
                     ClaimTest::Present => Test::Present,
                     ClaimTest::OneOf(values) => Test::OneOf(values.iter().cloned().collect()),
@@ -138,7 +132,12 @@ impl Demand {
                     ClaimTest::Contains(value) => Test::Contains(value.clone()),
                     ClaimTest::PeerNamespace => Test::PeerNamespace,
                     ClaimTest::PeerServiceAccount => Test::PeerServiceAccount,
-                    ClaimTest::Listed(directory) => Test::Listed(*positions.directories.get(directory)?),
+                    ClaimTest::Same(other, path) => {
+                        let (issuer, slots) = positions.issuers.get(other)?;
+                        Test::Same(ClaimRef { issuer: *issuer, slot: *slots.get(path)? })
+                    }
+                    ClaimTest::Listed(directory) => Test::Listed(listed(directory)?),
+                    ClaimTest::ListedOrStale(directory) => Test::ListedOrStale(listed(directory)?),
                 };
                 Condition::Claim(claim, test)
             }
@@ -193,20 +192,35 @@ impl Demands {
         }
     }
 
-    /// Notes every claim and directory that is read.
+    /// Notes the issuer whose token this is about, and every claim and directory that is read.
     pub(crate) fn collect(
         &self,
         effect: Effect,
-        claims: &mut BTreeSet<ClaimPath>,
-        directories: &mut BTreeSet<DirectoryRef>,
+        issuer: &str,
+        claims: &mut BTreeMap<String, BTreeSet<ClaimPath>>,
+        directories: &mut BTreeSet<DirectoryQuery>,
     ) {
+        if !claims.contains_key(issuer) {
+            claims.insert(issuer.to_owned(), BTreeSet::new());
+        }
+        let mut note = |issuer: &str, path: &ClaimPath| match claims.get_mut(issuer) {
+            Some(known) if known.contains(path) => {}
+            Some(known) => {
+                known.insert(path.clone());
+            }
+            None => {
+                claims.insert(issuer.to_owned(), BTreeSet::from([path.clone()]));
+            }
+        };
         for demand in self.of(effect) {
             demand.each_claim(&mut |path, test| {
-                if !claims.contains(path) {
-                    claims.insert(path.clone());
-                }
-                if let ClaimTest::Listed(directory) = test {
-                    directories.insert(directory.clone());
+                note(issuer, path);
+                match test {
+                    ClaimTest::Same(other, path) => note(other, path),
+                    ClaimTest::Listed(directory) | ClaimTest::ListedOrStale(directory) => {
+                        directories.insert(directory.clone());
+                    }
+                    _ => {}
                 }
             });
         }
@@ -233,7 +247,7 @@ impl Positions {
     /// Numbers everything in the order of names.
     pub(crate) fn new(
         issuers: BTreeMap<String, BTreeSet<ClaimPath>>,
-        directories: BTreeSet<DirectoryRef>,
+        directories: BTreeSet<DirectoryQuery>,
     ) -> Result<Self, TooMany> {
         fn number<T: Ord>(things: impl IntoIterator<Item = T>) -> Result<BTreeMap<T, u16>, TooMany> {
             things

@@ -131,6 +131,8 @@ codes! {
     MalformedGrpc = "TG0413", Error, "A gRPC service or method that no request has.";
     MalformedKeys = "TG0414", Error, "Keys of an issuer that cannot be used.";
     ReservedClaim = "TG0415", Error, "A claim that is checked for every token, not by rules.";
+    AssertedClaim = "TG0416", Error, "A claim that the caller or a stranger can choose.";
+    MalformedCondition = "TG0417", Error, "A condition that cannot be read, or that is about something else than it may be.";
     NotSupported = "TG0501", Error, "Not supported by this version.";
     EncodingFailed = "TG0601", Error, "The rules of a workload cannot be encoded.";
     Unfinished = "TG0602", Error, "The compiler gave up without saying why: a defect of the compiler.";
@@ -142,6 +144,7 @@ codes! {
     WiderThanItLooks = "TG0906", Warning, "An entry that lets in more than it seems to.";
     AudienceOutsideCeiling = "TG0907", Warning, "Tokens meant for this Guard are never accepted from an issuer.";
     AmbiguousIssuer = "TG0908", Warning, "An issuer name that other clusters have too.";
+    IssuerRetires = "TG0909", Warning, "An issuer whose tokens are refused soon, or already.";
 }
 
 // === impl Code ===

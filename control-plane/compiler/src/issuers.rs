@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tidegate_identity::issuer::{DEFAULT_SKEW_S, MAX_LIFETIME_S, MAX_SKEW_S};
+use tidegate_identity::issuer::{DEFAULT_SKEW_S, MAX_ISS, MAX_LIFETIME_S, MAX_SKEW_S, Revoked};
 use tidegate_identity::pack::another_party;
 use tidegate_identity::{Algorithm, IssuerSetSpec, IssuerSpec, Jwk, PackKind, TokenHeader};
 
@@ -13,19 +13,33 @@ use crate::mesh::{check_namespace, not_empty};
 use crate::objects::Object;
 use crate::operation::repeated;
 use crate::place::{Findings, Place};
-use crate::spec::{HeaderSpec, KeysSpec, TrustedIssuerSpec};
+use crate::spec::TrustedIssuerSpec;
 use crate::suggest;
 use crate::syntax;
+use crate::text::{check_duration, strings};
+
+mod headers;
+mod keys;
+mod terms;
+
+/// The longest time between two reminders that keys should change.
+const MAX_ROTATION_S: u32 = 3650 * 86_400;
 
 /// Who may issue tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrustedIssuer {
     /// What rules call it; unique.
     pub name: String,
-    /// The `iss` claim, exactly.
-    pub issuer: String,
+    /// The `iss` claim, exactly one of these; at least one. Of the pack `spiffe`: `spiffe://` and the trust domain.
+    pub issuers: Vec<String>,
     /// What its tokens look like.
     pub pack: PackKind,
+    /// Accepted `typ`, in lower case; empty: the pack's.
+    pub token_types: Vec<String>,
+    /// Whether a token may have only one audience.
+    pub single_audience: bool,
+    /// Whether tokens must be bound to the client's certificate.
+    pub require_cnf: bool,
     /// The most that any Guard may accept; `None`: no ceiling.
     pub audiences: Option<Vec<String>>,
     /// Signature algorithms that are accepted; at least one.
@@ -44,6 +58,12 @@ pub struct TrustedIssuer {
     pub allowed_namespaces: Option<Vec<String>>,
     /// Whether the token goes on to the workload. Without a statement: from `authorization` yes, from other headers no.
     pub forward: bool,
+    /// What is refused although it is signed and has not expired.
+    pub revoked: Vec<Revoked>,
+    /// From then on (Unix seconds) every token of it is refused.
+    pub retire_at: Option<i64>,
+    /// How often its keys are meant to change, in seconds. Nothing is refused when they do not.
+    pub rotate_every_s: Option<u32>,
 }
 
 /// Where keys come from.
@@ -53,19 +73,20 @@ pub enum KeySource {
     Inline(String),
     /// An https URL of the key set.
     Uri(String),
-    /// From the issuer's `/.well-known/openid-configuration`.
-    Discovery,
+    /// From `/.well-known/openid-configuration` of this issuer, the first of [`TrustedIssuer::issuers`].
+    Discovery(String),
 }
 
 /// Checks all issuers; those that are wrong are left out, and known to be.
 pub(crate) fn check(
     objects: &[Object<TrustedIssuerSpec>],
+    now: Option<i64>,
     findings: &mut Findings,
 ) -> BTreeMap<String, Option<TrustedIssuer>> {
     let mut issuers = BTreeMap::new();
     for object in objects {
         let before = findings.errors();
-        let checked = check_one(object, findings);
+        let checked = check_one(object, now, findings);
         let name = object.source.id.name.clone();
         issuers.insert(name, checked.filter(|_| findings.errors() == before));
     }
@@ -73,29 +94,21 @@ pub(crate) fn check(
     issuers
 }
 
-fn check_one(object: &Object<TrustedIssuerSpec>, findings: &mut Findings) -> Option<TrustedIssuer> {
+fn check_one(
+    object: &Object<TrustedIssuerSpec>,
+    now: Option<i64>,
+    findings: &mut Findings,
+) -> Option<TrustedIssuer> {
     let root = object.source.place();
     let place = root.key("spec");
     let spec = &object.spec;
     let before = findings.errors();
-    check_url(&place.key("issuer"), &spec.issuer, findings);
-    if matches!(
-        spec.issuer.as_str(),
-        "https://kubernetes.default.svc" | "https://kubernetes.default.svc.cluster.local"
-    ) {
-        findings.add(
-            &place.key("issuer"),
-            Code::AmbiguousIssuer,
-            format!("`{}` is the issuer of every cluster that keeps the default", spec.issuer),
-            "namespaces and accounts of another such cluster have the same names",
-            "give the cluster an issuer of its own (`--service-account-issuer`)",
-        );
-    }
+    let issuers = check_issuers(&place, spec, findings);
     let audiences =
         spec.audiences.as_ref().map(|list| check_audiences(&place.key("audiences"), list, findings));
-    let skew_s = duration(&place.key("skew"), spec.skew.as_deref(), DEFAULT_SKEW_S, MAX_SKEW_S, findings);
-    let keys = check_keys(&place.key("keys"), &spec.keys, findings);
-    let headers = check_headers(&place.key("headers"), spec.headers.as_deref(), findings);
+    let skew_s = stolen(&place.key("skew"), spec.skew.as_deref(), MAX_SKEW_S, findings);
+    let keys = keys::check(&place.key("keys"), &spec.keys, &issuers, findings);
+    let headers = headers::check(&place.key("headers"), spec.headers.as_deref(), findings);
     if let Some(list) = &spec.allowed_namespaces {
         let place = place.key("allowedNamespaces");
         strings(&place, list, findings);
@@ -103,47 +116,39 @@ fn check_one(object: &Object<TrustedIssuerSpec>, findings: &mut Findings) -> Opt
             check_namespace(&place.index(index), namespace, findings);
         }
     }
+    let rotate_every_s = spec.rotate_every.as_deref().and_then(|text| {
+        let why = "nobody is there to be reminded then";
+        check_duration(&place.key("rotateEvery"), text, MAX_ROTATION_S, why, findings)
+    });
+    let retire_at =
+        terms::check_retirement(&place.key("retireAfter"), spec.retire_after.as_deref(), now, findings);
     let pack = check_pack(&place.key("pack"), &spec.pack, findings)?;
     let algorithms = check_algorithms(&place.key("algorithms"), spec.algorithms.as_deref(), pack, findings);
-    if let Some(why) = pack.refuses_issuer(&spec.issuer) {
-        findings.add(
-            &place.key("pack"),
-            Code::WrongPack,
-            format!("the pack `{}` does not fit the issuer `{}`", pack.name(), spec.issuer),
-            why,
-            "correct `issuer` or `pack`",
-        );
-    }
-    let max_lifetime_s = duration(
-        &place.key("maxLifetime"),
-        spec.max_lifetime.as_deref(),
-        pack.pack().max_lifetime_s,
-        MAX_LIFETIME_S,
-        findings,
-    );
-    if spec.require_pod_binding.is_some() && pack != PackKind::Kubernetes {
-        findings.add(
-            &place.key("requirePodBinding"),
-            Code::WrongPack,
-            "`requirePodBinding` is for issuers of the pack `kubernetes`",
-            format!("tokens of the pack `{}` name no pod", pack.name()),
-            "remove it",
-        );
-    }
+    refuse_wrong_pack(&place, spec, &issuers, pack, findings);
+    let max_lifetime_s =
+        stolen(&place.key("maxLifetime"), spec.max_lifetime.as_deref(), MAX_LIFETIME_S, findings);
+    let token_types = terms::check_types(&place.key("tokenTypes"), spec.token_types.as_deref(), findings);
+    let revoked = terms::check_revoked(&place.key("revoked"), spec.revoked.as_ref(), pack, findings);
     let (keys, fixed) = keys?;
     let issuer = TrustedIssuer {
         name: object.source.id.name.clone(),
-        issuer: spec.issuer.clone(),
+        issuers,
         pack,
+        token_types,
+        single_audience: spec.single_audience.unwrap_or(pack.pack().single_audience),
+        require_cnf: spec.require_cnf.unwrap_or(false),
         audiences,
         algorithms,
         forward: spec.forward.unwrap_or_else(|| headers.iter().all(|header| header.name == "authorization")),
         headers,
         keys,
-        max_lifetime_s,
-        skew_s,
+        max_lifetime_s: max_lifetime_s.unwrap_or(pack.pack().max_lifetime_s),
+        skew_s: skew_s.unwrap_or(DEFAULT_SKEW_S),
         require_pod_binding: spec.require_pod_binding.unwrap_or(true),
         allowed_namespaces: spec.allowed_namespaces.clone(),
+        revoked,
+        retire_at,
+        rotate_every_s,
     };
     // What filters would refuse is refused here, whatever the checks above may have missed.
     if findings.errors() == before
@@ -158,6 +163,119 @@ fn check_one(object: &Object<TrustedIssuerSpec>, findings: &mut Findings) -> Opt
         );
     }
     Some(issuer)
+}
+
+/// A duration for which stolen tokens work.
+fn stolen(place: &Place<'_>, text: Option<&str>, longest_s: u32, findings: &mut Findings) -> Option<u32> {
+    check_duration(place, text?, longest_s, "what is stolen works for that long", findings)
+}
+
+/// What tokens may have as `iss`, each once, in the order in which it is written.
+fn check_issuers(place: &Place<'_>, spec: &TrustedIssuerSpec, findings: &mut Findings) -> Vec<String> {
+    let list = place.key("issuers");
+    match (&spec.issuer, &spec.issuers) {
+        (Some(issuer), None) => {
+            check_issuer(&place.key("issuer"), issuer, &spec.pack, findings);
+            vec![issuer.clone()]
+        }
+        (None, Some(issuers)) => {
+            not_empty(&list, issuers, findings);
+            if issuers.len() > MAX_ISS {
+                findings.add(
+                    &list,
+                    Code::MalformedValue,
+                    format!("{} issuers are more than filters accept", issuers.len()),
+                    "every token is compared with all of them",
+                    format!("write at most {MAX_ISS}, or several TrustedIssuers"),
+                );
+            }
+            if spec.pack == PackKind::Spiffe.name() && issuers.len() > 1 {
+                findings.add(
+                    &list,
+                    Code::MalformedValue,
+                    "a TrustedIssuer of the pack `spiffe` is one trust domain",
+                    "a trust domain's keys verify its own ids only",
+                    "write a TrustedIssuer for each of them",
+                );
+            }
+            let mut checked: Vec<String> = Vec::new();
+            for (index, issuer) in issuers.iter().enumerate() {
+                let place = list.index(index);
+                check_issuer(&place, issuer, &spec.pack, findings);
+                if checked.contains(issuer) {
+                    repeated(&place, issuer, findings);
+                } else {
+                    checked.push(issuer.clone());
+                }
+            }
+            checked
+        }
+        (None, None) | (Some(_), Some(_)) => {
+            findings.add(
+                place,
+                Code::NotExactlyOne,
+                "a TrustedIssuer has either `issuer` or `issuers`",
+                "tokens say in `iss` whose they are, and that is compared byte for byte",
+                "write `issuer`, or `issuers` where one issuer writes its name in several ways",
+            );
+            Vec::new()
+        }
+    }
+}
+
+fn check_issuer(place: &Place<'_>, issuer: &str, pack: &str, findings: &mut Findings) {
+    // Trust domains are no URLs; the pack checks them.
+    if pack != PackKind::Spiffe.name() {
+        check_url(place, issuer, findings);
+    }
+    if matches!(issuer, "https://kubernetes.default.svc" | "https://kubernetes.default.svc.cluster.local") {
+        findings.add(
+            place,
+            Code::AmbiguousIssuer,
+            format!("`{issuer}` is the issuer of every cluster that keeps the default"),
+            "namespaces and accounts of another such cluster have the same names",
+            "give the cluster an issuer of its own (`--service-account-issuer`)",
+        );
+    }
+}
+
+/// What is written, and does not fit the pack.
+fn refuse_wrong_pack(
+    place: &Place<'_>,
+    spec: &TrustedIssuerSpec,
+    issuers: &[String],
+    pack: PackKind,
+    findings: &mut Findings,
+) {
+    for issuer in issuers {
+        if let Some(why) = pack.refuses_issuer(issuer) {
+            findings.add(
+                &place.key("pack"),
+                Code::WrongPack,
+                format!("the pack `{}` does not fit the issuer `{issuer}`", pack.name()),
+                why,
+                "correct `issuer` or `pack`",
+            );
+        }
+    }
+    if spec.require_pod_binding.is_some() && pack != PackKind::Kubernetes {
+        findings.add(
+            &place.key("requirePodBinding"),
+            Code::WrongPack,
+            "`requirePodBinding` is for issuers of the pack `kubernetes`",
+            format!("tokens of the pack `{}` name no pod", pack.name()),
+            "remove it",
+        );
+    }
+    if spec.token_types.is_some() && pack != PackKind::Generic {
+        findings.add(
+            &place.key("tokenTypes"),
+            Code::WrongPack,
+            "`tokenTypes` is for issuers of the pack `generic`",
+            format!("of the tokens of the pack `{}` it is known which types they have", pack.name()),
+            "remove it",
+        );
+    }
 }
 
 /// Audiences: each once, printable, and none that belongs to a known other party.
@@ -247,217 +365,38 @@ fn check_algorithms(
     algorithms.into_iter().collect()
 }
 
-fn check_headers(
-    place: &Place<'_>,
-    headers: Option<&[HeaderSpec]>,
-    findings: &mut Findings,
-) -> Vec<TokenHeader> {
-    let Some(headers) = headers else { return vec![TokenHeader::authorization_bearer()] };
-    not_empty(place, headers, findings);
-    let mut checked: Vec<TokenHeader> = Vec::new();
-    for (index, header) in headers.iter().enumerate() {
-        let place = place.index(index);
-        let name = header.name.to_ascii_lowercase();
-        let well_formed =
-            !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-        let refused = match name.as_str() {
-            _ if !well_formed => {
-                Some("it consists of letters, digits and dashes; servers disagree about the rest")
-            }
-            "host" | "cookie" | "content-type" | "content-length" | "transfer-encoding" | "connection"
-            | "te" => Some("the header means something else"),
-            _ if name.starts_with("x-tidegate-") || name.starts_with("x-envoy-") => {
-                Some("such headers are the mesh's own, and removed before anything is decided")
-            }
-            _ => None,
-        };
-        if let Some(why) = refused {
-            findings.add(
-                &place.key("name"),
-                Code::MalformedValue,
-                format!("`{}` is not a header for tokens", header.name),
-                why,
-                "write `authorization`, or a header of your own such as `x-job-token`",
-            );
-        }
-        match &header.prefix {
-            Some(prefix) if !syntax::is_scheme(prefix) => findings.add(
-                &place.key("prefix"),
-                Code::MalformedValue,
-                format!("`{prefix}` is not an authentication scheme"),
-                "scheme and token are separated by one space, which is not part of the prefix",
-                "write the scheme alone, e.g. `Bearer`",
-            ),
-            None if name == "authorization" => findings.add(
-                &place.key("prefix"),
-                Code::MissingField,
-                "`prefix` is missing",
-                "the value of `Authorization` begins with a scheme",
-                "write `prefix: Bearer`",
-            ),
-            _ => {}
-        }
-        if checked.iter().any(|other| other.name == name) {
-            findings.add(
-                &place.key("name"),
-                Code::MalformedValue,
-                format!("`{name}` is there twice"),
-                "a token has exactly one source",
-                "keep one of them",
-            );
-        }
-        checked.push(TokenHeader { name, prefix: header.prefix.clone() });
-    }
-    checked.sort_by(|a, b| a.name.cmp(&b.name));
-    checked
-}
-
-/// Where keys come from, and those that are written down.
-fn check_keys(place: &Place<'_>, spec: &KeysSpec, findings: &mut Findings) -> Option<(KeySource, Vec<Jwk>)> {
-    match (&spec.jwks, &spec.jwks_uri, spec.discovery) {
-        (Some(jwks), None, None) => check_jwks(&place.key("jwks"), jwks, findings),
-        (None, Some(uri), None) => {
-            check_url(&place.key("jwksUri"), uri, findings);
-            Some((KeySource::Uri(uri.clone()), Vec::new()))
-        }
-        (None, None, Some(true)) => Some((KeySource::Discovery, Vec::new())),
-        (None, None, Some(false)) => {
-            findings.add(
-                &place.key("discovery"),
-                Code::MalformedValue,
-                "`discovery: false` says nothing",
-                "keys must come from somewhere",
-                "write `true`, or `jwks` or `jwksUri` instead",
-            );
-            None
-        }
-        _ => {
-            findings.add(
-                place,
-                Code::NotExactlyOne,
-                "keys must come from exactly one place",
-                "with several sources it would be open which keys count",
-                "write one of `jwks`, `jwksUri` and `discovery: true`",
-            );
-            None
-        }
-    }
-}
-
-fn check_jwks(place: &Place<'_>, jwks: &str, findings: &mut Findings) -> Option<(KeySource, Vec<Jwk>)> {
-    let mut refused = |message: String| {
-        findings.add(
-            place,
-            Code::MalformedKeys,
-            message,
-            "keys that are written down must all be fit; none is left out silently",
-            "write a JSON Web Key Set (RFC 7517) of RSA keys of 2048 bits or more, or P-256 keys, public parts only",
-        );
-        None
-    };
-    match tidegate_identity::keys::select(jwks) {
-        Err(problem) => refused(problem.to_string()),
-        Ok(selection) => match selection.refused.first() {
-            Some((index, problem)) => refused(format!("key {index}: {problem}")),
-            None if selection.keys.is_empty() => refused("the key set is empty".to_owned()),
-            None => Some((KeySource::Inline(jwks.to_owned()), selection.keys)),
-        },
-    }
-}
-
-/// Strings that are not empty, each once.
-pub(crate) fn strings(place: &Place<'_>, list: &[String], findings: &mut Findings) -> Vec<String> {
-    not_empty(place, list, findings);
-    let mut checked = BTreeSet::new();
-    for (index, text) in list.iter().enumerate() {
-        let place = place.index(index);
-        check_text(&place, text, findings);
-        if !checked.insert(text.clone()) {
-            repeated(&place, text, findings);
-        }
-    }
-    checked.into_iter().collect()
-}
-
-/// A string that can be compared: not empty, no control characters.
-pub(crate) fn check_text(place: &Place<'_>, text: &str, findings: &mut Findings) {
-    if text.is_empty() {
-        findings.add(
-            place,
-            Code::EmptyValue,
-            "the string is empty",
-            "an empty string is neither \"any\" nor \"none\"",
-            "write a value, or remove the field",
-        );
-    } else if !syntax::is_plain_text(text) {
-        findings.add(
-            place,
-            Code::MalformedValue,
-            "the string has control or invisible characters",
-            "values with such characters are never accepted from tokens or requests",
-            "remove them; a line break at the end comes from `|`",
-        );
-    }
-}
-
-fn duration(
-    place: &Place<'_>,
-    text: Option<&str>,
-    default_s: u32,
-    longest_s: u32,
-    findings: &mut Findings,
-) -> u32 {
-    let Some(text) = text else { return default_s };
-    let longest = syntax::show_duration(longest_s);
-    match syntax::duration(text) {
-        Some(seconds) if seconds <= longest_s => seconds,
-        Some(_) => {
-            findings.add(
-                place,
-                Code::MalformedValue,
-                format!("`{text}` is longer than is accepted"),
-                "what is stolen works for that long",
-                format!("write `{longest}` or less"),
-            );
-            default_s
-        }
-        None => {
-            findings.add(
-                place,
-                Code::MalformedValue,
-                format!("`{text}` is not a duration"),
-                "a duration is a whole number with a unit",
-                format!("write `30s`, `15m` or `1h`; at most `{longest}`"),
-            );
-            default_s
-        }
-    }
-}
-
 /// Two issuers with the same `iss`: whose keys verify a token would be open.
 fn refuse_conflicts(objects: &[Object<TrustedIssuerSpec>], findings: &mut Findings) {
     let mut seen: BTreeMap<&str, &Object<TrustedIssuerSpec>> = BTreeMap::new();
     for object in objects {
-        let Some(other) = seen.insert(&object.spec.issuer, object) else { continue };
-        if other.source.id == object.source.id {
-            // The same object twice is reported as that.
-            continue;
+        let root = object.source.place();
+        let spec = root.key("spec");
+        let list = spec.key("issuers");
+        let one = object.spec.issuer.as_deref().map(|issuer| (spec.key("issuer"), issuer));
+        let many = object.spec.issuers.iter().flatten().enumerate();
+        let many = many.map(|(index, issuer)| (list.index(index), issuer.as_str()));
+        for (place, issuer) in one.into_iter().chain(many) {
+            let Some(other) = seen.insert(issuer, object) else { continue };
+            if other.source.id == object.source.id {
+                // The same object, or the same issuer in one object, twice is reported as that.
+                continue;
+            }
+            let other_place = other.source.place();
+            let at = other_place.position();
+            findings.add_related(
+                &place,
+                Code::IssuerConflict,
+                format!("{} has the same `issuer`", other.source.id),
+                "whose keys verify a token, and which rules it counts for, would be open",
+                "keep one of them; one TrustedIssuer can have several headers and audiences",
+                vec![Related {
+                    file: other_place.file().to_owned(),
+                    line: at.line,
+                    column: at.column,
+                    message: "the other one".to_owned(),
+                }],
+            );
         }
-        let place = other.source.place();
-        let at = place.position();
-        findings.add_related(
-            &object.source.place().key("spec").key("issuer"),
-            Code::IssuerConflict,
-            format!("{} has the same `issuer`", other.source.id),
-            "whose keys verify a token, and which rules it counts for, would be open",
-            "keep one of them; one TrustedIssuer can have several headers and audiences",
-            vec![Related {
-                file: place.file().to_owned(),
-                line: at.line,
-                column: at.column,
-                message: "the other one".to_owned(),
-            }],
-        );
     }
 }
 
@@ -467,16 +406,23 @@ impl TrustedIssuer {
     /// As it goes into a keys section, with the keys that are in force and until when (Unix seconds).
     pub fn spec(&self, keys: Vec<Jwk>, valid_until: i64) -> IssuerSpec {
         IssuerSpec {
+            name: self.name.clone(),
+            iss: self.issuers.clone(),
+            pack: self.pack,
+            types: self.token_types.clone(),
             audiences: self.audiences.clone().unwrap_or_default(),
+            single_audience: self.single_audience,
+            require_cnf: self.require_cnf,
             algorithms: self.algorithms.clone(),
             headers: self.headers.clone(),
             forward: self.forward,
             allow_unbound: !self.require_pod_binding,
             max_lifetime_s: self.max_lifetime_s,
             skew_s: self.skew_s,
+            retire_at: self.retire_at.unwrap_or(0),
+            revoked: self.revoked.clone(),
             valid_until,
             keys,
-            ..IssuerSpec::new(&self.name, &self.issuer, self.pack)
         }
     }
 }

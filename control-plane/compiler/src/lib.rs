@@ -27,11 +27,13 @@
 
 use std::collections::BTreeMap;
 
+mod bind;
 mod callers;
 mod claim_path;
 mod context;
 mod demand;
 mod diagnostic;
+mod directory;
 mod environment;
 mod issuers;
 mod mesh;
@@ -43,15 +45,17 @@ mod rules;
 pub mod spec;
 mod suggest;
 mod syntax;
+mod text;
 mod tokens;
 mod yaml;
 
-pub use demand::DirectoryRef;
 pub use diagnostic::{Code, Diagnostic, Related, Severity};
+pub use directory::{DirectoryQuery, InvalidDirectoryName, TektonKind};
 pub use issuers::{KeySource, TrustedIssuer};
 pub use mesh::{Mesh, Workload, WorkloadId, is_system_namespace};
 pub use place::{Kind, ObjectId};
 pub use plan::WorkloadPolicy;
+pub use syntax::moment;
 
 use context::Context;
 use objects::Objects;
@@ -73,6 +77,8 @@ pub struct Inputs<'a> {
     pub sources: &'a [SourceFile],
     /// Values for `${env.name}`.
     pub env: BTreeMap<String, String>,
+    /// Unix seconds, for warnings of what comes to an end; `None`: there are none. Never changes the output.
+    pub now: Option<i64>,
 }
 
 /// What came of it.
@@ -115,7 +121,7 @@ pub fn parse(inputs: &Inputs<'_>) -> Parsed {
 pub fn compile(inputs: &Inputs<'_>) -> Compilation {
     let mut findings = Findings::default();
     let objects = objects::read(inputs.sources, &inputs.env, &mut findings);
-    let output = check(&objects, &mut findings);
+    let output = check(&objects, inputs.now, &mut findings);
     let output = output.filter(|_| findings.errors() == 0);
     if output.is_none() && findings.errors() == 0 {
         findings.push(without_place(
@@ -144,7 +150,7 @@ fn without_place(code: Code, message: &str, why: &str, fix: &str) -> Diagnostic 
     }
 }
 
-fn check(objects: &Objects, findings: &mut Findings) -> Option<Compiled> {
+fn check(objects: &Objects, now: Option<i64>, findings: &mut Findings) -> Option<Compiled> {
     let mesh = mesh::check(&objects.meshes, findings);
     if objects.meshes.is_empty() && !objects.has_broken(Kind::Mesh) {
         findings.push(without_place(
@@ -154,7 +160,7 @@ fn check(objects: &Objects, findings: &mut Findings) -> Option<Compiled> {
             "add an object of the kind `Mesh` with its trust domain, root namespace and workloads",
         ));
     }
-    let issuers = issuers::check(&objects.issuers, findings);
+    let issuers = issuers::check(&objects.issuers, now, findings);
     let no_callers = BTreeMap::new();
     let context = Context { mesh: mesh.as_ref(), objects, issuers: &issuers, callers: &no_callers };
     let callers = callers::check(&objects.callers, &context, findings);

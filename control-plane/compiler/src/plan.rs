@@ -12,8 +12,9 @@ use tidegate_engine::model::{
 use tidegate_identity::issuer::MAX_ISSUERS;
 
 use crate::callers::Entry;
-use crate::demand::{DirectoryRef, Positions};
+use crate::demand::Positions;
 use crate::diagnostic::{Code, Diagnostic};
+use crate::directory::DirectoryQuery;
 use crate::issuers::TrustedIssuer;
 use crate::mesh::{Mesh, WorkloadId};
 use crate::place::Findings;
@@ -32,7 +33,7 @@ pub struct WorkloadPolicy {
     /// Names of the TrustedIssuers that its rules need, sorted.
     pub issuers: Vec<String>,
     /// Directories that its rules need, sorted.
-    pub directories: Vec<DirectoryRef>,
+    pub directories: Vec<DirectoryQuery>,
 }
 
 /// Makes every workload's policy. A workload whose policy cannot be made is an error.
@@ -103,8 +104,7 @@ fn policy(
     let mut directories = BTreeSet::new();
     for rule in rules {
         for token in rule.from.iter().flat_map(|entry| &entry.tokens) {
-            let claims = claims.entry(token.issuer.clone()).or_default();
-            token.demands.collect(rule.effect, claims, &mut directories);
+            token.demands.collect(rule.effect, &token.issuer, &mut claims, &mut directories);
         }
     }
     if claims.len() > MAX_ISSUERS {
@@ -114,7 +114,7 @@ fn policy(
         .iter()
         .map(|(name, claims)| IssuerModel { name: name.clone(), slots: claims.iter().cloned().collect() })
         .collect();
-    let directory_list: Vec<DirectoryRef> = directories.iter().cloned().collect();
+    let directory_list: Vec<DirectoryQuery> = directories.iter().cloned().collect();
     let positions = Positions::new(claims, directories)
         .map_err(|_| "it has more than 65535 issuers, claims or directories".to_owned())?;
     let mut guards: Vec<GuardModel> = guards
@@ -135,7 +135,7 @@ fn policy(
     let model = PolicyModel {
         issuers,
         guards,
-        directories: directory_list.iter().map(DirectoryRef::name).collect(),
+        directories: directory_list.iter().map(DirectoryQuery::to_string).collect(),
         rules,
     };
     let rules = tidegate_engine::encode(&model).map_err(|error| error.to_string())?;
@@ -172,6 +172,7 @@ fn rule_model(
         owner: rule.owner.clone(),
         contact: rule.contact.clone(),
         disclosure: rule.disclosure,
+        lease: rule.lease,
         from,
         to: rule.to.clone(),
     })

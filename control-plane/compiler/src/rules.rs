@@ -2,19 +2,25 @@
 
 use std::collections::BTreeSet;
 
-use tidegate_engine::model::{Disclosure, Effect, Mode, OperationModel};
+use tidegate_engine::model::{Disclosure, Effect, Lease, Mode, OnExpiry, OperationModel};
 
 use crate::callers::{Entry, Who, check_from};
 use crate::context::Context;
 use crate::diagnostic::Code;
-use crate::issuers::{check_audience, check_audiences, check_text};
+use crate::issuers::{check_audience, check_audiences};
 use crate::mesh::{WorkloadId, check_selector, is_system_namespace};
 use crate::objects::Object;
 use crate::operation::{self, check_ports, names_exact_operations};
 use crate::place::{Findings, Place, Source};
 use crate::spec::{
-    AccessRuleSpec, AuditSpec, DisclosureSpec, EffectSpec, GuardSpec, ModeSpec, OneOrMany, TargetSpec,
+    AccessRuleSpec, AuditSpec, DisclosureSpec, EffectSpec, GuardSpec, ModeSpec, OnExpirySpec, OneOrMany,
+    TargetSpec,
 };
+use crate::text::{check_duration, check_text};
+
+/// The longest that a stream may outlive a token that it was let in with, in seconds. Whoever wants more, and says so,
+/// writes `onExpiry: keep`.
+const MAX_GRACE_S: u32 = 3600;
 
 /// A checked Guard.
 #[derive(Debug)]
@@ -35,6 +41,7 @@ pub(crate) struct Rule<'o> {
     pub(crate) owner: String,
     pub(crate) contact: String,
     pub(crate) disclosure: Disclosure,
+    pub(crate) lease: Lease,
     pub(crate) from: Vec<Entry>,
     pub(crate) to: Option<Vec<OperationModel>>,
     pub(crate) reach: BTreeSet<WorkloadId>,
@@ -116,6 +123,7 @@ pub(crate) fn check_rule<'o>(
             "write `full`",
         );
     }
+    let lease = check_lease(&place, spec, effect, findings);
     let from =
         check_from(&place.key("from"), &spec.from, effect, object.source.namespace(), context, findings);
     let to = spec.to.as_ref().map(|to| operation::check(&place.key("to"), to, findings));
@@ -141,10 +149,47 @@ pub(crate) fn check_rule<'o>(
         owner: spec.owner.clone(),
         contact: spec.contact.clone().unwrap_or_default(),
         disclosure: spec.disclosure.map_or(Disclosure::Full, Disclosure::from),
+        lease,
         from,
         to,
         reach,
     })
+}
+
+/// What becomes of streams that the rule lets in, once a token of theirs has expired.
+fn check_lease(place: &Place<'_>, spec: &AccessRuleSpec, effect: Effect, findings: &mut Findings) -> Lease {
+    let AccessRuleSpec { on_expiry, expiry_grace, .. } = spec;
+    let grace_s = expiry_grace.as_deref().and_then(|text| {
+        let why = "the token that lets the stream in is not good any more";
+        check_duration(&place.key("expiryGrace"), text, MAX_GRACE_S, why, findings)
+    });
+    for (field, written) in [("onExpiry", on_expiry.is_some()), ("expiryGrace", expiry_grace.is_some())] {
+        if written && effect == Effect::Deny {
+            findings.add(
+                &place.key(field),
+                Code::MalformedValue,
+                format!("`{field}` says nothing in a Deny"),
+                "a Deny lets no stream in that could go on",
+                "remove it, or write it in the Allow",
+            );
+        }
+    }
+    if *on_expiry == Some(OnExpirySpec::Keep) && expiry_grace.is_some() {
+        findings.add(
+            &place.key("expiryGrace"),
+            Code::MalformedValue,
+            "`expiryGrace` says nothing where streams are kept",
+            "with `onExpiry: keep` they go on for as long as they last",
+            "remove one of the two",
+        );
+    }
+    Lease {
+        on_expiry: match on_expiry {
+            None | Some(OnExpirySpec::Reset) => OnExpiry::Reset,
+            Some(OnExpirySpec::Keep) => OnExpiry::Keep,
+        },
+        grace_s: grace_s.unwrap_or(0),
+    }
 }
 
 /// "`anyone: true` (health checks, scrapes, CORS preflight) needs exact methods and paths." A Deny may say more.

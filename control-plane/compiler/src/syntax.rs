@@ -62,6 +62,60 @@ pub(crate) fn show_duration(seconds: u32) -> String {
     format!("{seconds}s")
 }
 
+/// A day or a moment as RFC 3339 section 5.6 writes them: `2026-12-31`, `2026-12-31T18:00:00Z`. In Unix seconds: of a day
+/// its end, of a moment itself, without fractions.
+pub fn moment(text: &str) -> Option<i64> {
+    let (date, time) = match text.split_once(['T', 't']) {
+        Some((date, time)) => (date, Some(time)),
+        None => (text, None),
+    };
+    let midnight = days_since_1970(date)? * 86_400;
+    let Some(time) = time else { return Some(midnight + 86_400) };
+    let (clock, offset) = time.split_at_checked(time.find(['Z', 'z', '+', '-'])?)?;
+    let (clock, fraction) = clock.split_once('.').unwrap_or((clock, "0"));
+    let offset = match offset.split_at_checked(1)? {
+        ("Z" | "z", "") => 0,
+        ("+", offset) => seconds(&numbers(offset, ':', &[2, 2])?)?,
+        ("-", offset) => -seconds(&numbers(offset, ':', &[2, 2])?)?,
+        _ => return None,
+    };
+    let of_day = seconds(&numbers(clock, ':', &[2, 2, 2])?)?;
+    let is_fraction = !fraction.is_empty() && fraction.bytes().all(|byte| byte.is_ascii_digit());
+    is_fraction.then_some(midnight + of_day - offset)
+}
+
+/// Hours, minutes and perhaps seconds, in seconds.
+fn seconds(clock: &[i64]) -> Option<i64> {
+    match *clock {
+        [hours @ 0..24, minutes @ 0..60] => Some(hours * 3600 + minutes * 60),
+        [hours @ 0..24, minutes @ 0..60, seconds @ 0..60] => Some(hours * 3600 + minutes * 60 + seconds),
+        _ => None,
+    }
+}
+
+/// Days from 1970-01-01 to a later day of the Gregorian calendar.
+fn days_since_1970(date: &str) -> Option<i64> {
+    let &[year, month, day] = numbers(date, '-', &[4, 2, 2])?.as_slice() else { return None };
+    let is_leap = |year: i64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let february = if is_leap(year) { 29 } else { 28 };
+    let months = [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    let before = usize::try_from(month - 1).ok()?;
+    let fits = year >= 1970 && (1..=*months.get(before)?).contains(&day);
+    let of_years: i64 = (1970..year).map(|year| if is_leap(year) { 366 } else { 365 }).sum();
+    let of_months: i64 = months.iter().take(before).sum();
+    fits.then_some(of_years + of_months + day - 1)
+}
+
+/// Decimal numbers of exactly so many digits between separators.
+fn numbers(text: &str, separator: char, lengths: &[usize]) -> Option<Vec<i64>> {
+    let parts: Vec<&str> = text.split(separator).collect();
+    let one = |(part, length): (&&str, &usize)| {
+        let well_formed = part.len() == *length && part.bytes().all(|byte| byte.is_ascii_digit());
+        part.parse().ok().filter(|_| well_formed)
+    };
+    (parts.len() == lengths.len()).then(|| parts.iter().zip(lengths).map(one).collect()).flatten()
+}
+
 /// An absolute https URL without user, query and fragment, of visible ASCII characters.
 pub(crate) fn is_https_url(text: &str) -> bool {
     let Some(rest) = text.strip_prefix("https://") else { return false };
@@ -79,6 +133,29 @@ pub(crate) fn is_https_url(text: &str) -> bool {
         && rest.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#\\\"<>^`{|}@".contains(&byte))
 }
 
+/// An id as `xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx`, hexadecimal in lower case: tokens write it so.
+pub(crate) fn is_guid(text: &str) -> bool {
+    text.len() == 36
+        && text.bytes().enumerate().all(|(at, byte)| match at {
+            8 | 13 | 18 | 23 => byte == b'-',
+            _ => byte.is_ascii_digit() || matches!(byte, b'a'..=b'f'),
+        })
+}
+
+/// A media type, or what is left of it without `application/` (RFC 7515 section 4.1.9), in lower case.
+pub(crate) fn is_token_type(text: &str) -> bool {
+    let is_name = |name: &str| {
+        !name.is_empty()
+            && name.bytes().all(|byte| {
+                byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"!#$&-^_.+".contains(&byte)
+            })
+    };
+    match text.split_once('/') {
+        Some((kind, name)) => is_name(kind) && is_name(name),
+        None => is_name(text),
+    }
+}
+
 /// Text that can be compared and shown: no control characters, and none that are invisible or change the direction of text.
 /// Tokens with such characters are never accepted, so a rule with one would never match.
 pub(crate) fn is_plain_text(text: &str) -> bool {
@@ -93,7 +170,8 @@ pub(crate) fn is_plain_text(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::{
-        duration, is_https_url, is_label, is_object_name, is_trust_domain, qualified, show_duration,
+        duration, is_guid, is_https_url, is_label, is_object_name, is_token_type, is_trust_domain, moment,
+        qualified, show_duration,
     };
 
     #[test]
@@ -142,6 +220,66 @@ mod tests {
         }
         for text in ["30s", "15m", "1h", "2d", "90s"] {
             assert_eq!(duration(text).map(show_duration).as_deref(), Some(text));
+        }
+    }
+
+    #[test]
+    fn moments_are_those_of_rfc_3339_and_a_day_is_its_end() {
+        for (text, expected) in [
+            ("1970-01-01", Some(86_400)),
+            ("1970-01-01T00:00:00Z", Some(0)),
+            ("2026-11-21T00:00:00Z", Some(1_795_219_200)),
+            ("2026-11-20", Some(1_795_219_200)),
+            ("2026-11-21t01:02:03.999z", Some(1_795_222_923)),
+            ("2026-11-21T01:00:00+01:00", Some(1_795_219_200)),
+            ("2026-11-20T23:30:00-00:30", Some(1_795_219_200)),
+            ("2024-02-29", Some(1_709_251_200)),
+            ("2000-02-29T23:59:59Z", Some(951_868_799)),
+            ("9999-12-31T00:00:00Z", Some(253_402_214_400)),
+            ("2026-02-29", None),
+            ("2100-02-29", None),
+            ("1969-12-31", None),
+            ("2026-13-01", None),
+            ("2026-00-01", None),
+            ("2026-01-00", None),
+            ("2026-1-1", None),
+            ("26-01-01", None),
+            ("2026-01-01T24:00:00Z", None),
+            ("2026-01-01T00:60:00Z", None),
+            ("2026-01-01T00:00:60Z", None),
+            ("2026-01-01T00:00Z", None),
+            ("2026-01-01T00:00:00", None),
+            ("2026-01-01T00:00:00.Z", None),
+            ("2026-01-01T00:00:00ZZ", None),
+            ("2026-01-01T00:00:00+24:00", None),
+            ("2026-01-01T00:00:00+1", None),
+            ("2026-01-01T", None),
+            ("2026-01-01 00:00:00Z", None),
+            ("tomorrow", None),
+            ("", None),
+        ] {
+            assert_eq!(moment(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn guids_and_token_types_are_in_lower_case() {
+        assert!(is_guid("bbbbbbbb-0000-4000-8000-000000000002"));
+        for text in [
+            "",
+            "BBBBBBBB-0000-4000-8000-000000000002",
+            "bbbbbbbb00004000800000000000000002",
+            "bbbbbbbb-0000-4000-8000-00000000000g",
+            "bbbbbbbb-0000-4000-8000-0000000000023",
+            "bbbbbbbb-00004-000-8000-000000000002",
+        ] {
+            assert!(!is_guid(text), "{text}");
+        }
+        for text in ["jwt", "at+jwt", "application/at+jwt", "x.y_z-1"] {
+            assert!(is_token_type(text), "{text}");
+        }
+        for text in ["", "JWT", "a b", "a/", "/a", "a/b/c", "*", "jwt;a=b"] {
+            assert!(!is_token_type(text), "{text}");
         }
     }
 

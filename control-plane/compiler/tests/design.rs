@@ -59,7 +59,7 @@ spec:
 #[test]
 fn every_object_of_the_example_is_read() {
     let sources = files(&[("design.yaml", &format!("{EXAMPLE}{UNSUPPORTED}"))]);
-    let parsed = parse(&Inputs { sources: &sources, env: env() });
+    let parsed = parse(&Inputs { sources: &sources, env: env(), now: None });
     assert_eq!(parsed.diagnostics, []);
     let ids: Vec<String> = parsed.objects.iter().map(ToString::to_string).collect();
     assert_eq!(
@@ -96,7 +96,7 @@ fn the_same_without_them_means_what_it_says() {
     assert!(policy.covered);
     assert_eq!(policy.issuers, ["google", "prod-cluster"]);
     let set = PolicySet::decode(&policy.rules).unwrap();
-    let directories = directory(&policy.directories[0].name(), &["4570000000000000001"], 2_000);
+    let directories = directory(&policy.directories[0].to_string(), &["4570000000000000001"], 2_000);
 
     let worker =
         Peer::Mesh { trust_domain: "prod.example", namespace: "etl", service_account: "orders-worker" };
@@ -157,6 +157,7 @@ fn the_same_without_them_means_what_it_says() {
             &set,
             &Request {
                 now,
+                expiry_grace_s: 0,
                 port: 8080,
                 method: method.as_bytes(),
                 host: Some("orders.sales.example"),

@@ -2,40 +2,7 @@
 
 mod common;
 
-use common::{ISSUERS, MESH, codes, compile_files, compile_rules, files, rule, shown};
-
-/// Snapshots of what is said about each of these rules.
-macro_rules! refused {
-    ($($name:ident: $rules:expr;)*) => {
-        $(
-            #[test]
-            fn $name() {
-                let compilation = compile_rules(&$rules);
-                assert!(compilation.output.is_none(), "{}", shown(&compilation));
-                insta::with_settings!({ description => $rules.to_string(), omit_expression => true }, {
-                    insta::assert_snapshot!(shown(&compilation));
-                });
-            }
-        )*
-    };
-}
-
-/// The same for rules that compile with warnings.
-macro_rules! warned {
-    ($($name:ident: $rules:expr;)*) => {
-        $(
-            #[test]
-            fn $name() {
-                let compilation = compile_rules(&$rules);
-                assert!(compilation.output.is_some(), "{}", shown(&compilation));
-                assert!(!compilation.diagnostics.is_empty(), "nothing was said about\n{}", $rules);
-                insta::with_settings!({ description => $rules.to_string(), omit_expression => true }, {
-                    insta::assert_snapshot!(shown(&compilation));
-                });
-            }
-        )*
-    };
-}
+use common::{ISSUERS, MESH, codes, compile_files, compile_rules, files, refused, rule, shown, warned};
 
 const PEER: &str = "  - peer: {namespace: etl, serviceAccounts: [orders-worker]}";
 const TO: &str = "  - http: {methods: [POST], paths: [\"/v1/orders/{id}\"]}";
@@ -299,7 +266,6 @@ spec:
   from:
   - peer: {namespace: ci}
     when: ['job.user_access_level in [\"maintainer\"]']
-    bind: [{claim: sub, peer: true}]
   to:
   - launch: {service: dataflow}
   - resources: {service: pubsub, actions: [write]}

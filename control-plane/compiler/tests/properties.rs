@@ -2,23 +2,17 @@
 
 mod common;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
-use common::{GUARD, ISSUERS, MESH, compile_files, shown};
+use common::{GUARD, ISSUERS, MESH, PROVIDERS, compile_files, shown};
 use proptest::prelude::*;
 use proptest::sample::{Index, subsequence};
 use tidegate_compiler::{Compiled, SourceFile};
-use tidegate_engine::directory::{DirectoryModel, encode_directories};
-use tidegate_engine::{
-    ClaimValue, Directories, HeaderFacts, Peer, PolicySet, Reason, Request, TokenState, VerifiedToken,
-    decide, normal,
-};
 
 /// Documents that compile together, in any order and in any distribution over files.
 static DOCUMENTS: LazyLock<Vec<String>> = LazyLock::new(|| {
     let mut documents: Vec<String> = vec![MESH.to_owned(), GUARD.to_owned()];
-    documents.extend(ISSUERS.split("---\n").map(str::to_owned));
+    documents.extend(ISSUERS.split("---\n").chain(PROVIDERS.split("---\n")).map(str::to_owned));
     documents.extend(
         [
             "kind: Guard\nmetadata: {name: mesh, namespace: mesh-config}\nspec: {mode: Shadow, ports: [8080, 80]}\n",
@@ -27,6 +21,8 @@ static DOCUMENTS: LazyLock<Vec<String>> = LazyLock::new(|| {
             "kind: AccessRule\nmetadata: {name: b, namespace: sales}\nspec: {owner: x, effect: Deny, mode: Enforce, from: [{anyMesh: true, tokens: [{issuer: gitlab, gitlab: {protectedRef: false}}]}]}\n",
             "kind: AccessRule\nmetadata: {name: c, namespace: mesh-config}\nspec: {owner: x, effect: Allow, mode: Shadow, from: [{anyMesh: true, tokens: [{issuer: corp, claims: {sub: a, level: 3}}, {issuer: gitlab, gitlab: {project: 7}}]}]}\n",
             "kind: AccessRule\nmetadata: {name: d, namespace: egress}\nspec: {owner: x, target: {gateway: egress/external}, effect: Allow, mode: Enforce, from: [{peer: {namespace: etl, serviceAccounts: [b, a]}}], to: [{grpc: {services: [a.B, a.A]}}]}\n",
+            "kind: AccessRule\nmetadata: {name: f, namespace: etl}\nspec: {owner: x, effect: Allow, mode: Enforce, expiryGrace: 30s, from: [{anyMesh: true, tokens: [{issuer: gitlab, as: job, gitlab: {project: 7}}, {issuer: github, github: {repository: 1, pullRequest: false}}], bind: ['job.sha == github.sha && job.environment == peer.namespace']}, {peer: {namespace: ci}, tokens: [{issuer: prod-cluster, tekton: {task: deploy}}]}]}\n",
+            "kind: AccessRule\nmetadata: {name: g, namespace: etl}\nspec: {owner: x, effect: Deny, mode: Enforce, from: [{anyMesh: true, tokens: [{issuer: entra, entra: {groups: [eeeeeeee-0000-4000-8000-000000000005]}}]}, {anyMesh: true, tokens: [{issuer: aws, aws: {role: a}}, {issuer: okta, okta: {user: 00u1}, actor: none}]}, {anyMesh: true, tokens: [{issuer: batch, spiffe: {id: 'spiffe://batch.example/a'}}]}, {anyMesh: true, tokens: [{issuer: oauth, claims: {'@scopes': a}}]}]}\n",
             "kind: AccessRule\nmetadata: {name: e, namespace: sales}\nspec: {owner: x, effect: Allow, mode: Enforce, from: [{anyone: true}], to: [{http: {methods: [GET], paths: [/healthz]}}]}\n",
         ]
         .map(str::to_owned),
@@ -61,7 +57,7 @@ fn arrangement() -> impl Strategy<Value = Vec<SourceFile>> {
 }
 
 /// What makes any document wrong, wherever it stands.
-const MISTAKES: [(&str, &str); 14] = [
+const MISTAKES: [(&str, &str); 20] = [
     ("effect:", "efect:"),
     ("mode: Enforce", "mode: enforce"),
     ("mode: Shadow", "mode: "),
@@ -76,6 +72,12 @@ const MISTAKES: [(&str, &str); 14] = [
     ("discovery: true", "discovery: yes"),
     ("spec: {", "spec: {audiense: a, "),
     ("kind: ", "kind: X"),
+    ("job.sha ==", "job.sha !="),
+    ("github.sha &&", "github.sha ||"),
+    ("actor: none", "actor: nobody"),
+    ("expiryGrace: 30s", "expiryGrace: 30"),
+    ("tekton: {task: deploy}", "tekton: {}"),
+    ("@scopes", "@scope s"),
 ];
 
 proptest! {
@@ -138,150 +140,37 @@ proptest! {
         }
     }
 
+    /// Whatever is written as a condition either compares what the entry has, or is refused.
+    #[test]
+    fn no_condition_makes_it_panic_or_is_left_out(
+        text in prop_oneof![
+            "\\PC{0,80}",
+            "(job|github|peer|a|has|true)(\\.|\\[|\"sha\"|sha|\\]|\\(|\\)| == | && |\\|\\||!|-|\\?|:|,|\\{|\\}|1|job|github|peer\\.namespace){0,16}",
+            "\\({0,200}job\\.sha == github\\.sha\\){0,200}",
+        ]
+    ) {
+        let bind = |bind: &str| {
+            let rule = common::rule("Allow", &format!(
+                "  - anyMesh: true\n    tokens: [{{issuer: gitlab, as: job, claims: {{project_id: '1'}}}}, {{issuer: github, \
+                 claims: {{repository_id: '1'}}}}]\n{bind}"
+            ), "");
+            common::compile_rules(&rule)
+        };
+        let without = bind("").output.unwrap();
+        let bound = bind(&format!("    bind: [{}]\n", serde_json::to_string(&text).unwrap()));
+        let errors = bound.diagnostics.iter().any(|found| found.is_error());
+        prop_assert_eq!(bound.output.is_none(), errors, "{}", shown(&bound));
+        if let Some(output) = bound.output {
+            prop_assert!(output.workloads != without.workloads, "{text:?}");
+        }
+    }
+
     #[test]
     fn no_text_makes_it_panic(text in "\\PC{0,200}", more in "[a-z:\\-{}\\[\\]&*!|>'\"%#\\n ]{0,200}") {
         compile_files(&[
             SourceFile { path: "a.yaml".to_owned(), text },
             SourceFile { path: "b.yaml".to_owned(), text: more },
         ]);
-    }
-}
-
-/// Entries whose Deny form must hold wherever their Allow form does.
-const ENTRIES: [&str; 9] = [
-    "{peer: {namespace: etl}, tokens: [{issuer: prod-cluster}]}",
-    "{anyMesh: true, tokens: [{issuer: prod-cluster, kubernetes: {namespace: etl, serviceAccount: a}}]}",
-    "{anyMesh: true, tokens: [{issuer: gitlab, gitlab: {project: 1}}]}",
-    "{anyMesh: true, tokens: [{issuer: gitlab, gitlab: {project: 1, protectedRef: true}}]}",
-    "{anyMesh: true, tokens: [{issuer: gitlab, gitlab: {namespace: 1, protectedRef: false}}]}",
-    "{anyMesh: true, tokens: [{issuer: gitlab, gitlab: {project: 1, protectedEnvironment: true, environment: a}}]}",
-    "{anyMesh: true, tokens: [{issuer: gitlab, gitlab: {project: 1, protectedEnvironment: false}}]}",
-    "{anyMesh: true, tokens: [{issuer: google, google: {serviceAccount: a@b.iam.gserviceaccount.com, subject: 1}}]}",
-    "{anyMesh: true, tokens: [{issuer: google, dataflowJob: {name: a, project: acme, region: europe-west4}}]}",
-];
-
-fn with_effect(entry: &str, effect: &str) -> PolicySet {
-    let output = common::compiled(&common::rule(effect, &format!("  - {entry}"), ""));
-    PolicySet::decode(&common::policy(&output, "sales", "orders-api").rules).unwrap()
-}
-
-static BOTH: LazyLock<Vec<(PolicySet, PolicySet)>> = LazyLock::new(|| {
-    ENTRIES.iter().map(|entry| (with_effect(entry, "Allow"), with_effect(entry, "Deny"))).collect()
-});
-
-/// Values that the entries demand, and others.
-fn claim() -> impl Strategy<Value = ClaimValue> {
-    const TEXTS: [&str; 10] = [
-        "1",
-        "2",
-        "true",
-        "false",
-        "a",
-        "etl",
-        "acme",
-        "push",
-        "merge_request_event",
-        "a@b.iam.gserviceaccount.com",
-    ];
-    prop_oneof![
-        1 => Just(ClaimValue::Absent),
-        1 => Just(ClaimValue::Unknown),
-        1 => any::<bool>().prop_map(ClaimValue::Boolean),
-        1 => Just(ClaimValue::Other),
-        12 => prop::sample::select(&TEXTS[..]).prop_map(|text| ClaimValue::String(text.to_owned())),
-    ]
-}
-
-/// Why a request passes or not, with a token whose claims have these values, by path.
-fn reason(set: &PolicySet, values: &BTreeMap<Vec<String>, ClaimValue>, namespace: &str) -> Reason {
-    let tokens: Vec<VerifiedToken> = set
-        .issuers()
-        .map(|(_, slots)| VerifiedToken {
-            audiences: vec!["https://orders.sales.example".to_owned()],
-            expires_at: 100,
-            slots: slots.iter().map(|slot| values.get(slot).cloned().unwrap_or_default()).collect(),
-        })
-        .collect();
-    let states: Vec<TokenState<'_>> = tokens.iter().map(TokenState::Verified).collect();
-    let model = DirectoryModel {
-        name: "dataflow/acme/europe-west4/a".to_owned(),
-        ids: vec!["1".to_owned()],
-        fresh_until: 100,
-    };
-    let directories = Directories::decode(&encode_directories(&[model])).unwrap();
-    let path = normal::path(b"/");
-    let request = Request {
-        now: 1,
-        port: 80,
-        method: b"GET",
-        host: Some("orders.sales.example"),
-        path: &path,
-        headers: HeaderFacts::default(),
-        peer: Peer::Mesh { trust_domain: "prod.example", namespace, service_account: "a" },
-        tokens: &states,
-        directories: &directories,
-    };
-    decide(set, &request).reason
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2_000))]
-
-    /// The same entry as an Allow and as a Deny: what the one lets pass, the other refuses.
-    #[test]
-    fn a_deny_catches_at_least_what_the_same_allow_lets_pass(
-        entry in 0..ENTRIES.len(), values in prop::collection::vec(claim(), 8), namespace in prop::sample::select(&["etl", "ci"][..])
-    ) {
-        let (allow, deny) = &BOTH[entry];
-        let paths: BTreeSet<Vec<String>> =
-            allow.issuers().chain(deny.issuers()).flat_map(|(_, slots)| slots).collect();
-        let values: BTreeMap<Vec<String>, ClaimValue> = paths.into_iter().zip(values).collect();
-        if reason(allow, &values, namespace) == Reason::AllowedBy {
-            prop_assert_eq!(reason(deny, &values, namespace), Reason::DeniedBy, "{}: {:?}", ENTRIES[entry], values);
-        }
-    }
-}
-
-/// The property above is about something: every entry lets a request pass.
-#[test]
-fn every_entry_lets_the_request_pass_that_it_means() {
-    let good = |entry: usize| {
-        let claims: [(&[&str], &str); 13] = [
-            (&["kubernetes.io", "namespace"], "etl"),
-            (&["kubernetes.io", "serviceaccount", "name"], "a"),
-            (&["project_id"], "1"),
-            (&["job_project_id"], "1"),
-            (&["namespace_id"], "1"),
-            (&["job_namespace_id"], "1"),
-            (&["ref_protected"], if entry == 4 { "false" } else { "true" }),
-            (&["pipeline_source"], "push"),
-            (&["environment"], "a"),
-            (&["environment_protected"], if entry == 6 { "false" } else { "true" }),
-            (&["email"], "a@b.iam.gserviceaccount.com"),
-            (&["google", "compute_engine", "project_id"], "acme"),
-            (&["google", "compute_engine", "instance_id"], "1"),
-        ];
-        let mut values: BTreeMap<Vec<String>, ClaimValue> = claims
-            .iter()
-            .map(|(path, text)| {
-                (path.iter().map(|name| (*name).to_owned()).collect(), ClaimValue::String((*text).to_owned()))
-            })
-            .collect();
-        values.insert(vec!["sub".to_owned()], ClaimValue::String("1".to_owned()));
-        values.insert(vec!["email_verified".to_owned()], ClaimValue::Boolean(true));
-        values
-    };
-    for (entry, (allow, deny)) in BOTH.iter().enumerate() {
-        assert_eq!(reason(allow, &good(entry), "etl"), Reason::AllowedBy, "{}", ENTRIES[entry]);
-        assert_eq!(reason(deny, &good(entry), "etl"), Reason::DeniedBy, "{}", ENTRIES[entry]);
-        // A fork's pipeline, a stolen token, a machine elsewhere: no Allow, and no way around a Deny of the same.
-        for claim in good(entry).keys() {
-            let mut values = good(entry);
-            values.insert(claim.clone(), ClaimValue::Unknown);
-            if reason(allow, &values, "etl") != Reason::AllowedBy {
-                assert_eq!(reason(deny, &values, "etl"), Reason::DeniedBy, "{}: {claim:?}", ENTRIES[entry]);
-            }
-        }
     }
 }
 

@@ -1,17 +1,20 @@
 //! Tidegate's control plane: rules in, signed Bundles out to the filters; and the command line.
 //!
 //! The way of a rule: [`rules`] reads and judges files, the compiler turns them into policies, [`keys`] brings the
-//! issuers' keys, [`bundle`] signs, [`push`] hands out and hears who enforces what, [`admin`] shows it. [`serve`] wires
-//! them together; [`cli`] is the command.
+//! issuers' keys and [`directories`] the machines of jobs, [`bundle`] signs, [`push`] hands out and hears who enforces
+//! what, [`admin`] shows it. [`serve`] wires them together, [`explain`] says why; [`cli`] is the command.
 //!
 //! INVARIANT: nothing is pushed that did not compile, is not signed, or is older than what was pushed before, across
 //! restarts too.
 
 pub mod admin;
+mod bucket;
 pub mod bundle;
 pub mod cli;
 mod clock;
 pub mod demo;
+pub mod directories;
+pub mod explain;
 pub mod keys;
 pub mod metrics;
 pub mod package;

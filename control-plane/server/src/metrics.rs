@@ -24,8 +24,6 @@ pub struct Metrics {
     pub nacks: Family<ReasonLabel, Counter>,
     /// Streams that were refused, by gRPC code.
     pub refused_streams: Family<ReasonLabel, Counter>,
-    /// Lookups answered.
-    pub lookups: Counter,
     /// Decision records received, by outcome.
     pub decisions: Family<ReasonLabel, Counter>,
     /// Decision records that filters say they dropped.
@@ -44,8 +42,22 @@ pub struct Metrics {
     pub revision: Gauge,
     /// Unix seconds until which each issuer's keys may be used. Issuers are configured, hence bounded.
     pub issuer_valid_until: Family<IssuerLabel, Gauge>,
-    /// Attempts to fetch keys, by result.
-    pub key_fetches: Family<ReasonLabel, Counter>,
+    /// How many keys each issuer has.
+    pub issuer_keys: Family<IssuerLabel, Gauge>,
+    /// 1 where something about an issuer's keys wants attention.
+    pub issuer_alerts: Family<AlertLabel, Gauge>,
+    /// Attempts to fetch keys, by issuer and result.
+    pub key_fetches: Family<FetchLabel, Counter>,
+    /// Keys that filters asked for, by what came of it.
+    pub key_lookups: Family<ReasonLabel, Counter>,
+    /// Ids that filters asked for, by what came of it.
+    pub directory_lookups: Family<ReasonLabel, Counter>,
+    /// Readings of directories, by result.
+    pub directory_reads: Family<ReasonLabel, Counter>,
+    /// How many ids each directory lists. Directories are named by rules, hence bounded.
+    pub directory_ids: Family<DirectoryLabel, Gauge>,
+    /// Unix seconds until which each directory counts.
+    pub directory_fresh_until: Family<DirectoryLabel, Gauge>,
 }
 
 /// A label with a fixed set of values.
@@ -60,6 +72,31 @@ pub struct ReasonLabel {
 pub struct IssuerLabel {
     /// Its name.
     pub issuer: String,
+}
+
+/// The name of a directory.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct DirectoryLabel {
+    /// Its name.
+    pub directory: String,
+}
+
+/// An attempt to fetch an issuer's keys.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct FetchLabel {
+    /// Name of the TrustedIssuer.
+    pub issuer: String,
+    /// One of few words.
+    pub result: &'static str,
+}
+
+/// Something about an issuer's keys that may want attention.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct AlertLabel {
+    /// Name of the TrustedIssuer.
+    pub issuer: String,
+    /// One of few words.
+    pub alert: &'static str,
 }
 
 // === impl Metrics ===
@@ -84,7 +121,6 @@ impl Default for Metrics {
             acks: Counter::default(),
             nacks: Family::default(),
             refused_streams: Family::default(),
-            lookups: Counter::default(),
             decisions: Family::default(),
             decisions_dropped: Counter::default(),
             compilations: Family::default(),
@@ -94,7 +130,14 @@ impl Default for Metrics {
             workloads: Gauge::default(),
             revision: Gauge::default(),
             issuer_valid_until: Family::default(),
+            issuer_keys: Family::default(),
+            issuer_alerts: Family::default(),
             key_fetches: Family::default(),
+            key_lookups: Family::default(),
+            directory_lookups: Family::default(),
+            directory_reads: Family::default(),
+            directory_ids: Family::default(),
+            directory_fresh_until: Family::default(),
         };
         let registry = &mut metrics.registry;
         registry.register("streams", "Open streams of filters", metrics.streams.clone());
@@ -103,7 +146,6 @@ impl Default for Metrics {
         registry.register("acks", "Pushes that filters acknowledged", metrics.acks.clone());
         registry.register("nacks", "Pushes that filters refused", metrics.nacks.clone());
         registry.register("refused_streams", "Streams that were refused", metrics.refused_streams.clone());
-        registry.register("lookups", "Lookups answered", metrics.lookups.clone());
         registry.register("decisions", "Decision records received", metrics.decisions.clone());
         registry.register(
             "decisions_dropped",
@@ -129,7 +171,23 @@ impl Default for Metrics {
             "Until when an issuer's keys may be used",
             metrics.issuer_valid_until.clone(),
         );
+        registry.register("issuer_keys", "Keys that an issuer has", metrics.issuer_keys.clone());
+        registry.register(
+            "issuer_alert",
+            "1 where something about an issuer's keys wants attention",
+            metrics.issuer_alerts.clone(),
+        );
         registry.register("key_fetches", "Attempts to fetch keys", metrics.key_fetches.clone());
+        registry.register("key_lookups", "Keys that filters asked for", metrics.key_lookups.clone());
+        let lookups = &metrics.directory_lookups;
+        registry.register("directory_lookups", "Ids that filters asked for", lookups.clone());
+        registry.register("directory_reads", "Readings of directories", metrics.directory_reads.clone());
+        registry.register("directory_ids", "Ids that a directory lists", metrics.directory_ids.clone());
+        registry.register(
+            "directory_fresh_until_seconds",
+            "Until when a directory counts",
+            metrics.directory_fresh_until.clone(),
+        );
         metrics
     }
 }
@@ -138,5 +196,14 @@ impl ReasonLabel {
     /// The label for this word.
     pub const fn new(reason: &'static str) -> Self {
         Self { reason }
+    }
+}
+
+// === impl AlertLabel ===
+
+impl AlertLabel {
+    /// The label for this alert of this issuer.
+    pub fn new(issuer: &str, alert: crate::keys::Alert) -> Self {
+        Self { issuer: issuer.to_owned(), alert: alert.name() }
     }
 }

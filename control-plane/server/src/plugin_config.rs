@@ -25,6 +25,9 @@ pub struct PluginConfig {
     /// What happens to requests before the first Bundle is there; absent: the filter's defaults.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cold_start: Option<ColdStart>,
+    /// Signatures are verified by the proxy's cryptography or not at all.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub fips: bool,
 }
 
 /// Where a peer is to be found.
@@ -68,6 +71,7 @@ impl PluginConfig {
             keys,
             bundle: None,
             cold_start: None,
+            fips: false,
         }
     }
 
@@ -89,6 +93,7 @@ mod tests {
         config.peers = Peers::None;
         config.control_plane = Some(ControlPlane { cluster: "tidegate".into(), authority: "t.svc".into() });
         config.cold_start = Some(ColdStart { hold_ms: 500, max_held: 16 });
+        config.fips = true;
         assert_eq!(
             serde_json::to_value(&config).unwrap(),
             serde_json::json!({
@@ -98,6 +103,7 @@ mod tests {
                 "keys": [{"id": "k1", "publicKey": "MFkw"}],
                 "bundle": "YnVuZGxl",
                 "coldStart": {"holdMs": 500, "maxHeld": 16},
+                "fips": true,
             })
         );
     }

@@ -32,6 +32,7 @@ fn rule(id: String, effect: Effect, mode: Mode, from: FromModel, to: OperationMo
         owner: "team".into(),
         contact: String::new(),
         disclosure: Disclosure::Full,
+        lease: Lease::default(),
         from: vec![from],
         to: Some(vec![to]),
     }
@@ -123,6 +124,7 @@ fn bench(criterion: &mut Criterion) {
                         black_box(&set),
                         &Request {
                             now: 1_000,
+                            expiry_grace_s: 0,
                             port: 8080,
                             method: b"GET",
                             host: host.as_deref(),

@@ -9,8 +9,28 @@ use crate::policy::PolicySet;
 use crate::request::{ClaimValue, Peer, Request, TokenState};
 use crate::truth::Truth;
 
+/// How directories answer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Listing<'a> {
+    /// As they are, and [`code::LISTED_OR_STALE`] holds where they cannot tell.
+    Lenient,
+    /// As they are; [`code::LISTED_OR_STALE`] is [`code::LISTED`].
+    Strict,
+    /// As [`Self::Lenient`], but this directory lists this id.
+    Assuming(u32, &'a str),
+}
+
+/// What a condition is evaluated for.
+#[derive(Clone, Copy)]
+pub(crate) struct Scope<'p, 'r> {
+    pub policy: &'p PolicySet,
+    pub request: &'p Request<'r>,
+    pub listing: Listing<'p>,
+}
+
 /// Evaluates a condition of the policy for a request.
-pub(crate) fn evaluate(policy: &PolicySet, condition: u32, request: &Request<'_>) -> Truth {
+pub(crate) fn evaluate(scope: &Scope<'_, '_>, condition: u32) -> Truth {
+    let policy = scope.policy;
     let [operator, a, b, c] = policy.record(Table::Conditions, condition);
     match operator {
         code::TRUE => Truth::True,
@@ -18,7 +38,7 @@ pub(crate) fn evaluate(policy: &PolicySet, condition: u32, request: &Request<'_>
         code::ALL => {
             let mut all = Truth::True;
             for child in policy.list(a) {
-                all = all.and(evaluate(policy, *child, request));
+                all = all.and(evaluate(scope, *child));
                 if all == Truth::False {
                     break;
                 }
@@ -29,25 +49,20 @@ pub(crate) fn evaluate(policy: &PolicySet, condition: u32, request: &Request<'_>
         code::ANY => {
             let mut any = Truth::False;
             for child in policy.list(a) {
-                any = any.or(evaluate(policy, *child, request));
+                any = any.or(evaluate(scope, *child));
                 if any == Truth::True {
                     break;
                 }
             }
             any
         }
-        code::NOT => evaluate(policy, a, request).negate(),
-        _ => test(policy, operator, claim(request, a), (b, c), request),
+        code::NOT => evaluate(scope, a).negate(),
+        _ => test(scope, operator, claim(scope.request, a), (b, c)),
     }
 }
 
-fn test(
-    policy: &PolicySet,
-    operator: u32,
-    claim: &ClaimValue,
-    (b, c): (u32, u32),
-    request: &Request<'_>,
-) -> Truth {
+fn test(scope: &Scope<'_, '_>, operator: u32, claim: &ClaimValue, (b, c): (u32, u32)) -> Truth {
+    let Scope { policy, request, .. } = *scope;
     match claim {
         ClaimValue::Absent => return Truth::False,
         ClaimValue::Unknown => return Truth::Unknown,
@@ -79,11 +94,47 @@ fn test(
             ClaimValue::Absent => Truth::False,
             _ => Truth::Unknown,
         },
-        (code::LISTED, ClaimValue::String(value)) => {
-            request.directories.lists(policy.directory(b), value, request.now)
+        (code::LISTED | code::LISTED_OR_STALE, ClaimValue::String(value)) => {
+            match (scope.listing, lists(policy, b, value, request)) {
+                (Listing::Assuming(directory, id), _) if directory == b && id == value => Truth::True,
+                (Listing::Strict, listed) => listed,
+                (_, Truth::Unknown) if operator == code::LISTED_OR_STALE => Truth::True,
+                (_, listed) => listed,
+            }
         }
         // A claim of another type than the test's.
         _ => Truth::Unknown,
+    }
+}
+
+/// Whether a directory of the policy lists an id now; unknown while it is stale or missing.
+fn lists(policy: &PolicySet, directory: u32, id: &str, request: &Request<'_>) -> Truth {
+    request.directories.lists(policy.directory(directory), id, request.now)
+}
+
+/// Calls `found` for every id that the condition looks for in a directory which does not say that it lists it.
+pub(crate) fn each_unlisted<'a>(
+    policy: &PolicySet,
+    condition: u32,
+    request: &Request<'a>,
+    found: &mut impl FnMut(u32, &'a str),
+) {
+    let [operator, a, b, _] = policy.record(Table::Conditions, condition);
+    match operator {
+        code::ALL | code::ANY => {
+            for child in policy.list(a) {
+                each_unlisted(policy, *child, request, found);
+            }
+        }
+        code::NOT => each_unlisted(policy, a, request, found),
+        code::LISTED | code::LISTED_OR_STALE => {
+            if let ClaimValue::String(id) = claim(request, a)
+                && lists(policy, b, id, request) != Truth::True
+            {
+                found(b, id);
+            }
+        }
+        _ => {}
     }
 }
 

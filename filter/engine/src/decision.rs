@@ -15,6 +15,9 @@ pub struct Decision {
     pub reason: Reason,
     /// The rule that decided: the first in order where several of the deciding effect matched.
     pub rule: Option<RuleIx>,
+    /// The rule allows only because a directory is stale or missing and the rule says that it may be done without
+    /// ([`crate::model::Test::ListedOrStale`]): with the directory's answer demanded it would not have matched.
+    pub degraded: bool,
     /// What would have happened, where Shadow rules or a Shadow Guard make a difference.
     pub shadow: Option<ShadowDifference>,
 }
@@ -78,14 +81,19 @@ pub(crate) fn enforce(
     candidate: ShadowDifference,
 ) -> Decision {
     match guarding {
-        Guarding::None => {
-            Decision { outcome: Outcome::Allow, reason: Reason::NotGuarded, rule: None, shadow: None }
-        }
+        Guarding::None => Decision {
+            outcome: Outcome::Allow,
+            reason: Reason::NotGuarded,
+            rule: None,
+            degraded: false,
+            shadow: None,
+        },
         // Shadow rules report what they would do, against what is enforced now.
         Guarding::Enforce => Decision {
             outcome: enforced.outcome,
             reason: enforced.reason,
             rule: enforced.rule,
+            degraded: false,
             shadow: (candidate.outcome != enforced.outcome).then_some(candidate),
         },
         // A Guard in Shadow mode evaluates all that, the implied refusal included, and reports.
@@ -93,6 +101,7 @@ pub(crate) fn enforce(
             outcome: Outcome::Allow,
             reason: Reason::GuardInShadow,
             rule: None,
+            degraded: false,
             shadow: (candidate.outcome == Outcome::Deny).then_some(candidate),
         },
     }

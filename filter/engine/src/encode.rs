@@ -5,12 +5,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::layout::{
-    MAGIC, MAX_CONDITION_DEPTH, MAX_ISSUERS, MAX_SECTION_BYTES, NONE, TRAILING_SLASH, Table, VERSION, code,
-    method_bit, tagged, word,
+    MAGIC, MAX_CONDITION_DEPTH, MAX_CONDITION_PARTS, MAX_ISSUERS, MAX_SECTION_BYTES, NONE, TRAILING_SLASH,
+    Table, VERSION, code, method_bit, tagged, word,
 };
 use crate::model::{
-    ClaimRef, Condition, Disclosure, Effect, FromModel, GuardModel, HostPattern, Mode, OperationModel,
-    PathPattern, PeerModel, PolicyModel, RuleModel, SegmentPattern, Test,
+    ClaimRef, Condition, Disclosure, Effect, FromModel, GuardModel, HostPattern, Lease, Mode, OnExpiry,
+    OperationModel, PathPattern, PeerModel, PolicyModel, RuleModel, SegmentPattern, Test,
 };
 
 mod buckets;
@@ -47,9 +47,15 @@ pub enum EncodeError {
         /// What is wrong.
         why: &'static str,
     },
+    /// A grace longer than can be written.
+    #[error("`{0}`: the grace after expiry is longer than {max} seconds", max = Lease::MAX_GRACE_S)]
+    Grace(String),
     /// Conditions nested too deep.
     #[error("`{0}`: conditions are nested deeper than {MAX_CONDITION_DEPTH}")]
     TooDeep(String),
+    /// A condition of too many parts.
+    #[error("`{0}`: a condition has more than {MAX_CONDITION_PARTS} parts")]
+    TooManyParts(String),
     /// The section would be larger than filters accept.
     #[error("the rules section would have {0} bytes, and filters accept {MAX_SECTION_BYTES}")]
     TooLarge(usize),
@@ -79,6 +85,7 @@ pub fn encode(model: &PolicyModel) -> Result<Vec<u8>, EncodeError> {
         text: Vec::new(),
         strings: HashMap::new(),
         interned: HashMap::new(),
+        parts: 0,
     };
     writer.issuers();
     for guard in &model.guards {
@@ -115,6 +122,8 @@ struct Writer<'m> {
     strings: HashMap<String, u32>,
     /// Records that are written once however often they occur, by table and content.
     interned: HashMap<(usize, Vec<u32>), u32>,
+    /// How many parts the condition has that is being written.
+    parts: u32,
 }
 
 // === impl Writer ===
@@ -237,6 +246,13 @@ impl Writer<'_> {
             Disclosure::Code => code::RULE_DISCLOSE_CODE,
             Disclosure::Opaque => code::RULE_DISCLOSE_NOTHING,
         };
+        if rule.lease.on_expiry == OnExpiry::Keep {
+            flags |= code::RULE_KEEP;
+        }
+        if rule.lease.grace_s > Lease::MAX_GRACE_S {
+            return Err(EncodeError::Grace(place));
+        }
+        flags |= rule.lease.grace_s << code::RULE_GRACE_SHIFT;
         let meta = vec![self.string(&rule.owner), self.string(&rule.contact)];
         let meta = self.intern(Table::Meta, meta);
         let record = [self.string(&rule.id), meta, flags, from_list, to_list];
@@ -268,6 +284,7 @@ impl Writer<'_> {
             return Err(EncodeError::Dangling { place: place.to_owned(), what: "issuer" });
         }
         let issuer_list = self.list(&issuers);
+        self.parts = 0;
         let condition = self.condition(&from.condition, from, place, 0)?;
         Ok(self.intern(Table::Froms, vec![kind, trust_domain, namespace, accounts, issuer_list, condition]))
     }
@@ -282,6 +299,10 @@ impl Writer<'_> {
     ) -> Result<u32, EncodeError> {
         if depth >= MAX_CONDITION_DEPTH {
             return Err(EncodeError::TooDeep(place.to_owned()));
+        }
+        self.parts += 1;
+        if self.parts > MAX_CONDITION_PARTS {
+            return Err(EncodeError::TooManyParts(place.to_owned()));
         }
         let record = match condition {
             Condition::True => vec![code::TRUE, 0, 0, 0],
@@ -324,13 +345,18 @@ impl Writer<'_> {
             Test::PeerNamespace => vec![code::PEER_NAMESPACE, at, 0, 0],
             Test::PeerServiceAccount => vec![code::PEER_ACCOUNT, at, 0, 0],
             Test::Same(other) => vec![code::SAME, at, self.claim(*other, from, place)?, 0],
-            Test::Listed(directory) => {
-                if self.model.directories.len() <= usize::from(*directory) {
-                    return Err(EncodeError::Dangling { place: place.to_owned(), what: "directory" });
-                }
-                vec![code::LISTED, at, u32::from(*directory), 0]
+            Test::Listed(directory) => vec![code::LISTED, at, self.directory(*directory, place)?, 0],
+            Test::ListedOrStale(directory) => {
+                vec![code::LISTED_OR_STALE, at, self.directory(*directory, place)?, 0]
             }
         })
+    }
+
+    fn directory(&self, directory: u16, place: &str) -> Result<u32, EncodeError> {
+        if self.model.directories.len() <= usize::from(directory) {
+            return Err(EncodeError::Dangling { place: place.to_owned(), what: "directory" });
+        }
+        Ok(u32::from(directory))
     }
 
     /// A claim as one word. Only tokens that the entry demands may be named: an entry that reads a token it does not
@@ -413,26 +439,30 @@ impl Writer<'_> {
             .iter()
             .map(|table| self.tables.remove(&table.position()).unwrap_or_default())
             .collect();
-        let mut out = Vec::new();
-        out.extend_from_slice(&MAGIC);
-        out.extend_from_slice(&VERSION.to_le_bytes());
-        out.extend_from_slice(&word(tables.len() + 1).to_le_bytes());
-        let mut offset = 0;
-        for words in &tables {
-            out.extend_from_slice(&word(offset).to_le_bytes());
-            out.extend_from_slice(&word(words.len()).to_le_bytes());
-            offset += words.len();
-        }
-        out.extend_from_slice(&word(offset * 4).to_le_bytes());
-        out.extend_from_slice(&word(self.text.len()).to_le_bytes());
-        for words in &tables {
-            for one in words {
-                out.extend_from_slice(&one.to_le_bytes());
-            }
-        }
-        out.extend_from_slice(&self.text);
+        let out = section(&tables, &self.text);
         if out.len() > MAX_SECTION_BYTES { Err(EncodeError::TooLarge(out.len())) } else { Ok(out) }
     }
+}
+
+/// A section of these tables, in the order of [`Table::ALL`], and this text.
+pub(crate) fn section(tables: &[Vec<u32>], text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    out.extend_from_slice(&MAGIC);
+    out.extend_from_slice(&VERSION.to_le_bytes());
+    out.extend_from_slice(&word(tables.len() + 1).to_le_bytes());
+    let mut offset = 0;
+    for words in tables {
+        out.extend_from_slice(&word(offset).to_le_bytes());
+        out.extend_from_slice(&word(words.len()).to_le_bytes());
+        offset += words.len();
+    }
+    out.extend_from_slice(&word(offset * 4).to_le_bytes());
+    out.extend_from_slice(&word(text.len()).to_le_bytes());
+    for one in tables.iter().flatten() {
+        out.extend_from_slice(&one.to_le_bytes());
+    }
+    out.extend_from_slice(text);
+    out
 }
 
 /// Issuer and slot as one word.

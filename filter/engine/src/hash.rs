@@ -9,12 +9,14 @@ pub(crate) const SEED: u64 = 0x9E37_79B9_7F4A_7C15;
 const MULTIPLIER: u64 = 0xD6E8_FEB8_6659_FD93;
 
 /// Adds one number.
+#[inline]
 pub(crate) fn number(hash: u64, value: u64) -> u64 {
     let mixed = (hash ^ value).wrapping_mul(MULTIPLIER);
     mixed ^ (mixed >> 32)
 }
 
 /// Adds bytes; their length is part of it, so that `("ab", "c")` and `("a", "bc")` differ.
+#[inline]
 pub(crate) fn bytes(hash: u64, value: &[u8]) -> u64 {
     let mut hash = number(hash, u64::try_from(value.len()).unwrap_or(u64::MAX));
     let (words, tail) = value.as_chunks::<8>();

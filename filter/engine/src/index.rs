@@ -22,6 +22,7 @@ pub(crate) struct Shape {
 }
 
 /// The key's first part: it differs from shape to shape.
+#[inline]
 pub(crate) fn key(shape: Shape, subject: u64, claim: u64, prefix: u64) -> u64 {
     let shape_word = u64::from(shape.subject) << 40 | u64::from(shape.depth) << 32 | u64::from(shape.claim);
     hash::number(hash::number(hash::number(hash::number(hash::SEED, shape_word), subject), claim), prefix)
@@ -40,6 +41,7 @@ pub(crate) fn claim_value(value: &str) -> u64 {
 }
 
 /// Extends the hash of a path prefix by one segment.
+#[inline]
 pub(crate) fn extend_prefix(prefix: u64, segment: &str) -> u64 {
     hash::bytes(prefix, segment.as_bytes())
 }
@@ -52,6 +54,7 @@ pub(crate) struct Prefixes {
 }
 
 impl Prefixes {
+    #[inline]
     pub fn of<'s>(segments: impl Iterator<Item = &'s str>) -> Self {
         let mut hashes = [hash::SEED; MAX_DEPTH + 1];
         let mut depth = 0;
@@ -65,6 +68,7 @@ impl Prefixes {
     }
 
     /// `None` when the path has fewer segments.
+    #[inline]
     pub fn at(&self, depth: u32) -> Option<u64> {
         if depth > self.depth {
             return None;

@@ -6,14 +6,15 @@
 //!
 //! Everything is little-endian `u32` words except the last table, which is UTF-8 text. Offsets and lengths are in words,
 //! for the text in bytes, and count from the end of the table directory. Tables lie one behind the other, in the order
-//! of [`Table`], without gaps: one policy has one encoding.
+//! of [`Table`], without gaps; so do the strings in the text and the runs in lists and postings: one policy has one
+//! encoding, and it is checked in linear time.
 //!
 //! | table | a record |
 //! | --- | --- |
 //! | strings | offset, length in the text |
 //! | issuers | name, list of slots (each a list of names) |
 //! | guards | id, mode, list of ports, list of audiences |
-//! | rules | id, meta, flags, list of froms, list of operations |
+//! | rules | id, meta, flags and grace after expiry, list of froms, list of operations |
 //! | meta | owner, contact |
 //! | froms | peer kind, trust domain, namespace, list of accounts, list of issuers, condition |
 //! | operations | flags, method bits, list of other methods, list of ports, list of hosts, list of paths |
@@ -37,6 +38,10 @@ pub const MAX_SECTION_BYTES: usize = 64 << 20;
 
 /// Deepest nesting of conditions.
 pub(crate) const MAX_CONDITION_DEPTH: u32 = 32;
+
+/// Most conditions that one condition consists of, each counted as often as it is evaluated: records are shared, so a
+/// small section could otherwise describe one that takes years.
+pub(crate) const MAX_CONDITION_PARTS: u32 = 4096;
 
 /// Most issuers that the rules of one workload name.
 pub(crate) const MAX_ISSUERS: usize = 64;
@@ -128,7 +133,11 @@ pub(crate) mod code {
     pub const RULE_SHADOW: u32 = 2;
     pub const RULE_DISCLOSE_CODE: u32 = 4;
     pub const RULE_DISCLOSE_NOTHING: u32 = 8;
-    pub const RULE_FLAGS: u32 = 15;
+    /// The expiry of a token does not end a stream.
+    pub const RULE_KEEP: u32 = 16;
+    pub const RULE_FLAGS: u32 = 31;
+    /// The flags' upper bits: the grace after expiry, in seconds.
+    pub const RULE_GRACE_SHIFT: u32 = 8;
 
     // Kinds of peer.
     pub const PEER_MESH: u32 = 1;
@@ -155,6 +164,7 @@ pub(crate) mod code {
     pub const PEER_ACCOUNT: u32 = 12;
     pub const SAME: u32 = 13;
     pub const LISTED: u32 = 14;
+    pub const LISTED_OR_STALE: u32 = 15;
 
     // Two high bits of a segment's or host's word; the rest is a string.
     pub const KIND_SHIFT: u32 = 30;

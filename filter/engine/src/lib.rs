@@ -5,7 +5,7 @@
 //!
 //! The way of a request: [`normal`] makes one reading of method, host, path and headers out of the bytes that were sent;
 //! [`decide`] finds the guard of the port, looks at the tokens, takes candidate rules from the index, checks each exactly,
-//! and settles.
+//! and settles. For a request that is refused, [`unlisted()`] tells which id a directory would have had to list.
 //!
 //! INVARIANT: pure. No clock, no I/O, no randomness, no global state; the same inputs give the same decision on every
 //! machine, natively and in wasm. No input makes it panic.
@@ -38,7 +38,9 @@ mod policy;
 mod reason;
 pub mod reference;
 mod request;
+mod search;
 mod truth;
+mod unlisted;
 
 pub use decide::decide;
 pub use decision::{Decision, Guarding, RuleIx, ShadowDifference};
@@ -49,3 +51,4 @@ pub use policy::{PolicySet, RuleView};
 pub use reason::{Ambiguity, Outcome, Reason, TokenFault};
 pub use request::{ClaimValue, HeaderFacts, Peer, Request, TokenState, VerifiedToken};
 pub use truth::Truth;
+pub use unlisted::{Unlisted, unlisted};

@@ -61,6 +61,43 @@ pub enum Disclosure {
     Opaque,
 }
 
+/// What becomes of a stream that the rule let in, once a token that it rests on has expired. Everything else that ends
+/// what was allowed (a revocation, a removed key, a changed rule) ends the stream whatever is said here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Lease {
+    /// Whether expiry ends the stream.
+    pub on_expiry: OnExpiry,
+    /// How long after expiry the stream may still go on, in seconds, at most [`Lease::MAX_GRACE_S`]. Nothing rests on it
+    /// where expiry does not end the stream.
+    pub grace_s: u32,
+}
+
+/// Whether the expiry of a token ends a stream that was let in with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum OnExpiry {
+    /// The stream is ended, after the grace.
+    #[default]
+    Reset,
+    /// The stream may go on for as long as it lasts.
+    Keep,
+}
+
+// === impl Lease ===
+
+impl Lease {
+    /// The longest grace, in seconds.
+    pub const MAX_GRACE_S: u32 = (1 << 24) - 1;
+
+    /// For how many seconds after the expiry of its tokens a stream may go on: what [`crate::Request::expiry_grace_s`]
+    /// is when the stream is looked at again.
+    pub const fn expiry_grace_s(self) -> u32 {
+        match self.on_expiry {
+            OnExpiry::Reset => self.grace_s,
+            OnExpiry::Keep => u32::MAX,
+        }
+    }
+}
+
 /// A declaration that the workload is guarded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GuardModel {
@@ -89,6 +126,8 @@ pub struct RuleModel {
     pub contact: String,
     /// How much a refusal by this rule tells.
     pub disclosure: Disclosure,
+    /// How long a stream that it lets in may outlive its tokens.
+    pub lease: Lease,
     /// Any of them must match.
     pub from: Vec<FromModel>,
     /// Any of them must match; `None`: any operation.
@@ -220,4 +259,7 @@ pub enum Test {
     Same(ClaimRef),
     /// A string that this directory (by index) lists. Unknown while the directory is stale or missing.
     Listed(u16),
+    /// The same, but true while the directory is stale or missing: what else is demanded then suffices. A decision that
+    /// rests on this is [`crate::Decision::degraded`].
+    ListedOrStale(u16),
 }

@@ -4,7 +4,7 @@ use crate::decision::{Guarding, RuleIx};
 use crate::layout::{
     InvalidRules, MAGIC, MAX_SECTION_BYTES, NONE, TRAILING_SLASH, Table, VERSION, code, size, word,
 };
-use crate::model::{ClaimPath, Disclosure, Effect, Mode};
+use crate::model::{ClaimPath, Disclosure, Effect, Lease, Mode, OnExpiry};
 
 mod validate;
 
@@ -16,6 +16,7 @@ pub struct PolicySet {
     tables: [(usize, usize); Table::ALL.len()],
     text: Vec<u8>,
     needs_port: bool,
+    may_degrade: bool,
 }
 
 /// A rule as people see it.
@@ -33,6 +34,8 @@ pub struct RuleView<'p> {
     pub mode: Mode,
     /// How much a refusal tells.
     pub disclosure: Disclosure,
+    /// How long a stream that it lets in may outlive its tokens.
+    pub lease: Lease,
 }
 
 // === impl PolicySet ===
@@ -79,9 +82,16 @@ impl PolicySet {
         if text.len() != text_length {
             return Err(InvalidRules::Tables);
         }
-        let mut policy = Self { words: words_of(body), tables, text: text.to_vec(), needs_port: false };
-        policy.validate()?;
+        let mut policy = Self {
+            words: words_of(body),
+            tables,
+            text: text.to_vec(),
+            needs_port: false,
+            may_degrade: false,
+        };
+        validate::validate(&policy)?;
         policy.needs_port = policy.constrains_ports();
+        policy.may_degrade = policy.degrades();
         Ok(policy)
     }
 
@@ -140,6 +150,10 @@ impl PolicySet {
             effect: if flags & code::RULE_DENY != 0 { Effect::Deny } else { Effect::Allow },
             mode: if flags & code::RULE_SHADOW != 0 { Mode::Shadow } else { Mode::Enforce },
             disclosure,
+            lease: Lease {
+                on_expiry: if flags & code::RULE_KEEP != 0 { OnExpiry::Keep } else { OnExpiry::Reset },
+                grace_s: flags >> code::RULE_GRACE_SHIFT,
+            },
         })
     }
 
@@ -190,6 +204,18 @@ impl PolicySet {
         };
         (0..word(self.count(Table::Guards))).any(guard)
             || (0..word(self.count(Table::Operations))).any(operation)
+    }
+
+    /// Whether any condition holds where a directory is stale.
+    pub(crate) fn may_degrade(&self) -> bool {
+        self.may_degrade
+    }
+
+    fn degrades(&self) -> bool {
+        (0..word(self.count(Table::Conditions))).any(|condition| {
+            let [operator, _, _, _] = self.record(Table::Conditions, condition);
+            operator == code::LISTED_OR_STALE
+        })
     }
 
     // Readers. INVARIANT: `validate` has seen every reference; what cannot be read is NONE or empty all the same.

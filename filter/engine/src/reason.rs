@@ -34,6 +34,8 @@ pub enum Reason {
     NotReady,
     /// The filter's configuration is unusable.
     ConfigurationInvalid,
+    /// The clock is behind the time at which the Bundle was issued: tokens that have expired would be accepted.
+    ClockWrong,
 }
 
 /// Why a token must not be accepted. One word for people and programs per class; details stay in the log.
@@ -77,6 +79,16 @@ pub enum TokenFault {
     WrongKind,
     /// The token is bound to a key (`cnf`) that the caller did not prove, or that cannot be checked.
     NotBound,
+    /// `alg` is one of the issuer's, but nothing here can compute it.
+    AlgorithmUnsupported,
+    /// The signature was not looked at: too many were to be checked. The only fault that is not the token's.
+    CheckBudget,
+    /// The token, its subject or its key was revoked.
+    Revoked,
+    /// The issuer is not accepted any more.
+    IssuerRetired,
+    /// More than one audience, from an issuer that may give only one.
+    SeveralAudiences,
 }
 
 /// Why a request can be read in more than one way.
@@ -96,7 +108,7 @@ pub enum Ambiguity {
 
 impl TokenFault {
     /// Every fault, for tables and tests.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 24] = [
         Self::SeveralTokens,
         Self::TooLarge,
         Self::Malformed,
@@ -116,6 +128,11 @@ impl TokenFault {
         Self::ClaimsContradict,
         Self::WrongKind,
         Self::NotBound,
+        Self::AlgorithmUnsupported,
+        Self::CheckBudget,
+        Self::Revoked,
+        Self::IssuerRetired,
+        Self::SeveralAudiences,
     ];
 
     /// The stable code.
@@ -140,6 +157,11 @@ impl TokenFault {
             Self::ClaimsContradict => "token_claims_contradict",
             Self::WrongKind => "token_wrong_kind",
             Self::NotBound => "token_not_bound",
+            Self::AlgorithmUnsupported => "token_algorithm_unsupported",
+            Self::CheckBudget => "token_check_budget",
+            Self::Revoked => "token_revoked",
+            Self::IssuerRetired => "token_issuer_retired",
+            Self::SeveralAudiences => "token_several_audiences",
         }
     }
 }
@@ -171,15 +193,17 @@ impl Reason {
             Self::GuardInShadow => "guard_in_shadow",
             Self::NotReady => "not_ready",
             Self::ConfigurationInvalid => "configuration_invalid",
+            Self::ClockWrong => "clock_wrong",
         }
     }
 
     /// The HTTP status of a refusal for this reason; Envoy turns it into the gRPC status for gRPC callers
-    /// (401 → `UNAUTHENTICATED`, 403 → `PERMISSION_DENIED`, 503 → `UNAVAILABLE`, 400 → `INTERNAL`).
+    /// (401 → `UNAUTHENTICATED`, 403 → `PERMISSION_DENIED`, 429 and 503 → `UNAVAILABLE`, 400 → `INTERNAL`).
     pub const fn http_status(self) -> u16 {
         match self {
+            Self::TokenInvalid(TokenFault::CheckBudget) => 429,
             Self::TokenRequired | Self::TokenInvalid(_) => 401,
-            Self::NotReady | Self::ConfigurationInvalid => 503,
+            Self::NotReady | Self::ConfigurationInvalid | Self::ClockWrong => 503,
             Self::AllowedBy
             | Self::DeniedBy
             | Self::NoAllowMatched
@@ -216,6 +240,11 @@ impl Reason {
                 TokenFault::ClaimsContradict => "claims of the token contradict each other",
                 TokenFault::WrongKind => "this kind of token does not identify a workload",
                 TokenFault::NotBound => "the token is bound to a key that was not proven",
+                TokenFault::AlgorithmUnsupported => "the token's algorithm cannot be computed here",
+                TokenFault::CheckBudget => "too many tokens are being checked; try again",
+                TokenFault::Revoked => "the token was revoked",
+                TokenFault::IssuerRetired => "the token's issuer is not accepted any more",
+                TokenFault::SeveralAudiences => "the token is meant for more than one audience",
             },
             Self::Ambiguous(ambiguity) => match ambiguity {
                 Ambiguity::Path => "the path can be read in more than one way",
@@ -228,6 +257,7 @@ impl Reason {
             Self::GuardInShadow => "the guard only observes",
             Self::NotReady => "the authorization filter has no rules yet; try again",
             Self::ConfigurationInvalid => "the authorization filter is misconfigured",
+            Self::ClockWrong => "the clock of the authorization filter is wrong; try again later",
         }
     }
 }
@@ -235,5 +265,57 @@ impl Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.code())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all() -> Vec<Reason> {
+        let mut all = vec![
+            Reason::AllowedBy,
+            Reason::DeniedBy,
+            Reason::NoAllowMatched,
+            Reason::TokenRequired,
+            Reason::NotGuarded,
+            Reason::GuardInShadow,
+            Reason::NotReady,
+            Reason::ConfigurationInvalid,
+            Reason::ClockWrong,
+        ];
+        all.extend(TokenFault::ALL.map(Reason::TokenInvalid));
+        all
+    }
+
+    #[cfg_attr(target_arch = "wasm32", wasm_bindgen_test::wasm_bindgen_test)]
+    #[test]
+    fn every_reason_has_its_own_code_and_sentence() {
+        for (position, reason) in all().iter().enumerate() {
+            for earlier in &all()[..position] {
+                assert_ne!(reason.code(), earlier.code());
+                assert_ne!(reason.sentence(), earlier.sentence());
+            }
+        }
+    }
+
+    #[cfg_attr(target_arch = "wasm32", wasm_bindgen_test::wasm_bindgen_test)]
+    #[test]
+    fn only_what_may_pass_by_itself_asks_to_try_again() {
+        for reason in all() {
+            let status = reason.http_status();
+            let passes = matches!(status, 429 | 503);
+            let expected = matches!(
+                reason,
+                Reason::NotReady
+                    | Reason::ConfigurationInvalid
+                    | Reason::ClockWrong
+                    | Reason::TokenInvalid(TokenFault::CheckBudget)
+            );
+            assert_eq!(passes, expected, "{reason} {status}");
+        }
+        assert_eq!(Reason::TokenInvalid(TokenFault::CheckBudget).http_status(), 429);
+        assert_eq!(Reason::TokenInvalid(TokenFault::Revoked).http_status(), 401);
+        assert_eq!(Reason::ClockWrong.http_status(), 503);
     }
 }

@@ -6,7 +6,7 @@
 
 use crate::decide::refused_before_rules;
 use crate::decision::{Decision, Guarding, Matches, RuleIx, ShadowDifference, enforce};
-use crate::layout::word;
+use crate::layout::{size, word};
 use crate::model::{
     ClaimRef, Condition, Effect, FromModel, GuardModel, HostPattern, Mode, OperationModel, PathPattern,
     PeerModel, PolicyModel, RuleModel, SegmentPattern, Test,
@@ -14,6 +14,7 @@ use crate::model::{
 use crate::reason::{Outcome, Reason};
 use crate::request::{ClaimValue, Peer, Request, TokenState};
 use crate::truth::Truth;
+use crate::unlisted::Unlisted;
 
 /// Decides a request as [`crate::decide`] must.
 pub fn decide(model: &PolicyModel, request: &Request<'_>) -> Decision {
@@ -30,7 +31,13 @@ pub fn decide(model: &PolicyModel, request: &Request<'_>) -> Decision {
         Guarding::Shadow
     };
     if guarding == Guarding::None {
-        return Decision { outcome: Outcome::Allow, reason: Reason::NotGuarded, rule: None, shadow: None };
+        return Decision {
+            outcome: Outcome::Allow,
+            reason: Reason::NotGuarded,
+            rule: None,
+            degraded: false,
+            shadow: None,
+        };
     }
     let meant_for = |audiences: &[String]| {
         let counting =
@@ -69,7 +76,7 @@ pub fn decide(model: &PolicyModel, request: &Request<'_>) -> Decision {
         shadow_deny: first(Effect::Deny, Mode::Shadow),
         shadow_allow: first(Effect::Allow, Mode::Shadow),
     };
-    matches.settle(guarding, || {
+    let mut decision = matches.settle(guarding, || {
         !request.tokens.iter().any(|token| matches!(token, TokenState::Verified(_)))
             && rules.iter().any(|rule| {
                 rule.effect == Effect::Allow
@@ -79,7 +86,83 @@ pub fn decide(model: &PolicyModel, request: &Request<'_>) -> Decision {
                         .iter()
                         .any(|from| !from.issuers.is_empty() && peer_matches(&from.peer, request.peer))
             })
-    })
+    });
+    // The rule that allows, had it demanded its directories' answers.
+    decision.degraded = decision.outcome == Outcome::Allow
+        && decision.rule.and_then(|rule| rules.get(size(rule.0))).is_some_and(|rule| {
+            let strict = with_tests(rule, &|claim, test| match test {
+                Test::ListedOrStale(directory) => Condition::Claim(claim, Test::Listed(*directory)),
+                other => Condition::Claim(claim, other.clone()),
+            });
+            rule_matches(model, &strict, request) != Truth::True
+        });
+    decision
+}
+
+/// Finds what is missing as [`crate::unlisted`] must: rule by rule, directory by directory, every id that any token has.
+pub fn unlisted<'a>(model: &'a PolicyModel, request: &Request<'a>) -> Option<Unlisted<'a>> {
+    if decide(model, request).reason != Reason::NoAllowMatched {
+        return None;
+    }
+    let mut ids: Vec<&'a str> = request
+        .tokens
+        .iter()
+        .flat_map(|token| match token {
+            TokenState::Verified(token) => token.slots.as_slice(),
+            _ => &[],
+        })
+        .filter_map(|claim| if let ClaimValue::String(id) = claim { Some(id.as_str()) } else { None })
+        .collect();
+    ids.sort_unstable();
+    let mut rules: Vec<&RuleModel> = model.rules.iter().filter(|rule| rule.mode == Mode::Enforce).collect();
+    rules.sort_by(|a, b| a.id.cmp(&b.id));
+    let (allows, denies): (Vec<&RuleModel>, Vec<&RuleModel>) =
+        rules.into_iter().partition(|rule| rule.effect == Effect::Allow);
+    for rule in allows {
+        for (position, directory) in model.directories.iter().enumerate() {
+            for id in &ids {
+                // What the rule would be if the directory listed the id.
+                let assumed = |rule: &RuleModel| {
+                    let rule = with_tests(rule, &|claim, test| match test {
+                        Test::Listed(at) | Test::ListedOrStale(at)
+                            if usize::from(*at) == position
+                                && *value(claim, request) == ClaimValue::String((*id).to_owned()) =>
+                        {
+                            Condition::True
+                        }
+                        other => Condition::Claim(claim, other.clone()),
+                    });
+                    rule_matches(model, &rule, request)
+                };
+                if request.directories.lists(directory, id, request.now) != Truth::True
+                    && assumed(rule) == Truth::True
+                {
+                    let denied = denies.iter().any(|deny| assumed(deny) != Truth::False);
+                    return (!denied).then_some(Unlisted { directory, id });
+                }
+            }
+        }
+    }
+    None
+}
+
+/// The rule with every test of a claim replaced.
+fn with_tests(rule: &RuleModel, replace: &dyn Fn(ClaimRef, &Test) -> Condition) -> RuleModel {
+    fn condition(from: &Condition, replace: &dyn Fn(ClaimRef, &Test) -> Condition) -> Condition {
+        let all = |parts: &[Condition]| parts.iter().map(|part| condition(part, replace)).collect();
+        match from {
+            Condition::True => Condition::True,
+            Condition::All(parts) => Condition::All(all(parts)),
+            Condition::Any(parts) => Condition::Any(all(parts)),
+            Condition::Not(part) => Condition::Not(Box::new(condition(part, replace))),
+            Condition::Claim(claim, test) => replace(*claim, test),
+        }
+    }
+    let mut rule = rule.clone();
+    for from in &mut rule.from {
+        from.condition = condition(&from.condition, replace);
+    }
+    rule
 }
 
 /// Any from matches, and any operation matches.
@@ -171,6 +254,13 @@ fn test_holds(model: &PolicyModel, claim: &ClaimValue, test: &Test, request: &Re
             Some(name) => request.directories.lists(name, text, request.now),
             None => Truth::Unknown,
         },
+        // "As `Listed`, but true where the directory is stale or missing."
+        (V::String(_), Test::ListedOrStale(directory)) => {
+            match test_holds(model, claim, &Test::Listed(*directory), request) {
+                Truth::Unknown => Truth::True,
+                known => known,
+            }
+        }
         _ => Truth::Unknown,
     }
 }

@@ -12,6 +12,9 @@ use crate::reason::TokenFault;
 pub struct Request<'a> {
     /// Unix seconds.
     pub now: i64,
+    /// For how many seconds after `exp` tokens still count: 0 for a request that comes in, and what the rule's lease
+    /// gives ([`crate::model::Lease::expiry_grace_s`]) for a stream that was let in earlier and is looked at again.
+    pub expiry_grace_s: u32,
     /// The workload's port that accepted the connection. May be 0 where [`crate::PolicySet::needs_port`] is false.
     pub port: u16,
     /// The method, as sent.

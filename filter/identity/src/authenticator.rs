@@ -10,10 +10,11 @@ use tidegate_engine::model::ClaimPath;
 use tidegate_engine::{TokenFault, TokenState, VerifiedToken};
 
 use crate::cache::{Kept, TokenCache};
+use crate::connection::{At, Connection};
 use crate::credentials::{self, Hidden, Place, Scheme};
 use crate::issuer::{Issuer, IssuerSet};
+use crate::keys::MAX_KEY_ID_BYTES;
 use crate::pack;
-use crate::signature::VerifySignature;
 use crate::token::{self, Reading, UnverifiedToken, VerifiedClaims};
 
 pub use crate::cache::CacheLimits;
@@ -36,6 +37,26 @@ pub enum TokenOutcome {
     Verified(Arc<VerifiedToken>),
 }
 
+/// A key that a token was signed with, or says so, and that the issuer's set lacks or has otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WantedKey<'a> {
+    /// Name of the `TrustedIssuer`.
+    pub issuer: &'a str,
+    /// The token's `kid`. From anybody.
+    pub key_id: Option<&'a str>,
+}
+
+/// What an issuer's tokens came to, one by one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Tokens that were verified, cached ones included.
+    pub verified: u64,
+    /// Tokens that were refused.
+    pub refused: u64,
+    /// Unix seconds of the last one that was verified; 0: none was.
+    pub last_verified_at: i64,
+}
+
 /// The policy names an issuer that the keys section does not have, or names one twice.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -53,6 +74,8 @@ pub struct Authenticator {
     cache: TokenCache,
     /// Headers of the last request that must not go on, as positions in `terms.places`.
     withheld: Vec<usize>,
+    /// Of the last request: an issuer, by policy index, and the `kid` that its set lacks.
+    wanted: Option<(usize, Option<String>)>,
     /// The last layout given to a list of slots.
     layouts: u32,
 }
@@ -74,6 +97,7 @@ struct Binding {
     slots: Vec<ClaimPath>,
     /// Changes with `slots`.
     layout: u32,
+    usage: Usage,
 }
 
 // === impl TokenOutcome ===
@@ -104,11 +128,12 @@ impl Authenticator {
     ) -> Result<Self, MissingIssuer> {
         let mut layouts = 0;
         let terms = Terms::new(set, policy, None, &mut layouts)?;
-        Ok(Self { terms, cache: TokenCache::new(limits), withheld: Vec::new(), layouts })
+        Ok(Self { terms, cache: TokenCache::new(limits), withheld: Vec::new(), wanted: None, layouts })
     }
 
     /// Puts other keys (`None`: the same) and another policy in force. Cached tokens stay if their issuer's keys and
-    /// terms are the same, whatever rules read of them now; a later `valid_until` alone changes neither.
+    /// terms are the same and it does not revoke them, whatever rules read of them now; when keys end or the issuer
+    /// retires changes neither.
     ///
     /// # Errors
     ///
@@ -122,12 +147,14 @@ impl Authenticator {
         let terms = Terms::new(set, policy, Some(&self.terms), &mut self.layouts)?;
         let old = core::mem::replace(&mut self.terms, terms);
         let new = &self.terms;
-        self.cache.retain(|at| {
-            let issuer = old.issuer(at)?;
-            let at = new.position(issuer.name())?;
-            new.issuer(at)?.same_terms(issuer).then_some(at)
+        self.cache.retain(|at, text| {
+            let before = old.issuer(at)?;
+            let at = new.position(before.name())?;
+            let issuer = new.issuer(at).filter(|issuer| issuer.same_terms(before))?;
+            (issuer.revocations() == before.revocations() || !revokes(issuer, text)).then_some(at)
         });
         self.withheld.clear();
+        self.wanted = None;
         Ok(())
     }
 
@@ -147,32 +174,47 @@ impl Authenticator {
         self.withheld.iter().filter_map(|at| self.terms.places.get(*at)).map(|place| place.name.as_str())
     }
 
-    /// Fills `out` with one outcome per issuer of the policy. `now` is in Unix seconds.
+    /// The key without which a token of the request last given to [`Authenticator::authenticate`] was refused, if the
+    /// issuer may have published it since: there is none of its `kid`, or that one has not made the signature.
+    pub fn wanted_key(&self) -> Option<WantedKey<'_>> {
+        let (at, key_id) = self.wanted.as_ref()?;
+        Some(WantedKey { issuer: self.terms.issuer(*at)?.name(), key_id: key_id.as_deref() })
+    }
+
+    /// What the tokens of each issuer of the policy, by its name, came to as long as the policy names it.
+    pub fn usage(&self) -> impl Iterator<Item = (&str, Usage)> {
+        let Terms { set, bindings, .. } = &self.terms;
+        bindings.iter().filter_map(|binding| Some((set.issuers().get(binding.issuer)?.name(), binding.usage)))
+    }
+
+    /// Fills `out` with one outcome per issuer of the policy.
     ///
     /// Tokens are looked for only in the headers that issuers name. Two values of such a header, a list in one value,
     /// or the same issuer's tokens in two headers are [`TokenFault::SeveralTokens`].
     pub fn authenticate(
         &mut self,
         headers: &Headers<'_>,
-        now: i64,
-        verifier: &dyn VerifySignature,
+        at: At,
+        connection: &dyn Connection,
         out: &mut Vec<TokenOutcome>,
     ) {
-        let Self { terms, cache, withheld, .. } = self;
+        let Self { terms, cache, withheld, wanted, .. } = self;
         out.clear();
         out.resize_with(terms.bindings.len(), TokenOutcome::default);
         withheld.clear();
-        for (at, place) in terms.places.iter().enumerate() {
+        *wanted = None;
+        for position in 0..terms.places.len() {
+            let Some(place) = terms.places.get(position) else { continue };
             let mut values =
                 headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case(place.name.as_bytes()));
             let Some((_, value)) = values.next() else { continue };
             let finding = if values.next().is_some() {
                 Finding::Fault(TokenFault::SeveralTokens)
             } else {
-                terms.examine(place, value, now, verifier, cache)
+                terms.examine(place, value, at, connection, cache, wanted)
             };
             if terms.withholds(place, &finding) {
-                withheld.push(at);
+                withheld.push(position);
             }
             match finding {
                 Finding::Nothing => {}
@@ -181,9 +223,25 @@ impl Authenticator {
                         settle(out, *issuer, TokenOutcome::Invalid(fault));
                     }
                 }
-                Finding::Token(issuer, outcome) => settle(out, issuer, outcome),
+                Finding::Token(issuer, outcome) => {
+                    if let Some(binding) = terms.bindings.get_mut(issuer) {
+                        binding.usage.count(&outcome, at.now);
+                    }
+                    settle(out, issuer, outcome);
+                }
             }
         }
+    }
+}
+
+/// Whether the issuer revokes this token, which was verified for it, or that cannot be told. `until` is left to the next
+/// verification.
+fn revokes(issuer: &Issuer, text: &[u8]) -> bool {
+    match (token::reread(text), token::key_id(text)) {
+        (Some(claims), Some(key_id)) => {
+            issuer.revocations().concern(issuer.pack(), &claims, key_id.as_deref(), i64::MIN)
+        }
+        _ => true,
     }
 }
 
@@ -209,6 +267,21 @@ enum Finding {
     Token(usize, TokenOutcome),
 }
 
+// === impl Usage ===
+
+impl Usage {
+    fn count(&mut self, outcome: &TokenOutcome, now: i64) {
+        match outcome {
+            TokenOutcome::Absent => {}
+            TokenOutcome::Invalid(_) => self.refused = self.refused.saturating_add(1),
+            TokenOutcome::Verified(_) => {
+                self.verified = self.verified.saturating_add(1);
+                self.last_verified_at = now;
+            }
+        }
+    }
+}
+
 // === impl Terms ===
 
 impl Terms {
@@ -226,17 +299,16 @@ impl Terms {
             let issuer = terms.set.issuers().iter().position(|issuer| issuer.name() == name);
             let issuer = issuer.filter(|at| !bound(at));
             let issuer = issuer.ok_or_else(|| MissingIssuer { name: name.to_owned() })?;
-            let known = before
-                .and_then(|before| before.bindings.get(before.position(name)?))
-                .filter(|binding| binding.slots == slots);
-            let layout = known.map_or_else(
+            let known = before.and_then(|before| before.bindings.get(before.position(name)?));
+            let usage = known.map_or_else(Usage::default, |binding| binding.usage);
+            let layout = known.filter(|binding| binding.slots == slots).map_or_else(
                 || {
                     *layouts = layouts.wrapping_add(1);
                     *layouts
                 },
                 |binding| binding.layout,
             );
-            terms.bindings.push(Binding { issuer, slots, layout });
+            terms.bindings.push(Binding { issuer, slots, layout, usage });
         }
         terms.places = terms.places();
         Ok(terms)
@@ -292,61 +364,70 @@ impl Terms {
         &self,
         place: &Place,
         value: &[u8],
-        now: i64,
-        verifier: &dyn VerifySignature,
+        at: At,
+        connection: &dyn Connection,
         cache: &mut TokenCache,
+        wanted: &mut Option<(usize, Option<String>)>,
     ) -> Finding {
-        let Some((scheme, text)) = place.token(value) else { return self.search(place, value) };
+        let Some((scheme, text)) = place.token(value) else { return self.search(place, value, &[]) };
         if let Some(kept) = cache.get(text) {
-            let at = kept.issuer;
-            if !scheme.issuers.contains(&at) {
-                // The issuer's token, but not after this scheme: as if it had not been verified before.
-                return match place.issuers.contains(&at) {
-                    true => Finding::Token(at, TokenOutcome::Invalid(TokenFault::Malformed)),
-                    false => Finding::Nothing,
-                };
+            let owner = kept.issuer;
+            if !scheme.issuers.contains(&owner) {
+                // As if it had not been verified before.
+                return misplaced(place, owner);
             }
-            match self.again(kept, text, now) {
-                Some(outcome) => return Finding::Token(at, outcome),
+            match self.again(kept, text, at, connection) {
+                Some(outcome) => return Finding::Token(owner, outcome),
                 None => cache.remove(text),
             }
         }
         if !credentials::is_one(text) {
-            return self.search(place, value);
+            return self.search(place, value, text);
         }
         let token = match token::read(text) {
-            Reading::Opaque => return self.search(place, value),
+            Reading::Opaque => return self.search(place, value, text),
             Reading::Unattributable(fault) => return Finding::Fault(fault),
             Reading::Token(token) => token,
         };
-        let Some(at) = self.issuer_of(&token, &scheme.issuers) else {
-            // The issuer's token, but not after this scheme.
-            return match self.issuer_of(&token, &place.issuers) {
-                Some(at) => Finding::Token(at, TokenOutcome::Invalid(TokenFault::Malformed)),
-                None => Finding::Nothing,
-            };
-        };
-        let Some((issuer, binding)) = self.issuer(at).zip(self.bindings.get(at)) else {
+        let Some(owner) = self.owner(&token) else { return Finding::Nothing };
+        if !scheme.issuers.contains(&owner) {
+            return misplaced(place, owner);
+        }
+        let Some((issuer, binding)) = self.issuer(owner).zip(self.bindings.get(owner)) else {
             return Finding::Nothing;
         };
-        match token.verify(issuer, now, verifier) {
-            Err(fault) => Finding::Token(at, TokenOutcome::Invalid(fault)),
-            Ok(VerifiedClaims { claims, audiences, expires_at, not_before }) => {
+        match token.verify(issuer, at, connection) {
+            Err(fault) => {
+                if matches!(fault, TokenFault::KeyUnknown | TokenFault::BadSignature) && wanted.is_none() {
+                    *wanted = token::key_id(text).filter(may_be_published).map(|key_id| (owner, key_id));
+                }
+                Finding::Token(owner, TokenOutcome::Invalid(fault))
+            }
+            Ok(VerifiedClaims { claims, audiences, expires_at, not_before, certificate }) => {
                 let slots =
                     binding.slots.iter().map(|path| pack::extract(issuer.pack(), &claims, path)).collect();
                 let verified = Arc::new(VerifiedToken { audiences, expires_at, slots });
+                let layout = binding.layout;
                 let kept =
-                    Kept { issuer: at, layout: binding.layout, not_before, verified: Arc::clone(&verified) };
+                    Kept { issuer: owner, layout, not_before, certificate, verified: Arc::clone(&verified) };
                 cache.insert(text, kept);
-                Finding::Token(at, TokenOutcome::Verified(verified))
+                Finding::Token(owner, TokenOutcome::Verified(verified))
             }
         }
     }
 
     /// The outcome for a token that was verified before; `None` if it has to be verified again.
-    fn again(&self, kept: &mut Kept, text: &[u8], now: i64) -> Option<TokenOutcome> {
+    fn again(
+        &self,
+        kept: &mut Kept,
+        text: &[u8],
+        at: At,
+        connection: &dyn Connection,
+    ) -> Option<TokenOutcome> {
         let (issuer, binding) = self.issuer(kept.issuer).zip(self.bindings.get(kept.issuer))?;
-        if let Err(fault) = token::check_times(issuer, now, kept.verified.expires_at, kept.not_before) {
+        let usable = token::check_times(issuer, at, kept.verified.expires_at, kept.not_before)
+            .and_then(|()| token::check_binding(kept.certificate.as_ref(), connection));
+        if let Err(fault) = usable {
             return Some(TokenOutcome::Invalid(fault));
         }
         if kept.layout != binding.layout {
@@ -361,25 +442,40 @@ impl Terms {
         Some(TokenOutcome::Verified(Arc::clone(&kept.verified)))
     }
 
-    /// A value that is not "scheme, space, token".
-    fn search(&self, place: &Place, value: &[u8]) -> Finding {
-        match credentials::hidden(value) {
-            Hidden::Nothing => Finding::Nothing,
-            Hidden::Several => Finding::Fault(TokenFault::SeveralTokens),
-            Hidden::One(text) => match token::read(text) {
-                Reading::Opaque => Finding::Nothing,
-                Reading::Unattributable(fault) => Finding::Fault(fault),
-                Reading::Token(token) => match self.issuer_of(&token, &place.issuers) {
-                    Some(at) => Finding::Token(at, TokenOutcome::Invalid(TokenFault::Malformed)),
-                    None => Finding::Nothing,
-                },
+    /// A value that is not "scheme, space, token"; what follows the scheme, if it has one, is `text`.
+    fn search(&self, place: &Place, value: &[u8], text: &[u8]) -> Finding {
+        let text = match credentials::hidden(value) {
+            Hidden::Nothing => text,
+            Hidden::Several => return Finding::Fault(TokenFault::SeveralTokens),
+            Hidden::One(text) => text,
+        };
+        match token::read(text) {
+            Reading::Opaque => Finding::Nothing,
+            Reading::Unattributable(fault) => Finding::Fault(fault),
+            Reading::Token(token) => match self.owner(&token) {
+                Some(owner) => misplaced(place, owner),
+                None => Finding::Nothing,
             },
         }
     }
 
-    /// The issuer that the token names, if it is one of these. Exact comparison, no normalisation.
-    fn issuer_of(&self, token: &UnverifiedToken<'_>, among: &[usize]) -> Option<usize> {
-        let name = token.issuer()?;
-        among.iter().copied().find(|at| self.issuer(*at).is_some_and(|issuer| issuer.issuer() == name))
+    /// The issuer of the policy whose token this would be.
+    fn owner(&self, token: &UnverifiedToken<'_>) -> Option<usize> {
+        let at = self.set.owner(token.issuer(), token.subject())?;
+        self.bindings.iter().position(|binding| binding.issuer == at)
     }
+}
+
+/// An issuer's token that is not where, or not written as, this issuer's tokens are: its fault if the issuer reads the
+/// header at all.
+fn misplaced(place: &Place, owner: usize) -> Finding {
+    match place.issuers.contains(&owner) {
+        true => Finding::Token(owner, TokenOutcome::Invalid(TokenFault::Malformed)),
+        false => Finding::Nothing,
+    }
+}
+
+/// Whether a key set can have a key with this `kid`.
+fn may_be_published(key_id: &Option<String>) -> bool {
+    key_id.as_deref().is_none_or(|id| (1..=MAX_KEY_ID_BYTES).contains(&id.len()))
 }

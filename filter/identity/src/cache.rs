@@ -2,11 +2,12 @@
 //!
 //! Only verified tokens get in, so nobody without a trusted issuer's signature can fill or steer the cache. A hit means
 //! that the *whole* text is the same: neither the signature (ECDSA signatures have two spellings) nor a digest stands
-//! for the token. What else has to hold at each use (time, keys, header) is checked by the caller.
+//! for the token. What else has to hold at each use (time, keys, header, binding) is checked by the caller.
 //!
 //! INVARIANT: at most [`CacheLimits::max_entries`] entries and [`CacheLimits::max_bytes`] bytes; `index` and `entries`
 //! name each other. What does not fit is not cached.
 
+use core::fmt;
 use core::hash::{BuildHasherDefault, Hasher};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,7 +26,6 @@ pub struct CacheLimits {
     pub max_bytes: usize,
 }
 
-#[derive(Debug)]
 pub(crate) struct TokenCache {
     limits: CacheLimits,
     index: HashMap<u64, usize, BuildHasherDefault<Identity>>,
@@ -35,7 +35,6 @@ pub(crate) struct TokenCache {
     hand: usize,
 }
 
-#[derive(Debug)]
 pub(crate) struct Entry {
     hash: u64,
     text: Box<[u8]>,
@@ -53,6 +52,8 @@ pub(crate) struct Kept {
     pub layout: u32,
     /// See [`crate::token::VerifiedClaims`].
     pub not_before: i64,
+    /// See [`crate::token::VerifiedClaims`].
+    pub certificate: Option<[u8; 32]>,
     /// For the engine.
     pub verified: Arc<VerifiedToken>,
 }
@@ -83,7 +84,7 @@ impl TokenCache {
     /// The entry of exactly this text.
     pub fn get(&mut self, text: &[u8]) -> Option<&mut Kept> {
         let at = *self.index.get(&hash(text))?;
-        let entry = self.entries.get_mut(at).filter(|entry| *entry.text == *text)?;
+        let entry = self.entries.get_mut(at).filter(|entry| same(&entry.text, text))?;
         entry.used = true;
         Some(&mut entry.kept)
     }
@@ -126,15 +127,15 @@ impl TokenCache {
 
     pub fn remove(&mut self, text: &[u8]) {
         if let Some(at) = self.index.get(&hash(text))
-            && self.entries.get(*at).is_some_and(|entry| *entry.text == *text)
+            && self.entries.get(*at).is_some_and(|entry| same(&entry.text, text))
         {
             self.remove_at(*at);
         }
     }
 
-    /// Gives entries the issuer that `map` says for theirs, and drops those for which it says none.
-    pub fn retain(&mut self, map: impl Fn(usize) -> Option<usize>) {
-        self.entries.retain_mut(|entry| match map(entry.kept.issuer) {
+    /// Gives entries the issuer that `map` says for their issuer and text, and drops those for which it says none.
+    pub fn retain(&mut self, map: impl Fn(usize, &[u8]) -> Option<usize>) {
+        self.entries.retain_mut(|entry| match map(entry.kept.issuer, &entry.text) {
             Some(issuer) => {
                 entry.kept.issuer = issuer;
                 true
@@ -180,6 +181,18 @@ impl TokenCache {
     }
 }
 
+/// Tokens are not for logs.
+impl fmt::Debug for TokenCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { limits, entries, bytes, .. } = self;
+        f.debug_struct("TokenCache")
+            .field("limits", limits)
+            .field("entries", &entries.len())
+            .field("bytes", bytes)
+            .finish_non_exhaustive()
+    }
+}
+
 fn weight(text: &[u8], token: &VerifiedToken) -> usize {
     let string = |string: &String| string.len().saturating_add(size_of::<String>());
     let strings = |strings: &[String]| strings.iter().map(string).fold(0, usize::saturating_add);
@@ -198,6 +211,14 @@ fn weight(text: &[u8], token: &VerifiedToken) -> usize {
         .into_iter()
         .chain(slots)
         .fold(0, usize::saturating_add)
+}
+
+/// Whether two texts are the same. Eight bytes at a time: in wasm32, `==` on slices takes them one by one, and tokens are
+/// long.
+fn same(one: &[u8], other: &[u8]) -> bool {
+    let ((words, rest), (other_words, other_rest)) = (one.as_chunks::<8>(), other.as_chunks::<8>());
+    let equal = |(word, other): (&[u8; 8], &[u8; 8])| u64::from_le_bytes(*word) == u64::from_le_bytes(*other);
+    one.len() == other.len() && words.iter().zip(other_words).all(equal) && rest == other_rest
 }
 
 /// A hash of the last 64 bytes, which belong to the signature: only an issuer chooses them, and they differ wherever

@@ -9,6 +9,8 @@
 //! INVARIANT: [`frame`] answers [`Framing::Opaque`] only for what no JWT library takes for a signed JWT. Whatever
 //! begins like a JWT but is not strictly formed is [`Framing::Broken`].
 
+use core::fmt;
+
 use tidegate_engine::TokenFault;
 
 use crate::keys::Algorithm;
@@ -35,7 +37,7 @@ pub enum Framing<'t> {
 }
 
 /// A JWS in compact serialisation, not decoded yet. The signature may be empty, and no part need be base64url.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Jws<'t> {
     /// `BASE64URL(header)`.
     pub header: &'t [u8],
@@ -56,6 +58,41 @@ pub struct Header {
     pub key_id: Option<String>,
     /// `typ`.
     pub kind: Option<String>,
+    /// Whether it has `x5t` or `x5t#S256`, which some issuers add: digests of a certificate. They name a key and carry
+    /// none; unused.
+    pub thumbprint: bool,
+}
+
+/// The media type that a `typ` names. RFC 7515 §4.1.9: "A recipient using the media type value MUST treat it as if
+/// "application/" were prepended to any "typ" value not containing a '/'"; case is for the caller to ignore.
+pub(crate) fn media_type(kind: &str) -> &str {
+    const PREFIX: &str = "application/";
+    match kind.split_at_checked(PREFIX.len()) {
+        Some((prefix, rest)) if prefix.eq_ignore_ascii_case(PREFIX) && !rest.contains('/') => rest,
+        _ => kind,
+    }
+}
+
+/// Whether this is a type of JWTs that say something else than who calls: proofs of possession, which are worth nothing
+/// without what they prove, statements between servers, and credentials that must not be borne. None is accepted from
+/// anybody, whatever a TrustedIssuer says.
+pub fn is_never_bearer(kind: &str) -> bool {
+    const NEVER: [&str; 13] = [
+        "dpop+jwt",                         // RFC 9449 §4.2
+        "wit+jwt",                          // draft-ietf-wimse-workload-creds
+        "wpt+jwt",                          // draft-ietf-wimse-wpt
+        "kb+jwt",                           // RFC 9901 §4.3
+        "secevent+jwt",                     // RFC 8417 §2.3
+        "logout+jwt",                       // OpenID Connect Back-Channel Logout §2.4
+        "token-introspection+jwt",          // RFC 9701 §5
+        "oauth-authz-req+jwt",              // RFC 9101 §10.8
+        "entity-statement+jwt",             // OpenID Federation §3
+        "trust-mark+jwt",                   // OpenID Federation §7
+        "jwk-set+jwt",                      // OpenID Federation §5.2.1
+        "txntoken+jwt",                     // draft-ietf-oauth-transaction-tokens
+        "oauth-client-attestation-pop+jwt", // draft-ietf-oauth-attestation-based-client-auth
+    ];
+    NEVER.iter().any(|never| media_type(kind).eq_ignore_ascii_case(never))
 }
 
 /// Finds the parts of a token.
@@ -83,24 +120,32 @@ pub fn frame(text: &[u8]) -> Framing<'_> {
     }
 }
 
-/// Whether a lax reader could take this for a JWT: it begins like an object, and there is a dot.
+/// Whether a lax reader could take this for a JWT: it begins like an object, and there is a dot. Some readers, Python's
+/// among them, leave out what is no base64 instead of refusing it.
 pub fn looks_like_jwt(text: &[u8]) -> bool {
-    begins_like_object(text) && text.contains(&b'.')
+    let header = text.split(|b| *b == b'.').next().unwrap_or_default();
+    header.len() < text.len() && decodes_to_object(header.iter().filter_map(sextet))
 }
 
 /// Whether this decodes to a text that begins with `{`, whatever the alphabet and what precedes the brace of white
 /// space. Stops at the first character that is not base64.
 pub(crate) fn begins_like_object(text: &[u8]) -> bool {
+    decodes_to_object(text.iter().map_while(sextet))
+}
+
+/// The value of a character of either base64 alphabet.
+fn sextet(byte: &u8) -> Option<u8> {
+    base64url::value(match byte {
+        b'+' => b'-',
+        b'/' => b'_',
+        other => *other,
+    })
+}
+
+fn decodes_to_object(sextets: impl Iterator<Item = u8>) -> bool {
     let mut bits: u32 = 0;
     let mut count: u32 = 0;
-    for byte in text {
-        let Some(sextet) = base64url::value(match byte {
-            b'+' => b'-',
-            b'/' => b'_',
-            other => *other,
-        }) else {
-            return false;
-        };
+    for sextet in sextets {
         bits = (bits << 6) | u32::from(sextet);
         count = count.saturating_add(6);
         if count >= 8 {
@@ -136,6 +181,22 @@ pub(crate) fn object(part: &[u8]) -> Result<json::Object, TokenFault> {
     }
 }
 
+// === impl Jws ===
+
+/// Tokens are not for logs.
+impl fmt::Debug for Jws<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Jws").field("bytes", &self.signing_input.len()).finish_non_exhaustive()
+    }
+}
+
+impl Jws<'_> {
+    /// The signature's bytes; `None` unless it is in its one spelling, and not empty.
+    pub fn signature_bytes(&self) -> Option<Vec<u8>> {
+        base64url::decode(self.signature).filter(|signature| !signature.is_empty())
+    }
+}
+
 // === impl Header ===
 
 impl Header {
@@ -145,16 +206,16 @@ impl Header {
     ///
     /// [`TokenFault::Malformed`], [`TokenFault::TooLarge`] or [`TokenFault::HeaderRefused`].
     pub fn parse(part: &[u8]) -> Result<Self, TokenFault> {
-        let mut header = Self { algorithm: None, key_id: None, kind: None };
+        let mut header = Self { algorithm: None, key_id: None, kind: None, thumbprint: false };
         for (name, value) in object(part)?.iter() {
             let text = || value.as_str().ok_or(TokenFault::Malformed);
             match name {
                 "alg" => header.algorithm = Algorithm::from_name(text()?),
                 "kid" => header.key_id = Some(text()?.to_owned()),
                 "typ" => header.kind = Some(text()?.to_owned()),
-                // Digests of a certificate, which some issuers add. They name a key and carry none; unused.
                 "x5t" | "x5t#S256" => {
                     text()?;
+                    header.thumbprint = true;
                 }
                 _ => return Err(TokenFault::HeaderRefused),
             }

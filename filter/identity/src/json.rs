@@ -24,8 +24,11 @@ pub struct Limits {
 impl Limits {
     /// For the header and the claims of a token.
     pub const TOKEN: Self = Self { depth: 16, members: 256, elements: 1024 };
-    /// For key sets and the keys section, which come from the control plane.
+    /// For key sets.
     pub const KEYS: Self = Self { depth: 16, members: 65_536, elements: 16_384 };
+    /// For the keys section, which comes from the control plane: all issuers that it may have, each with all that one may
+    /// have.
+    pub const SECTION: Self = Self { depth: 16, members: 1 << 20, elements: 1 << 19 };
 }
 
 /// A JSON value.

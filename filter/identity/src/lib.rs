@@ -17,8 +17,8 @@
 //! - **No input panics.** Headers and tokens come from anybody, keys from the network. Indexing, slicing, unwrapping
 //!   and `as` are denied by lint in this crate.
 //! - **Nothing of a token is believed before its signature verifies**, except `iss`, which selects the issuer by exact
-//!   byte comparison, and `alg` and `kid`, which select among what *that issuer's* set allows. Keys, algorithms and
-//!   URLs are never taken from a token.
+//!   byte comparison (where it names nobody, the trust domain of `sub` selects an issuer of JWT-SVIDs), and `alg` and
+//!   `kid`, which select among what *that issuer's* set allows. Keys, algorithms and URLs are never taken from a token.
 //! - **A wrong type is never "absent".** A known claim of another type than its [`pack`] says makes the token invalid.
 //! - **Whatever this crate accepts, other verifiers accept.** Of several readings of the same bytes (duplicate members,
 //!   non-canonical base64, several tokens) none is chosen: the token is invalid.
@@ -27,11 +27,12 @@
 //!   are well formed and whose issuer nobody configured.
 //! - **Keys belong to one issuer.** There is no lookup by `kid` across issuers, no built-in key, and keys past their
 //!   `valid_until` verify nothing, cached tokens included.
-//! - **A token that is bound to a key (`cnf`) is refused**, because the binding cannot be checked here.
-//! - Only verified tokens are cached. A hit compares the whole token, then checks its times and its issuer's
-//!   `valid_until` again.
+//! - **A token that is bound to a client certificate (`cnf`, `x5t#S256`) is accepted only over a connection with that
+//!   certificate**, cached or not; one that is bound in another way is refused, because that cannot be checked here.
+//! - Only verified tokens are cached. A hit compares the whole token, then checks its times, its issuer's `valid_until`
+//!   and `retire_at`, and its binding again. What the issuer revokes leaves the cache with the section that says so.
 //!
-//! The order of checks is that of [`token`].
+//! The order of checks is that of [`token`]; [`explain`] reports them one by one, for people.
 
 #![cfg_attr(
     not(test),
@@ -49,10 +50,15 @@
     )
 )]
 
+#[cfg(all(test, not(feature = "pure-rust")))]
+compile_error!("the tests of this crate sign and verify; they need the feature `pure-rust`");
+
 mod authenticator;
 mod base64url;
 mod cache;
+mod connection;
 mod credentials;
+pub mod explain;
 pub mod issuer;
 pub mod jose;
 pub mod json;
@@ -64,9 +70,12 @@ pub mod spiffe;
 mod testing;
 pub mod token;
 
-pub use authenticator::{Authenticator, CacheLimits, Headers, MissingIssuer, TokenOutcome};
-pub use issuer::{InvalidKeys, Issuer, IssuerSet, IssuerSetSpec, IssuerSpec, TokenHeader};
-pub use keys::{Algorithm, InvalidKey, Jwk, PublicKey};
+pub use authenticator::{Authenticator, CacheLimits, Headers, MissingIssuer, TokenOutcome, Usage, WantedKey};
+pub use connection::{At, Connection};
+pub use issuer::{
+    InvalidKeys, Issuer, IssuerSet, IssuerSetSpec, IssuerSpec, Revoked, RevokedKind, TokenHeader,
+};
+pub use keys::{Algorithm, InvalidKey, Jwk, KeyUse, PublicKey};
 pub use pack::PackKind;
-pub use signature::{PureRust, VerifySignature};
+pub use signature::{PureRust, Verdict, VerifySignature};
 pub use spiffe::SpiffeId;

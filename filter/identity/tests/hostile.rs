@@ -2,20 +2,32 @@
 
 #![cfg(not(target_arch = "wasm32"))]
 
+/// The tokens that the unit tests of packs bend.
+#[path = "../src/pack/golden.rs"]
+#[allow(dead_code, unreachable_pub, missing_docs)]
+mod golden;
+
+use golden::ISSUED;
 use proptest::prelude::*;
 use tidegate_identity::issuer::{IssuerSetSpec, IssuerSpec, TokenHeader};
 use tidegate_identity::json::{self, Limits, Value};
 use tidegate_identity::{
-    Algorithm, Authenticator, CacheLimits, IssuerSet, Jwk, PackKind, PublicKey, PureRust, SpiffeId,
-    TokenOutcome, VerifySignature, jose, keys,
+    Algorithm, At, Authenticator, CacheLimits, Connection, IssuerSet, Jwk, KeyUse, PackKind, PublicKey,
+    PureRust, SpiffeId, TokenOutcome, Verdict, VerifySignature, jose, keys,
 };
 
 /// Accepts every signature, so that what lies behind is reached.
 struct Credulous;
 
 impl VerifySignature for Credulous {
-    fn verify(&self, _: Algorithm, _: &PublicKey, _: &[u8], _: &[u8]) -> bool {
-        true
+    fn verify(&self, _: Algorithm, _: &PublicKey, _: &[u8], _: &[u8]) -> Verdict {
+        Verdict::Valid
+    }
+}
+
+impl Connection for Credulous {
+    fn certificate_sha256(&self) -> Option<[u8; 32]> {
+        Some([0; 32])
     }
 }
 
@@ -26,13 +38,14 @@ fn authenticator() -> Authenticator {
             "y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}"#,
         Limits::KEYS,
     );
-    let key = Jwk::from_json(&key.unwrap()).unwrap();
+    let key = Jwk::from_json(&key.unwrap(), KeyUse::Sig).unwrap();
     let specs: Vec<_> = PackKind::ALL
         .into_iter()
         .map(|pack| {
-            let google = pack == PackKind::Google;
-            let issuer = if google { "https://accounts.google.com" } else { pack.name() };
-            let mut spec = IssuerSpec::new(pack.name(), issuer, pack);
+            let mut spec = IssuerSpec::new(pack.name(), golden::issuer(pack), pack);
+            if pack == PackKind::Generic {
+                spec.types = vec!["jwt".to_owned()];
+            }
             spec.headers.push(TokenHeader { name: "x-token".to_owned(), prefix: None });
             spec.algorithms = vec![Algorithm::Es256];
             spec.valid_until = i64::MAX;
@@ -40,8 +53,17 @@ fn authenticator() -> Authenticator {
             spec
         })
         .collect();
-    let policy: Vec<_> =
-        specs.iter().map(|spec| (spec.name.clone(), vec![vec!["a".to_owned()]; 2])).collect();
+    // Rules read everything that there is to read.
+    let policy: Vec<_> = specs
+        .iter()
+        .map(|spec| {
+            let claims = spec.pack.claims().iter().map(|claim| claim.path.to_vec());
+            let derived = spec.pack.derived_all().map(|derived| vec![derived.name]);
+            let owned = |path: Vec<&str>| path.into_iter().map(str::to_owned).collect::<Vec<_>>();
+            let unknown = [vec!["a"], vec!["a", "a"]];
+            (spec.name.clone(), claims.chain(derived).chain(unknown).map(owned).collect::<Vec<_>>())
+        })
+        .collect();
     let set = IssuerSet::decode(&IssuerSetSpec::new(specs).encode().unwrap()).unwrap();
     Authenticator::new(set, policy, CacheLimits { max_entries: 3, max_bytes: 5000 }).unwrap()
 }
@@ -154,12 +176,14 @@ proptest! {
             0..4,
         ),
         now in any::<i64>(),
+        grace in any::<u32>(),
     ) {
         let mut authenticator = authenticator();
         let headers: Vec<_> = headers.iter().map(|(name, value)| (name.as_bytes(), value.as_slice())).collect();
         let mut out = Vec::new();
-        for verifier in [&PureRust as &dyn VerifySignature, &Credulous] {
-            authenticator.authenticate(&headers, now, verifier, &mut out);
+        for connection in [&PureRust as &dyn Connection, &Credulous] {
+            authenticator.authenticate(&headers, At { now, expiry_grace_s: grace }, connection, &mut out);
+            let _ = (authenticator.wanted_key(), authenticator.usage().count());
             prop_assert_eq!(out.len(), PackKind::ALL.len());
         }
     }
@@ -169,27 +193,18 @@ proptest! {
     fn no_claim_panics_behind_a_signature(
         claims in proptest::collection::vec((proptest::sample::select(claim_names()), jsonish()), 0..6),
         pack in proptest::sample::select(PackKind::ALL.to_vec()),
-        now in prop_oneof![Just(1000_i64), any::<i64>()],
+        now in prop_oneof![4 => Just(ISSUED), 1 => any::<i64>()],
     ) {
         let mut authenticator = authenticator();
-        let issuer = if pack == PackKind::Google { "https://accounts.google.com" } else { pack.name() };
-        let mut text = format!(r#"{{"iss":"{issuer}""#);
-        let mut names = vec!["iss"];
-        for (name, value) in &claims {
-            if !names.contains(name) {
-                names.push(name);
-                text += &format!(",\"{name}\":{value}");
-            }
-        }
-        for (name, value) in [("aud", "[\"x\"]"), ("sub", "\"1\""), ("iat", "1000"), ("exp", "1500")] {
-            if !names.contains(&name) {
-                text += &format!(",\"{name}\":{value}");
-            }
-        }
-        text += "}";
+        let golden = golden::claims(pack);
+        let mut members: std::collections::BTreeMap<_, _> =
+            golden.as_object().unwrap().iter().map(|(name, value)| (name.as_str(), value.to_string())).collect();
+        members.extend(claims.iter().map(|(name, value)| (*name, value.clone())));
+        let members: Vec<_> = members.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
+        let text = format!("{{{}}}", members.join(","));
         let token = format!("Bearer {}.{}.{}", encode(r#"{"alg":"ES256"}"#), encode(&text), "A".repeat(86));
         let mut out = Vec::new();
-        authenticator.authenticate(&[(b"authorization", token.as_bytes())], now, &Credulous, &mut out);
+        authenticator.authenticate(&[(b"authorization", token.as_bytes())], At::now(now), &Credulous, &mut out);
         prop_assert!(
             out.iter().filter(|outcome| matches!(outcome, TokenOutcome::Verified(_))).count() <= 1,
             "{out:?}"
@@ -198,14 +213,20 @@ proptest! {
 
     #[test]
     fn key_sets_and_sections_never_panic(text in jsonish(), bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-        let _ = keys::select(&text);
-        let _ = keys::select(&format!("{{\"keys\":[{text}]}}"));
+        for purpose in [KeyUse::Sig, KeyUse::JwtSvid] {
+            let _ = keys::select_for(&text, purpose);
+            let _ = keys::select_for(&format!("{{\"keys\":[{text}]}}"), purpose);
+        }
         let _ = IssuerSet::decode(&bytes);
-        let _ = IssuerSet::decode(format!("{{\"version\":1,\"issuers\":[{text}]}}").as_bytes());
+        let _ = IssuerSet::decode(format!("{{\"version\":2,\"issuers\":[{text}]}}").as_bytes());
         let _ = SpiffeId::parse(&bytes);
         let _ = jose::frame(&bytes);
         let _ = jose::Header::parse(&bytes);
         let _ = Jwk::rsa(None, None, &bytes, &bytes);
+        let _ = Jwk::ed25519(None, None, &bytes);
+        for curve in keys::Curve::ALL {
+            let _ = Jwk::ec(None, None, curve, &bytes, &bytes);
+        }
         let _ = tidegate_identity::signature::ecdsa_der(&bytes);
     }
 
@@ -222,7 +243,7 @@ proptest! {
 
 fn section() -> Vec<u8> {
     IssuerSetSpec::new(
-        PackKind::ALL.iter().skip(1).map(|p| IssuerSpec::new(p.name(), p.name(), *p)).collect(),
+        PackKind::ALL.iter().map(|p| IssuerSpec::new(p.name(), golden::issuer(*p), *p)).collect(),
     )
     .encode()
     .unwrap()

@@ -12,7 +12,7 @@ use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 use tidegate_engine::{Directories, PolicySet};
 use tidegate_identity::signature::check;
-use tidegate_identity::{Algorithm, IssuerSet, PublicKey, VerifySignature};
+use tidegate_identity::{Algorithm, IssuerSet, PublicKey, Verdict, VerifySignature};
 use tidegate_proto::v1::{self as pb, NackReason};
 
 use crate::CAPABILITIES;
@@ -24,7 +24,7 @@ pub type Sha = [u8; 32];
 const MAX_BUNDLE_BYTES: u64 = 96 << 20;
 
 /// How far the control plane's clock may be ahead of ours, in seconds.
-const MAX_CLOCK_DIFFERENCE: i64 = 300;
+pub const MAX_CLOCK_DIFFERENCE: i64 = 300;
 
 /// Why a Bundle was refused: the reason for programs, the detail for people.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -50,6 +50,8 @@ pub struct Manifest {
     pub digest: Sha,
     /// Where it stands in the order of revisions.
     pub revision: Revision,
+    /// When it was issued, in Unix seconds: a clock that is far before this is wrong.
+    pub issued_at: i64,
     /// Whether the workload is guarded.
     pub guarded: bool,
     /// Rules, if any.
@@ -107,7 +109,8 @@ pub fn accept(
     let input = tidegate_proto::manifest_signing_input(&signed.manifest);
     let trusted = signed.signatures.iter().take(4).any(|one| {
         trust.keys.iter().any(|(id, key)| {
-            *id == one.key_id && check(verifier, Algorithm::Es256, key, &input, &one.signature)
+            *id == one.key_id
+                && check(verifier, Algorithm::Es256, key, &input, &one.signature) == Verdict::Valid
         })
     });
     if !trusted {
@@ -201,7 +204,7 @@ pub fn accept(
     if guarded && rules.is_none() {
         return refused(NackReason::MissingSection, "the workload is guarded, and there is no rules section");
     }
-    Ok(Some(Manifest { digest, revision, guarded, rules, keys, directory }))
+    Ok(Some(Manifest { digest, revision, issued_at: manifest.issued_at, guarded, rules, keys, directory }))
 }
 
 /// SHA-256 of some bytes.

@@ -5,7 +5,8 @@
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use prost::Message as _;
-use serde::Deserialize;
+use tidegate_identity::json::{self, InvalidJson, Limits, Value};
+use tidegate_identity::keys::Curve;
 use tidegate_identity::{Jwk, PublicKey};
 use tidegate_proto::v1 as pb;
 
@@ -36,11 +37,12 @@ pub struct Config {
     pub hold_ms: u64,
     /// How many may wait at once.
     pub max_held: usize,
+    /// Signatures are verified by the proxy's cryptography or not at all.
+    pub fips: bool,
 }
 
 /// Where a peer is to be found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peers {
     /// In the client certificate, which this listener accepts from the mesh's CA only.
     Mesh,
@@ -58,9 +60,12 @@ pub struct ControlPlane {
 /// Why a configuration was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidConfig {
-    /// Not the JSON that is expected.
+    /// Not UTF-8.
+    #[error("plugin configuration: not UTF-8")]
+    Encoding,
+    /// Not JSON, or with a member twice.
     #[error("plugin configuration: {0}")]
-    Json(String),
+    Json(#[from] InvalidJson),
     /// A field's value cannot be used.
     #[error("plugin configuration: `{field}`: {why}")]
     Field {
@@ -71,36 +76,11 @@ pub enum InvalidConfig {
     },
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct ConfigSpec {
-    workload: String,
-    peers: Peers,
-    control_plane: Option<ControlPlaneSpec>,
-    keys: Vec<KeySpec>,
-    bundle: Option<String>,
-    cold_start: Option<ColdStartSpec>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct ControlPlaneSpec {
-    cluster: String,
-    authority: String,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct KeySpec {
-    id: String,
-    public_key: String,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct ColdStartSpec {
-    hold_ms: u64,
-    max_held: usize,
+/// The members of one object of the configuration.
+struct Fields<'j> {
+    value: &'j Value,
+    /// Where it is, with a dot at the end; empty at the top.
+    path: String,
 }
 
 /// `envoy.config.core.v3.GrpcService`, as far as it is needed.
@@ -127,73 +107,137 @@ impl Config {
     /// # Errors
     /// With the field and the reason. Nothing is guessed: a configuration that is not understood is not used.
     pub fn parse(json: &[u8]) -> Result<Self, InvalidConfig> {
-        let spec: ConfigSpec =
-            serde_json::from_slice(json).map_err(|error| InvalidConfig::Json(error.to_string()))?;
-        let field =
-            |field: &str, why: &str| InvalidConfig::Field { field: field.to_owned(), why: why.to_owned() };
-        if !spec
-            .workload
+        let text = str::from_utf8(json).map_err(|_| InvalidConfig::Encoding)?;
+        let document = json::parse(text, Limits::TOKEN)?;
+        let fields = Fields::new(
+            &document,
+            String::new(),
+            &["workload", "peers", "controlPlane", "keys", "bundle", "coldStart", "fips"],
+        )?;
+        let workload = fields.needed_text("workload")?;
+        if !workload
             .split_once('/')
             .is_some_and(|(namespace, name)| !namespace.is_empty() && !name.is_empty() && !name.contains('/'))
         {
-            return Err(field("workload", "must be `namespace/name`"));
+            return Err(fields.refuse("workload", "must be `namespace/name`"));
         }
-        if spec.keys.is_empty() {
-            return Err(field(
-                "keys",
-                "must name at least one key; without any, no Bundle could be believed",
-            ));
-        }
-        let trusted_keys = spec
-            .keys
-            .iter()
-            .enumerate()
-            .map(|(position, key)| match p256_key(&key.public_key) {
-                Some(public) if !key.id.is_empty() => Ok((key.id.clone(), public)),
-                _ => Err(field(
-                    &format!("keys[{position}]"),
-                    "needs an `id` and a `publicKey`: base64 of a P-256 SubjectPublicKeyInfo in DER form",
-                )),
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        let control_plane = match spec.control_plane {
-            None => None,
-            Some(target) => Some(ControlPlane::new(&target.cluster, &target.authority)?),
+        let peers = match fields.needed_text("peers")? {
+            "mesh" => Peers::Mesh,
+            "none" => Peers::None,
+            _ => return Err(fields.refuse("peers", "must be `mesh` or `none`")),
         };
-        let warm_start = match spec.bundle {
+        let control_plane = match fields.object("controlPlane", &["cluster", "authority"])? {
+            None => None,
+            Some(target) => {
+                Some(ControlPlane::new(target.needed_text("cluster")?, target.needed_text("authority")?)?)
+            }
+        };
+        let warm_start = match fields.text("bundle")? {
             None => None,
             Some(text) => Some(
                 BASE64_STANDARD
                     .decode(text)
                     .ok()
                     .and_then(|bytes| pb::Bundle::decode(bytes.as_slice()).ok())
-                    .ok_or_else(|| field("bundle", "is not base64 of a serialised Bundle"))?,
+                    .ok_or_else(|| fields.refuse("bundle", "is not base64 of a serialised Bundle"))?,
             ),
         };
         if control_plane.is_none() && warm_start.is_none() {
-            return Err(field(
-                "controlPlane",
-                "is missing, and so is `bundle`: there would never be any rules",
-            ));
+            return Err(fields
+                .refuse("controlPlane", "is missing, and so is `bundle`: there would never be any rules"));
         }
-        let cold_start = spec.cold_start.unwrap_or(ColdStartSpec { hold_ms: 1000, max_held: 256 });
-        if cold_start.hold_ms > 1000 {
-            return Err(field("coldStart.holdMs", "must be 0 to 1000"));
-        }
-        if cold_start.max_held > 4096 {
-            return Err(field("coldStart.maxHeld", "must be 0 to 4096"));
+        let (mut hold_ms, mut max_held) = (1_000, 256);
+        if let Some(cold_start) = fields.object("coldStart", &["holdMs", "maxHeld"])? {
+            hold_ms = cold_start.needed_number("holdMs", 1_000)?;
+            max_held = cold_start.needed_number("maxHeld", 4_096)?;
         }
         Ok(Self {
-            workload: spec.workload,
-            peers: spec.peers,
+            workload: workload.to_owned(),
+            peers,
             control_plane,
-            trusted_keys,
+            trusted_keys: trusted_keys(&fields)?,
             warm_start,
-            hold_ms: cold_start.hold_ms,
-            max_held: cold_start.max_held,
+            hold_ms: u64::from(hold_ms),
+            max_held: usize::from(max_held),
+            fips: fields.boolean("fips")?.unwrap_or_default(),
         })
     }
 }
+
+fn trusted_keys(fields: &Fields<'_>) -> Result<Vec<(String, PublicKey)>, InvalidConfig> {
+    let keys = match fields.get("keys") {
+        Some(Value::Array(keys)) if !keys.is_empty() => keys,
+        _ => {
+            let why = "must be a list of at least one key; without any, no Bundle could be believed";
+            return Err(fields.refuse("keys", why));
+        }
+    };
+    let key = |(position, key)| {
+        let key = Fields::new(key, format!("keys[{position}]."), &["id", "publicKey"])?;
+        let id = key.needed_text("id")?;
+        let why = "must be base64 of a P-256 SubjectPublicKeyInfo in DER form";
+        let public = p256_key(key.needed_text("publicKey")?);
+        Ok((id.to_owned(), public.ok_or_else(|| key.refuse("publicKey", why))?))
+    };
+    keys.iter().enumerate().map(key).collect()
+}
+
+// === impl Fields ===
+
+impl<'j> Fields<'j> {
+    /// `known` are all members that there may be.
+    fn new(value: &'j Value, path: String, known: &[&str]) -> Result<Self, InvalidConfig> {
+        let fields = Self { value, path };
+        let Some(object) = value.as_object() else {
+            let field = fields.path.trim_end_matches('.').to_owned();
+            return Err(InvalidConfig::Field { field, why: "must be an object".to_owned() });
+        };
+        match object.iter().find(|(name, _)| !known.contains(name)) {
+            Some((name, _)) => Err(fields.refuse(name, "is not a field that there is")),
+            None => Ok(fields),
+        }
+    }
+
+    fn refuse(&self, name: &str, why: &str) -> InvalidConfig {
+        InvalidConfig::Field { field: format!("{}{name}", self.path), why: why.to_owned() }
+    }
+
+    /// `null` is as good as nothing.
+    fn get(&self, name: &str) -> Option<&'j Value> {
+        self.value.as_object()?.get(name).filter(|value| **value != Value::Null)
+    }
+
+    fn text(&self, name: &str) -> Result<Option<&'j str>, InvalidConfig> {
+        let text = |value: &'j Value| value.as_str().ok_or_else(|| self.refuse(name, "must be text"));
+        self.get(name).map(text).transpose()
+    }
+
+    fn needed_text(&self, name: &str) -> Result<&'j str, InvalidConfig> {
+        let text = self.text(name)?.filter(|text| !text.is_empty());
+        text.ok_or_else(|| self.refuse(name, "is missing"))
+    }
+
+    fn needed_number(&self, name: &str, most: u16) -> Result<u16, InvalidConfig> {
+        let number = self.get(name).and_then(Value::as_integer).and_then(|number| u16::try_from(number).ok());
+        number
+            .filter(|number| *number <= most)
+            .ok_or_else(|| self.refuse(name, &format!("must be a number from 0 to {most}")))
+    }
+
+    fn boolean(&self, name: &str) -> Result<Option<bool>, InvalidConfig> {
+        match self.get(name) {
+            None => Ok(None),
+            Some(Value::Boolean(boolean)) => Ok(Some(*boolean)),
+            Some(_) => Err(self.refuse(name, "must be true or false")),
+        }
+    }
+
+    fn object(&self, name: &str, known: &[&str]) -> Result<Option<Self>, InvalidConfig> {
+        self.get(name).map(|value| Self::new(value, format!("{}{name}.", self.path), known)).transpose()
+    }
+}
+
+// === impl ControlPlane ===
 
 impl ControlPlane {
     fn new(cluster: &str, authority: &str) -> Result<Self, InvalidConfig> {
@@ -226,5 +270,5 @@ fn p256_key(base64: &str) -> Option<PublicKey> {
     let der = BASE64_STANDARD.decode(base64).ok()?;
     let point = der.strip_prefix(&P256_SPKI_PREFIX)?;
     let (x, y) = point.split_at_checked(32)?;
-    Jwk::p256(None, None, x.try_into().ok()?, y.try_into().ok()?).ok().map(PublicKey::from)
+    Jwk::ec(None, None, Curve::P256, x, y).ok().map(PublicKey::from)
 }

@@ -2,10 +2,13 @@
 
 use std::rc::Rc;
 
-use tidegate_engine::{Decision, Outcome, Peer, Reason, Request, TokenState, decide, normal};
-use tidegate_identity::{Authenticator, CacheLimits, MissingIssuer, TokenOutcome, VerifySignature};
+use tidegate_engine::{Decision, Outcome, Peer, Reason, Request, TokenState, decide, normal, unlisted};
+use tidegate_identity::{At, Authenticator, CacheLimits, MissingIssuer, TokenOutcome, Usage};
 
-use crate::bundle::Installed;
+use crate::bundle::{Installed, MAX_CLOCK_DIFFERENCE};
+use crate::downstream::Downstream;
+use crate::leases::Terms;
+use crate::lookups::Question;
 use crate::reply::{Refusal, Telling, decision_id, refuse};
 use crate::request::{Header, Received, Unreadable, header};
 
@@ -17,6 +20,8 @@ const CACHE: CacheLimits = CacheLimits { max_entries: 1024, max_bytes: 4 << 20 }
 pub struct Enforcer {
     installed: Installed,
     authenticator: Option<Authenticator>,
+    /// Per issuer of the rules: for how many seconds after `exp` a token is accepted because clocks differ.
+    skews: Vec<i64>,
     outcomes: Vec<TokenOutcome>,
 }
 
@@ -29,6 +34,12 @@ pub struct Answer {
     pub refusal: Option<Refusal>,
     /// Headers to remove before the request goes on: credentials that are not to be forwarded.
     pub remove: Vec<String>,
+    /// What bounds a request that is allowed.
+    pub terms: Terms,
+    /// What a request that is refused would need to be known, with everything else right.
+    pub question: Option<Question>,
+    /// Tokens were accepted without checking a signature: they are known.
+    pub remembered: bool,
 }
 
 // === impl Enforcer ===
@@ -43,7 +54,7 @@ impl Enforcer {
             (Some(rules), Some(keys)) => Some(Authenticator::new((**keys).clone(), rules.issuers(), CACHE)?),
             _ => None,
         };
-        Ok(Self { installed, authenticator, outcomes: Vec::new() })
+        Ok(Self { skews: skews(&installed), installed, authenticator, outcomes: Vec::new() })
     }
 
     /// Enforces another Bundle. Verified tokens stay verified where their issuer has not changed.
@@ -54,6 +65,7 @@ impl Enforcer {
         match (&mut self.authenticator, &installed.rules, &installed.keys) {
             (Some(authenticator), Some(rules), Some(keys)) => {
                 authenticator.replace(Some((**keys).clone()), rules.issuers())?;
+                self.skews = skews(&installed);
                 self.installed = installed;
             }
             _ => *self = Self::new(installed)?,
@@ -66,12 +78,12 @@ impl Enforcer {
         &self.installed
     }
 
-    /// Whether a decision depends on the port.
-    pub fn needs_port(&self) -> bool {
-        self.installed.rules.as_ref().is_some_and(|rules| rules.needs_port())
+    /// How much each issuer's tokens are used, by its name.
+    pub fn usage(&self) -> impl Iterator<Item = (&str, Usage)> {
+        self.authenticator.iter().flat_map(Authenticator::usage)
     }
 
-    /// Decides a request with these headers of it. `now` is in Unix seconds; `random` makes the decision's id where one is needed.
+    /// Decides a request with these headers of it. `random` makes the decision's id where one is needed.
     ///
     /// # Errors
     /// When the request cannot be read; it is then to be refused.
@@ -79,36 +91,34 @@ impl Enforcer {
         &mut self,
         received: &Received,
         headers: &[Header<'_>],
-        now: i64,
-        verifier: &dyn VerifySignature,
+        at: At,
+        downstream: &Downstream<'_>,
         random: impl FnOnce() -> u64,
     ) -> Result<Answer, Unreadable> {
-        let passes = |reason| Answer {
-            decision: Decision { outcome: Outcome::Allow, reason, rule: None, shadow: None },
-            refusal: None,
-            remove: Vec::new(),
-        };
         // The signed statement that the workload is not guarded; `Assembly::install` has compared it with the rules.
         let Some(rules) =
             self.installed.rules.as_ref().map(Rc::clone).filter(|_| self.installed.manifest.guarded)
         else {
-            return Ok(passes(Reason::NotGuarded));
+            return Ok(Answer::without_tokens(Outcome::Allow, Reason::NotGuarded, None));
         };
-        let port = match received.port {
-            Some(port) => port,
-            None if rules.needs_port() => return Err(Unreadable::NoPort),
-            None => 0,
-        };
+        if at.now < self.installed.manifest.issued_at.saturating_sub(MAX_CLOCK_DIFFERENCE) {
+            let telling =
+                Telling { reason: Reason::ClockWrong, rule: None, caller_is_verified: false, grpc: false };
+            let refusal = refuse(telling, decision_id(random()));
+            return Ok(Answer::without_tokens(Outcome::Deny, Reason::ClockWrong, Some(refusal)));
+        }
+        let port = if rules.needs_port() { downstream.port().ok_or(Unreadable::NoPort)? } else { 0 };
         self.outcomes.clear();
         if let Some(authenticator) = &mut self.authenticator {
-            authenticator.authenticate(headers, now, verifier, &mut self.outcomes);
+            authenticator.authenticate(headers, at, downstream, &mut self.outcomes);
         }
         let tokens: Vec<TokenState<'_>> = self.outcomes.iter().map(TokenOutcome::state).collect();
         let path = normal::path(header(headers, b":path"));
         let host = normal::host(header(headers, b":authority"));
         let facts = normal::header_facts(headers.iter().copied());
         let request = Request {
-            now,
+            now: at.now,
+            expiry_grace_s: at.expiry_grace_s,
             port,
             method: header(headers, b":method"),
             host: host.as_deref(),
@@ -119,22 +129,88 @@ impl Enforcer {
             directories: &self.installed.directory,
         };
         let decision = decide(&rules, &request);
+        let rule = decision.rule.and_then(|rule| rules.rule(rule));
+        let verified = tokens.iter().any(|token| matches!(token, TokenState::Verified(_)));
         if decision.outcome == Outcome::Allow {
+            if verified && !tokens.iter().any(|token| matches!(token, TokenState::Invalid(_))) {
+                downstream.allowed();
+            }
             let remove = self
                 .authenticator
                 .iter()
                 .flat_map(|authenticator| authenticator.withheld_headers().map(str::to_owned))
                 .collect();
-            return Ok(Answer { decision, refusal: None, remove });
+            return Ok(Answer {
+                decision,
+                refusal: None,
+                remove,
+                terms: Terms {
+                    expires_at: expires_at(&tokens, &self.skews),
+                    grace_s: rule.map_or(0, |rule| rule.lease.expiry_grace_s()),
+                },
+                question: None,
+                remembered: verified && downstream.checks() == 0,
+            });
         }
-        let caller_is_verified = matches!(request.peer, Peer::Mesh { .. })
-            || tokens.iter().any(|token| matches!(token, TokenState::Verified(_)));
+        let question = match decision.reason {
+            Reason::TokenInvalid(_) => {
+                let wanted = self.authenticator.as_ref().and_then(Authenticator::wanted_key);
+                wanted.map(|wanted| Question::Key {
+                    issuer: wanted.issuer.to_owned(),
+                    key_id: wanted.key_id.unwrap_or_default().to_owned(),
+                })
+            }
+            Reason::NoAllowMatched => unlisted(&rules, &request).map(|missing| Question::Id {
+                directory: missing.directory.to_owned(),
+                id: missing.id.to_owned(),
+            }),
+            _ => None,
+        };
         let telling = Telling {
             reason: decision.reason,
-            rule: decision.rule.and_then(|rule| rules.rule(rule)),
-            caller_is_verified,
+            rule,
+            caller_is_verified: matches!(request.peer, Peer::Mesh { .. }) || verified,
             grpc: facts.grpc,
         };
-        Ok(Answer { decision, refusal: Some(refuse(telling, decision_id(random()))), remove: Vec::new() })
+        Ok(Answer {
+            decision,
+            refusal: Some(refuse(telling, decision_id(random()))),
+            remove: Vec::new(),
+            terms: Terms::UNBOUNDED,
+            question,
+            remembered: verified && downstream.checks() == 0,
+        })
+    }
+}
+
+/// The tolerance for each issuer of the rules, in their order.
+fn skews(installed: &Installed) -> Vec<i64> {
+    let (Some(rules), Some(keys)) = (&installed.rules, &installed.keys) else { return Vec::new() };
+    let skew =
+        |name| keys.issuers().iter().find(|issuer| issuer.name() == name).map_or(0, |issuer| issuer.skew_s());
+    rules.issuers().map(|(name, _)| skew(name)).collect()
+}
+
+/// When the first of the verified tokens ceases to be accepted.
+fn expires_at(tokens: &[TokenState<'_>], skews: &[i64]) -> i64 {
+    let ends = tokens.iter().zip(skews).filter_map(|(token, skew)| match token {
+        TokenState::Verified(token) => Some(token.expires_at.saturating_add(*skew)),
+        TokenState::Absent | TokenState::Invalid(_) => None,
+    });
+    ends.min().unwrap_or(i64::MAX)
+}
+
+// === impl Answer ===
+
+impl Answer {
+    fn without_tokens(outcome: Outcome, reason: Reason, refusal: Option<Refusal>) -> Self {
+        Self {
+            decision: Decision { outcome, reason, rule: None, degraded: false, shadow: None },
+            refusal,
+            remove: Vec::new(),
+            terms: Terms::UNBOUNDED,
+            question: None,
+            remembered: false,
+        }
     }
 }

@@ -65,11 +65,25 @@ pub enum Metric {
     Nacks,
     /// Streams to the control plane that were opened.
     StreamsOpened,
+    /// Requests that were allowed although a directory could not be asked, because their rule says so.
+    Degraded,
+    /// Requests that were ended because what allowed them does not hold any more.
+    LeasesEnded,
+    /// Requests that were refused because the budget of signature checks was used up.
+    OverBudget,
+    /// Questions to the control plane: unknown keys, unlisted ids.
+    Lookups,
+    /// Requests that waited: for the first Bundle, or for the answer to a question.
+    Held,
+    /// Requests that were refused because the clock is wrong.
+    ClockWrong,
+    /// Tokens that were verified before.
+    TokensRemembered,
 }
 
 impl Metric {
     /// Every metric.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 16] = [
         Self::Allowed,
         Self::Denied,
         Self::Unavailable,
@@ -79,6 +93,13 @@ impl Metric {
         Self::Installed,
         Self::Nacks,
         Self::StreamsOpened,
+        Self::Degraded,
+        Self::LeasesEnded,
+        Self::OverBudget,
+        Self::Lookups,
+        Self::Held,
+        Self::ClockWrong,
+        Self::TokensRemembered,
     ];
 
     /// The statistic's name.
@@ -93,6 +114,13 @@ impl Metric {
             Self::Installed => "tidegate_bundles_installed_total",
             Self::Nacks => "tidegate_bundles_refused_total",
             Self::StreamsOpened => "tidegate_streams_opened_total",
+            Self::Degraded => "tidegate_requests_degraded_total",
+            Self::LeasesEnded => "tidegate_leases_ended_total",
+            Self::OverBudget => "tidegate_requests_over_budget_total",
+            Self::Lookups => "tidegate_lookups_total",
+            Self::Held => "tidegate_requests_held_total",
+            Self::ClockWrong => "tidegate_requests_clock_wrong_total",
+            Self::TokensRemembered => "tidegate_tokens_remembered_total",
         }
     }
 

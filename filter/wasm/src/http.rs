@@ -14,12 +14,13 @@ use crate::root::Shared;
 pub struct Http {
     context: u32,
     shared: Rc<Shared>,
-    held: bool,
+    /// The plugin waits for it, or keeps it for as long as it lives.
+    known: bool,
 }
 
 impl Http {
     pub fn new(context: u32, shared: Rc<Shared>) -> Self {
-        Self { context, shared, held: false }
+        Self { context, shared, known: false }
     }
 }
 
@@ -47,21 +48,26 @@ impl Context for Http {}
 impl HttpContext for Http {
     fn on_http_request_headers(&mut self, _count: usize, _end_of_stream: bool) -> Action {
         let host = &self.shared.host;
-        let Some(verdict) =
-            self.shared.plugin.borrow_mut().as_mut().map(|plugin| plugin.on_request(self.context, host))
-        else {
+        let mut guard = self.shared.plugin.borrow_mut();
+        let Some(plugin) = guard.as_mut() else {
             // Without a configuration nothing is decided, and nothing passes.
             host.reply(503, &[], b"");
             return Action::Pause;
         };
-        self.held = verdict == Verdict::Hold;
+        let verdict = plugin.on_request(self.context, host);
+        self.known = !matches!(verdict, Verdict::Refuse(_));
+        if verdict == Verdict::Hold {
+            // Its question goes out now, and the tick that ends the wait is set.
+            self.shared.settle(plugin);
+        }
+        drop(guard);
         answer(host, verdict, false)
     }
 }
 
 impl Drop for Http {
     fn drop(&mut self) {
-        if self.held
+        if self.known
             && let Ok(mut plugin) = self.shared.plugin.try_borrow_mut()
             && let Some(plugin) = plugin.as_mut()
         {

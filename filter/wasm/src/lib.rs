@@ -1,8 +1,10 @@
 //! The Envoy filter: refuses or admits each request by what the control plane pushed.
 //!
-//! The way of a request: [`request`] reads headers and peer from the [`host`], the identity crate establishes tokens, the
-//! engine decides, [`reply`] words a refusal. The way of rules: [`stream`] receives a Bundle, [`bundle`] checks whose it
-//! is and puts its sections together, [`enforcer`] holds what is enforced.
+//! The way of a request: [`request`] reads headers and peer from the [`host`], the identity crate establishes tokens with
+//! what [`downstream`] verifies within the [`budget`], the engine decides, [`reply`] words a refusal. What is allowed is
+//! kept in [`leases`] for as long as it lives, and decided again. The way of rules: [`stream`] receives a Bundle,
+//! [`bundle`] checks whose it is and puts its sections together, [`enforcer`] holds what is enforced. [`lookups`] are
+//! questions back.
 //!
 //! Only `host::envoy`, `root` and `http` exist in wasm alone; everything else is tested natively with a fake host.
 //!
@@ -21,11 +23,15 @@
     clippy::as_conversions
 )]
 
+pub mod budget;
 pub mod bundle;
 pub mod config;
 pub mod counters;
+pub mod downstream;
 pub mod enforcer;
 pub mod host;
+pub mod leases;
+pub mod lookups;
 pub mod plugin;
 pub mod reply;
 pub mod request;
@@ -40,7 +46,7 @@ mod http;
 mod root;
 
 /// What this filter can evaluate, by stable name; see `Hello.capabilities`.
-pub const CAPABILITIES: [&str; 2] = ["rules/1", "directory/1"];
+pub const CAPABILITIES: [&str; 5] = ["rules/1", "keys/2", "directory/1", "lookup/1", "leases/1"];
 
 /// The filter's version, for people.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

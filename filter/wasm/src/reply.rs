@@ -8,7 +8,6 @@
 
 use core::fmt::Write as _;
 
-use serde::Serialize;
 use tidegate_engine::model::Disclosure;
 use tidegate_engine::{Reason, RuleView};
 
@@ -59,8 +58,11 @@ pub fn refuse(telling: Telling<'_>, decision: String) -> Refusal {
         return Refusal { status: 404, headers, body: String::new() };
     }
     let status = reason.http_status();
-    if status == 401 {
-        headers.push(("www-authenticate", challenge(reason)));
+    match status {
+        401 => headers.push(("www-authenticate", challenge(reason))),
+        // RFC 6585 section 4; the budget fills all the time.
+        429 => headers.push(("retry-after", "1".to_owned())),
+        _ => {}
     }
     let rule = telling.rule.filter(|_| telling.caller_is_verified && disclosure == Disclosure::Full);
     let body = if telling.grpc {
@@ -100,43 +102,42 @@ fn line(reason: Reason, rule: Option<RuleView<'_>>, decision: &str) -> String {
 }
 
 /// A problem document (RFC 9457 section 3.1, with members of its own as section 3.2 allows).
-#[derive(Serialize)]
-struct Problem<'r> {
-    #[serde(rename = "type")]
-    kind: String,
-    title: &'static str,
-    status: u16,
-    reason: &'static str,
-    decision: &'r str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    rule: &'r str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    owner: &'r str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    contact: &'r str,
-}
-
 fn problem(reason: Reason, rule: Option<RuleView<'_>>, decision: &str, status: u16) -> String {
     let (rule, owner, contact) = rule.map_or(("", "", ""), |rule| (rule.id, rule.owner, rule.contact));
     let kind = format!("urn:tidegate:reason:{reason}");
-    let problem = Problem {
-        kind,
-        title: reason.sentence(),
-        status,
-        reason: reason.code(),
-        decision,
-        rule,
-        owner,
-        contact,
-    };
-    // Strings and a number always serialise; if they did not, the status would still refuse.
-    serde_json::to_string(&problem).unwrap_or_default()
+    // Writing to a string cannot fail.
+    let mut problem = String::with_capacity(256);
+    let _ = write!(problem, "{{\"status\":{status}");
+    let needed = [
+        ("type", kind.as_str()),
+        ("title", reason.sentence()),
+        ("reason", reason.code()),
+        ("decision", decision),
+    ];
+    let optional = [("rule", rule), ("owner", owner), ("contact", contact)];
+    for (name, value) in needed.into_iter().chain(optional.into_iter().filter(|(_, value)| !value.is_empty()))
+    {
+        let _ = write!(problem, ",\"{name}\":\"");
+        for character in value.chars() {
+            match character {
+                // RFC 8259 section 7.
+                '"' | '\\' => problem.extend(['\\', character]),
+                '\0'..='\u{1f}' => {
+                    let _ = write!(problem, "\\u{:04x}", u32::from(character));
+                }
+                _ => problem.push(character),
+            }
+        }
+        problem.push('"');
+    }
+    problem.push('}');
+    problem
 }
 
 #[cfg(test)]
 mod tests {
     use tidegate_engine::TokenFault;
-    use tidegate_engine::model::{Effect, Mode};
+    use tidegate_engine::model::{Effect, Lease, Mode, OnExpiry};
 
     use super::*;
 
@@ -147,6 +148,7 @@ mod tests {
         effect: Effect::Deny,
         mode: Mode::Enforce,
         disclosure: Disclosure::Full,
+        lease: Lease { on_expiry: OnExpiry::Reset, grace_s: 0 },
     };
 
     fn telling(reason: Reason) -> Telling<'static> {
@@ -162,6 +164,17 @@ mod tests {
         assert_eq!(body["owner"], "team-billing");
         assert_eq!(body["decision"], "7Q4K-M2XD-0000");
         assert_eq!(body["reason"], "denied_by_rule");
+    }
+
+    #[test]
+    fn whatever_an_owner_is_called_the_body_is_json() {
+        let owner = "\"team\" \\ \u{0}\u{1f}\n\u{7f}é\u{2028}";
+        let rule = RuleView { owner, ..RULE };
+        let refusal = refuse(Telling { rule: Some(rule), ..telling(Reason::DeniedBy) }, "ID".into());
+        let body: serde_json::Value = serde_json::from_str(&refusal.body).unwrap();
+        assert_eq!(body["owner"], owner);
+        assert_eq!(body["status"], 403);
+        assert_eq!(body["type"], "urn:tidegate:reason:denied_by_rule");
     }
 
     #[test]
@@ -189,13 +202,22 @@ mod tests {
             refusal.headers.into_iter().find(|(name, _)| *name == "www-authenticate").unwrap().1
         };
         assert_eq!(challenge(Reason::TokenRequired), "Bearer realm=\"tidegate\"");
-        for fault in TokenFault::ALL {
+        for fault in TokenFault::ALL.into_iter().filter(|fault| *fault != TokenFault::CheckBudget) {
             let text = challenge(Reason::TokenInvalid(fault));
             assert!(text.contains("error=\"invalid_token\""), "{text}");
             // RFC 6750 section 3: error_description has no quote and no backslash.
             assert_eq!(text.matches('"').count(), 6, "{text}");
             assert!(!text.contains('\\') && text.is_ascii(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_token_that_was_not_looked_at_is_not_called_invalid() {
+        let refusal = refuse(telling(Reason::TokenInvalid(TokenFault::CheckBudget)), "ID".into());
+        assert_eq!(refusal.status, 429);
+        let header =
+            |name| refusal.headers.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str());
+        assert_eq!((header("retry-after"), header("www-authenticate")), (Some("1"), None));
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! Reads a request: headers, peer, port.
 //!
-//! Everything that depends on the proxy is read once, at the request headers, into [`Received`]; deciding needs nothing
-//! else, so that a request that had to wait is decided on exactly what was sent.
+//! What was sent is read once, at the request headers, into [`Received`], so that a request that had to wait, or that is
+//! looked at again, is decided on exactly that. What does not change during a connection, and few decisions depend on,
+//! is asked for when it is needed.
+
+use std::cell::OnceCell;
 
 use tidegate_engine::{Peer, normal};
 use tidegate_identity::SpiffeId;
@@ -15,6 +18,9 @@ const PEER_URI: &[u8] = b"connection\0uri_san_peer_certificate";
 /// The port that accepted the connection, a little-endian `i64`.
 const PORT: &[u8] = b"destination\0port";
 
+/// SHA-256 of the client certificate's DER form, as 64 lower-case hexadecimal digits.
+const CERTIFICATE_SHA256: &[u8] = b"connection\0sha256_peer_certificate_digest";
+
 /// What was read of a request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Received {
@@ -22,11 +28,13 @@ pub struct Received {
     block: Vec<u8>,
     /// The client certificate's URI SAN, where the listener knows mesh peers.
     peer: Option<Vec<u8>>,
-    /// The port; `None` where it was not asked for or the proxy gave none.
-    pub port: Option<u16>,
+    /// What the proxy said, once it was asked.
+    port: OnceCell<Option<u16>>,
+    /// What the proxy said, once it was asked.
+    certificate_sha256: OnceCell<Option<[u8; 32]>>,
 }
 
-/// Why a request could not be read. It is refused with 503: that is the proxy's fault, not the caller's.
+/// Why a request could not be decided. It is refused with 503: that is not the caller's fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {
     /// The proxy gave no headers.
@@ -38,6 +46,12 @@ pub enum Unreadable {
     /// A header that must not reach the server could not be removed.
     #[error("a header could not be removed")]
     NotRemoved,
+    /// There is nothing to decide by.
+    #[error("there is no Bundle")]
+    NotReady,
+    /// So many live that this one could not be kept, and so not be ended.
+    #[error("too many requests live")]
+    TooMany,
     /// The proxy gave no port, and the decision depends on it.
     #[error("the proxy gave no port")]
     NoPort,
@@ -53,18 +67,13 @@ impl Received {
     ///
     /// # Errors
     /// When the proxy gives no headers.
-    pub fn read(host: &dyn Host, peers: Peers, ask_port: bool) -> Result<Self, Unreadable> {
+    pub fn read(host: &dyn Host, peers: Peers) -> Result<Self, Unreadable> {
         let block = host.request_headers().ok_or(Unreadable::NoHeaders)?;
         let peer = match peers {
             Peers::Mesh => host.property(PEER_URI),
             Peers::None => None,
         };
-        let port = || {
-            let bytes = <[u8; 8]>::try_from(host.property(PORT)?.as_slice()).ok()?;
-            u16::try_from(i64::from_le_bytes(bytes)).ok()
-        };
-        let port = if ask_port { port() } else { None };
-        Ok(Self { block, peer, port })
+        Ok(Self { block, peer, port: OnceCell::new(), certificate_sha256: OnceCell::new() })
     }
 
     /// The headers, without those that only Tidegate sets: these are removed from the request as well, if `remove_from` is
@@ -84,6 +93,26 @@ impl Received {
         Ok(headers)
     }
 
+    /// The port that accepted the connection; `None` where the proxy gives none. `host` is asked the first time, and must
+    /// answer for this request then.
+    pub fn port(&self, host: &dyn Host) -> Option<u16> {
+        *self.port.get_or_init(|| {
+            let bytes = <[u8; 8]>::try_from(host.property(PORT)?.as_slice()).ok()?;
+            u16::try_from(i64::from_le_bytes(bytes)).ok()
+        })
+    }
+
+    /// SHA-256 of the client certificate of the TLS connection, whoever has issued it: that its key was used is all that
+    /// this says. `host` is asked the first time, and must answer for this request then.
+    pub fn certificate_sha256(&self, host: &dyn Host) -> Option<[u8; 32]> {
+        *self.certificate_sha256.get_or_init(|| digest(&host.property(CERTIFICATE_SHA256)?))
+    }
+
+    /// About how many bytes are kept of it.
+    pub fn bytes(&self) -> usize {
+        self.block.capacity().saturating_add(self.peer.as_ref().map_or(0, Vec::capacity))
+    }
+
     /// The mesh peer. A certificate without an id of a mesh workload is no peer.
     pub fn peer(&self) -> Peer<'_> {
         match self.peer.as_deref().map(SpiffeId::parse) {
@@ -93,6 +122,18 @@ impl Received {
             _ => Peer::Absent,
         }
     }
+}
+
+/// Reads 64 lower-case hexadecimal digits.
+fn digest(hex: &[u8]) -> Option<[u8; 32]> {
+    let digit = |byte: u8| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    };
+    let (pairs, []) = hex.as_chunks::<2>() else { return None };
+    let bytes = pairs.iter().map(|[high, low]| Some((digit(*high)? << 4) | digit(*low)?));
+    bytes.collect::<Option<Vec<_>>>()?.try_into().ok()
 }
 
 /// The first value of a header.
@@ -127,6 +168,34 @@ fn parse(block: &[u8]) -> Result<Vec<Header<'_>>, Unreadable> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_digest_is_64_lower_case_hexadecimal_digits_and_nothing_else() {
+        let hex = "00ff0123456789abcdef0123456789abcdef0123456789abcdef0123456789ab";
+        let bytes = digest(hex.as_bytes()).unwrap();
+        assert_eq!(bytes.map(|byte| format!("{byte:02x}")).concat(), hex);
+        let upper = hex.to_uppercase();
+        let (wrong, longer) = (hex.replace('0', "g"), format!("{hex}00"));
+        let (_, shorter) = hex.split_at(2);
+        let (_, odd) = hex.split_at(1);
+        for bad in ["", shorter, &longer, odd, &upper, &wrong] {
+            assert_eq!(digest(bad.as_bytes()), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_proxy_is_asked_once_for_the_certificate_and_only_then() {
+        let host = crate::host::fake::Fake::with_headers(&[(":path", "/")]);
+        let received = Received::read(&host, Peers::Mesh).unwrap();
+        let asked = || host.asked.borrow().iter().filter(|path| **path == CERTIFICATE_SHA256).count();
+        assert_eq!(asked(), 0);
+        host.properties.borrow_mut().insert(CERTIFICATE_SHA256.to_vec(), b"ab".repeat(32));
+        assert_eq!(received.certificate_sha256(&host), Some([0xAB; 32]));
+        host.properties.borrow_mut().clear();
+        assert_eq!(received.certificate_sha256(&host), Some([0xAB; 32]));
+        assert_eq!(asked(), 1);
+        assert_eq!(Received::read(&host, Peers::Mesh).unwrap().certificate_sha256(&host), None);
+    }
 
     #[test]
     fn damaged_header_blocks_are_refused() {

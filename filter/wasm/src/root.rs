@@ -1,7 +1,8 @@
 //! The root context: ticks, the stream, and the creation of request contexts. Only in wasm.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::time::Duration;
 
 use proxy_wasm::hostcalls;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
@@ -17,13 +18,17 @@ use crate::plugin::Plugin;
 const SERVICE: &str = "tidegate.v1.PolicyDistribution";
 const METHOD: &str = "Subscribe";
 
-/// Between ticks, in milliseconds: while something is awaited, and otherwise.
-const TICKS_MS: (u64, u64) = (100, 1_000);
+/// Before there is a plugin that says how often, in milliseconds.
+const FIRST_TICK_MS: u64 = 100;
 
 /// What the filter shares among its contexts.
 pub struct Shared {
     pub host: Envoy,
     pub plugin: RefCell<Option<Plugin>>,
+    /// The root context's id.
+    root: u32,
+    /// Between ticks, as the proxy knows it. (Saying it again would put the next tick off.)
+    tick_ms: Cell<u64>,
 }
 
 struct Root {
@@ -38,42 +43,68 @@ thread_local! {
 
 proxy_wasm::main! {{
     proxy_wasm::set_log_level(LogLevel::Warn);
-    proxy_wasm::set_root_context(|_| -> Box<dyn RootContext> {
-        Box::new(Root { shared: Rc::new(Shared { host: Envoy::default(), plugin: RefCell::new(None) }) })
+    proxy_wasm::set_root_context(|root| -> Box<dyn RootContext> {
+        let (host, plugin) = (Envoy::default(), RefCell::new(None));
+        Box::new(Root { shared: Rc::new(Shared { host, plugin, root, tick_ms: Cell::new(0) }) })
     });
 }}
 
 impl Root {
-    /// Runs something on the plugin, then does what has become due: requests that waited, messages, the next tick.
-    fn with(&self, act: impl FnOnce(&mut Plugin, &Envoy) -> Vec<Vec<u8>>) {
-        let host = &self.shared.host;
-        let mut guard = self.shared.plugin.borrow_mut();
+    /// Runs something on the plugin, then does what has become due: messages, requests that live or wait, the next tick.
+    fn with(&self, act: impl FnOnce(&mut Plugin, &Envoy)) {
+        let Shared { host, plugin, .. } = &*self.shared;
+        let mut guard = plugin.borrow_mut();
         let Some(plugin) = guard.as_mut() else { return };
-        let messages = act(plugin, host);
+        act(plugin, host);
+        remember(plugin);
+        let due = plugin.due(host, select);
+        self.shared.settle(plugin);
+        drop(guard);
+        for (context, verdict) in due {
+            if select(context) {
+                answer(host, verdict, true);
+            }
+        }
+    }
+}
+
+/// Makes host calls be about this context; false if it does not live any more.
+fn select(context: u32) -> bool {
+    hostcalls::set_effective_context(context).is_ok()
+}
+
+/// Keeps what is enforced for the next configuration.
+fn remember(plugin: &Plugin) {
+    let Some(installed) = plugin.installed() else { return };
+    let config = plugin.config();
+    LAST.with(|last| {
+        let mut last = last.borrow_mut();
+        let is_known = last.iter().any(|(earlier, known)| {
+            earlier.workload == config.workload
+                && earlier.trusted_keys == config.trusted_keys
+                && known.manifest.digest == installed.manifest.digest
+        });
+        if !is_known {
+            last.retain(|(earlier, _)| earlier.workload != config.workload);
+            last.push((config.clone(), installed.clone()));
+        }
+    });
+}
+
+impl Shared {
+    /// Sends what is to be sent and sets the next tick. Host calls are about the root context afterwards.
+    pub fn settle(&self, plugin: &mut Plugin) {
+        // The stream and the timer are the root context's.
+        select(self.root);
         if let Some(token) = plugin.stream() {
-            for message in messages {
+            for message in plugin.take_messages() {
                 // A stream that has gone is noticed in `on_grpc_stream_close`.
                 let _ = hostcalls::send_grpc_stream_message(token, Some(&message), false);
             }
         }
-        if let Some(installed) = plugin.installed() {
-            LAST.with(|last| {
-                let mut last = last.borrow_mut();
-                last.retain(|(earlier, _)| earlier.workload != plugin.config().workload);
-                last.push((plugin.config().clone(), installed.clone()));
-            });
-        }
-        let (often, seldom) = TICKS_MS;
-        let period = if plugin.is_impatient() { often } else { seldom };
-        let _ = hostcalls::set_tick_period(std::time::Duration::from_millis(period));
-        let released = plugin.release(host, |context| {
-            let _ = hostcalls::set_effective_context(context);
-        });
-        drop(guard);
-        for (context, verdict) in released {
-            if hostcalls::set_effective_context(context).is_ok() {
-                answer(host, verdict, true);
-            }
+        let tick_ms = plugin.tick_ms();
+        if self.tick_ms.replace(tick_ms) != tick_ms {
+            let _ = hostcalls::set_tick_period(Duration::from_millis(tick_ms));
         }
     }
 }
@@ -83,7 +114,7 @@ impl Context for Root {
         let message = hostcalls::get_buffer(BufferType::GrpcReceiveBuffer, 0, size);
         self.with(|plugin, host| match message {
             Ok(Some(message)) if plugin.stream() == Some(token) => plugin.on_message(&message, host),
-            _ => Vec::new(),
+            _ => {}
         });
     }
 
@@ -98,7 +129,6 @@ impl Context for Root {
                 );
                 plugin.on_closed(host);
             }
-            Vec::new()
         });
     }
 }
@@ -132,18 +162,18 @@ impl RootContext for Root {
         });
         let plugin = Plugin::new(config, instance, host, inherited);
         *self.shared.plugin.borrow_mut() = Some(plugin);
-        hostcalls::set_tick_period(std::time::Duration::from_millis(TICKS_MS.0)).is_ok()
+        self.shared.tick_ms.set(FIRST_TICK_MS);
+        hostcalls::set_tick_period(Duration::from_millis(FIRST_TICK_MS)).is_ok()
     }
 
     fn on_tick(&mut self) {
         self.with(|plugin, host| {
-            let mut messages = Vec::new();
             let is_due = plugin.on_tick(host);
             let target = plugin.config().control_plane.as_ref().map(|target| target.service.clone());
             // Never without a service: Envoy aborts on an empty one.
             if let Some(service) = target.filter(|_| is_due) {
                 match hostcalls::open_grpc_stream(&service, SERVICE, METHOD, Vec::new()) {
-                    Ok(token) => messages.push(plugin.on_opened(token)),
+                    Ok(token) => plugin.on_opened(token, host),
                     Err(status) => {
                         host.log(
                             Level::Warn,
@@ -153,8 +183,6 @@ impl RootContext for Root {
                     }
                 }
             }
-            messages.extend(plugin.receipt(host));
-            messages
         });
     }
 

@@ -6,24 +6,30 @@
 
 use std::cell::Cell;
 
+use tidegate_identity::keys::{Curve, KeyFamily};
 use tidegate_identity::signature::ecdsa_der;
-use tidegate_identity::{Algorithm, PublicKey, PureRust, VerifySignature};
+use tidegate_identity::{Algorithm, PublicKey, PureRust, Verdict, VerifySignature};
 
-use crate::host::{Host, Metric};
+use crate::counters::Counters;
+use crate::host::{Host, Level, Metric};
 
 /// Verifies by the host or by the fallback.
+#[derive(Clone, Copy)]
 pub struct Signatures<'h> {
     host: &'h dyn Host,
     path: &'h Path,
+    counters: &'h Counters,
 }
 
 /// Which path is in use. One per VM.
-#[derive(Debug, Default)]
-pub struct Path(Cell<Probed>);
+#[derive(Debug)]
+pub struct Path {
+    probed: Cell<Probed>,
+    fips: bool,
+}
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Probed {
-    #[default]
     NotYet,
     Host,
     Fallback,
@@ -32,15 +38,33 @@ enum Probed {
 // === impl Path ===
 
 impl Path {
+    /// Not probed yet. `fips`: never in pure Rust, which nobody has validated.
+    pub fn new(fips: bool) -> Self {
+        Self { probed: Cell::new(Probed::NotYet), fips }
+    }
+
     /// Probes the host unless that has been done; whether it verifies.
-    pub fn by_host(&self, host: &dyn Host) -> bool {
-        if self.0.get() == Probed::NotYet {
+    fn by_host(&self, host: &dyn Host) -> bool {
+        if self.probed.get() == Probed::NotYet {
             let tells =
                 |message: &[u8]| host.verify_signature("sha256", &PROBE_KEY, message, &PROBE_SIGNATURE);
             let right = tells(PROBE_MESSAGE) == Some(true) && tells(b"simple") == Some(false);
-            self.0.set(if right { Probed::Host } else { Probed::Fallback });
+            self.probed.set(if right { Probed::Host } else { Probed::Fallback });
+            let (level, what) = match (right, self.fips) {
+                (true, false) => (Level::Info, "RS* and ES* by the proxy, PS* and EdDSA in WebAssembly"),
+                (true, true) => (Level::Info, "RS* and ES* by the proxy, others not at all (`fips`)"),
+                (false, false) => (
+                    Level::Warn,
+                    "all in WebAssembly, which is slow: this proxy offers no `verify_signature`",
+                ),
+                (false, true) => (
+                    Level::Error,
+                    "none can be verified: this proxy offers no `verify_signature`, and `fips` forbids anything else",
+                ),
+            };
+            host.log(level, &format!("tidegate: signatures: {what}"));
         }
-        self.0.get() == Probed::Host
+        self.probed.get() == Probed::Host
     }
 }
 
@@ -48,36 +72,62 @@ impl Path {
 
 impl<'h> Signatures<'h> {
     /// Verifies with this host.
-    pub fn new(host: &'h dyn Host, path: &'h Path) -> Self {
-        Self { host, path }
+    pub fn new(host: &'h dyn Host, path: &'h Path, counters: &'h Counters) -> Self {
+        Self { host, path, counters }
+    }
+
+    /// How many microseconds a check takes, roughly; the figures are those of `filter/README.md` ("Signatures by the
+    /// proxy") and of `facts/performance.md` in V8. RSA grows with the square of the modulus, which is as long as the
+    /// signature.
+    pub fn cost_us(&self, algorithm: Algorithm, signature_len: usize) -> u32 {
+        let square = u32::try_from(signature_len).map_or(u32::MAX, |len| len.saturating_mul(len));
+        if self.path.by_host(self.host) && algorithm.host_hash().is_some() {
+            match algorithm.family() {
+                KeyFamily::Rsa => square / 4096,
+                KeyFamily::Ec(Curve::P256) => 35,
+                KeyFamily::Ec(Curve::P384) => 310,
+                KeyFamily::Ec(Curve::P521) => 750,
+                KeyFamily::Ed25519 => 0,
+            }
+        } else {
+            match algorithm.family() {
+                KeyFamily::Rsa => square / 175,
+                KeyFamily::Ec(Curve::P256) => 700,
+                KeyFamily::Ec(Curve::P384) => 2_000,
+                KeyFamily::Ec(Curve::P521) => 5_000,
+                KeyFamily::Ed25519 => 125,
+            }
+        }
     }
 }
 
 impl VerifySignature for Signatures<'_> {
-    fn verify(&self, algorithm: Algorithm, key: &PublicKey, input: &[u8], signature: &[u8]) -> bool {
-        let hash = match algorithm {
-            Algorithm::Rs256 | Algorithm::Es256 => "sha256",
-            Algorithm::Rs384 => "sha384",
-            Algorithm::Rs512 => "sha512",
+    fn verify(&self, algorithm: Algorithm, key: &PublicKey, input: &[u8], signature: &[u8]) -> Verdict {
+        let by_host = self.path.by_host(self.host);
+        let Some(hash) = algorithm.host_hash().filter(|_| by_host) else {
+            if self.path.fips {
+                return Verdict::Unsupported;
+            }
+            self.counters.add(Metric::FallbackSignatures);
+            return PureRust.verify(algorithm, key, input, signature);
         };
-        if self.path.by_host(self.host) {
-            let converted;
-            let signature = match algorithm {
-                Algorithm::Es256 => match ecdsa_der(signature) {
-                    Some(der) => {
-                        converted = der;
-                        converted.as_slice()
-                    }
-                    None => return false,
-                },
-                Algorithm::Rs256 | Algorithm::Rs384 | Algorithm::Rs512 => signature,
-            };
-            self.host.count(Metric::HostSignatures, 1);
-            // A host that fails now has told nothing: that is not "yes".
-            return self.host.verify_signature(hash, key.spki_der(), input, signature) == Some(true);
+        let der;
+        let signature = match algorithm.family() {
+            KeyFamily::Ec(_) => match ecdsa_der(signature) {
+                Some(converted) => {
+                    der = converted;
+                    der.as_slice()
+                }
+                None => return Verdict::Invalid,
+            },
+            KeyFamily::Rsa | KeyFamily::Ed25519 => signature,
+        };
+        self.counters.add(Metric::HostSignatures);
+        // A host that fails now has told nothing: that is not "yes".
+        match self.host.verify_signature(hash, key.spki_der(), input, signature) {
+            Some(true) => Verdict::Valid,
+            Some(false) | None => Verdict::Invalid,
         }
-        self.host.count(Metric::FallbackSignatures, 1);
-        PureRust.verify(algorithm, key, input, signature)
     }
 }
 

@@ -41,6 +41,8 @@ pub struct Effect {
     pub answers: Vec<pb::SubscribeRequest>,
     /// For the log.
     pub refused: Option<Refused>,
+    /// The answer to a question.
+    pub answered: Option<pb::LookupResult>,
 }
 
 // === impl Subscription ===
@@ -124,7 +126,9 @@ impl Subscription {
                     }
                 }
             }
-            subscribe_response::Message::LookupResult(_) => Effect::default(),
+            subscribe_response::Message::LookupResult(result) => {
+                Effect { answered: Some(result), ..Effect::default() }
+            }
         }
     }
 
@@ -136,7 +140,7 @@ impl Subscription {
             Ok(install) => Effect {
                 answers: vec![ack(nonce, install.manifest.digest.to_vec())],
                 install: Some(install),
-                refused: None,
+                ..Effect::default()
             },
             Err(refused) => nack(nonce, refused),
         }
@@ -150,9 +154,9 @@ fn ack(nonce: u64, manifest_sha256: Vec<u8>) -> pb::SubscribeRequest {
 fn nack(nonce: u64, refused: Refused) -> Effect {
     let nack = pb::Nack { nonce, reason: refused.reason.into(), detail: refused.detail.clone() };
     Effect {
-        install: None,
         answers: vec![request(subscribe_request::Message::Nack(nack))],
         refused: Some(refused),
+        ..Effect::default()
     }
 }
 

@@ -1,13 +1,14 @@
-//! Bundles for tests, signed with a fixed key.
+//! Bundles and tokens for tests, signed with fixed keys.
 
 use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use p256::ecdsa::signature::Signer as _;
 use p256::ecdsa::{Signature, SigningKey};
 use prost::Message as _;
 use tidegate_engine::encode;
 use tidegate_engine::model::*;
-use tidegate_identity::{Jwk, PublicKey};
+use tidegate_identity::keys::Curve;
+use tidegate_identity::{Algorithm, IssuerSetSpec, IssuerSpec, Jwk, PackKind, PublicKey};
 use tidegate_proto::v1 as pb;
 
 use crate::bundle::sha256;
@@ -28,9 +29,7 @@ fn point(seed: u8) -> Vec<u8> {
 
 pub fn public_key(seed: u8) -> PublicKey {
     let point = point(seed);
-    PublicKey::from(
-        Jwk::p256(None, None, point[..32].try_into().unwrap(), point[32..].try_into().unwrap()).unwrap(),
-    )
+    PublicKey::from(Jwk::ec(None, None, Curve::P256, &point[..32], &point[32..]).unwrap())
 }
 
 pub fn trusted() -> Vec<(String, PublicKey)> {
@@ -60,6 +59,7 @@ pub fn model() -> PolicyModel {
             owner: "team".into(),
             contact: String::new(),
             disclosure: Disclosure::Full,
+            lease: Lease::default(),
             from: vec![from],
             to: Some(vec![OperationModel {
                 methods: Some(vec!["GET".into()]),
@@ -70,12 +70,62 @@ pub fn model() -> PolicyModel {
     }
 }
 
+/// The issuer `oauth` with these keys, by id and seed.
+pub fn oauth(keys: &[(&str, u8)]) -> IssuerSpec {
+    let mut issuer = IssuerSpec::new("oauth", "https://id.example", PackKind::Generic);
+    issuer.algorithms = vec![Algorithm::Es256, Algorithm::Ps256, Algorithm::EdDsa];
+    issuer.skew_s = 0;
+    issuer.valid_until = NOW + 100_000;
+    let key = |(key_id, seed): &(&str, u8)| {
+        let point = point(*seed);
+        Jwk::ec(Some((*key_id).to_owned()), None, Curve::P256, &point[..32], &point[32..]).unwrap()
+    };
+    issuer.keys = keys.iter().map(key).collect();
+    issuer
+}
+
+pub fn keys_section(issuer: IssuerSpec) -> pb::Section {
+    section(pb::SectionKind::Keys, IssuerSetSpec::new(vec![issuer]).encode().unwrap())
+}
+
+/// As [`model`], but for accounts that bring a token of `oauth` as well. `change` sees the one rule.
+pub fn token_model(change: impl FnOnce(&mut RuleModel)) -> PolicyModel {
+    let mut model = model();
+    model.issuers.push(IssuerModel { name: "oauth".into(), slots: vec![vec!["sub".into()]] });
+    model.guards[0].audiences = Some(vec!["https://orders.example".into()]);
+    model.rules[0].from[0].issuers = vec![0];
+    change(&mut model.rules[0]);
+    model
+}
+
+/// A token of `oauth`, signed with this key, that expires then; `id` makes it differ.
+pub fn token(key_id: &str, seed: u8, expires_at: i64, id: &str) -> String {
+    let header = format!("{{\"alg\":\"ES256\",\"typ\":\"at+jwt\",\"kid\":\"{key_id}\"}}");
+    let input = unsigned(&header, expires_at, id);
+    let signature: Signature = signing_key(seed).sign(input.as_bytes());
+    format!("{input}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature.to_bytes()))
+}
+
+/// What is signed, with this header.
+pub fn unsigned(header: &str, expires_at: i64, id: &str) -> String {
+    let issued_at = expires_at - 600;
+    let claims = format!(
+        "{{\"iss\":\"https://id.example\",\"aud\":\"https://orders.example\",\"sub\":\"worker-1\",\"client_id\":\"etl\",\
+         \"jti\":\"{id}\",\"iat\":{issued_at},\"exp\":{expires_at}}}"
+    );
+    format!("{}.{}", BASE64_URL_SAFE_NO_PAD.encode(header), BASE64_URL_SAFE_NO_PAD.encode(claims))
+}
+
 pub fn section(kind: pb::SectionKind, content: Vec<u8>) -> pb::Section {
     pb::Section { kind: kind.into(), content }
 }
 
 pub fn rules_section() -> pb::Section {
-    section(pb::SectionKind::Rules, encode(&model()).unwrap())
+    rules_of(&model())
+}
+
+pub fn rules_of(model: &PolicyModel) -> pb::Section {
+    section(pb::SectionKind::Rules, encode(model).unwrap())
 }
 
 pub fn manifest(counter: u64, sections: &[pb::Section]) -> pb::Manifest {
@@ -108,7 +158,10 @@ pub fn signed(manifest: &pb::Manifest, seed: u8, key_id: &str) -> pb::SignedMani
 }
 
 pub fn bundle(counter: u64) -> pb::Bundle {
-    let sections = vec![rules_section()];
+    bundle_of(counter, vec![rules_section()])
+}
+
+pub fn bundle_of(counter: u64, sections: Vec<pb::Section>) -> pb::Bundle {
     pb::Bundle { manifest: Some(signed(&manifest(counter, &sections), 1, "k1")), sections }
 }
 

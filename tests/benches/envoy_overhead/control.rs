@@ -3,15 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, ensure};
 use tidegate::bundle::{Contents, Publisher, SectionStore, TrustedKey};
 use tidegate::demo::issuers::Issuer;
+use tidegate::directories::Index;
 use tidegate::keys::NEVER;
 use tidegate::push::{self, Hub, Lookups};
 use tidegate::state::StateDir;
-use tidegate_identity::keys::select;
+use tidegate_identity::keys::{KeyUse, select_for};
 use tidegate_identity::{IssuerSetSpec, IssuerSpec, PackKind};
 use tidegate_proto::v1 as pb;
 use tokio::net::TcpListener;
@@ -50,7 +51,7 @@ impl ControlPlane {
                 Contents { coverage: pb::Coverage::Guarded, sections, required_capabilities: Vec::new() },
             );
         }
-        let hub = Arc::new(Hub::new());
+        let hub = Arc::new(Hub::new(Index::new(Duration::from_secs(120))));
         hub.distributor.publish(&publisher.publish(contents, now)?, Lookups::default());
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
@@ -75,7 +76,7 @@ pub fn workload(rules: usize) -> String {
 }
 
 fn keys(issuer: &Issuer) -> Result<Vec<u8>> {
-    let selection = select(&issuer.jwks().to_string())?;
+    let selection = select_for(&issuer.jwks().to_string(), KeyUse::Sig)?;
     ensure!(!selection.keys.is_empty(), "the issuer's keys are not fit: {:?}", selection.refused);
     let mut spec = IssuerSpec::new(rules::ISSUER, issuer.url(), PackKind::Gitlab);
     spec.keys = selection.keys;

@@ -5,7 +5,7 @@
 use anyhow::Result;
 use tidegate_engine::encode;
 use tidegate_engine::model::{
-    ClaimRef, Condition, Disclosure, Effect, FromModel, GuardModel, HostPattern, IssuerModel, Mode,
+    ClaimRef, Condition, Disclosure, Effect, FromModel, GuardModel, HostPattern, IssuerModel, Lease, Mode,
     OperationModel, PathPattern, PeerModel, PolicyModel, RuleModel, SegmentPattern, Test,
 };
 
@@ -44,6 +44,7 @@ pub fn section(rules: usize) -> Result<Vec<u8>> {
             owner: "team-billing".into(),
             contact: "#billing-oncall".into(),
             disclosure: Disclosure::Full,
+            lease: Lease::default(),
             from: vec![from],
             to: Some(vec![operation]),
         }

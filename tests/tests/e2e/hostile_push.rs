@@ -62,9 +62,11 @@ async fn honest_bundles(
         listen: loopback,
         admin: loopback,
         directory: None,
+        directories: tidegate::directories::Options::default(),
         environment: None,
         issuer_ca: vec![],
         allow_issuer_loopback: false,
+        allow_issuer_networks: vec![],
     })
     .await?;
     server.ready().await?;

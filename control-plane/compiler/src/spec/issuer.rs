@@ -6,8 +6,10 @@ use serde::Deserialize;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct TrustedIssuerSpec {
-    /// The `iss` claim, exactly.
-    pub issuer: String,
+    /// The `iss` claim, exactly. For the pack `spiffe`: `spiffe://` and the trust domain.
+    pub issuer: Option<String>,
+    /// The same, where one issuer writes it in several ways. Exactly one of the two.
+    pub issuers: Option<Vec<String>>,
     /// What its tokens look like.
     pub pack: String,
     /// The most that any Guard may accept; absent: no ceiling.
@@ -28,6 +30,60 @@ pub struct TrustedIssuerSpec {
     pub allowed_namespaces: Option<Vec<String>>,
     /// Whether the token goes on to the workload.
     pub forward: Option<bool>,
+    /// For the pack `generic`: accepted `typ` of tokens; absent: those of RFC 9068.
+    pub token_types: Option<Vec<String>>,
+    /// Whether a token may have only one audience; absent: as the pack says.
+    pub single_audience: Option<bool>,
+    /// Whether tokens must be bound to the client's certificate; absent: those that are bound are checked.
+    pub require_cnf: Option<bool>,
+    /// What is refused although it is signed and has not expired.
+    pub revoked: Option<RevokedSpec>,
+    /// The issuer is refused after this day or moment (RFC 3339).
+    pub retire_after: Option<String>,
+    /// How often its keys are meant to change, e.g. `90d`; somebody is reminded when they do not.
+    pub rotate_every: Option<String>,
+}
+
+/// What is refused although it is signed and has not expired.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct RevokedSpec {
+    /// Tokens with these `sub`.
+    pub subjects: Option<Vec<RevokedSubjectSpec>>,
+    /// Tokens with these unique ids.
+    pub tokens: Option<Vec<RevokedTokenSpec>>,
+    /// Tokens signed with these keys.
+    pub keys: Option<Vec<RevokedKeySpec>>,
+}
+
+/// A revoked subject.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct RevokedSubjectSpec {
+    /// The `sub` claim, exactly.
+    pub subject: String,
+    /// The end of the day or the moment (RFC 3339) from which it is accepted again; absent: never.
+    pub until: Option<String>,
+}
+
+/// A revoked token.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct RevokedTokenSpec {
+    /// The claim that is the pack's unique id, e.g. `jti`.
+    pub id: String,
+    /// The end of the day or the moment (RFC 3339) from which it is accepted again; absent: never.
+    pub until: Option<String>,
+}
+
+/// A revoked key.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct RevokedKeySpec {
+    /// The key's id.
+    pub kid: String,
+    /// The end of the day or the moment (RFC 3339) from which it is accepted again; absent: never.
+    pub until: Option<String>,
 }
 
 /// A header that holds a token.

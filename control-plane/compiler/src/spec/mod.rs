@@ -11,12 +11,19 @@ use serde::de::{self, IgnoredAny, SeqAccess, Visitor};
 
 mod issuer;
 mod rule;
+mod token;
 
-pub use issuer::{HeaderSpec, KeysSpec, TrustedIssuerSpec};
+pub use issuer::{
+    HeaderSpec, KeysSpec, RevokedKeySpec, RevokedSpec, RevokedSubjectSpec, RevokedTokenSpec,
+    TrustedIssuerSpec,
+};
 pub use rule::{
-    AccessRuleSpec, AuditSpec, ClaimValueSpec, DataflowJobSpec, DisclosureSpec, EffectSpec, FromSpec,
-    GitlabSpec, GoogleSpec, GrpcSpec, HttpSpec, KubernetesSpec, OperationSpec, PeerSpec, TargetSpec,
-    TokenOnlySpec, TokenSpec,
+    AccessRuleSpec, AuditSpec, DisclosureSpec, EffectSpec, FromSpec, GrpcSpec, HttpSpec, OnExpirySpec,
+    OperationSpec, PeerSpec, TargetSpec, TokenOnlySpec,
+};
+pub use token::{
+    ActorSpec, AwsSpec, ClaimValueSpec, DataflowJobSpec, EntraSpec, GithubSpec, GitlabSpec, GoogleSpec,
+    KubernetesSpec, OktaSpec, OnStaleSpec, RefTypeSpec, SpiffeSpec, TektonSpec, TokenSpec,
 };
 
 /// The one version of the objects.
@@ -133,8 +140,8 @@ pub struct FormSpec {
     pub tokens: Option<Vec<TokenSpec>>,
     /// Not supported yet.
     pub when: Option<IgnoredAny>,
-    /// Not supported yet.
-    pub bind: Option<IgnoredAny>,
+    /// Claims that must be equal to other claims or to what the peer is: CEL, all of them.
+    pub bind: Option<Vec<String>>,
 }
 
 /// A string or a list of strings.

@@ -1,12 +1,9 @@
 //! `AccessRule` as it is written.
 
-use std::collections::BTreeMap;
-use std::fmt;
-
 use serde::Deserialize;
-use serde::de::{self, IgnoredAny, SeqAccess, Visitor};
+use serde::de::IgnoredAny;
 
-use super::{IdSpec, ModeSpec, SelectorSpec};
+use super::{ModeSpec, SelectorSpec, TokenSpec};
 
 /// Who may, or must not, do what.
 #[derive(Debug, Clone, Deserialize)]
@@ -24,6 +21,10 @@ pub struct AccessRuleSpec {
     pub mode: ModeSpec,
     /// How decisions of this rule are recorded.
     pub audit: Option<AuditSpec>,
+    /// What becomes of a stream when a token that it was let in with expires; absent: it is reset.
+    pub on_expiry: Option<OnExpirySpec>,
+    /// How long after expiry it may still go on, e.g. `30s`; absent: not at all.
+    pub expiry_grace: Option<String>,
     /// How much a refusal tells its caller.
     pub disclosure: Option<DisclosureSpec>,
     /// Any of these.
@@ -51,6 +52,16 @@ pub enum AuditSpec {
     Sampled,
     /// Every decision, and no request passes unrecorded. Not supported yet.
     Required,
+}
+
+/// What becomes of a stream when a token that it was let in with expires.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum OnExpirySpec {
+    /// It is ended.
+    Reset,
+    /// It may go on for as long as it lasts.
+    Keep,
 }
 
 /// How much a refusal tells its caller.
@@ -93,8 +104,8 @@ pub struct FromSpec {
     pub tokens: Option<Vec<TokenSpec>>,
     /// Not supported yet.
     pub when: Option<IgnoredAny>,
-    /// Not supported yet.
-    pub bind: Option<IgnoredAny>,
+    /// Claims that must be equal to other claims or to what the peer is: CEL, all of them.
+    pub bind: Option<Vec<String>>,
 }
 
 /// A workload of the mesh.
@@ -115,92 +126,6 @@ pub struct PeerSpec {
 pub struct TokenOnlySpec {
     /// The gateways it comes through, `namespace/name`.
     pub via: Vec<String>,
-}
-
-/// A verified token, and what it must say.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct TokenSpec {
-    /// Name of the `TrustedIssuer`.
-    pub issuer: String,
-    /// What conditions call it.
-    #[serde(rename = "as")]
-    pub alias: Option<String>,
-    /// Claims by path, compared exactly.
-    pub claims: Option<BTreeMap<String, ClaimValueSpec>>,
-    /// For issuers of the pack `gitlab`.
-    pub gitlab: Option<GitlabSpec>,
-    /// For issuers of the pack `google`.
-    pub google: Option<GoogleSpec>,
-    /// For issuers of the pack `kubernetes`.
-    pub kubernetes: Option<KubernetesSpec>,
-    /// For issuers of the pack `google`: the workers of a Dataflow job.
-    pub dataflow_job: Option<DataflowJobSpec>,
-}
-
-/// What a claim must be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ClaimValueSpec {
-    /// This string.
-    String(String),
-    /// This number.
-    Integer(i64),
-    /// This boolean.
-    Boolean(bool),
-    /// One of these strings.
-    OneOf(Vec<String>),
-}
-
-/// A GitLab CI job.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct GitlabSpec {
-    /// Numeric project id.
-    pub project: Option<IdSpec>,
-    /// Numeric id of the project's own group.
-    pub namespace: Option<IdSpec>,
-    /// Whether the branch or tag is protected.
-    pub protected_ref: Option<bool>,
-    /// Name of the environment.
-    pub environment: Option<String>,
-    /// Whether the environment is protected.
-    pub protected_environment: Option<bool>,
-}
-
-/// A Google service account, or a virtual machine that runs as one.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct GoogleSpec {
-    /// Its email address.
-    pub service_account: Option<String>,
-    /// Its numeric id, which is never given to another account.
-    pub subject: Option<IdSpec>,
-    /// Id of the project that the virtual machine is in.
-    pub project: Option<String>,
-    /// Number of the project that the virtual machine is in.
-    pub project_number: Option<IdSpec>,
-}
-
-/// A Kubernetes service account.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct KubernetesSpec {
-    /// Its namespace.
-    pub namespace: Option<String>,
-    /// Its name; only with a namespace.
-    pub service_account: Option<String>,
-}
-
-/// A Dataflow job, by the name that is unique among the active ones of a project and region.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct DataflowJobSpec {
-    /// Name of the job.
-    pub name: String,
-    /// Id of the project.
-    pub project: String,
-    /// Region of the job.
-    pub region: String,
 }
 
 /// What is called: exactly one.
@@ -243,46 +168,4 @@ pub struct GrpcSpec {
     pub hosts: Option<Vec<String>>,
     /// Any of these ports of the workload; absent: any.
     pub ports: Option<Vec<u16>>,
-}
-
-// === impl ClaimValueSpec ===
-
-impl<'de> Deserialize<'de> for ClaimValueSpec {
-    fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct ClaimValueVisitor;
-        impl<'de> Visitor<'de> for ClaimValueVisitor {
-            type Value = ClaimValueSpec;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string, a whole number, `true`, `false`, or a list of strings")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<ClaimValueSpec, E> {
-                Ok(ClaimValueSpec::String(text.to_owned()))
-            }
-
-            fn visit_bool<E: de::Error>(self, boolean: bool) -> Result<ClaimValueSpec, E> {
-                Ok(ClaimValueSpec::Boolean(boolean))
-            }
-
-            fn visit_i64<E: de::Error>(self, integer: i64) -> Result<ClaimValueSpec, E> {
-                Ok(ClaimValueSpec::Integer(integer))
-            }
-
-            fn visit_u64<E: de::Error>(self, integer: u64) -> Result<ClaimValueSpec, E> {
-                i64::try_from(integer).map(ClaimValueSpec::Integer).map_err(|_| {
-                    E::invalid_value(de::Unexpected::Unsigned(integer), &"a whole number of at most 63 bits")
-                })
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<ClaimValueSpec, A::Error> {
-                let mut values = Vec::new();
-                while let Some(item) = items.next_element::<String>()? {
-                    values.push(item);
-                }
-                Ok(ClaimValueSpec::OneOf(values))
-            }
-        }
-        deserializer.deserialize_any(ClaimValueVisitor)
-    }
 }

@@ -1,9 +1,10 @@
 //! A mesh, its issuers, and short ways to compile rules for it.
-#![allow(dead_code, reason = "every test binary uses a part of it")]
+#![allow(dead_code, unused_imports, unused_macros, reason = "every test binary uses a part of it")]
 
 use std::collections::BTreeMap;
 
 use tidegate_compiler::{Compilation, Compiled, Inputs, SourceFile, WorkloadId, WorkloadPolicy, compile};
+use tidegate_engine::model::{ClaimRef, Condition, PolicyModel, Test};
 
 /// The mesh of the tests.
 pub const MESH: &str = "\
@@ -45,6 +46,33 @@ metadata: {name: corp}
 spec: {issuer: 'https://login.corp.example/', pack: generic, keys: {discovery: true}, allowedNamespaces: [sales], audiences: ['https://orders.sales.example']}
 ";
 
+/// Issuers of the other packs.
+pub const PROVIDERS: &str = "\
+kind: TrustedIssuer
+metadata: {name: entra}
+spec: {issuer: 'https://login.microsoftonline.com/bbbbbbbb-0000-4000-8000-000000000002/v2.0', pack: entra, keys: {discovery: true}}
+---
+kind: TrustedIssuer
+metadata: {name: okta}
+spec: {issuer: 'https://id.example.com/oauth2/aus0example', pack: okta, keys: {discovery: true}}
+---
+kind: TrustedIssuer
+metadata: {name: aws}
+spec: {issuer: 'https://00000000-1111-2222-3333-444444444444.tokens.sts.global.api.aws', pack: aws, keys: {discovery: true}}
+---
+kind: TrustedIssuer
+metadata: {name: github}
+spec: {issuer: 'https://token.actions.githubusercontent.com', pack: github, keys: {discovery: true}}
+---
+kind: TrustedIssuer
+metadata: {name: batch}
+spec: {issuer: 'spiffe://batch.example', pack: spiffe, keys: {jwksUri: 'https://bundle.batch.example'}}
+---
+kind: TrustedIssuer
+metadata: {name: oauth}
+spec: {issuer: 'https://oauth.example.com', pack: generic, keys: {discovery: true}}
+";
+
 /// A Guard of the namespace `sales`.
 pub const GUARD: &str = "\
 kind: Guard
@@ -62,7 +90,7 @@ pub fn files(files: &[(&str, &str)]) -> Vec<SourceFile> {
 
 /// Compiles these files.
 pub fn compile_files(sources: &[SourceFile]) -> Compilation {
-    compile(&Inputs { sources, env: env() })
+    compile(&Inputs { sources, env: env(), now: None })
 }
 
 /// Values of the environment.
@@ -75,6 +103,7 @@ pub fn compile_rules(rules: &str) -> Compilation {
     compile_files(&files(&[
         ("mesh.yaml", MESH),
         ("issuers.yaml", ISSUERS),
+        ("providers.yaml", PROVIDERS),
         ("guard.yaml", GUARD),
         ("rules.yaml", rules),
     ]))
@@ -116,3 +145,68 @@ pub fn rule(effect: &str, from: &str, to: &str) -> String {
          {{matchLabels: {{app: orders-api}}}}}}\n  effect: {effect}\n  mode: Enforce\n  from:\n{from}\n{to}"
     )
 }
+
+/// A condition as text, by names.
+pub fn said(model: &PolicyModel, condition: &Condition) -> String {
+    // Order does not matter to `and` and `or`.
+    let all = |parts: &[Condition]| {
+        let mut parts: Vec<String> = parts.iter().map(|part| said(model, part)).collect();
+        parts.sort_unstable();
+        parts
+    };
+    match condition {
+        Condition::True => "true".to_owned(),
+        Condition::All(parts) => format!("({})", all(parts).join(" and ")),
+        Condition::Any(parts) => format!("({})", all(parts).join(" or ")),
+        Condition::Not(part) => format!("not {}", said(model, part)),
+        Condition::Claim(claim_ref, test) => {
+            let directory = |index: u16| &model.directories[usize::from(index)];
+            let claim = |claim: &ClaimRef| {
+                let issuer = &model.issuers[usize::from(claim.issuer)];
+                format!("{}:{}", issuer.name, issuer.slots[usize::from(claim.slot)].join("/"))
+            };
+            let test = match test {
+                Test::Listed(index) => format!("in {}", directory(*index)),
+                Test::ListedOrStale(index) => format!("in {} or stale", directory(*index)),
+                Test::Same(other) => format!("is {}", claim(other)),
+                other => format!("{other:?}"),
+            };
+            format!("{} {test}", claim(claim_ref))
+        }
+    }
+}
+
+/// Snapshots of what is said about each of these rules.
+macro_rules! refused {
+    ($($name:ident: $rules:expr;)*) => {
+        $(
+            #[test]
+            fn $name() {
+                let compilation = $crate::common::compile_rules(&$rules);
+                assert!(compilation.output.is_none(), "{}", $crate::common::shown(&compilation));
+                insta::with_settings!({ description => $rules.to_string(), omit_expression => true }, {
+                    insta::assert_snapshot!($crate::common::shown(&compilation));
+                });
+            }
+        )*
+    };
+}
+pub(crate) use refused;
+
+/// The same for rules that compile with warnings.
+macro_rules! warned {
+    ($($name:ident: $rules:expr;)*) => {
+        $(
+            #[test]
+            fn $name() {
+                let compilation = $crate::common::compile_rules(&$rules);
+                assert!(compilation.output.is_some(), "{}", $crate::common::shown(&compilation));
+                assert!(!compilation.diagnostics.is_empty(), "nothing was said about\n{}", $rules);
+                insta::with_settings!({ description => $rules.to_string(), omit_expression => true }, {
+                    insta::assert_snapshot!($crate::common::shown(&compilation));
+                });
+            }
+        )*
+    };
+}
+pub(crate) use warned;

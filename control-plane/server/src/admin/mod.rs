@@ -8,11 +8,14 @@ use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
+use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::clock;
+use crate::directories::DirectoryReport;
 use crate::keys::{IssuerReport, Reports};
-use crate::push::{FleetReport, Hub, stopped};
+use crate::push::{FleetReport, Hub, IssuerUseReport, stopped};
 use crate::serve::Diagnosis;
 
 /// What is shown.
@@ -26,6 +29,17 @@ pub struct Admin {
     pub issuers: Arc<Reports>,
     /// Whether an accepted set of rules is on offer.
     pub ready: watch::Receiver<bool>,
+    /// When this control plane started to hear of filters. Unix seconds.
+    pub since: i64,
+}
+
+/// Who uses the tokens of which issuer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsageReport {
+    /// Since when this control plane hears of filters, which themselves count since they started. Unix seconds.
+    pub since: i64,
+    /// By workload and issuer.
+    pub uses: Vec<IssuerUseReport>,
 }
 
 /// Serves until the hub stops.
@@ -43,6 +57,11 @@ pub fn fleet(hub: &Hub) -> FleetReport {
     hub.fleet.report(releases.map(|(workload, release)| (workload, *release.sha256(), release.revision())))
 }
 
+/// What is known of the issuers' keys.
+pub fn issuers(reports: &Reports) -> Vec<IssuerReport> {
+    reports.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+}
+
 fn router(admin: Admin) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
@@ -50,7 +69,9 @@ fn router(admin: Admin) -> Router {
         .route("/metrics", get(metrics))
         .route("/fleet", get(|State(admin): State<Admin>| async move { Json(fleet(&admin.hub)) }))
         .route("/diagnostics", get(diagnostics))
-        .route("/issuers", get(issuers))
+        .route("/issuers", get(|State(admin): State<Admin>| async move { Json(issuers(&admin.issuers)) }))
+        .route("/usage", get(usage))
+        .route("/directories", get(directories))
         .route("/bundle/{namespace}/{name}", get(bundle))
         .with_state(admin)
 }
@@ -75,8 +96,12 @@ async fn diagnostics(State(admin): State<Admin>) -> Json<Diagnosis> {
     Json(admin.diagnosis.lock().unwrap_or_else(PoisonError::into_inner).clone())
 }
 
-async fn issuers(State(admin): State<Admin>) -> Json<Vec<IssuerReport>> {
-    Json(admin.issuers.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect())
+async fn directories(State(admin): State<Admin>) -> Json<Vec<DirectoryReport>> {
+    Json(admin.hub.directories.report(clock::now()))
+}
+
+async fn usage(State(admin): State<Admin>) -> Json<UsageReport> {
+    Json(UsageReport { since: admin.since, uses: admin.hub.fleet.usage() })
 }
 
 async fn bundle(State(admin): State<Admin>, Path((namespace, name)): Path<(String, String)>) -> Response {

@@ -1,13 +1,20 @@
 //! The command line.
 //!
-//! Exit codes: 0 it worked; 1 refused (rules with errors, a scenario that failed); 2 the command line is wrong; 3 the
-//! environment is (a missing folder, a port in use, a damaged state).
+//! Exit codes: 0 it worked; 1 refused (rules with errors, a scenario that failed, keys that want attention, …); 2 the
+//! command line is wrong; 3 the environment is (a missing folder, a port in use, a damaged state).
 
 mod check;
+mod directories;
+mod fetching;
+mod issuer;
+mod keys;
 mod module;
 mod plugin_config;
 mod report;
+mod running;
 mod serve;
+mod text;
+mod token;
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -20,7 +27,7 @@ use crate::demo::scenario as demo;
 const EXIT_CODES: &str = "\
 Exit codes:
   0  it worked
-  1  refused: rules with errors, or a scenario that failed
+  1  refused: rules with errors, a scenario that failed, keys that want attention, an issuer that is still needed
   2  the command line is wrong
   3  the environment is: a missing folder, a port in use, a damaged state";
 
@@ -53,6 +60,9 @@ enum Command {
     PluginConfig(plugin_config::Arguments),
     Demo(demo::Arguments),
     Module(module::Arguments),
+    Issuer(issuer::Arguments),
+    Keys(keys::Arguments),
+    Token(token::Arguments),
 }
 
 /// How a command ended, if nothing went wrong with the environment.
@@ -71,10 +81,18 @@ pub fn command_line() -> clap::Command {
 
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
+    if std::env::args_os().skip(1).any(|argument| has_token(&argument.to_string_lossy())) {
+        // What is wrong with a command line is told with its words, so it is not even parsed.
+        complain(
+            "there is a token on the command line, where others can see it; put it into a file, or pipe it in",
+        );
+        return ExitCode::from(2);
+    }
     let arguments = Arguments::parse();
     let log = arguments.log.as_deref().unwrap_or(match &arguments.command {
         // Its table is the output; refusals and key errors are part of the show.
         Command::Demo(_) => "error",
+        Command::Issuer(_) | Command::Keys(_) | Command::Token(_) => "warn",
         _ => "info",
     });
     if let Err(error) = start_logging(log, arguments.log_format) {
@@ -98,6 +116,9 @@ fn run(command: Command) -> anyhow::Result<Ending> {
         Command::PluginConfig(arguments) => plugin_config::run(&arguments),
         Command::Demo(arguments) => runtime()?.block_on(demo::run(arguments)),
         Command::Module(arguments) => module::run(&arguments),
+        Command::Issuer(arguments) => issuer::run(&arguments),
+        Command::Keys(arguments) => keys::run(&arguments),
+        Command::Token(arguments) => token::run(&arguments),
     }
 }
 
@@ -129,6 +150,11 @@ fn with_causes(error: &anyhow::Error) -> String {
     })
 }
 
+/// Whether there is a signed JWT in it: its header is JSON, and that begins so in base64url.
+fn has_token(argument: &str) -> bool {
+    argument.split([' ', '=', '"', '\'']).any(|word| word.starts_with("eyJ") && word.contains('.'))
+}
+
 fn complain(message: &str) {
     // When not even standard error is there, the exit code says it.
     let _ = writeln!(std::io::stderr(), "tidegate: {message}");
@@ -152,6 +178,19 @@ mod tests {
         let cause = std::io::Error::other("no room");
         let told = anyhow::Error::new(cause).context("cannot write: no room").context("stopped");
         assert_eq!(with_causes(&told), "stopped: cannot write: no room");
+    }
+
+    #[test]
+    fn a_token_on_the_command_line_is_noticed() {
+        let token = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ4In0.c2ln";
+        for argument in
+            [token, &format!("Bearer {token}"), &format!("--audience={token}"), &format!("TOKEN='{token}'")]
+        {
+            assert!(has_token(argument), "{argument}");
+        }
+        for argument in ["", "token", "-", "eyJ", "rules/eyJ.yaml", "a.eyJ", "https://orders.sales.example"] {
+            assert!(!has_token(argument), "{argument}");
+        }
     }
 
     #[test]

@@ -18,6 +18,7 @@ Examples:
   tidegate plugin-config --state state --workload sales/orders-api
   tidegate plugin-config --state state --workload ingress/dataflow-in --peers none
   tidegate plugin-config --state state --workload sales/orders-api --warm-start http://127.0.0.1:15081
+  tidegate plugin-config --state state --workload sales/orders-api --fips
 
 The state folder is the one of `tidegate serve`, which may run meanwhile.")]
 pub(super) struct Arguments {
@@ -40,6 +41,10 @@ pub(super) struct Arguments {
     /// first request on
     #[arg(long, value_name = "URL")]
     warm_start: Option<String>,
+    /// Verify signatures with the proxy's cryptography or not at all: for proxies whose cryptography is validated to FIPS
+    /// 140. Tokens signed with PS* or EdDSA are refused then
+    #[arg(long)]
+    fips: bool,
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
@@ -60,6 +65,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     }
     let mut config = PluginConfig::new(&arguments.workload, keys);
     config.peers = arguments.peers;
+    config.fips = arguments.fips;
     config.control_plane =
         Some(ControlPlane { cluster: arguments.cluster.clone(), authority: arguments.authority.clone() });
     if let Some(admin) = &arguments.warm_start {

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::directories::DirectoryOptions;
+use super::fetching::FetchOptions;
 use super::{Ending, runtime};
 use crate::serve::Options;
 
@@ -16,7 +18,8 @@ Examples:
   tidegate serve --rules rules --state state --env values/prod.yaml --listen 0.0.0.0:15080
 
 What is wrong with the rules is logged, and shown at http://ADMIN/diagnostics; the last good form of every file stays in
-force, across restarts too. Also there: /healthz /readyz /metrics /fleet /issuers /bundle/NAMESPACE/NAME.")]
+force, across restarts too. Also there: /healthz /readyz /metrics /fleet /issuers /directories
+/bundle/NAMESPACE/NAME.")]
 pub(super) struct Arguments {
     /// Folder with rules: every *.yaml and *.yml below it
     #[arg(long, value_name = "DIR")]
@@ -30,18 +33,13 @@ pub(super) struct Arguments {
     /// Where people and probes look (HTTP)
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:15081")]
     admin: SocketAddr,
-    /// JSON file with directories: {"dataflow/acme/europe-west4/orders-etl": ["4570…"], …}
-    #[arg(long, value_name = "FILE")]
-    directory: Option<PathBuf>,
     /// YAML or JSON file with values for ${env.name}
     #[arg(long, value_name = "FILE")]
     env: Option<PathBuf>,
-    /// PEM file with certificate authorities of issuers, besides the system's. May be given several times
-    #[arg(long, value_name = "PEM")]
-    issuer_ca: Vec<PathBuf>,
-    /// Fetch issuers' keys from loopback addresses too. For issuers on this machine only
-    #[arg(long)]
-    allow_issuer_loopback: bool,
+    #[command(flatten)]
+    fetching: FetchOptions,
+    #[command(flatten)]
+    directories: DirectoryOptions,
 }
 
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<Ending> {
@@ -50,10 +48,12 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Ending> {
         state: arguments.state,
         listen: arguments.listen,
         admin: arguments.admin,
-        directory: arguments.directory,
+        directory: arguments.directories.directory.clone(),
+        directories: arguments.directories.into(),
         environment: arguments.env,
-        issuer_ca: arguments.issuer_ca,
-        allow_issuer_loopback: arguments.allow_issuer_loopback,
+        issuer_ca: arguments.fetching.issuer_ca,
+        allow_issuer_loopback: arguments.fetching.allow_issuer_loopback,
+        allow_issuer_networks: arguments.fetching.allow_issuer_network,
     };
     runtime()?.block_on(crate::serve::run(options))?;
     Ok(Ending::Done)

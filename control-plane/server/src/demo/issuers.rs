@@ -8,39 +8,28 @@
 mod draft;
 mod keys;
 mod payloads;
+mod providers;
+mod shape;
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::pki::{Authority, CertificateError};
 use super::server::{Body, Server};
 use super::tls::{self, TlsError};
 
-pub use draft::{Draft, MintError};
+pub use draft::Draft;
 pub use keys::{KeyError, KeyKind, SigningKey};
 pub use payloads::{GitLabJob, GoogleInstance, KubernetesPod};
-
-/// OpenID Connect Discovery 1.0, section 4.
-const DISCOVERY_PATH: &str = "/.well-known/openid-configuration";
-
-/// Which provider an issuer looks like.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shape {
-    /// `https://accounts.google.com`: service-account and Compute Engine identity tokens.
-    Google,
-    /// A GitLab instance: ID tokens of CI jobs.
-    GitLab,
-    /// A Kubernetes cluster: projected service-account tokens.
-    Kubernetes,
-}
+pub use shape::Shape;
 
 /// One issuer with its HTTPS server; dropping it stops the server.
 #[derive(Debug)]
@@ -63,6 +52,43 @@ pub struct Issuers {
     authority: Authority,
 }
 
+/// Issuers of further providers, for tests.
+#[derive(Debug)]
+pub struct Providers {
+    /// Shaped like an Entra tenant.
+    pub entra: Issuer,
+    /// Shaped like a custom authorization server of Okta.
+    pub okta: Issuer,
+    /// Shaped like an AWS account with outbound identity federation.
+    pub aws: Issuer,
+    /// Shaped like GitHub Actions.
+    pub github: Issuer,
+    /// Shaped like the JWT bundle of a SPIFFE trust domain.
+    pub spiffe: Issuer,
+    /// Shaped like an OAuth authorization server that follows RFC 9068.
+    pub oauth: Issuer,
+}
+
+/// How an issuer's server answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Behaviour {
+    /// As it should.
+    #[default]
+    Normal,
+    /// 503 to everything.
+    Down,
+    /// Not at all: the connection stays open.
+    Silent,
+    /// 10 MB.
+    Huge,
+    /// With a redirect to another host.
+    Elsewhere,
+    /// With something that is no JSON.
+    Garbage,
+    /// With a key set without keys.
+    Empty,
+}
+
 /// What the server publishes, and how it behaves.
 #[derive(Debug)]
 struct Published {
@@ -70,7 +96,7 @@ struct Published {
     // Known as soon as the port is, and nobody can ask before.
     origin: OnceLock<String>,
     keys: Mutex<KeyRing>,
-    available: AtomicBool,
+    behaviour: Mutex<Behaviour>,
     fetches: AtomicU64,
 }
 
@@ -79,6 +105,8 @@ struct KeyRing {
     current: Arc<SigningKey>,
     // Published, newest first; they sign no more.
     others: Vec<Arc<SigningKey>>,
+    // How often this has changed.
+    sequence: u64,
 }
 
 /// An issuer cannot be started.
@@ -121,6 +149,18 @@ impl Issuers {
     pub fn authority_pem(&self) -> &str {
         self.authority.pem()
     }
+
+    /// Starts the others, under the same authority.
+    pub async fn providers(&self) -> Result<Providers, IssuerError> {
+        Ok(Providers {
+            entra: Issuer::start(Shape::Entra, &self.authority).await?,
+            okta: Issuer::start(Shape::Okta, &self.authority).await?,
+            aws: Issuer::start(Shape::Aws, &self.authority).await?,
+            github: Issuer::start(Shape::GitHub, &self.authority).await?,
+            spiffe: Issuer::start(Shape::Spiffe, &self.authority).await?,
+            oauth: Issuer::start(Shape::OAuth, &self.authority).await?,
+        })
+    }
 }
 
 // === impl Issuer ===
@@ -133,14 +173,14 @@ impl Issuer {
             shape,
             origin: OnceLock::new(),
             keys: Mutex::new(shape.first_keys()?),
-            available: AtomicBool::new(true),
+            behaviour: Mutex::default(),
             fetches: AtomicU64::new(0),
         });
         let handler = {
             let published = Arc::clone(&published);
             move |request| {
                 let published = Arc::clone(&published);
-                async move { published.answer(&request) }
+                async move { published.answer(&request).await }
             }
         };
         let server = Server::start(Some(tls::server(&credential)?), handler)
@@ -167,7 +207,7 @@ impl Issuer {
 
     /// Where the discovery document is published.
     pub fn discovery_uri(&self) -> String {
-        format!("{}{DISCOVERY_PATH}", self.origin)
+        format!("{}{}", self.origin, self.shape().discovery_path())
     }
 
     /// Where it listens.
@@ -196,17 +236,29 @@ impl Issuer {
         let mut keys = self.published.keys();
         let before = std::mem::replace(&mut keys.current, Arc::clone(&key));
         keys.others.insert(0, before);
+        keys.sequence += 1;
         Ok(key)
     }
 
     /// Publishes only the key that signs now.
     pub fn withdraw_old_keys(&self) {
-        self.published.keys().others.clear();
+        let mut keys = self.published.keys();
+        keys.others.clear();
+        keys.sequence += 1;
     }
 
-    /// Makes the server answer 503 to everything, or work again.
-    pub fn set_available(&self, available: bool) {
-        self.published.available.store(available, Ordering::Relaxed);
+    /// Replaces the key that signs by another one under the same id, as an issuer does that lost its key.
+    pub fn replace_key(&self) -> Result<Arc<SigningKey>, KeyError> {
+        let mut keys = self.published.keys();
+        let key = self.shape().new_key(keys.current.kind())?.with_id(keys.current.id());
+        keys.current = Arc::new(key);
+        keys.sequence += 1;
+        Ok(Arc::clone(&keys.current))
+    }
+
+    /// Makes the server answer like this from now on.
+    pub fn behave(&self, behaviour: Behaviour) {
+        *self.published.behaviour.lock().unwrap_or_else(PoisonError::into_inner) = behaviour;
     }
 
     /// How often the key set has been fetched.
@@ -216,96 +268,7 @@ impl Issuer {
 
     /// A token of this issuer with these claims, honestly signed unless it is bent first.
     pub fn draft(&self, claims: Value) -> Draft {
-        Draft::new(self.signing_key(), self.shape() != Shape::Kubernetes, claims)
-    }
-}
-
-// === impl Shape ===
-
-impl Shape {
-    fn jwks_path(self) -> &'static str {
-        match self {
-            Self::Google => "/oauth2/v3/certs",
-            Self::GitLab => "/oauth/discovery/keys",
-            Self::Kubernetes => "/openid/v1/jwks",
-        }
-    }
-
-    fn cache_control(self) -> &'static str {
-        match self {
-            Self::Google => "public, max-age=19204, must-revalidate, no-transform",
-            Self::GitLab => "max-age=86400, public, must-revalidate, no-transform",
-            Self::Kubernetes => "public, max-age=3600",
-        }
-    }
-
-    fn jwks_content_type(self) -> &'static str {
-        match self {
-            Self::Google => "application/json; charset=UTF-8",
-            Self::GitLab => "application/json",
-            Self::Kubernetes => "application/jwk-set+json",
-        }
-    }
-
-    /// All sign with RSA; a cluster also publishes an elliptic-curve key.
-    fn first_keys(self) -> Result<KeyRing, KeyError> {
-        let others = match self {
-            Self::Google | Self::GitLab => Vec::new(),
-            Self::Kubernetes => vec![Arc::new(self.new_key(KeyKind::Es256)?)],
-        };
-        Ok(KeyRing { current: Arc::new(self.new_key(KeyKind::Rs256)?), others })
-    }
-
-    fn new_key(self, kind: KeyKind) -> Result<SigningKey, KeyError> {
-        let key = SigningKey::generate(kind)?;
-        let id = match self {
-            Self::Google => key.fingerprint_hex(),
-            Self::GitLab | Self::Kubernetes => key.fingerprint_base64(),
-        };
-        Ok(key.with_id(&id))
-    }
-
-    fn issuer(self, origin: &str) -> String {
-        match self {
-            Self::Google => "https://accounts.google.com".to_owned(),
-            Self::GitLab | Self::Kubernetes => origin.to_owned(),
-        }
-    }
-
-    fn discovery(self, origin: &str) -> Value {
-        let issuer = self.issuer(origin);
-        let jwks_uri = format!("{origin}{}", self.jwks_path());
-        match self {
-            Self::Google => json!({
-                "issuer": issuer,
-                "authorization_endpoint": format!("{issuer}/o/oauth2/v2/auth"),
-                "token_endpoint": format!("{issuer}/token"),
-                "jwks_uri": jwks_uri,
-                "response_types_supported": ["code", "token", "id_token", "none"],
-                "subject_types_supported": ["public"],
-                "id_token_signing_alg_values_supported": ["RS256"],
-                "scopes_supported": ["openid", "email", "profile"],
-                "claims_supported": ["aud", "email", "email_verified", "exp", "iat", "iss", "sub"],
-            }),
-            Self::GitLab => json!({
-                "issuer": issuer,
-                "authorization_endpoint": format!("{issuer}/oauth/authorize"),
-                "token_endpoint": format!("{issuer}/oauth/token"),
-                "jwks_uri": jwks_uri,
-                "scopes_supported": ["api", "openid", "profile", "email"],
-                "response_types_supported": ["code"],
-                "subject_types_supported": ["public"],
-                "id_token_signing_alg_values_supported": ["RS256"],
-                "claims_supported": ["iss", "sub", "aud", "exp", "iat", "project_path", "ref", "ref_protected"],
-            }),
-            Self::Kubernetes => json!({
-                "issuer": issuer,
-                "jwks_uri": jwks_uri,
-                "response_types_supported": ["id_token"],
-                "subject_types_supported": ["public"],
-                "id_token_signing_alg_values_supported": ["RS256", "ES256"],
-            }),
-        }
+        Draft::new(self.signing_key(), self.shape().token_type(), claims)
     }
 }
 
@@ -317,27 +280,42 @@ impl Published {
     }
 
     fn jwks(&self) -> Value {
-        let keys: Vec<Value> = self.keys().all().map(|key| key.jwk()).collect();
-        json!({ "keys": keys })
+        let keys = self.keys();
+        self.shape.key_set(keys.all().map(|key| key.jwk()).collect(), keys.sequence)
     }
 
     fn discovery(&self) -> Value {
         self.shape.discovery(self.origin.get().map_or("", String::as_str))
     }
 
-    fn answer(&self, request: &Request<Incoming>) -> Response<Body> {
+    async fn answer(&self, request: &Request<Incoming>) -> Response<Body> {
         let path = request.uri().path();
-        if !self.available.load(Ordering::Relaxed) {
-            return reply(StatusCode::SERVICE_UNAVAILABLE, "text/plain", "the issuer is down".into());
-        }
+        let behaviour = *self.behaviour.lock().unwrap_or_else(PoisonError::into_inner);
+        let content = match behaviour {
+            Behaviour::Normal => None,
+            Behaviour::Down => {
+                return reply(StatusCode::SERVICE_UNAVAILABLE, "text/plain", "the issuer is down".into());
+            }
+            Behaviour::Silent => std::future::pending().await,
+            Behaviour::Elsewhere => {
+                let mut response = reply(StatusCode::FOUND, "text/plain", String::new());
+                let target = HeaderValue::from_static("https://localhost:1/keys");
+                response.headers_mut().insert(http::header::LOCATION, target);
+                return response;
+            }
+            Behaviour::Huge => Some(format!("{{\"keys\": [\"{}\"]}}", "x".repeat(10_000_000))),
+            Behaviour::Garbage => Some("<html>it works!</html>".to_owned()),
+            Behaviour::Empty => Some("{\"keys\": []}".to_owned()),
+        };
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return reply(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only GET".into());
         }
-        let mut response = if path == DISCOVERY_PATH {
+        let mut response = if path == self.shape.discovery_path() {
             reply(StatusCode::OK, "application/json", self.discovery().to_string())
         } else if path == self.shape.jwks_path() {
             self.fetches.fetch_add(1, Ordering::Relaxed);
-            reply(StatusCode::OK, self.shape.jwks_content_type(), self.jwks().to_string())
+            let content = content.unwrap_or_else(|| self.jwks().to_string());
+            reply(StatusCode::OK, self.shape.jwks_content_type(), content)
         } else {
             return reply(StatusCode::NOT_FOUND, "text/plain", format!("nothing at {path}"));
         };

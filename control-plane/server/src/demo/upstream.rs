@@ -2,9 +2,9 @@
 //!
 //! Every request is answered with what was received, as JSON; a gRPC call is answered with status 0 and the same JSON
 //! as the bytes of its message. Where the path's last segment is `stream`, or `Watch` in a gRPC call, the answer is a
-//! stream: the query may say `count` (else it goes on until the caller leaves) and `interval_ms` (else 100).
+//! stream: the query may say `count` (else it goes on until the caller leaves) and `interval_ms` (else 100). `delay_ms` in
+//! the query of any request puts the whole answer off.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
@@ -53,6 +53,9 @@ impl Upstream {
 
 async fn answer(request: Request<Incoming>) -> Response<Body> {
     let (head, body) = request.into_parts();
+    if let Some(delay) = number(&head, "delay_ms") {
+        tokio::time::sleep(Duration::from_millis(delay)).await;
+    }
     let is_grpc = is_grpc(&head);
     let last_segment = head.uri.path().rsplit('/').next().unwrap_or_default();
     let streams = last_segment == if is_grpc { "Watch" } else { "stream" };
@@ -85,11 +88,8 @@ fn describe(head: &request::Parts, body_bytes: Option<usize>) -> Value {
 }
 
 fn stream(head: &request::Parts, piece: Bytes, is_grpc: bool) -> Body {
-    let query: HashMap<_, _> =
-        url::form_urlencoded::parse(head.uri.query().unwrap_or_default().as_bytes()).collect();
-    let number = |name| query.get(name).and_then(|value| value.parse::<u64>().ok());
-    let count = number("count").and_then(|count| usize::try_from(count).ok()).unwrap_or(usize::MAX);
-    let interval = Duration::from_millis(number("interval_ms").unwrap_or(100));
+    let count = number(head, "count").and_then(|count| usize::try_from(count).ok()).unwrap_or(usize::MAX);
+    let interval = Duration::from_millis(number(head, "interval_ms").unwrap_or(100));
     let piece = if is_grpc { piece } else { Bytes::from([piece.as_ref(), b"\n"].concat()) };
     let pieces = futures_util::stream::iter(0..count).then(move |index| {
         let piece = piece.clone();
@@ -102,6 +102,12 @@ fn stream(head: &request::Parts, piece: Bytes, is_grpc: bool) -> Body {
     });
     let end = futures_util::stream::iter(is_grpc.then(|| Ok(Frame::trailers(grpc_ok()))));
     BodyExt::boxed(StreamBody::new(pieces.chain(end)))
+}
+
+/// A number in the query.
+fn number(head: &request::Parts, name: &str) -> Option<u64> {
+    let mut query = url::form_urlencoded::parse(head.uri.query().unwrap_or_default().as_bytes());
+    query.find(|(known, _)| known == name)?.1.parse().ok()
 }
 
 fn is_grpc(head: &request::Parts) -> bool {

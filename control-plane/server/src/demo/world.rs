@@ -308,9 +308,11 @@ async fn start_control_plane(files: &WorldFiles, listen: SocketAddr) -> Result<R
         listen,
         admin: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         directory: Some(files.directory()),
+        directories: Default::default(),
         environment: Some(files.values()),
         issuer_ca: vec![files.issuer_authority()],
         allow_issuer_loopback: true,
+        allow_issuer_networks: vec![],
     })
     .await?;
     running.ready().await?;

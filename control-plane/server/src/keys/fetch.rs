@@ -1,30 +1,64 @@
 //! Fetches key sets over HTTPS.
 //!
-//! INVARIANT: HTTPS only, no redirects, no proxies, only addresses that [`AddressGuard`] allows, a bounded time and a
-//! bounded number of bytes.
+//! INVARIANT: HTTPS only, redirects only within the same host and port, no proxies, only addresses that [`AddressGuard`]
+//! allows, a bounded time and a bounded number of bytes.
 
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::{Client, redirect};
+use reqwest::header::{self, HeaderMap, HeaderValue};
+use reqwest::{Client, Response, StatusCode, redirect};
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, RootCertStore};
-use serde::Deserialize;
 use tidegate_identity::keys::MAX_JWKS_BYTES;
 use url::Url;
 
-use super::AddressGuard;
 use super::guard::AddressRefused;
+use super::{AddressGuard, KeySource};
 
-/// From connecting to the last byte.
-const TOTAL_TIMEOUT: Duration = Duration::from_secs(10);
+mod discovery;
+mod freshness;
+
+pub use discovery::ProviderMetadata;
+
+/// From the first connection to the last byte of the last document.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How many redirects are followed.
+const MAX_REDIRECTS: usize = 3;
+/// Longest entity tag that is sent back, in bytes.
+const MAX_ETAG: usize = 256;
+/// How much of a redirect's target is shown, in characters.
+const MAX_SHOWN: usize = 256;
 
 /// Fetches documents of issuers.
 #[derive(Debug, Clone)]
 pub struct Fetcher {
     client: Client,
     guard: AddressGuard,
+    patience: Duration,
+}
+
+/// Names a document that is known already, so that it need not come again (RFC 9110 §13.1.2).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// Where it came from.
+    pub url: String,
+    /// Its entity tag.
+    pub etag: String,
+}
+
+/// What an issuer answers when it is asked for its keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeySet {
+    /// Where it is.
+    pub url: String,
+    /// Its text; `None` when it is the one that was known.
+    pub document: Option<String>,
+    /// Its entity tag.
+    pub etag: Option<String>,
+    /// For how long the issuer says that it need not be asked again.
+    pub fresh_for: Option<Duration>,
 }
 
 /// Why a document could not be fetched.
@@ -49,13 +83,23 @@ pub enum FetchError {
         /// Every cause.
         why: String,
     },
-    /// An answer other than 200, redirects included.
-    #[error("`{url}`: answered {status}; redirects are not followed")]
+    /// An answer other than 200.
+    #[error("`{url}`: answered {status}")]
     Status {
         /// The URL.
         url: String,
         /// The HTTP status.
         status: u16,
+    },
+    /// A redirect that is not followed.
+    #[error("`{url}`: redirects to `{to}`, {why}")]
+    Redirect {
+        /// The URL.
+        url: String,
+        /// The `Location`.
+        to: String,
+        /// Why it is not followed.
+        why: &'static str,
     },
     /// More bytes than are read.
     #[error("`{url}`: more than {MAX_JWKS_BYTES} bytes")]
@@ -87,13 +131,6 @@ pub enum FetcherError {
     Http(reqwest::Error),
 }
 
-/// OpenID Connect Discovery 1.0 section 3, the part that is used.
-#[derive(Deserialize)]
-struct ProviderMetadata {
-    issuer: String,
-    jwks_uri: String,
-}
-
 // === impl Fetcher ===
 
 impl Fetcher {
@@ -117,62 +154,137 @@ impl Fetcher {
         let client = Client::builder()
             .tls_backend_preconfigured(tls)
             .https_only(true)
+            // They are followed by hand, judged one by one.
             .redirect(redirect::Policy::none())
             .no_proxy()
             .referer(false)
-            .dns_resolver(Arc::new(guard))
-            .timeout(TOTAL_TIMEOUT)
+            .dns_resolver(Arc::new(guard.clone()))
             .user_agent(concat!("tidegate/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(FetcherError::Http)?;
-        Ok(Self { client, guard })
+        Ok(Self { client, guard, patience: PATIENCE })
     }
 
-    /// The text of a key set.
-    pub async fn key_set(&self, url: &str) -> Result<String, FetchError> {
-        self.get(&parse(url)?).await
+    /// Gives up sooner.
+    #[cfg(test)]
+    pub(super) fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
-    /// Where an issuer says its key set is. OpenID Connect Discovery 1.0 section 4: the document is at
-    /// `/.well-known/openid-configuration` below the issuer, and "the issuer value returned MUST be identical".
-    pub async fn discover(&self, issuer: &str) -> Result<String, FetchError> {
-        let url = parse(&format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/')))?;
-        let text = self.get(&url).await?;
-        let failed = |why: String| FetchError::Document { url: url.to_string(), why };
-        let metadata: ProviderMetadata =
-            serde_json::from_str(&text).map_err(|error| failed(format!("not provider metadata: {error}")))?;
-        if metadata.issuer != issuer {
-            return Err(failed(format!(
-                "says that the issuer is `{}`, and `{issuer}` was asked; write the issuer exactly as it does",
-                metadata.issuer
-            )));
-        }
-        parse(&metadata.jwks_uri)?;
-        Ok(metadata.jwks_uri)
-    }
-
-    async fn get(&self, url: &Url) -> Result<String, FetchError> {
-        if let Some(host) = url.host() {
-            self.guard.check_literal(&host)?;
-        }
-        let transport =
-            |error: reqwest::Error| FetchError::Transport { url: url.to_string(), why: causes(&error) };
-        let mut response = self.client.get(url.clone()).send().await.map_err(transport)?;
-        if response.status() != reqwest::StatusCode::OK {
-            return Err(FetchError::Status { url: url.to_string(), status: response.status().as_u16() });
-        }
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(transport)? {
-            if body.len() + chunk.len() > MAX_JWKS_BYTES {
-                return Err(FetchError::TooLarge { url: url.to_string() });
+    /// The keys of an issuer, unless they are the `known` ones.
+    ///
+    /// # Errors
+    /// When they cannot be fetched. Whether they are fit is not looked at.
+    pub async fn keys(&self, source: &KeySource, known: Option<&Known>) -> Result<KeySet, FetchError> {
+        match source {
+            KeySource::Inline(document) => Ok(KeySet {
+                url: String::new(),
+                document: Some(document.clone()),
+                etag: None,
+                fresh_for: None,
+            }),
+            KeySource::Url(url) => self.in_time(url, self.key_set(url, known)).await,
+            KeySource::Discovery(issuer) => {
+                let both = async {
+                    let metadata = self.metadata(issuer).await?;
+                    metadata.check(issuer)?;
+                    self.key_set(&metadata.jwks_uri, known).await
+                };
+                self.in_time(issuer, both).await
             }
-            body.extend_from_slice(&chunk);
         }
-        String::from_utf8(body).map_err(|error| FetchError::Document {
-            url: url.to_string(),
-            why: format!("not UTF-8: {error}"),
+    }
+
+    /// What an issuer says of itself, whatever it calls itself.
+    ///
+    /// # Errors
+    /// When there is no such document.
+    pub async fn discover(&self, issuer: &str) -> Result<ProviderMetadata, FetchError> {
+        self.in_time(issuer, self.metadata(issuer)).await
+    }
+
+    async fn in_time<T>(
+        &self,
+        url: &str,
+        task: impl Future<Output = Result<T, FetchError>>,
+    ) -> Result<T, FetchError> {
+        tokio::time::timeout(self.patience, task).await.unwrap_or_else(|_| {
+            let why = format!("no complete answer within {} s", self.patience.as_secs_f32());
+            Err(FetchError::Transport { url: url.to_owned(), why })
         })
     }
+
+    async fn metadata(&self, issuer: &str) -> Result<ProviderMetadata, FetchError> {
+        let url = parse(&discovery::document_url(issuer))?;
+        let response = self.get(&url, &HeaderMap::new()).await?;
+        let text = read(response).await?;
+        ProviderMetadata::read(url.as_str(), &text)
+    }
+
+    async fn key_set(&self, url: &str, known: Option<&Known>) -> Result<KeySet, FetchError> {
+        let known = known.filter(|known| known.url == url);
+        let mut headers = HeaderMap::new();
+        if let Some(etag) = known.and_then(|known| HeaderValue::from_str(&known.etag).ok()) {
+            headers.insert(header::IF_NONE_MATCH, etag);
+        }
+        let response = self.get(&parse(url)?, &headers).await?;
+        let fresh_for = freshness::of(response.headers());
+        let is_known = response.status() == StatusCode::NOT_MODIFIED;
+        let etag = response.headers().get(header::ETAG).and_then(|etag| etag.to_str().ok());
+        let etag = etag.filter(|etag| etag.len() <= MAX_ETAG).map(str::to_owned);
+        let etag = if is_known { known.map(|known| known.etag.clone()) } else { etag };
+        let document = if is_known { None } else { Some(read(response).await?) };
+        Ok(KeySet { url: url.to_owned(), document, etag, fresh_for })
+    }
+
+    /// An answer with a document, or one that says that it is the known one.
+    async fn get(&self, url: &Url, headers: &HeaderMap) -> Result<Response, FetchError> {
+        let is_conditional = headers.contains_key(header::IF_NONE_MATCH);
+        let mut at = url.clone();
+        for _ in 0..=MAX_REDIRECTS {
+            if let Some(host) = at.host() {
+                self.guard.check_literal(&host)?;
+            }
+            let request = self.client.get(at.clone()).headers(headers.clone());
+            let response = request.send().await.map_err(|error| transport(&at, &error))?;
+            let status = response.status();
+            if status == StatusCode::OK || (status == StatusCode::NOT_MODIFIED && is_conditional) {
+                return Ok(response);
+            }
+            let is_redirect = matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308);
+            let Some(to) = response.headers().get(header::LOCATION).filter(|_| is_redirect) else {
+                return Err(FetchError::Status { url: at.to_string(), status: status.as_u16() });
+            };
+            at = redirected(&at, &String::from_utf8_lossy(to.as_bytes()))?;
+        }
+        let why = "after as many redirects as are followed";
+        Err(FetchError::Redirect { url: url.to_string(), to: at.to_string(), why })
+    }
+}
+
+/// Where a redirect leads, if it is followed.
+fn redirected(from: &Url, to: &str) -> Result<Url, FetchError> {
+    let shown: String = to.chars().filter(|c| !c.is_control()).take(MAX_SHOWN).collect();
+    let refused = |why| FetchError::Redirect { url: from.to_string(), to: shown.clone(), why };
+    let target = from.join(to).map_err(|_| refused("which is not a URL"))?;
+    // RFC 6454 §4: the same scheme, host and port.
+    if target.origin() != from.origin() {
+        return Err(refused("which is another host; only redirects on the same host are followed"));
+    }
+    parse(target.as_str())
+}
+
+async fn read(mut response: Response) -> Result<String, FetchError> {
+    let url = response.url().clone();
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| transport(&url, &error))? {
+        if body.len() + chunk.len() > MAX_JWKS_BYTES {
+            return Err(FetchError::TooLarge { url: url.to_string() });
+        }
+        body.extend_from_slice(&chunk);
+    }
+    String::from_utf8(body)
+        .map_err(|error| FetchError::Document { url: url.to_string(), why: format!("not UTF-8: {error}") })
 }
 
 /// A client for the control plane's own admin interface, which is plain HTTP.
@@ -186,7 +298,7 @@ pub fn plain_client() -> Result<Client, FetcherError> {
     Client::builder()
         .tls_backend_preconfigured(tls)
         .no_proxy()
-        .timeout(TOTAL_TIMEOUT)
+        .timeout(PATIENCE)
         .build()
         .map_err(FetcherError::Http)
 }
@@ -203,21 +315,31 @@ fn parse(url: &str) -> Result<Url, FetchError> {
     Ok(parsed)
 }
 
-/// All causes; reqwest's own message is only "error sending request".
-fn causes(error: &reqwest::Error) -> String {
-    let mut text = String::new();
-    let mut cause: Option<&dyn Error> = Some(error);
-    while let Some(error) = cause {
-        let message = error.to_string();
-        if !text.contains(&message) {
-            if !text.is_empty() {
-                text.push_str(": ");
-            }
-            text.push_str(&message);
-        }
-        cause = error.source();
+/// The guard's word is passed on as it is.
+fn transport(url: &Url, error: &reqwest::Error) -> FetchError {
+    match chain(error).find_map(|cause| cause.downcast_ref::<AddressRefused>()) {
+        Some(refused) => refused.clone().into(),
+        None => FetchError::Transport { url: url.to_string(), why: causes(error) },
     }
-    text
+}
+
+/// What the network and TLS say; that a request failed, and which, is known.
+fn causes(error: &reqwest::Error) -> String {
+    let mut told = String::new();
+    for cause in chain(error).skip(1) {
+        let message = cause.to_string();
+        let says_something = !message.starts_with("client error") && message != "error resolving DNS";
+        if says_something && !told.contains(&message) {
+            told.push_str(if told.is_empty() { "" } else { ": " });
+            told.push_str(&message);
+        }
+    }
+    if told.is_empty() { error.to_string() } else { told }
+}
+
+fn chain(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    let first: &(dyn Error + 'static) = error;
+    std::iter::successors(Some(first), |error: &&(dyn Error + 'static)| (*error).source())
 }
 
 #[cfg(test)]

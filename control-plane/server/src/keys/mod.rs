@@ -3,15 +3,25 @@
 //! INVARIANT: a failure never opens and never invents a key. What cannot be fetched keeps the last known good keys until
 //! their `valid_until`; an issuer that was never reached has no keys, and its tokens are refused.
 
+mod desk;
 mod fetch;
 mod guard;
+mod record;
 mod refresh;
+mod report;
 mod ring;
+mod signature;
+mod source;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
+pub use desk::KeyDesk;
 pub(crate) use fetch::plain_client;
-pub use fetch::{FetchError, Fetcher, FetcherError};
-pub use guard::AddressGuard;
-pub use refresh::{Reports, refresh};
-pub use ring::{IssuerKeys, IssuerReport, KeyRing, KeySource, KeySources, NEVER};
+pub use fetch::{FetchError, Fetcher, FetcherError, KeySet, Known, ProviderMetadata};
+pub use guard::{AddressGuard, AddressRefused, InvalidNetwork, Network};
+pub(crate) use record::fit_keys;
+pub use refresh::refresh;
+pub use report::{Alert, AlertReport, IssuerReport, KeyReport, Reports, SourceReport};
+pub use ring::{IssuerKeys, KeyRing, NEVER};
+pub use signature::Native;
+pub use source::{IssuerSource, KeySource, KeySources};

@@ -13,11 +13,15 @@ use tokio::net::TcpListener;
 
 /// A key set with one new P-256 key.
 pub fn key_set(kid: &str) -> String {
+    serde_json::json!({"keys": [key(kid)]}).to_string()
+}
+
+/// A new P-256 key.
+pub fn key(kid: &str) -> serde_json::Value {
     let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
     let point = pair.public_key().as_ref();
     let (x, y) = (URL_SAFE_NO_PAD.encode(&point[1..33]), URL_SAFE_NO_PAD.encode(&point[33..65]));
-    serde_json::json!({"keys": [{"kty": "EC", "crv": "P-256", "kid": kid, "use": "sig", "x": x, "y": y}]})
-        .to_string()
+    serde_json::json!({"kty": "EC", "crv": "P-256", "kid": kid, "use": "sig", "x": x, "y": y})
 }
 
 /// Answers HTTPS requests on loopback with what is set for their path, else 404.
@@ -25,8 +29,10 @@ pub struct Issuer {
     pub address: SocketAddr,
     /// To be trusted.
     pub authority: CertificateDer<'static>,
-    /// Everything after the status line's version, by path.
+    /// Everything after the status line's version, by path. An empty one never comes.
     pub answers: Arc<Mutex<BTreeMap<String, String>>>,
+    /// The head of every request.
+    pub requests: Arc<Mutex<Vec<String>>>,
 }
 
 impl Issuer {
@@ -45,10 +51,11 @@ impl Issuer {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let answers = Arc::new(Mutex::new(BTreeMap::<String, String>::new()));
-        let shared = answers.clone();
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let shared = (answers.clone(), requests.clone());
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (acceptor, answers) = (acceptor.clone(), shared.clone());
+                let (acceptor, (answers, requests)) = (acceptor.clone(), shared.clone());
                 tokio::spawn(async move {
                     let Ok(mut stream) = acceptor.accept(stream).await else { return };
                     let mut request = Vec::new();
@@ -61,7 +68,11 @@ impl Issuer {
                     }
                     let request = String::from_utf8(request).unwrap();
                     let path = request.split(' ').nth(1).unwrap();
+                    requests.lock().unwrap().push(request.clone());
                     let answer = answers.lock().unwrap().get(path).cloned();
+                    if answer.as_deref() == Some("") {
+                        std::future::pending::<()>().await;
+                    }
                     let answer =
                         answer.unwrap_or_else(|| "404 Not Found\r\ncontent-length: 0\r\n\r\n".to_owned());
                     let _ = stream.write_all(format!("HTTP/1.1 {answer}").as_bytes()).await;
@@ -69,7 +80,7 @@ impl Issuer {
                 });
             }
         });
-        Self { address, authority, answers }
+        Self { address, authority, answers, requests }
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -79,6 +90,17 @@ impl Issuer {
     pub fn answer(&self, path: &str, body: &str) {
         let answer = format!("200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
         self.answer_raw(path, &answer);
+    }
+
+    /// A redirect from `path`.
+    pub fn redirect(&self, path: &str, to: &str) {
+        self.answer_raw(path, &format!("302 Found\r\nlocation: {to}\r\ncontent-length: 0\r\n\r\n"));
+    }
+
+    /// How often `path` was asked for.
+    pub fn asked(&self, path: &str) -> usize {
+        let start = format!("GET {path} ");
+        self.requests.lock().unwrap().iter().filter(|request| request.starts_with(&start)).count()
     }
 
     pub fn answer_raw(&self, path: &str, answer: &str) {

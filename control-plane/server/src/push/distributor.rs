@@ -9,11 +9,14 @@ use tokio::sync::watch;
 
 use super::Offer;
 use crate::bundle::Release;
+use crate::directories::Directories;
 
 /// Hands releases to streams.
 #[derive(Debug, Default)]
 pub struct Distributor {
     published: RwLock<Published>,
+    /// Announces that something else is on offer.
+    rounds: watch::Sender<()>,
 }
 
 #[derive(Debug, Default)]
@@ -29,8 +32,8 @@ struct Published {
 pub struct Lookups {
     /// The directories that a workload's rules read. It may ask for no others.
     pub readable: BTreeMap<String, BTreeSet<String>>,
-    /// The ids of every directory.
-    pub directories: BTreeMap<String, BTreeSet<String>>,
+    /// Every directory.
+    pub directories: Arc<Directories>,
 }
 
 /// What a stream gets when it names its workload.
@@ -70,6 +73,17 @@ impl Distributor {
                 }
             }
         }
+        drop(published);
+        self.rounds.send_replace(());
+    }
+
+    /// Resolves when this holds of what is on offer.
+    pub async fn until(&self, holds: impl Fn(&Self) -> bool) {
+        let mut rounds = self.rounds.subscribe();
+        while !holds(self) {
+            // The sender lives as long as `self`.
+            let _ = rounds.changed().await;
+        }
     }
 
     /// The offers of a workload, from the current one on.
@@ -100,28 +114,42 @@ impl Distributor {
         self.published.read().unwrap_or_else(PoisonError::into_inner).any
     }
 
+    /// Whether the workload's rules read the directory.
+    pub fn is_read(&self, workload: &str, directory: &str) -> bool {
+        self.lookups().readable.get(workload).is_some_and(|names| names.contains(directory))
+    }
+
     /// Whether a directory that the workload's rules read lists the id.
     pub fn lists(&self, workload: &str, directory: &str, id: &str) -> bool {
-        let lookups = self.published.read().unwrap_or_else(PoisonError::into_inner).lookups.clone();
+        let lookups = self.lookups();
         lookups.readable.get(workload).is_some_and(|names| names.contains(directory))
-            && lookups.directories.get(directory).is_some_and(|ids| ids.contains(id))
+            && lookups.directories.listings.get(directory).is_some_and(|listing| listing.ids.contains(id))
+    }
+
+    fn lookups(&self) -> Arc<Lookups> {
+        self.published.read().unwrap_or_else(PoisonError::into_inner).lookups.clone()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::directories::Listing;
 
     #[test]
     fn a_lookup_is_answered_only_from_directories_that_the_workload_reads() {
         let distributor = Distributor::default();
         let set = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<BTreeSet<_>>();
+        let listing = |ids: &[&str]| Listing { ids: Arc::new(set(ids)), fresh_until: None };
         let lookups = Lookups {
             readable: BTreeMap::from([("a/a".to_owned(), set(&["jobs"]))]),
-            directories: BTreeMap::from([
-                ("jobs".to_owned(), set(&["1"])),
-                ("other".to_owned(), set(&["1"])),
-            ]),
+            directories: Arc::new(Directories {
+                listings: BTreeMap::from([
+                    ("jobs".to_owned(), listing(&["1"])),
+                    ("other".to_owned(), listing(&["1"])),
+                ]),
+                ..Default::default()
+            }),
         };
         distributor.publish(&BTreeMap::new(), lookups);
         assert!(distributor.lists("a/a", "jobs", "1"));

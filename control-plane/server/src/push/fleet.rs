@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tidegate_proto::v1 as pb;
 
 use crate::bundle::{Revision, hex};
@@ -15,11 +15,19 @@ use crate::bundle::{Revision, hex};
 const SHOWN_AFTER_DISCONNECT_S: i64 = 600;
 /// How many VMs that went away are shown at most, so that nobody fills the memory by coming and going.
 const MAX_DISCONNECTED: usize = 10_000;
+/// Most issuers that are taken from one receipt; a keys section has no more.
+const MAX_ISSUERS: usize = 64;
+/// How many pairs of workload and issuer are remembered, however long their VMs are gone.
+const MAX_USES: usize = 100_000;
+/// Longest name of an issuer, in bytes (RFC 1123 DNS subdomain).
+const MAX_NAME: usize = 253;
 
 /// The index of filter VMs.
 #[derive(Debug, Default)]
 pub struct Fleet {
     vms: Mutex<BTreeMap<VmKey, Vm>>,
+    /// When a token of an issuer was last verified, by workload and issuer. Unix seconds.
+    last_verified: Mutex<BTreeMap<(String, String), i64>>,
     streams: AtomicU64,
 }
 
@@ -49,6 +57,7 @@ struct Vm {
     refusal: Option<Refusal>,
     seen_at: i64,
     counters: Option<pb::Counters>,
+    issuers: Vec<pb::IssuerUse>,
 }
 
 /// A push that a filter refused.
@@ -124,6 +133,23 @@ pub struct VmReport {
     pub counters: Option<CountersReport>,
 }
 
+/// How much one workload uses the tokens of one issuer, as its filters say.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IssuerUseReport {
+    /// `namespace/name`.
+    pub workload: String,
+    /// Name of the TrustedIssuer.
+    pub issuer: String,
+    /// Requests with a verified token, over the VMs that are shown.
+    pub verified: u64,
+    /// Requests with a token that must not be accepted, over the VMs that are shown.
+    pub refused: u64,
+    /// Unix seconds; absent: never. Also of VMs that are no longer shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_verified_at: Option<i64>,
+}
+
 /// [`pb::Counters`] for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -145,8 +171,9 @@ impl Fleet {
     pub fn connect(&self, key: &VmKey, hello: &pb::Hello, now: i64) -> StreamId {
         let stream = StreamId(self.streams.fetch_add(1, Ordering::Relaxed));
         let mut vms = self.lock();
-        let known = vms.get(key).map(|vm| (vm.counters, vm.revision, vm.enforced.clone()));
-        let (counters, revision, before) = known.unwrap_or_default();
+        let known =
+            vms.get(key).map(|vm| (vm.counters, vm.issuers.clone(), vm.revision, vm.enforced.clone()));
+        let (counters, issuers, revision, before) = known.unwrap_or_default();
         let vm = Vm {
             stream: Some(stream),
             filter_version: hello.filter_version.clone(),
@@ -157,6 +184,7 @@ impl Fleet {
             refusal: None,
             seen_at: now,
             counters,
+            issuers,
         };
         vms.insert(key.clone(), vm);
         stream
@@ -194,7 +222,48 @@ impl Fleet {
             vm.enforced.clone_from(&receipt.manifest_sha256);
             vm.revision = receipt.revision.map(Revision::from);
             vm.counters = receipt.counters.or(vm.counters);
+            let is_taken = |issuer: &&pb::IssuerUse| {
+                issuer.issuer.len() <= MAX_NAME && !issuer.issuer.chars().any(char::is_control)
+            };
+            vm.issuers = receipt.issuers.iter().filter(is_taken).take(MAX_ISSUERS).cloned().collect();
         });
+        let mut last = self.last_verified.lock().unwrap_or_else(PoisonError::into_inner);
+        for issuer in receipt.issuers.iter().take(MAX_ISSUERS) {
+            // The clock is the filter's own.
+            let at = issuer.last_verified_at.min(now);
+            let pair = (key.workload.clone(), issuer.issuer.clone());
+            if at > 0
+                && issuer.issuer.len() <= MAX_NAME
+                && (last.len() < MAX_USES || last.contains_key(&pair))
+            {
+                let known = last.entry(pair).or_default();
+                *known = at.max(*known);
+            }
+        }
+    }
+
+    /// How much every workload uses the tokens of every issuer.
+    pub fn usage(&self) -> Vec<IssuerUseReport> {
+        let mut uses = BTreeMap::<(String, String), IssuerUseReport>::new();
+        let entry = |(workload, issuer): &(String, String)| IssuerUseReport {
+            workload: workload.clone(),
+            issuer: issuer.clone(),
+            verified: 0,
+            refused: 0,
+            last_verified_at: None,
+        };
+        for (key, vm) in self.lock().iter() {
+            for issuer in &vm.issuers {
+                let pair = (key.workload.clone(), issuer.issuer.clone());
+                let report = uses.entry(pair.clone()).or_insert_with(|| entry(&pair));
+                report.verified = report.verified.saturating_add(issuer.verified);
+                report.refused = report.refused.saturating_add(issuer.refused);
+            }
+        }
+        for (pair, at) in self.last_verified.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            uses.entry(pair.clone()).or_insert_with(|| entry(pair)).last_verified_at = Some(*at);
+        }
+        uses.into_values().collect()
     }
 
     /// Forgets VMs that went away long ago, and the oldest when there are too many.
@@ -361,5 +430,45 @@ mod tests {
         let vm = report(&fleet).vms.remove(0);
         assert_eq!((vm.state, vm.manifest, vm.up_to_date), ("invalid", None, false));
         assert_eq!(vm.counters.unwrap().denied, 3);
+    }
+
+    #[test]
+    fn the_use_of_issuers_is_summed_over_vms_and_outlives_them() {
+        let fleet = Fleet::default();
+        let issuer = |name: &str, verified, refused, last_verified_at| pb::IssuerUse {
+            issuer: name.into(),
+            verified,
+            refused,
+            last_verified_at,
+        };
+        let receipt = |issuers: Vec<pb::IssuerUse>| pb::Receipt { issuers, ..Default::default() };
+        let stream = fleet.connect(&key(1), &pb::Hello::default(), 10);
+        fleet.connect(&key(2), &pb::Hello::default(), 10);
+        fleet.receipt(&key(1), &receipt(vec![issuer("old", 5, 1, 30), issuer("new", 0, 0, 0)]), 40);
+        fleet.receipt(&key(2), &receipt(vec![issuer("old", 2, 0, 99)]), 50);
+        let use_of = |fleet: &Fleet, name: &str| {
+            let report = fleet.usage().into_iter().find(|report| report.issuer == name).unwrap();
+            (report.verified, report.refused, report.last_verified_at)
+        };
+        assert_eq!(use_of(&fleet, "old"), (7, 1, Some(50)), "a filter whose clock is ahead is not believed");
+        assert_eq!(use_of(&fleet, "new"), (0, 0, None));
+        // An older statement does not make it earlier, a VM that went away not never.
+        fleet.receipt(&key(2), &receipt(vec![issuer("old", 2, 0, 20)]), 60);
+        fleet.disconnect(&key(1), stream, 60);
+        fleet.prune(60 + SHOWN_AFTER_DISCONNECT_S);
+        assert_eq!(use_of(&fleet, "old"), (2, 0, Some(50)));
+    }
+
+    #[test]
+    fn what_filters_say_of_issuers_is_bounded() {
+        let fleet = Fleet::default();
+        fleet.connect(&key(1), &pb::Hello::default(), 10);
+        let issuer = |name: String| pb::IssuerUse { issuer: name, verified: 1, ..Default::default() };
+        let names = ["a\nb".to_owned(), "x".repeat(254)].into_iter();
+        let many = names.chain((0..200).map(|number| format!("issuer-{number}"))).map(issuer).collect();
+        fleet.receipt(&key(1), &pb::Receipt { issuers: many, ..Default::default() }, 11);
+        let usage = fleet.usage();
+        assert_eq!(usage.len(), MAX_ISSUERS);
+        assert!(usage.iter().all(|report| report.issuer.starts_with("issuer-")));
     }
 }

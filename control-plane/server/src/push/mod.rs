@@ -9,11 +9,12 @@
 mod distributor;
 mod fleet;
 mod frames;
+mod questions;
 mod server;
 mod session;
 mod sink;
 
 pub use distributor::{Distributor, Lookups, Subscription};
-pub use fleet::{Fleet, FleetReport, Refusal, VmReport};
+pub use fleet::{Fleet, FleetReport, IssuerUseReport, Refusal, VmReport};
 pub use frames::Offer;
 pub use server::{Hub, serve, stopped};

@@ -24,7 +24,9 @@ use tower::Service;
 
 use super::sink::Sink;
 use super::{Distributor, Fleet, session};
-use crate::metrics::Metrics;
+use crate::directories::{Index, Looked};
+use crate::keys::KeyDesk;
+use crate::metrics::{Metrics, ReasonLabel};
 
 const SERVICE: &str = "tidegate.v1.PolicyDistribution";
 const SUBSCRIBE: &str = "/tidegate.v1.PolicyDistribution/Subscribe";
@@ -42,6 +44,8 @@ const MAX_STREAMS_PER_CONNECTION: u32 = 1_024;
 /// A filter that is gone without a word is noticed after the interval and the timeout.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a question waits for its answer: as long as a filter holds a request.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What all streams share.
 #[derive(Debug)]
@@ -50,6 +54,10 @@ pub struct Hub {
     pub distributor: Distributor,
     /// Who enforces what.
     pub fleet: Fleet,
+    /// Where keys are asked for.
+    pub key_desk: KeyDesk,
+    /// What is known of directories, and where ids are asked for.
+    pub directories: Index,
     /// What is counted.
     pub metrics: Metrics,
     stop: watch::Sender<bool>,
@@ -76,13 +84,45 @@ pub async fn serve(hub: Arc<Hub>, listener: TcpListener) -> Result<(), tonic::tr
 
 impl Hub {
     /// Nothing is on offer yet.
-    pub fn new() -> Self {
+    pub fn new(directories: Index) -> Self {
         Self {
             distributor: Distributor::default(),
             fleet: Fleet::default(),
+            key_desk: KeyDesk::default(),
+            directories,
             metrics: Metrics::default(),
             stop: watch::Sender::new(false),
         }
+    }
+
+    /// Whether a directory that the workload's rules read lists the id on offer, after the directory was read again if it
+    /// does not. At most a second later.
+    pub async fn look_up(&self, workload: &str, directory: &str, id: &str) -> bool {
+        let looked = tokio::time::timeout(LOOKUP_TIMEOUT, self.find(workload, directory, id)).await;
+        let label = match &looked {
+            Ok(Looked::Listed) => "listed",
+            Ok(Looked::Unlisted) => "unlisted",
+            Ok(Looked::Throttled) => "throttled",
+            Ok(Looked::Unknown) => "unknown",
+            Err(_) => "timed_out",
+        };
+        self.metrics.directory_lookups.get_or_create(&ReasonLabel::new(label)).inc();
+        looked == Ok(Looked::Listed)
+    }
+
+    async fn find(&self, workload: &str, directory: &str, id: &str) -> Looked {
+        let distributor = &self.distributor;
+        if distributor.lists(workload, directory, id) {
+            return Looked::Listed;
+        }
+        if !distributor.is_read(workload, directory) {
+            return Looked::Unknown;
+        }
+        let looked = self.directories.refreshed(directory, id).await;
+        if looked == Looked::Listed {
+            distributor.until(|distributor| distributor.lists(workload, directory, id)).await;
+        }
+        looked
     }
 
     /// Ends every stream and the server.
@@ -100,12 +140,6 @@ impl Hub {
 pub async fn stopped(stop: &mut watch::Receiver<bool>) {
     // An error means that the sender is gone, and with it the server.
     let _ = stop.wait_for(|stop| *stop).await;
-}
-
-impl Default for Hub {
-    fn default() -> Self {
-        Self::new()
-    }
 }
 
 /// The service `PolicyDistribution`.

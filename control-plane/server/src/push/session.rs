@@ -16,6 +16,7 @@ use http_body::Frame;
 use http_body_util::StreamBody;
 use pb::subscribe_request::Message as Up;
 use pb::subscribe_response::Message as Down;
+use tidegate_identity::keys::MAX_KEY_ID_BYTES;
 use tidegate_proto::v1 as pb;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -24,6 +25,7 @@ use tracing::{debug, info, warn};
 
 use super::fleet::{Refusal, StreamId, VmKey};
 use super::frames::frame;
+use super::questions::Questions;
 use super::{Hub, Offer, Subscription, stopped};
 use crate::bundle::{Sha256, hex};
 use crate::clock;
@@ -37,6 +39,10 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_INSTANCE: usize = 253;
 /// Longest `namespace/name`, in bytes: a DNS label, a slash and a DNS subdomain (RFC 1123).
 const MAX_WORKLOAD: usize = 63 + 1 + 253;
+/// Longest name of a directory in a question, in bytes. The name of a Dataflow job has up to 1024.
+const MAX_DIRECTORY: usize = 2 << 10;
+/// Longest id in a question, in bytes.
+const MAX_ID: usize = 256;
 /// Longest version, capability or word that is kept, in bytes.
 const MAX_WORD: usize = 64;
 /// Most capabilities or held sections in a `Hello`.
@@ -83,6 +89,7 @@ struct Serving {
     /// Sections that need not travel.
     held: Vec<Sha256>,
     outstanding: Option<Outstanding>,
+    questions: Questions,
 }
 
 struct Outstanding {
@@ -186,12 +193,13 @@ impl Serving {
         if !fresh {
             presence.enforces(offers.borrow().release());
         }
-        Ok(Self { presence, capabilities, offers, fresh, held, outstanding: None })
+        let questions = Questions::default();
+        Ok(Self { presence, capabilities, offers, fresh, held, outstanding: None, questions })
     }
 
     async fn step(
         &mut self,
-        hub: &Hub,
+        hub: &Arc<Hub>,
         inbound: &mut Streaming<pb::SubscribeRequest>,
         stop: &mut watch::Receiver<bool>,
         outbox: &mut VecDeque<Bytes>,
@@ -201,6 +209,13 @@ impl Serving {
             let offer = self.offers.borrow_and_update().clone();
             self.offer(hub, offer, outbox);
             return Ok(());
+        }
+        // Installed, not only sent: a filter that hears "listed" looks at what it has.
+        if !self.fresh && self.outstanding.is_none() && !self.offers.has_changed().unwrap_or(false) {
+            outbox.extend(self.questions.take_listed().into_iter().map(|nonce| answer(nonce, true)));
+            if !outbox.is_empty() {
+                return Ok(());
+            }
         }
         let deadline = self.outstanding.as_ref().map(|outstanding| outstanding.deadline);
         tokio::select! {
@@ -212,6 +227,7 @@ impl Serving {
                 Ok(()) => self.fresh = true,
                 Err(_) => return Err(Status::not_found("the workload is no longer part of the mesh")),
             },
+            unlisted = self.questions.unlisted() => outbox.extend(unlisted.map(|nonce| answer(nonce, false))),
             () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                 warn!(vm = %self.presence, "a push was not answered within 30 s");
                 self.outstanding = None;
@@ -239,7 +255,7 @@ impl Serving {
 
     fn take(
         &mut self,
-        hub: &Hub,
+        hub: &Arc<Hub>,
         request: pb::SubscribeRequest,
         outbox: &mut VecDeque<Bytes>,
     ) -> Result<(), Status> {
@@ -248,11 +264,21 @@ impl Serving {
             Some(Up::Nack(nack)) => self.take_nack(hub, &nack)?,
             Some(Up::Receipt(receipt)) => self.presence.receipt(&receipt),
             Some(Up::Lookup(lookup)) => {
-                hub.metrics.lookups.inc();
-                let listed =
-                    hub.distributor.lists(&self.presence.key.workload, &lookup.directory, &lookup.id);
-                let result = pb::LookupResult { nonce: lookup.nonce, listed };
-                outbox.push_back(frame(&pb::SubscribeResponse { message: Some(Down::LookupResult(result)) }));
+                let is_bounded = lookup.directory.len() <= MAX_DIRECTORY && lookup.id.len() <= MAX_ID;
+                let (nonce, hub, workload) = (lookup.nonce, hub.clone(), self.presence.key.workload.clone());
+                let listed = async move { hub.look_up(&workload, &lookup.directory, &lookup.id).await };
+                if !is_bounded || !self.questions.ask(nonce, listed) {
+                    outbox.push_back(answer(nonce, false));
+                }
+            }
+            Some(Up::KeyLookup(lookup)) => {
+                let is_bounded =
+                    lookup.issuer.len() <= MAX_WORKLOAD && lookup.key_id.len() <= MAX_KEY_ID_BYTES;
+                let hub = hub.clone();
+                let known = async move { hub.key_desk.has_key(lookup.issuer, lookup.key_id).await };
+                if !is_bounded || !self.questions.ask(lookup.nonce, known) {
+                    outbox.push_back(answer(lookup.nonce, false));
+                }
             }
             Some(Up::Hello(_)) => debug!(vm = %self.presence, "a second hello is ignored"),
             // "Unknown message kinds are ignored by the receiver."
@@ -401,6 +427,11 @@ fn nack_reason(reason: i32) -> (&'static str, Option<pb::NackReason>) {
         pb::NackReason::TooLarge => "too_large",
     };
     (label, Some(reason))
+}
+
+fn answer(nonce: u64, listed: bool) -> Bytes {
+    let result = pb::LookupResult { nonce, listed };
+    frame(&pb::SubscribeResponse { message: Some(Down::LookupResult(result)) })
 }
 
 fn stopping() -> Status {

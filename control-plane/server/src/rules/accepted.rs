@@ -145,7 +145,7 @@ fn may_declare(loaded: &Loaded, broken: &BTreeSet<String>, object: &ObjectId) ->
 fn objects(files: &Files, environment: &Environment) -> BTreeSet<ObjectId> {
     let sources: Vec<SourceFile> =
         files.iter().map(|(path, text)| SourceFile { path: path.clone(), text: text.clone() }).collect();
-    tidegate_compiler::parse(&Inputs { sources: &sources, env: environment.clone() })
+    tidegate_compiler::parse(&Inputs { sources: &sources, env: environment.clone(), now: None })
         .objects
         .into_iter()
         .collect()

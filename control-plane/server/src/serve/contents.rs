@@ -7,16 +7,14 @@ use std::sync::Arc;
 
 use tidegate_compiler::{Compiled, TrustedIssuer, WorkloadPolicy};
 use tidegate_engine::directory::{DirectoryModel, encode_directories};
-use tidegate_identity::{InvalidKeys, IssuerSetSpec, IssuerSpec, TokenHeader};
+use tidegate_identity::{InvalidKeys, IssuerSetSpec, IssuerSpec};
 use tidegate_proto::v1 as pb;
 
 use crate::bundle::{Contents, Section, SectionStore};
 use crate::clock;
-use crate::keys::{KeyRing, KeySource, KeySources};
+use crate::directories::{Directories, Queries};
+use crate::keys::KeyRing;
 use crate::push::Lookups;
-
-/// Ids by directory.
-pub type Directories = BTreeMap<String, BTreeSet<String>>;
 
 /// Puts sections together; keeps those that exist already.
 #[derive(Debug, Default)]
@@ -30,8 +28,8 @@ struct Round<'a> {
     issuers: BTreeMap<&'a str, &'a TrustedIssuer>,
     keys: &'a KeyRing,
     directories: &'a Directories,
-    /// Unix seconds.
-    fresh_until: i64,
+    /// Until when directories count that are written in a file. Unix seconds.
+    file_until: i64,
     keys_sections: BTreeMap<BTreeSet<&'a str>, Arc<Section>>,
     directory_sections: BTreeMap<&'a [String], Arc<Section>>,
 }
@@ -55,7 +53,7 @@ impl Assembler {
             issuers: compiled.issuers.iter().map(|issuer| (issuer.name.as_str(), issuer)).collect(),
             keys,
             directories,
-            fresh_until: clock::half_a_day_to_a_day_after(now),
+            file_until: clock::half_a_day_to_a_day_after(now),
             keys_sections: BTreeMap::new(),
             directory_sections: BTreeMap::new(),
         };
@@ -103,8 +101,12 @@ impl<'a> Round<'a> {
         let models: Vec<DirectoryModel> = names
             .iter()
             .filter_map(|name| {
-                let ids = self.directories.get(name)?.iter().cloned().collect();
-                Some(DirectoryModel { name: name.clone(), ids, fresh_until: self.fresh_until })
+                let listing = self.directories.listings.get(name)?;
+                Some(DirectoryModel {
+                    name: name.clone(),
+                    ids: listing.ids.iter().cloned().collect(),
+                    fresh_until: listing.fresh_until.unwrap_or(self.file_until),
+                })
             })
             .collect();
         let section = self.store.section(pb::SectionKind::Directory, &encode_directories(&models));
@@ -113,18 +115,14 @@ impl<'a> Round<'a> {
     }
 }
 
-/// Where the keys of every issuer come from.
-pub fn key_sources(compiled: &Compiled) -> KeySources {
-    let source = |issuer: &TrustedIssuer| match &issuer.keys {
-        tidegate_compiler::KeySource::Inline(document) => KeySource::Inline(document.clone()),
-        tidegate_compiler::KeySource::Uri(url) => KeySource::Url(url.clone()),
-        tidegate_compiler::KeySource::Discovery => KeySource::Discovery(issuer.issuer.clone()),
-    };
-    compiled.issuers.iter().map(|issuer| (issuer.name.clone(), source(issuer))).collect()
+/// What directories are to list.
+pub fn queries(compiled: &Compiled) -> Queries {
+    let refs = compiled.workloads.values().flat_map(|policy| &policy.directories);
+    refs.map(|directory| (directory.to_string(), directory.clone())).collect()
 }
 
 /// What lookups are answered from.
-pub fn lookups(compiled: &Compiled, directories: &Directories) -> Lookups {
+pub fn lookups(compiled: &Compiled, directories: &Arc<Directories>) -> Lookups {
     let reading = compiled.workloads.iter().filter(|(_, policy)| !policy.model.directories.is_empty());
     let readable =
         reading.map(|(id, policy)| (id.to_string(), policy.model.directories.iter().cloned().collect()));
@@ -133,25 +131,9 @@ pub fn lookups(compiled: &Compiled, directories: &Directories) -> Lookups {
 
 fn issuer_spec(issuer: &TrustedIssuer, keys: &KeyRing) -> IssuerSpec {
     let known = keys.get(&issuer.name);
-    IssuerSpec {
-        name: issuer.name.clone(),
-        issuer: issuer.issuer.clone(),
-        pack: issuer.pack,
-        audiences: issuer.audiences.clone().unwrap_or_default(),
-        algorithms: issuer.algorithms.clone(),
-        headers: issuer
-            .headers
-            .iter()
-            .map(|header| TokenHeader { name: header.name.clone(), prefix: header.prefix.clone() })
-            .collect(),
-        forward: issuer.forward,
-        allow_unbound: !issuer.require_pod_binding,
-        max_lifetime_s: issuer.max_lifetime_s,
-        skew_s: issuer.skew_s,
-        // Keys that were never there are too old.
-        valid_until: known.map_or(0, |known| known.valid_until),
-        keys: known.map(|known| known.keys.clone()).unwrap_or_default(),
-    }
+    // Keys that were never there are too old.
+    let (keys, valid_until) = known.map_or((Vec::new(), 0), |known| (known.keys.clone(), known.valid_until));
+    issuer.spec(keys, valid_until)
 }
 
 #[cfg(test)]

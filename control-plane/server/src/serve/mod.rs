@@ -4,6 +4,7 @@
 //! nothing lives on half-dead.
 
 mod contents;
+mod key_sources;
 mod publish;
 mod source;
 
@@ -25,11 +26,13 @@ use self::source::{Places, Source};
 use crate::admin;
 use crate::bundle::{BundleError, Publisher, TrustedKey};
 use crate::clock;
-use crate::keys::{AddressGuard, Fetcher, FetcherError};
+use crate::directories::{self, DirectoryReport, SourceError};
+use crate::keys::{AddressGuard, Fetcher, FetcherError, IssuerReport, Network, Reports};
 use crate::push::{self, FleetReport, Hub};
 use crate::rules::LoadError;
 use crate::state::{StateDir, StateError};
 
+pub(crate) use key_sources::key_sources;
 pub use source::Diagnosis;
 pub(crate) use source::compile_files;
 
@@ -49,12 +52,16 @@ pub struct Options {
     pub admin: SocketAddr,
     /// JSON file with directories.
     pub directory: Option<PathBuf>,
+    /// Where other directories are read.
+    pub directories: directories::Options,
     /// YAML or JSON file with values for `${env.name}`.
     pub environment: Option<PathBuf>,
     /// PEM files with certificate authorities that issuers may have, besides the system's.
     pub issuer_ca: Vec<PathBuf>,
     /// Whether keys may be fetched from loopback addresses.
     pub allow_issuer_loopback: bool,
+    /// Private networks that keys may be fetched from.
+    pub allow_issuer_networks: Vec<Network>,
 }
 
 /// A server that runs.
@@ -68,6 +75,7 @@ pub struct Running {
     pub trusted_keys: Vec<TrustedKey>,
     hub: Arc<Hub>,
     diagnosis: Arc<Mutex<Diagnosis>>,
+    issuers: Arc<Reports>,
     ready: watch::Receiver<bool>,
     tasks: JoinSet<(&'static str, Result<(), TaskError>)>,
 }
@@ -109,6 +117,9 @@ pub enum ServeError {
     /// Fetching keys cannot be set up.
     #[error(transparent)]
     Fetcher(#[from] FetcherError),
+    /// Reading directories cannot be set up.
+    #[error(transparent)]
+    Directories(#[from] SourceError),
     /// A part of the server ended although nobody stopped it.
     #[error("{task} ended unexpectedly: {why}")]
     TaskEnded {
@@ -134,31 +145,32 @@ pub async fn start(options: Options) -> Result<Running, ServeError> {
     let places =
         Places { rules: options.rules, environment: options.environment, directory: options.directory };
     places.check()?;
-    let guard = AddressGuard { allow_loopback: options.allow_issuer_loopback };
+    let guard = AddressGuard::new(options.allow_issuer_loopback, options.allow_issuer_networks);
     let fetcher = Fetcher::new(&authorities(&options.issuer_ca)?, guard)?;
+    let index = directories::Index::new(options.directories.fresh_for);
+    let directory_sources = directories::Sources::new(&options.directories)?;
     let state = Arc::new(StateDir::open(&options.state)?);
+    directories::restore(&index, &state)?;
     let publisher = Publisher::open(state.clone(), clock::now())?;
     let trusted_keys = publisher.keys().trusted();
     let (grpc, grpc_addr) = listen(options.listen, "filters", "--listen").await?;
     let (http, admin_addr) = listen(options.admin, "the admin interface", "--admin").await?;
 
-    let hub = Arc::new(Hub::new());
+    let hub = Arc::new(Hub::new(index));
     let diagnosis = Arc::<Mutex<Diagnosis>>::default();
-    let reports = Arc::<crate::keys::Reports>::default();
+    let reports = Arc::<Reports>::default();
     let (in_force_in, in_force) = watch::channel(None);
     let (sources_in, sources) = watch::channel(Arc::default());
     let (keys_in, keys) = watch::channel(Arc::default());
-    let (directories_in, directories) = watch::channel(Arc::default());
     let (ready_in, ready) = watch::channel(false);
 
-    let source =
-        Source::new(places, state.clone(), hub.clone(), diagnosis.clone(), in_force_in, directories_in)?;
+    let source = Source::new(places, state.clone(), hub.clone(), diagnosis.clone(), in_force_in)?;
     let publish = PublishTask {
         hub: hub.clone(),
         publisher,
         in_force: in_force.clone(),
         keys,
-        directories,
+        directories: hub.directories.offered(),
         ready: ready_in,
     };
     let admin = admin::Admin {
@@ -166,18 +178,21 @@ pub async fn start(options: Options) -> Result<Running, ServeError> {
         diagnosis: diagnosis.clone(),
         issuers: reports.clone(),
         ready: ready.clone(),
+        since: clock::now(),
     };
-    let refresh = crate::keys::refresh(fetcher, state, sources, keys_in, reports, hub.clone());
+    let follow = directories::keep(hub.clone(), directory_sources, state.clone());
+    let refresh = crate::keys::refresh(fetcher, state, sources, keys_in, reports.clone(), hub.clone());
 
     let mut tasks = JoinSet::new();
     tasks.spawn(named("the watch over rules", source.run()));
     tasks.spawn(named("the hand-over of issuers", hand_over_sources(hub.clone(), in_force, sources_in)));
     tasks.spawn(named("the refresh of keys", refresh));
+    tasks.spawn(named("the reading of directories", follow));
     tasks.spawn(named("the publisher", publish.run()));
     tasks.spawn(named("the gRPC server", push::serve(hub.clone(), grpc)));
     tasks.spawn(named("the admin server", admin::serve(admin, http)));
     info!(%grpc_addr, %admin_addr, "serving");
-    Ok(Running { grpc_addr, admin_addr, trusted_keys, hub, diagnosis, ready, tasks })
+    Ok(Running { grpc_addr, admin_addr, trusted_keys, hub, diagnosis, issuers: reports, ready, tasks })
 }
 
 // === impl Running ===
@@ -215,6 +230,16 @@ impl Running {
     /// Who enforces what.
     pub fn fleet(&self) -> FleetReport {
         admin::fleet(&self.hub)
+    }
+
+    /// What is known of the issuers' keys.
+    pub fn issuers(&self) -> Vec<IssuerReport> {
+        admin::issuers(&self.issuers)
+    }
+
+    /// What is known of directories.
+    pub fn directories(&self) -> Vec<DirectoryReport> {
+        self.hub.directories.report(clock::now())
     }
 
     /// What there is to say about the rules on disk.
@@ -309,7 +334,8 @@ async fn listen(
     Ok((listener, bound))
 }
 
-fn authorities(files: &[PathBuf]) -> Result<Vec<CertificateDer<'static>>, ServeError> {
+/// The certificate authorities in PEM files.
+pub(crate) fn authorities(files: &[PathBuf]) -> Result<Vec<CertificateDer<'static>>, ServeError> {
     let mut all = Vec::new();
     for path in files {
         let found = certificates(path).map_err(|why| ServeError::IssuerCa { path: path.clone(), why })?;

@@ -8,15 +8,17 @@ use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::{Instant, sleep_until};
 use tracing::{error, info};
 
-use super::contents::{Assembler, Directories, lookups};
+use super::contents::{Assembler, lookups};
 use super::source::InForce;
 use crate::bundle::Publisher;
 use crate::clock;
+use crate::directories::Directories;
 use crate::keys::KeyRing;
 use crate::push::{Hub, stopped};
 
-/// How long new rules wait for the first answer of an issuer that was never asked.
-const FIRST_KEYS: Duration = Duration::from_secs(3);
+/// How long new rules wait for the first answer of an issuer that was never asked, and for directories that were never
+/// read.
+const FIRST_ANSWERS: Duration = Duration::from_secs(3);
 /// How often ends are looked at: manifests, keys and directories are renewed hours before theirs.
 const RENEW: Duration = Duration::from_secs(600);
 /// How soon signing is tried again after it failed (a full disk).
@@ -43,7 +45,7 @@ enum Next {
     Now(Round),
     /// Something is missing that will be announced.
     Later,
-    /// Keys may still come.
+    /// Keys or directories may still come.
     At(Instant),
 }
 
@@ -90,12 +92,12 @@ impl PublishTask {
         let Some(in_force) = self.in_force.borrow_and_update().clone() else { return Next::Later };
         let keys = self.keys.borrow_and_update().clone();
         let directories = self.directories.borrow_and_update().clone();
-        if keys.sources != in_force.sources {
-            // The keys are those of other rules; the right ones are announced.
+        if keys.sources != in_force.sources || directories.queries != in_force.queries {
+            // They are those of other rules; the right ones are announced.
             return Next::Later;
         }
-        let patience = Instant::from_std(in_force.since) + FIRST_KEYS;
-        if !keys.pending.is_empty() && Instant::now() < patience {
+        let patience = Instant::from_std(in_force.since) + FIRST_ANSWERS;
+        if !(keys.pending.is_empty() && directories.pending.is_empty()) && Instant::now() < patience {
             return Next::At(patience);
         }
         Next::Now(Round { in_force, keys, directories })
@@ -122,6 +124,7 @@ fn publish(hub: &Hub, publisher: &mut Publisher, assembler: &mut Assembler, roun
         }
     };
     hub.distributor.publish(&releases, lookups(&in_force.compiled, directories));
+    hub.key_desk.offers(keys.version);
     let revision = publisher.last_revision();
     hub.metrics.workloads.set(i64::try_from(releases.len()).unwrap_or(i64::MAX));
     hub.metrics.revision.set(i64::try_from(revision.counter).unwrap_or(i64::MAX));

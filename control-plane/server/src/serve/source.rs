@@ -10,8 +10,10 @@ use tidegate_compiler::{Compilation, Compiled, Inputs, SourceFile};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use super::contents::{Directories, key_sources};
+use super::contents::queries;
+use super::key_sources;
 use crate::clock;
+use crate::directories::Queries;
 use crate::keys::KeySources;
 use crate::metrics::{Metrics, ReasonLabel};
 use crate::push::{Hub, stopped};
@@ -29,6 +31,7 @@ const POLL: Duration = Duration::from_secs(2);
 pub(super) struct InForce {
     pub compiled: Compiled,
     pub sources: Arc<KeySources>,
+    pub queries: Arc<Queries>,
     pub since: Instant,
 }
 
@@ -65,7 +68,6 @@ pub(super) struct Source {
     diagnosis: Arc<Mutex<Diagnosis>>,
     accepted: Option<AcceptedRules>,
     in_force: watch::Sender<Option<Arc<InForce>>>,
-    directories: watch::Sender<Arc<Directories>>,
     seen: Option<(Loaded, Environment)>,
     fingerprint: Option<Fingerprint>,
     /// Whether it was said already that watching does not work.
@@ -119,7 +121,8 @@ impl Places {
 pub(crate) fn compile_files(files: &Files, environment: &Environment) -> Compilation {
     let sources: Vec<SourceFile> =
         files.iter().map(|(path, text)| SourceFile { path: path.clone(), text: text.clone() }).collect();
-    tidegate_compiler::compile(&Inputs { sources: &sources, env: environment.clone() })
+    let now = Some(crate::clock::now());
+    tidegate_compiler::compile(&Inputs { sources: &sources, env: environment.clone(), now })
 }
 
 // === impl Source ===
@@ -131,7 +134,6 @@ impl Source {
         hub: Arc<Hub>,
         diagnosis: Arc<Mutex<Diagnosis>>,
         in_force: watch::Sender<Option<Arc<InForce>>>,
-        directories: watch::Sender<Arc<Directories>>,
     ) -> Result<Self, StateError> {
         let accepted = AcceptedRules::load(&state)?;
         Ok(Self {
@@ -141,7 +143,6 @@ impl Source {
             diagnosis,
             accepted,
             in_force,
-            directories,
             seen: None,
             fingerprint: None,
             is_polling: false,
@@ -215,15 +216,7 @@ impl Source {
     fn refresh_directories(&self) {
         let Some(path) = &self.places.directory else { return };
         match load_directory(path) {
-            Ok(loaded) => {
-                self.directories.send_if_modified(|current| {
-                    let is_changed = **current != loaded;
-                    if is_changed {
-                        *current = Arc::new(loaded);
-                    }
-                    is_changed
-                });
-            }
+            Ok(loaded) => self.hub.directories.set_file(loaded),
             Err(error) => error!("the directories stay as they were: {error}"),
         }
     }
@@ -301,8 +294,15 @@ impl Source {
 
     fn enforce(&self, compiled: Compiled) {
         let sources = Arc::new(key_sources(&compiled));
+        let queries = Arc::new(queries(&compiled));
+        self.hub.directories.set_queries(queries.clone());
         info!(workloads = compiled.workloads.len(), issuers = compiled.issuers.len(), "rules accepted");
-        self.in_force.send_replace(Some(Arc::new(InForce { compiled, sources, since: Instant::now() })));
+        self.in_force.send_replace(Some(Arc::new(InForce {
+            compiled,
+            sources,
+            queries,
+            since: Instant::now(),
+        })));
     }
 }
 

@@ -66,7 +66,8 @@ async fn an_issuer_that_cannot_be_reached_is_shown_and_blocks_nothing() {
     let place = Place::new(&[("mesh.yaml", MESH), ("dataflow.yaml", DATAFLOW_RULE)]);
     let running = place.start().await;
     let issuers = get_until(&running, "/issuers", |issuers| issuers[0]["error"].is_string()).await;
-    assert_eq!((issuers[0]["name"].as_str(), issuers[0]["keys"].as_u64()), (Some("google"), Some(0)));
+    assert_eq!((&issuers[0]["name"], &issuers[0]["keys"]), (&"google".into(), &serde_json::json!([])));
+    assert_eq!(issuers[0]["alerts"][0]["alert"], "no_keys");
     assert!(issuers[0]["error"].as_str().unwrap().contains("keys.invalid"), "{issuers}");
     assert_eq!(get(&running, "/readyz").await.0, 200);
     running.shutdown().await.unwrap();

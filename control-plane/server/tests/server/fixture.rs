@@ -121,9 +121,11 @@ impl Place {
             listen: "127.0.0.1:0".parse().unwrap(),
             admin: "127.0.0.1:0".parse().unwrap(),
             directory: None,
+            directories: Default::default(),
             environment: None,
             issuer_ca: vec![],
             allow_issuer_loopback: false,
+            allow_issuer_networks: vec![],
         }
     }
 

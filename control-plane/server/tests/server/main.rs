@@ -1,7 +1,16 @@
 //! The server as filters and people meet it: real gRPC and HTTP on free ports, real files.
 
 mod admin;
+mod directories;
 mod fixture;
+#[path = "../../src/keys/testing.rs"]
+#[allow(dead_code, reason = "the library's own tests use the rest")]
+mod issuer;
+mod keys;
 mod last_good;
 mod push;
 mod startup;
+mod token;
+// Servers that speak as Google's APIs do.
+#[path = "../../src/directories/testing.rs"]
+mod testing;

@@ -1,100 +1,228 @@
 //! Everything that could be wrong with a rules section, looked for once.
+//!
+//! INVARIANT: time is linear in the section's size. Strings lie one behind the other, and so do lists; a list is looked
+//! through once for each kind of thing that it may list, however many records share it.
+
+use std::collections::HashMap;
 
 use crate::layout::{
-    InvalidRules, MAX_CONDITION_DEPTH, MAX_DEPTH, MAX_ISSUERS, NONE, TRAILING_SLASH, Table, code, size, word,
+    InvalidRules, MAX_CONDITION_DEPTH, MAX_CONDITION_PARTS, MAX_DEPTH, MAX_ISSUERS, NONE, TRAILING_SLASH,
+    Table, code, size, word,
 };
 
 use super::PolicySet;
 
 type Check = Result<(), &'static str>;
 
-impl PolicySet {
-    pub(super) fn validate(&self) -> Result<(), InvalidRules> {
-        if core::str::from_utf8(&self.text).is_err() {
-            return Err(InvalidRules::Text);
-        }
-        self.each("strings", Table::Strings, |[offset, length]: [u32; 2]| {
-            let text = self.text.get(size(offset)..).and_then(|rest| rest.get(..size(length)));
-            match text {
-                Some(text) if core::str::from_utf8(text).is_ok() => Ok(()),
-                Some(_) => Err("it cuts a character"),
-                None => Err("it lies outside the text"),
+/// Bits for each word of the lists: whether one begins there, and what it was found to be a good list of.
+mod good {
+    pub const BEGINS: u16 = 1;
+    pub const STRINGS: u16 = 1 << 1;
+    pub const PORTS: u16 = 1 << 2;
+    pub const ISSUERS: u16 = 1 << 3;
+    pub const FROMS: u16 = 1 << 4;
+    pub const OPERATIONS: u16 = 1 << 5;
+    pub const HOSTS: u16 = 1 << 6;
+    pub const PATHS: u16 = 1 << 7;
+    pub const SEGMENTS: u16 = 1 << 8;
+    pub const CLAIM_PATHS: u16 = 1 << 9;
+}
+
+/// Up to so many conditions are looked at again each time that a record lists them.
+const SHORT: usize = 4;
+
+/// What a condition is made of.
+#[derive(Debug, Clone, Copy, Default)]
+struct Extent {
+    /// How deep it is nested.
+    depth: u32,
+    /// How many conditions it consists of, each counted as often as it is evaluated.
+    parts: u32,
+}
+
+struct Validation<'p> {
+    policy: &'p PolicySet,
+    /// How many records each table has.
+    counts: [usize; Table::ALL.len()],
+    /// See [`good`].
+    lists: Vec<u16>,
+    /// Whether a run of postings begins at this word.
+    postings: Vec<bool>,
+    conditions: Vec<Extent>,
+    /// Of all conditions that a list refers to, together.
+    condition_lists: HashMap<u32, Extent>,
+    looked_at: usize,
+}
+
+/// Checks a section; returns how many records and list items were looked at.
+pub(super) fn validate(policy: &PolicySet) -> Result<usize, InvalidRules> {
+    let mut validation = Validation {
+        policy,
+        counts: Table::ALL.map(|table| policy.count(table)),
+        lists: Vec::new(),
+        postings: Vec::new(),
+        conditions: Vec::new(),
+        condition_lists: HashMap::new(),
+        looked_at: 0,
+    };
+    validation.strings()?;
+    validation.lists()?;
+    validation.issuers()?;
+    validation.guards()?;
+    validation.conditions()?;
+    validation.rules()?;
+    validation.index()?;
+    Ok(validation.looked_at)
+}
+
+// === impl Validation ===
+
+impl<'p> Validation<'p> {
+    /// The text consists of the strings, in their order.
+    fn strings(&mut self) -> Result<(), InvalidRules> {
+        let text = core::str::from_utf8(&self.policy.text).map_err(|_| InvalidRules::Text)?;
+        let mut end = 0;
+        self.each("strings", Table::Strings, |_, [offset, length]: [u32; 2]| {
+            if size(offset) != end {
+                return Err("it does not begin where the one before it ends");
+            }
+            end = end.checked_add(size(length)).ok_or("it lies outside the text")?;
+            if end > text.len() {
+                Err("it lies outside the text")
+            } else if text.is_char_boundary(end) {
+                Ok(())
+            } else {
+                Err("it cuts a character")
             }
         })?;
-        self.each("issuers", Table::Issuers, |[name, slots]: [u32; 2]| {
-            self.is_string(name)?;
-            let slots = self.is_list(slots)?;
-            if slots.len() > usize::from(u16::MAX) {
+        if end == text.len() {
+            return Ok(());
+        }
+        let (record, why) = (self.count(Table::Strings), "text follows the last one");
+        Err(InvalidRules::Record { table: "strings", record, why })
+    }
+
+    /// Where lists and postings begin.
+    fn lists(&mut self) -> Result<(), InvalidRules> {
+        self.lists = vec![0; self.count(Table::Lists)];
+        self.postings = vec![false; self.count(Table::Postings)];
+        self.runs("lists", Table::Lists, |validation, at, _| {
+            validation.lists.get_mut(at).map(|bits| *bits |= good::BEGINS).ok_or("it lies outside the table")
+        })?;
+        self.runs("postings", Table::Postings, |validation, at, clauses| {
+            validation
+                .postings
+                .get_mut(at)
+                .map(|begins| *begins = true)
+                .ok_or("it lies outside the table")?;
+            clauses.iter().try_for_each(|clause| validation.is_below(*clause, Table::Clauses))
+        })
+    }
+
+    /// Calls `check` with every run of a table and where it begins.
+    fn runs(
+        &mut self,
+        name: &'static str,
+        table: Table,
+        mut check: impl FnMut(&mut Self, usize, &'p [u32]) -> Check,
+    ) -> Result<(), InvalidRules> {
+        let policy = self.policy;
+        let (mut at, mut rest) = (0usize, policy.table(table));
+        while let Some((length, behind)) = rest.split_first() {
+            let length = size(length & !TRAILING_SLASH);
+            let run = behind.split_at_checked(length).ok_or("it lies outside the table");
+            let checked = run.and_then(|(items, behind)| {
+                self.looked_at += items.len();
+                check(self, at, items)?;
+                Ok(behind)
+            });
+            rest = checked.map_err(|why| InvalidRules::Record { table: name, record: at, why })?;
+            at = at.saturating_add(length).saturating_add(1);
+        }
+        Ok(())
+    }
+
+    fn issuers(&mut self) -> Result<(), InvalidRules> {
+        let policy = self.policy;
+        let count = self.count(Table::Issuers);
+        if count > MAX_ISSUERS {
+            let why = "there are too many";
+            return Err(InvalidRules::Record { table: "issuers", record: count, why });
+        }
+        let mut names = Vec::with_capacity(count);
+        self.each("issuers", Table::Issuers, |validation, [name, slots]: [u32; 2]| {
+            validation.is_string(name)?;
+            // An issuer's index would be ambiguous.
+            if names.contains(&policy.bytes(name)) {
+                return Err("it is there twice");
+            }
+            names.push(policy.bytes(name));
+            if policy.list(slots).len() > usize::from(u16::MAX) {
                 return Err("too many slots");
             }
-            slots
-                .iter()
-                .try_for_each(|path| self.is_list(*path)?.iter().try_for_each(|part| self.is_string(*part)))
-        })?;
-        // An issuer's index would be ambiguous; and a policy with more than so many is not one.
-        let names: Vec<&str> = (0..word(self.count(Table::Issuers)))
-            .map(|issuer| {
-                let [name, _]: [u32; 2] = self.record(Table::Issuers, issuer);
-                self.string(name)
+            validation.list(slots, good::CLAIM_PATHS, |validation, path| {
+                validation.list(path, good::STRINGS, Self::is_string)
             })
-            .collect();
-        if names.len() > MAX_ISSUERS {
-            return Err(InvalidRules::Record {
-                table: "issuers",
-                record: names.len(),
-                why: "there are too many",
-            });
-        }
-        for (record, name) in names.iter().enumerate() {
-            if names.iter().take(record).any(|earlier| earlier == name) {
-                return Err(InvalidRules::Record { table: "issuers", record, why: "it is there twice" });
-            }
-        }
-        self.each("guards", Table::Guards, |[id, mode, ports, audiences]: [u32; 4]| {
-            self.is_string(id)?;
+        })
+    }
+
+    fn guards(&mut self) -> Result<(), InvalidRules> {
+        self.each("guards", Table::Guards, |validation, [id, mode, ports, audiences]: [u32; 4]| {
+            validation.is_string(id)?;
             if mode != code::ENFORCE && mode != code::SHADOW {
                 return Err("unknown mode");
             }
-            self.are_ports(ports)?;
-            self.optional(audiences, |audience| self.is_string(audience))
+            validation.are_ports(ports)?;
+            validation.are_strings(audiences)
+        })
+    }
+
+    fn rules(&mut self) -> Result<(), InvalidRules> {
+        self.each("meta", Table::Meta, |validation, [owner, contact]: [u32; 2]| {
+            validation.is_string(owner)?;
+            validation.is_string(contact)
         })?;
-        self.each("meta", Table::Meta, |[owner, contact]: [u32; 2]| {
-            self.is_string(owner)?;
-            self.is_string(contact)
-        })?;
-        self.conditions()?;
-        self.each("froms", Table::Froms, |record: [u32; 6]| self.from(record))?;
-        self.each("operations", Table::Operations, |record: [u32; 6]| self.operation(record))?;
-        self.each("rules", Table::Rules, |[id, meta, flags, froms, operations]: [u32; 5]| {
-            self.is_string(id)?;
-            self.is_below(meta, Table::Meta)?;
-            if flags & !code::RULE_FLAGS != 0 {
+        self.each("froms", Table::Froms, Self::from)?;
+        self.each("operations", Table::Operations, Self::operation)?;
+        self.each("rules", Table::Rules, |validation, [id, meta, flags, froms, operations]: [u32; 5]| {
+            validation.is_string(id)?;
+            validation.is_below(meta, Table::Meta)?;
+            if flags & ((1 << code::RULE_GRACE_SHIFT) - 1) & !code::RULE_FLAGS != 0 {
                 return Err("unknown flags");
             }
             if froms == NONE {
                 return Err("it says nothing about callers");
             }
-            self.optional(froms, |from| self.is_below(from, Table::Froms))?;
-            self.optional(operations, |operation| self.is_below(operation, Table::Operations))
+            validation
+                .optional(froms, good::FROMS, |validation, from| validation.is_below(from, Table::Froms))?;
+            validation.optional(operations, good::OPERATIONS, |validation, operation| {
+                validation.is_below(operation, Table::Operations)
+            })
         })?;
-        self.each("directories", Table::Directories, |[name]: [u32; 1]| self.is_string(name))?;
-        self.index()
+        self.each("directories", Table::Directories, |validation, [name]: [u32; 1]| {
+            validation.is_string(name)
+        })
     }
 
     fn each<const WIDTH: usize>(
-        &self,
+        &mut self,
         name: &'static str,
         table: Table,
-        check: impl Fn([u32; WIDTH]) -> Check,
+        mut check: impl FnMut(&mut Self, [u32; WIDTH]) -> Check,
     ) -> Result<(), InvalidRules> {
         for position in 0..self.count(table) {
-            check(self.record(table, word(position))).map_err(|why| InvalidRules::Record {
+            self.looked_at += 1;
+            check(self, self.policy.record(table, word(position))).map_err(|why| InvalidRules::Record {
                 table: name,
                 record: position,
                 why,
             })?;
         }
         Ok(())
+    }
+
+    fn count(&self, table: Table) -> usize {
+        self.counts.get(table.position()).copied().unwrap_or(0)
     }
 
     fn is_below(&self, position: u32, table: Table) -> Check {
@@ -105,179 +233,223 @@ impl PolicySet {
         }
     }
 
-    fn is_string(&self, string: u32) -> Check {
+    fn is_string(&mut self, string: u32) -> Check {
         self.is_below(string, Table::Strings)
     }
 
-    /// The items of a list, which must lie within the table.
-    fn is_list(&self, at: u32) -> Result<&[u32], &'static str> {
-        self.is_run(Table::Lists, at)
-    }
-
-    fn is_run(&self, table: Table, at: u32) -> Result<&[u32], &'static str> {
-        self.table(table)
-            .get(size(at)..)
-            .and_then(<[u32]>::split_first)
-            .and_then(|(length, rest)| rest.get(..size(length & !TRAILING_SLASH)))
-            .ok_or("it refers to a list that is not there")
+    /// A list of things that `check` accepts. What was accepted once is not looked at again.
+    fn list(&mut self, at: u32, kind: u16, mut check: impl FnMut(&mut Self, u32) -> Check) -> Check {
+        let known = self.lists.get(size(at)).copied().unwrap_or(0);
+        if known & good::BEGINS == 0 {
+            return Err("it refers to a list that is not there");
+        }
+        if known & kind != 0 {
+            return Ok(());
+        }
+        for item in self.policy.list(at) {
+            self.looked_at += 1;
+            check(self, *item)?;
+        }
+        if let Some(known) = self.lists.get_mut(size(at)) {
+            *known |= kind;
+        }
+        Ok(())
     }
 
     /// [`NONE`], or a list that has items. An empty one would never match, and nothing writes it.
-    fn optional(&self, at: u32, check: impl Fn(u32) -> Check) -> Check {
+    fn optional(&mut self, at: u32, kind: u16, check: impl FnMut(&mut Self, u32) -> Check) -> Check {
         if at == NONE {
             return Ok(());
         }
-        let items = self.is_list(at)?;
-        if items.is_empty() {
-            return Err("a list is empty");
-        }
-        items.iter().try_for_each(|item| check(*item))
+        self.list(at, kind, check)?;
+        if self.policy.list(at).is_empty() { Err("a list is empty") } else { Ok(()) }
     }
 
-    fn are_ports(&self, at: u32) -> Check {
-        self.optional(
-            at,
-            |port| if port <= u32::from(u16::MAX) { Ok(()) } else { Err("a port is out of range") },
-        )
+    fn are_strings(&mut self, at: u32) -> Check {
+        self.optional(at, good::STRINGS, Self::is_string)
     }
 
-    fn from(&self, [kind, trust_domain, namespace, accounts, issuers, condition]: [u32; 6]) -> Check {
+    fn are_ports(&mut self, at: u32) -> Check {
+        self.optional(at, good::PORTS, |_, port| {
+            if port <= u32::from(u16::MAX) { Ok(()) } else { Err("a port is out of range") }
+        })
+    }
+
+    fn from(&mut self, [kind, trust_domain, namespace, accounts, issuers, condition]: [u32; 6]) -> Check {
         match kind {
             code::PEER_MESH => {
                 self.is_string(trust_domain)?;
                 self.is_string(namespace)?;
-                self.optional(accounts, |account| self.is_string(account))?;
+                self.are_strings(accounts)?;
             }
             code::PEER_ANY_MESH => self.is_string(trust_domain)?,
             code::PEER_NONE | code::PEER_ANYONE => {}
             _ => return Err("unknown kind of peer"),
         }
-        self.is_list(issuers)?.iter().try_for_each(|issuer| self.is_below(*issuer, Table::Issuers))?;
+        self.list(issuers, good::ISSUERS, |validation, issuer| validation.is_below(issuer, Table::Issuers))?;
         self.is_below(condition, Table::Conditions)
     }
 
-    fn operation(&self, [flags, bits, others, ports, hosts, paths]: [u32; 6]) -> Check {
+    fn operation(&mut self, [flags, bits, others, ports, hosts, paths]: [u32; 6]) -> Check {
         if flags & !code::OPERATION_FLAGS != 0 {
             return Err("unknown flags");
         }
         if bits == 0 && others == NONE {
             return Err("it allows no method");
         }
-        self.optional(others, |method| self.is_string(method))?;
+        self.are_strings(others)?;
         self.are_ports(ports)?;
-        self.optional(hosts, |host| match host >> code::KIND_SHIFT {
-            code::HOST_EXACT | code::HOST_SUFFIX => self.is_string(host & code::STRING_MASK),
+        self.optional(hosts, good::HOSTS, |validation, host| match host >> code::KIND_SHIFT {
+            code::HOST_EXACT | code::HOST_SUFFIX => validation.is_string(host & code::STRING_MASK),
             _ => Err("unknown kind of host"),
         })?;
-        self.optional(paths, |path| {
-            let segments = self.is_list(path)?;
-            for (position, segment) in segments.iter().enumerate() {
-                match segment >> code::KIND_SHIFT {
-                    code::SEGMENT_LITERAL | code::SEGMENT_GLOB => {
-                        self.is_string(segment & code::STRING_MASK)?
-                    }
-                    code::SEGMENT_REST if position + 1 < segments.len() => {
-                        return Err("`{**}` is not the last segment");
-                    }
-                    _ => {}
+        self.optional(paths, good::PATHS, Self::path)
+    }
+
+    fn path(&mut self, path: u32) -> Check {
+        let mut rest_seen = false;
+        self.list(path, good::SEGMENTS, |validation, segment| {
+            if rest_seen {
+                return Err("`{**}` is not the last segment");
+            }
+            match segment >> code::KIND_SHIFT {
+                code::SEGMENT_LITERAL | code::SEGMENT_GLOB => {
+                    validation.is_string(segment & code::STRING_MASK)?;
                 }
+                kind => rest_seen = kind == code::SEGMENT_REST,
             }
             Ok(())
         })
     }
 
-    /// Children come before their parents, so there are no cycles, and depths can be told in one pass.
-    fn conditions(&self) -> Result<(), InvalidRules> {
-        let mut depths: Vec<u32> = Vec::with_capacity(self.count(Table::Conditions));
-        for position in 0..self.count(Table::Conditions) {
-            let depth = self
-                .condition(self.record(Table::Conditions, word(position)), &depths)
-                .map_err(|why| InvalidRules::Record { table: "conditions", record: position, why })?;
-            depths.push(depth);
-        }
-        Ok(())
+    /// Children come before their parents, so there are no cycles, and extents can be told in one pass.
+    fn conditions(&mut self) -> Result<(), InvalidRules> {
+        self.each("conditions", Table::Conditions, |validation, record: [u32; 4]| {
+            let extent = validation.condition(record)?;
+            if extent.depth > MAX_CONDITION_DEPTH {
+                return Err("conditions are nested too deep");
+            }
+            if extent.parts > MAX_CONDITION_PARTS {
+                return Err("a condition has too many parts");
+            }
+            validation.conditions.push(extent);
+            Ok(())
+        })
     }
 
-    fn condition(&self, [operator, a, b, _]: [u32; 4], depths: &[u32]) -> Result<u32, &'static str> {
-        let child = |at: u32| depths.get(size(at)).copied().ok_or("a child does not come before its parent");
-        let depth = match operator {
-            code::TRUE => 0,
-            code::ALL | code::ANY => {
-                let mut deepest = 0;
-                for at in self.is_list(a)? {
-                    deepest = deepest.max(child(*at)?);
-                }
-                deepest + 1
-            }
-            code::NOT => child(a)? + 1,
+    fn condition(&mut self, [operator, a, b, _]: [u32; 4]) -> Result<Extent, &'static str> {
+        match operator {
+            code::TRUE => {}
+            code::ALL | code::ANY => return self.condition_list(a).map(Extent::wrapped),
+            code::NOT => return self.known_condition(a).map(Extent::wrapped),
             code::PRESENT | code::INTEGER | code::PEER_NAMESPACE | code::PEER_ACCOUNT => self.is_claim(a)?,
             code::BOOLEAN if b <= 1 => self.is_claim(a)?,
             code::ONE_OF => {
                 if b == NONE {
                     return Err("a list is missing");
                 }
-                self.optional(b, |value| self.is_string(value))?;
-                self.is_claim(a)?
+                self.are_strings(b)?;
+                self.is_claim(a)?;
             }
             code::GLOB | code::CONTAINS => {
                 self.is_string(b)?;
-                self.is_claim(a)?
+                self.is_claim(a)?;
             }
             code::SAME => {
                 self.is_claim(b)?;
-                self.is_claim(a)?
+                self.is_claim(a)?;
             }
-            code::LISTED => {
+            code::LISTED | code::LISTED_OR_STALE => {
                 self.is_below(b, Table::Directories)?;
-                self.is_claim(a)?
+                self.is_claim(a)?;
             }
             _ => return Err("unknown operator"),
-        };
-        if depth > MAX_CONDITION_DEPTH { Err("conditions are nested too deep") } else { Ok(depth) }
+        }
+        Ok(Extent::LEAF)
     }
 
-    /// A claim's depth as a condition is 0.
-    fn is_claim(&self, claim: u32) -> Result<u32, &'static str> {
+    fn known_condition(&self, at: u32) -> Result<Extent, &'static str> {
+        self.conditions.get(size(at)).copied().ok_or("a child does not come before its parent")
+    }
+
+    fn condition_list(&mut self, at: u32) -> Result<Extent, &'static str> {
+        if self.lists.get(size(at)).is_none_or(|known| known & good::BEGINS == 0) {
+            return Err("it refers to a list that is not there");
+        }
+        // Children that come before one parent come before every later one.
+        if let Some(known) = self.condition_lists.get(&at) {
+            return Ok(*known);
+        }
+        let children = self.policy.list(at);
+        let mut all = Extent::default();
+        for child in children {
+            self.looked_at += 1;
+            let child = self.known_condition(*child)?;
+            all.depth = all.depth.max(child.depth);
+            all.parts = all.parts.saturating_add(child.parts);
+        }
+        // To remember a short list costs more than to look through it again.
+        if children.len() > SHORT {
+            self.condition_lists.insert(at, all);
+        }
+        Ok(all)
+    }
+
+    fn is_claim(&self, claim: u32) -> Check {
         let issuer = claim >> 16;
         self.is_below(issuer, Table::Issuers)?;
-        let [_, slots]: [u32; 2] = self.record(Table::Issuers, issuer);
-        if size(claim & 0xFFFF) < self.list(slots).len() {
-            Ok(0)
+        let [_, slots]: [u32; 2] = self.policy.record(Table::Issuers, issuer);
+        if size(claim & 0xFFFF) < self.policy.list(slots).len() {
+            Ok(())
         } else {
             Err("it reads a claim without a slot")
         }
     }
 
-    fn index(&self) -> Result<(), InvalidRules> {
-        self.each("clauses", Table::Clauses, |[rule, from, operation]: [u32; 3]| {
-            self.is_below(rule, Table::Rules)?;
+    fn index(&mut self) -> Result<(), InvalidRules> {
+        self.each("clauses", Table::Clauses, |validation, [rule, from, operation]: [u32; 3]| {
+            validation.is_below(rule, Table::Rules)?;
             if from != NONE {
-                self.is_below(from, Table::Froms)?;
+                validation.is_below(from, Table::Froms)?;
             }
             if operation != NONE {
-                self.is_below(operation, Table::Operations)?;
+                validation.is_below(operation, Table::Operations)?;
             }
             Ok(())
         })?;
-        self.each("shapes", Table::Shapes, |[subject, claim, depth]: [u32; 3]| {
+        self.each("shapes", Table::Shapes, |validation, [subject, claim, depth]: [u32; 3]| {
             if subject > code::SUBJECT_TOKEN_REQUIRED || size(depth) > MAX_DEPTH {
                 return Err("unknown shape");
             }
-            if claim == NONE { Ok(()) } else { self.is_claim(claim).map(|_| ()) }
+            if claim == NONE { Ok(()) } else { validation.is_claim(claim) }
         })?;
         if !self.count(Table::Buckets).is_power_of_two() {
             return Err(InvalidRules::Tables);
         }
-        self.each("buckets", Table::Buckets, |[tag, value]: [u32; 2]| {
+        self.each("buckets", Table::Buckets, |validation, [tag, value]: [u32; 2]| {
             if tag == 0 {
                 Ok(())
             } else if value & code::BUCKET_INLINE != 0 {
-                self.is_below(value & !code::BUCKET_INLINE, Table::Clauses)
+                validation.is_below(value & !code::BUCKET_INLINE, Table::Clauses)
+            } else if validation.postings.get(size(value)) == Some(&true) {
+                Ok(())
             } else {
-                self.is_run(Table::Postings, value)?
-                    .iter()
-                    .try_for_each(|clause| self.is_below(*clause, Table::Clauses))
+                Err("it refers to postings that are not there")
             }
         })
     }
 }
+
+// === impl Extent ===
+
+impl Extent {
+    const LEAF: Self = Self { depth: 0, parts: 1 };
+
+    /// Of a condition around this one.
+    fn wrapped(self) -> Self {
+        Self { depth: self.depth.saturating_add(1), parts: self.parts.saturating_add(1) }
+    }
+}
+
+#[cfg(test)]
+mod tests;

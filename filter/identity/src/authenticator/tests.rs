@@ -5,20 +5,28 @@ use tidegate_engine::{ClaimValue, TokenFault, TokenState};
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
-use super::{Authenticator, MissingIssuer, TokenOutcome};
-use crate::issuer::IssuerSpec;
+use super::{Authenticator, MissingIssuer, TokenOutcome, Usage, WantedKey};
+use crate::issuer::{IssuerSpec, Revoked, RevokedKind};
 use crate::keys::{Algorithm, PublicKey};
-use crate::testing::{Gate, NOW, Signer, generic, google, issuer, paths, set};
-use crate::{CacheLimits, PackKind, PureRust, VerifySignature};
+use serde_json::json;
+
+use crate::testing::{Gate, KEY_ID, NOW, Signer, generic, google, issuer, paths, set, with};
+use crate::{At, CacheLimits, Connection, PackKind, PureRust, Verdict, VerifySignature};
 
 /// Counts the signatures that are checked.
 #[derive(Default)]
 struct Counting(Cell<usize>);
 
 impl VerifySignature for Counting {
-    fn verify(&self, algorithm: Algorithm, key: &PublicKey, input: &[u8], signature: &[u8]) -> bool {
+    fn verify(&self, algorithm: Algorithm, key: &PublicKey, input: &[u8], signature: &[u8]) -> Verdict {
         self.0.set(self.0.get() + 1);
         PureRust.verify(algorithm, key, input, signature)
+    }
+}
+
+impl Connection for Counting {
+    fn certificate_sha256(&self) -> Option<[u8; 32]> {
+        None
     }
 }
 
@@ -42,7 +50,7 @@ impl World {
         let before = self.verifier.0.get();
         let mut out = vec![TokenOutcome::Invalid(TokenFault::Malformed); 9];
         let headers = [(&b":path"[..], &b"/"[..]), (b"authorization", bearer.as_bytes())];
-        self.authenticator.authenticate(&headers, now, &self.verifier, &mut out);
+        self.authenticator.authenticate(&headers, At::now(now), &self.verifier, &mut out);
         (out, self.verifier.0.get() - before)
     }
 
@@ -122,15 +130,24 @@ fn reads_other_claims_of_a_cached_token_when_rules_change() {
 #[test]
 fn forgets_tokens_whose_issuer_changed() {
     type Change = fn(&mut IssuerSpec);
-    let changes: [(Change, Option<TokenFault>); 8] = [
+    let changes: [(Change, Option<TokenFault>); 11] = [
         (|spec| spec.keys = vec![Signer::new(8).jwk(Some("key-1"))], Some(TokenFault::BadSignature)),
         (|spec| spec.keys = vec![Signer::new(7).jwk(Some("key-2"))], Some(TokenFault::KeyUnknown)),
         (|spec| spec.keys.clear(), Some(TokenFault::KeyUnknown)),
         (|spec| spec.algorithms = vec![Algorithm::Rs256], Some(TokenFault::AlgorithmRefused)),
         (|spec| spec.max_lifetime_s = 60, Some(TokenFault::LifetimeTooLong)),
         (|spec| spec.audiences = vec!["other".to_owned()], Some(TokenFault::WrongAudience)),
+        (|spec| spec.types = vec!["at+jwt".to_owned()], Some(TokenFault::TypeRefused)),
+        (|spec| spec.require_cnf = true, Some(TokenFault::NotBound)),
+        (
+            |spec| {
+                spec.revoked =
+                    vec![Revoked { kind: RevokedKind::Subject, value: "robot".to_owned(), until: 0 }]
+            },
+            Some(TokenFault::Revoked),
+        ),
         (|spec| spec.pack = PackKind::Kubernetes, Some(TokenFault::ClaimMalformed)),
-        (|spec| spec.issuer.push('x'), None),
+        (|spec| spec.iss[0].push('x'), None),
     ];
     for (at, (change, fault)) in changes.into_iter().enumerate() {
         let mut world = World::new(&[]);
@@ -142,6 +159,136 @@ fn forgets_tokens_whose_issuer_changed() {
         assert_eq!(world.ask(NOW).0, [expected], "{at}");
         assert_eq!(world.authenticator.cached(), 0);
     }
+}
+
+#[test]
+fn row_39_forgets_what_was_revoked_and_nothing_else() {
+    let signer = Signer::new(7);
+    let mut gate = Gate::new(vec![issuer(PackKind::Generic, &signer)]);
+    let tokens = ["1", "2"].map(|id| signer.token(&with(&generic(), &["jti"], Some(json!(id)))));
+    for token in &tokens {
+        assert!(matches!(gate.bearer(token), TokenOutcome::Verified(_)));
+    }
+    let revoke = |gate: &mut Gate, revoked: &[(RevokedKind, &str, i64)]| {
+        let one = |(kind, value, until): &(RevokedKind, &str, i64)| Revoked {
+            kind: *kind,
+            value: (*value).to_owned(),
+            until: *until,
+        };
+        let revoked = revoked.iter().map(one).collect();
+        let spec = IssuerSpec { revoked, ..issuer(PackKind::Generic, &signer) };
+        gate.authenticator.replace(Some(set(vec![spec])), [("generic", Vec::new())]).unwrap();
+        gate.authenticator.cached()
+    };
+    assert_eq!(revoke(&mut gate, &[(RevokedKind::Subject, "other", 0)]), 2);
+    assert_eq!(revoke(&mut gate, &[(RevokedKind::Token, "2", NOW + 10)]), 1);
+    let ask = |gate: &mut Gate, now| tokens.each_ref().map(|token| gate.bearer_at(token, now));
+    let revoked = TokenOutcome::Invalid(TokenFault::Revoked);
+    let [one, two] = ask(&mut gate, NOW);
+    assert!(matches!(one, TokenOutcome::Verified(_)));
+    assert_eq!(two, revoked);
+    // The revocation ends, and begins anew for both by their key.
+    assert!(ask(&mut gate, NOW + 10).iter().all(|outcome| matches!(outcome, TokenOutcome::Verified(_))));
+    assert_eq!(revoke(&mut gate, &[(RevokedKind::Key, KEY_ID, 0)]), 0);
+    assert_eq!(ask(&mut gate, NOW), [revoked.clone(), revoked]);
+    assert_eq!(gate.authenticator.cached(), 0);
+}
+
+#[test]
+fn a_grace_extends_the_end_of_a_token_and_nothing_else() {
+    let signer = Signer::new(7);
+    let spec =
+        IssuerSpec { valid_until: i64::MAX, retire_at: NOW + 90_000, ..issuer(PackKind::Generic, &signer) };
+    let mut gate = Gate::new(vec![spec]);
+    let bearer = format!("Bearer {}", signer.token(&generic()));
+    let mut ask = |now, expiry_grace_s| {
+        gate.over(&[("authorization", &bearer)], At { now, expiry_grace_s }, &PureRust).remove(0)
+    };
+    let expires = 1_795_203_600 + 30;
+    // Not from the cache, and then from it.
+    for _ in 0..2 {
+        assert_eq!(ask(expires + 60, 60), TokenOutcome::Invalid(TokenFault::Expired));
+        assert_eq!(ask(expires + 59, 0), TokenOutcome::Invalid(TokenFault::Expired));
+        assert!(matches!(ask(expires + 59, 60), TokenOutcome::Verified(_)));
+    }
+    assert_eq!(ask(1_795_200_000 - 31, u32::MAX), TokenOutcome::Invalid(TokenFault::NotYetValid));
+    assert_eq!(ask(NOW + 90_000, u32::MAX), TokenOutcome::Invalid(TokenFault::IssuerRetired));
+    assert!(matches!(ask(NOW + 89_999, u32::MAX), TokenOutcome::Verified(_)));
+}
+
+#[test]
+fn names_the_key_that_a_refused_token_wants() {
+    let signer = Signer::new(7);
+    let header = |kid: &str| json!({"alg": "ES256", "kid": kid});
+    let mut gate = Gate::new(vec![issuer(PackKind::Generic, &signer), issuer(PackKind::Google, &signer)]);
+    let wanted = |gate: &Gate| {
+        gate.authenticator.wanted_key().map(|key| (key.issuer.to_owned(), key.key_id.map(str::to_owned)))
+    };
+    let generic_key = |kid: Option<&str>| Some(("generic".to_owned(), kid.map(str::to_owned)));
+
+    gate.bearer(&signer.with_header(&header("key-2")));
+    assert_eq!(wanted(&gate), generic_key(Some("key-2")));
+    assert_eq!(gate.authenticator.wanted_key(), Some(WantedKey { issuer: "generic", key_id: Some("key-2") }));
+    // The `kid` may have a new key.
+    gate.bearer(&Signer::new(8).token(&generic()));
+    assert_eq!(wanted(&gate), generic_key(Some(KEY_ID)));
+    gate.bearer(&Signer::new(8).with_header(&json!({"alg": "ES256"})));
+    assert_eq!(wanted(&gate), generic_key(None));
+    // No key would help, or none is missing.
+    let (huge, expired) = ("k".repeat(257), with(&generic(), &["exp"], Some(json!(1))));
+    for token in [
+        signer.token(&generic()),
+        signer.token(&expired),
+        signer.with_header(&header("")),
+        signer.with_header(&header(&huge)),
+        signer.with_header(&json!({"alg": "RS256", "kid": "key-2"})),
+        signer.with_header(&json!({"alg": "ES256", "kid": "key-2", "typ": "dpop+jwt"})),
+        signer.token(&with(&generic(), &["iss"], Some(json!("https://other.example.com")))),
+        "opaque".to_owned(),
+    ] {
+        gate.bearer(&signer.with_header(&header("key-2")));
+        gate.bearer(&token);
+        assert_eq!(wanted(&gate), None, "{token}");
+    }
+    // The issuer's keys are too old: all of them are wanted, not one.
+    gate.bearer_at(&signer.with_header(&header("key-2")), NOW + 200_000);
+    assert_eq!(wanted(&gate), None);
+    // A key that is published does away with it.
+    gate.bearer(&signer.with_header(&header("key-2")));
+    let spec = IssuerSpec { keys: vec![signer.jwk(Some("key-2"))], ..issuer(PackKind::Generic, &signer) };
+    gate.authenticator.replace(Some(set(vec![spec])), [("generic", Vec::new())]).unwrap();
+    assert_eq!(wanted(&gate), None);
+    assert!(matches!(gate.bearer(&signer.with_header(&header("key-2"))), TokenOutcome::Verified(_)));
+}
+
+#[test]
+fn counts_the_tokens_of_each_issuer() {
+    let signer = Signer::new(7);
+    let both = || vec![issuer(PackKind::Generic, &signer), issuer(PackKind::Google, &signer)];
+    let mut gate = Gate::new(both());
+    let usage = |gate: &Gate| {
+        gate.authenticator.usage().map(|(name, usage)| (name.to_owned(), usage)).collect::<Vec<_>>()
+    };
+    let counts =
+        |generic: Usage, google: Usage| vec![("generic".to_owned(), generic), ("google".to_owned(), google)];
+    assert_eq!(usage(&gate), counts(Usage::default(), Usage::default()));
+    gate.bearer(&signer.token(&generic()));
+    gate.bearer_at(&signer.token(&generic()), NOW + 5);
+    gate.bearer_at(&Signer::new(8).token(&generic()), NOW + 7);
+    gate.bearer("opaque");
+    gate.bearer(&signer.token(&with(&generic(), &["iss"], Some(json!("https://other.example.com")))));
+    let generic_usage = Usage { verified: 2, refused: 1, last_verified_at: NOW + 5 };
+    assert_eq!(usage(&gate), counts(generic_usage, Usage::default()));
+    // Other keys and another order: the counters stay. Out of the policy: they go.
+    let policy = [("google", Vec::new()), ("generic", Vec::new())];
+    gate.authenticator.replace(Some(set(both())), policy).unwrap();
+    gate.bearer(&Signer::new(8).token(&google()));
+    let mut expected = counts(generic_usage, Usage { refused: 1, ..Usage::default() });
+    expected.reverse();
+    assert_eq!(usage(&gate), expected);
+    gate.authenticator.replace(None, [("google", Vec::new())]).unwrap();
+    gate.authenticator.replace(None, [("generic", Vec::new())]).unwrap();
+    assert_eq!(usage(&gate), [("generic".to_owned(), Usage::default())]);
 }
 
 #[test]
@@ -188,7 +335,7 @@ fn knows_one_outcome_per_issuer_of_the_policy() {
     let mut authenticator = Authenticator::new(set, policy, CacheLimits::default()).unwrap();
     let mut out = Vec::new();
     let bearer = format!("Bearer {}", signer.token(&google()));
-    authenticator.authenticate(&[(b"authorization", bearer.as_bytes())], NOW, &PureRust, &mut out);
+    authenticator.authenticate(&[(b"authorization", bearer.as_bytes())], At::now(NOW), &PureRust, &mut out);
     assert!(matches!(out[..], [TokenOutcome::Verified(_), TokenOutcome::Absent]));
     assert_eq!(authenticator.issuers().len(), 2);
 }

@@ -8,7 +8,7 @@ use super::{CacheLimits, Kept, TokenCache};
 
 fn kept(expires_at: i64) -> Kept {
     let verified = Arc::new(VerifiedToken { expires_at, ..VerifiedToken::default() });
-    Kept { issuer: 0, layout: 1, not_before: 0, verified }
+    Kept { issuer: 0, layout: 1, not_before: 0, certificate: None, verified }
 }
 
 fn cache(max_entries: usize, max_bytes: usize) -> TokenCache {
@@ -108,7 +108,8 @@ fn keeps_the_entries_of_issuers_that_stay() {
     for i in 0..10_u8 {
         cache.insert(&[i; 9], Kept { issuer: usize::from(i % 3), ..kept(0) });
     }
-    cache.retain(|issuer| match issuer {
+    cache.retain(|issuer, text| match issuer {
+        _ if text != [text[0]; 9] => panic!("{text:?}"),
         0 => Some(5),
         1 => None,
         other => Some(other),
@@ -129,5 +130,20 @@ fn a_full_cache_keeps_the_newest_and_not_the_oldest() {
     }
     for i in 0..100 {
         assert_eq!(expiry(&mut cache, &text(i)).is_some(), i >= 84, "token {i}");
+    }
+}
+
+#[test]
+fn takes_texts_for_the_same_only_if_every_byte_is() {
+    for length in 0..40 {
+        let text = vec![7_u8; length];
+        assert!(super::same(&text, &text.clone()), "{length}");
+        for at in 0..length {
+            let mut other = text.clone();
+            other[at] ^= 0x80;
+            assert!(!super::same(&text, &other), "{length} {at}");
+        }
+        assert!(!super::same(&text, &vec![7; length + 1]) && !super::same(&vec![7; length + 1], &text));
+        assert!(!super::same(&text, &vec![7; length + 8]) && !super::same(&vec![7; length + 8], &text));
     }
 }

@@ -160,7 +160,7 @@ fn a_fault_that_is_nobodys_is_everybodys() {
     let signer = Signer::new(7);
     let elsewhere = IssuerSpec {
         name: "elsewhere".to_owned(),
-        issuer: "https://elsewhere.example.com".to_owned(),
+        iss: vec!["https://elsewhere.example.com".to_owned()],
         headers: vec![TokenHeader { name: "x-token".to_owned(), prefix: None }],
         ..issuer(PackKind::Generic, &signer)
     };

@@ -1,8 +1,8 @@
 //! From the JSON of the keys section to [`IssuerSetSpec`]. Every member must be there and none besides.
 
-use super::{InvalidKeys, IssuerSetSpec, IssuerSpec, TokenHeader, VERSION, field};
+use super::{InvalidKeys, IssuerSetSpec, IssuerSpec, Revoked, RevokedKind, TokenHeader, VERSION, field};
 use crate::json::{Object, Value};
-use crate::keys::{Algorithm, Jwk};
+use crate::keys::{Algorithm, Jwk, KeyUse};
 use crate::pack::PackKind;
 
 /// An object and where it is.
@@ -27,24 +27,31 @@ fn issuer(value: &Value, path: String) -> Result<IssuerSpec, InvalidKeys> {
     let members = Members { object: object(value, &path)?, path };
     members.only(&[
         "name",
-        "issuer",
+        "iss",
         "pack",
+        "types",
         "audiences",
+        "single_audience",
+        "require_cnf",
         "algorithms",
         "headers",
         "forward",
         "allow_unbound",
         "max_lifetime_s",
         "skew_s",
+        "retire_at",
+        "revoked",
         "valid_until",
         "keys",
     ])?;
     Ok(IssuerSpec {
         name: members.text("name")?,
-        issuer: members.text("issuer")?,
+        iss: members.list("iss", text)?,
         pack: PackKind::from_name(&members.text("pack")?).ok_or_else(|| members.wrong("pack"))?,
-        audiences: members
-            .list("audiences", |value, path| value.as_str().map(str::to_owned).ok_or_else(|| wrong(&path)))?,
+        types: members.list("types", text)?,
+        audiences: members.list("audiences", text)?,
+        single_audience: members.boolean("single_audience")?,
+        require_cnf: members.boolean("require_cnf")?,
         algorithms: members.list("algorithms", |value, path| {
             value.as_str().and_then(Algorithm::from_name).ok_or_else(|| wrong(&path))
         })?,
@@ -53,9 +60,11 @@ fn issuer(value: &Value, path: String) -> Result<IssuerSpec, InvalidKeys> {
         allow_unbound: members.boolean("allow_unbound")?,
         max_lifetime_s: members.seconds("max_lifetime_s")?,
         skew_s: members.seconds("skew_s")?,
-        valid_until: members.get("valid_until")?.as_integer().ok_or_else(|| members.wrong("valid_until"))?,
+        retire_at: members.date("retire_at")?,
+        revoked: members.list("revoked", revoked)?,
+        valid_until: members.date("valid_until")?,
         keys: members.list("keys", |value, path| {
-            Jwk::from_json(value).map_err(|why| InvalidKeys::Key { field: path, why })
+            Jwk::from_json(value, KeyUse::Sig).map_err(|why| InvalidKeys::Key { field: path, why })
         })?,
     })
 }
@@ -69,6 +78,20 @@ fn header(value: &Value, path: String) -> Result<TokenHeader, InvalidKeys> {
         _ => return Err(members.wrong("prefix")),
     };
     Ok(TokenHeader { name: members.text("name")?, prefix })
+}
+
+fn revoked(value: &Value, path: String) -> Result<Revoked, InvalidKeys> {
+    let members = Members { object: object(value, &path)?, path };
+    members.only(&["kind", "value", "until"])?;
+    Ok(Revoked {
+        kind: RevokedKind::from_name(&members.text("kind")?).ok_or_else(|| members.wrong("kind"))?,
+        value: members.text("value")?,
+        until: members.date("until")?,
+    })
+}
+
+fn text(value: &Value, path: String) -> Result<String, InvalidKeys> {
+    value.as_str().map(str::to_owned).ok_or_else(|| wrong(&path))
 }
 
 fn object<'v>(value: &'v Value, path: &str) -> Result<&'v Object, InvalidKeys> {
@@ -115,6 +138,10 @@ impl Members<'_> {
     fn seconds(&self, name: &str) -> Result<u32, InvalidKeys> {
         let seconds = self.get(name)?.as_integer().and_then(|s| u32::try_from(s).ok());
         seconds.ok_or_else(|| self.wrong(name))
+    }
+
+    fn date(&self, name: &str) -> Result<i64, InvalidKeys> {
+        self.get(name)?.as_integer().ok_or_else(|| self.wrong(name))
     }
 
     fn list<T>(

@@ -29,6 +29,10 @@ fn tells_opaque_from_broken() {
     for broken in ["eyJ9.x", "eyJ9.x.y.z", "eyJ9.1.2.3.4", "eyJ9.1.2.3.4.5", "eyJ9."] {
         assert_eq!(frame(broken.as_bytes()), Framing::Broken(TokenFault::Malformed), "{broken}");
     }
+    // What some readers leave out.
+    for odd in ["e!yJ9.x", "e yJ9.x", "\u{e4}eyJ9.x", "=eyJ9.x", "eyJ\n9.x"] {
+        assert_eq!(frame(odd.as_bytes()), Framing::Broken(TokenFault::Malformed), "{odd}");
+    }
     let long = format!("eyJ9.{}.x", "A".repeat(MAX_TOKEN_BYTES));
     assert_eq!(frame(long.as_bytes()), Framing::Broken(TokenFault::TooLarge));
 }
@@ -38,7 +42,11 @@ fn reads_only_known_header_members() {
     let parsed = header(r#"{"alg":"RS256","kid":"k","typ":"JWT","x5t":"d","x5t#S256":"e"}"#).unwrap();
     assert_eq!(parsed.algorithm, Some(Algorithm::Rs256));
     assert_eq!((parsed.key_id.as_deref(), parsed.kind.as_deref()), (Some("k"), Some("JWT")));
-    assert_eq!(header("{}").unwrap(), Header { algorithm: None, key_id: None, kind: None });
+    assert_eq!(
+        header("{}").unwrap(),
+        Header { algorithm: None, key_id: None, kind: None, thumbprint: false }
+    );
+    assert!(parsed.thumbprint && header(r#"{"x5t":"d"}"#).unwrap().thumbprint);
     assert_eq!(header(r#"{"alg":"none"}"#).unwrap().algorithm, None);
     for member in ["crit", "b64", "zip", "cty", "enc", "jwk", "jku", "x5u", "x5c", "nonce", "ALG", "alg "] {
         assert_eq!(

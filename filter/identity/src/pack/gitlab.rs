@@ -1,14 +1,20 @@
-//! GitLab CI id tokens (<https://docs.gitlab.com/ci/secrets/id_token_authentication/>).
+//! GitLab CI id tokens (<https://docs.gitlab.com/ci/secrets/id_token_authentication/>, `Gitlab::Ci::JwtV2`).
 //!
 //! Ids and booleans are strings. The audience is chosen by whoever writes the job, and `sub` by the project's
 //! maintainers, so neither is an authorization fact. In a merge-request pipeline of a fork `project_*` names the fork
-//! and `job_project_*` the project where the job runs: a rule must compare both, which the compiler's sugar does.
+//! and `job_project_*` (from 18.4) the project where the job runs: a rule must compare both, which the compiler's sugar
+//! does.
 
-use super::{ClaimKind, ClaimSpec, Pack, claims};
+use tidegate_engine::ClaimValue;
+
+use super::claim::{claims, text};
+use super::derived::{self, DerivedSpec};
+use super::{ClaimKind, ClaimSpec, LifetimeFrom, Overage, Pack, SAME_ISSUER};
+use crate::json::Object;
 use crate::keys::Algorithm;
 
 const fn id(path: &'static [&'static str]) -> ClaimSpec {
-    ClaimSpec::new(path, ClaimKind::Identifier).nullable()
+    ClaimSpec::new(path, ClaimKind::Digits).nullable()
 }
 
 const fn name(path: &'static [&'static str]) -> ClaimSpec {
@@ -25,7 +31,9 @@ const fn boolean(path: &'static [&'static str]) -> ClaimSpec {
 
 pub(super) static PACK: Pack = Pack {
     claims: claims![
-        sub: ClaimKind::String, aud: ClaimKind::StringOrStrings;
+        ClaimSpec::new(&["iss"], ClaimKind::Identifier).required(),
+        ClaimSpec::new(&["sub"], ClaimKind::String).required().renameable(),
+        ClaimSpec::new(&["aud"], ClaimKind::StringOrStrings).required(),
         id(&["namespace_id"]).required(),
         name(&["namespace_path"]),
         id(&["project_id"]).required(),
@@ -41,7 +49,10 @@ pub(super) static PACK: Pack = Pack {
         word(&["user_access_level"]),
         ClaimSpec::new(&["user_identities"], ClaimKind::Structure).nullable(),
         // Left out above 200 groups.
-        ClaimSpec::new(&["groups_direct"], ClaimKind::Strings).nullable().renameable().with_overage(),
+        ClaimSpec::new(&["groups_direct"], ClaimKind::Strings)
+            .nullable()
+            .renameable()
+            .overage(Overage::Silent),
         id(&["pipeline_id"]),
         word(&["pipeline_source"]),
         id(&["job_id"]),
@@ -61,12 +72,40 @@ pub(super) static PACK: Pack = Pack {
         name(&["ci_config_ref_uri"]),
         word(&["ci_config_sha"]),
     ],
+    derived: &[
+        DerivedSpec::new("@fork", ClaimKind::Boolean, fork),
+        derived::SUBJECT_OF_NAMES,
+        derived::NO_HUMAN,
+    ],
+    open: false,
     types: &["jwt"],
+    strict_header: false,
     algorithms: &[Algorithm::Rs256],
     // The job's timeout, one hour by default; longer ones are declared at the TrustedIssuer.
     max_lifetime_s: 3600,
+    lifetime_from: LifetimeFrom::IssuedAt,
+    token_id: Some(&["jti"]),
+    single_audience: false,
     tenant: &[&["namespace_id"], &["project_id"], &["job_namespace_id"], &["job_project_id"]],
     shared: &["https://gitlab.com"],
-    refuses_issuer: |_| None,
+    refuses_issuer: |issuer| {
+        (!issuer.contains("://")).then_some(
+            "only the removed `CI_JOB_JWT` named a bare host, and no audience; use `id_tokens`, whose issuer is a URL",
+        )
+    },
+    key_may_sign: SAME_ISSUER,
     check: |_| Ok(()),
 };
+
+/// Whether the job runs code that the project's members may not have seen: that of another project, or of a merge
+/// request. Unknown before GitLab 18.4, which does not say where the job runs.
+fn fork(claims: &Object) -> ClaimValue {
+    let claim = |name| text(claims, &[name]);
+    let requested =
+        matches!(claim("pipeline_source"), Some("merge_request_event" | "external_pull_request_event"));
+    match (claim("project_id"), claim("job_project_id")) {
+        _ if requested => ClaimValue::Boolean(true),
+        (Some(source), Some(job)) => ClaimValue::Boolean(source != job),
+        _ => ClaimValue::Unknown,
+    }
+}

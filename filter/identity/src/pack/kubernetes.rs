@@ -1,11 +1,15 @@
-//! Projected service-account tokens (`pkg/serviceaccount/claims.go` of Kubernetes).
+//! Projected service-account tokens (`pkg/serviceaccount/claims.go` of Kubernetes): GKE, EKS, AKS and any other cluster.
 //!
 //! The same namespaces and accounts exist in every cluster, so the issuer is part of the identity. Deleted pods and
-//! accounts cannot be seen without asking the API server; short lifetimes are the answer.
+//! accounts cannot be seen without asking the API server; short lifetimes are the answer. Labels of the pod, such as
+//! Tekton's, are not in the token.
 
-use tidegate_engine::TokenFault;
+use tidegate_engine::{ClaimValue, TokenFault};
 
-use super::{ClaimKind, ClaimSpec, Pack, TokenFacts, claims, present, text};
+use super::claim::{claims, present, text};
+use super::derived::{self, DerivedSpec};
+use super::{ClaimKind, ClaimSpec, LifetimeFrom, Pack, SAME_ISSUER, TokenFacts};
+use crate::json::Value;
 use crate::keys::Algorithm;
 
 /// One member whose name has a dot.
@@ -17,7 +21,9 @@ const fn id(path: &'static [&'static str]) -> ClaimSpec {
 
 pub(super) static PACK: Pack = Pack {
     claims: claims![
-        sub: ClaimKind::Identifier, aud: ClaimKind::Strings;
+        id(&["iss"]).required(),
+        id(&["sub"]).required(),
+        ClaimSpec::new(&["aud"], ClaimKind::Strings).required(),
         id(&[PRIVATE, "namespace"]).required(),
         id(&[PRIVATE, "serviceaccount", "name"]).required(),
         id(&[PRIVATE, "serviceaccount", "uid"]).required(),
@@ -29,16 +35,29 @@ pub(super) static PACK: Pack = Pack {
         id(&[PRIVATE, "secret", "uid"]),
         ClaimSpec::new(&[PRIVATE, "warnafter"], ClaimKind::Integer),
     ],
+    derived: &[
+        DerivedSpec::new("@bound_to_pod", ClaimKind::Boolean, |claims| {
+            ClaimValue::Boolean(present(claims, &[PRIVATE, "pod", "uid"]))
+        }),
+        derived::NO_HUMAN,
+    ],
+    open: false,
     types: &["jwt"],
-    algorithms: &[Algorithm::Rs256, Algorithm::Es256],
+    strict_header: false,
+    // By the API server's `--service-account-signing-key-file`.
+    algorithms: &[Algorithm::Rs256, Algorithm::Es256, Algorithm::Es384, Algorithm::Es512],
     // EKS mounts tokens of 24 h. Tokens for the API server, which may live for a year, are refused.
     max_lifetime_s: 86_400,
+    lifetime_from: LifetimeFrom::IssuedAt,
+    token_id: Some(&["jti"]),
+    single_audience: false,
     tenant: &[&[PRIVATE, "namespace"], &["sub"]],
     shared: &[],
     refuses_issuer: |issuer| {
         (issuer == "kubernetes/serviceaccount")
             .then_some("tokens in Secrets neither expire nor name an audience; use projected tokens")
     },
+    key_may_sign: SAME_ISSUER,
     check,
 };
 
@@ -48,11 +67,21 @@ fn check(token: &TokenFacts<'_>) -> Result<(), TokenFault> {
     if token.claims.iter().any(|(name, _)| name.starts_with("kubernetes.io/serviceaccount/")) {
         return Err(TokenFault::WrongKind);
     }
+    // The API server's own audience is its issuer, unless it is started with another one (`--api-audiences`): what every
+    // pod has by default, and what nobody else must get.
+    let audiences = token.claims.get("aud").and_then(Value::as_array).unwrap_or_default();
+    if audiences.iter().any(|audience| audience.as_str() == Some(token.iss)) {
+        return Err(TokenFault::MintedForAnotherParty);
+    }
     let namespace = claim(&[PRIVATE, "namespace"])?;
     let account = claim(&[PRIVATE, "serviceaccount", "name"])?;
     let subject =
         claim(&["sub"])?.strip_prefix("system:serviceaccount:").ok_or(TokenFault::ClaimsContradict)?;
     if subject.split_once(':') != Some((namespace, account)) {
+        return Err(TokenFault::ClaimsContradict);
+    }
+    let bound_to = |what: &str| present(token.claims, &[PRIVATE, what]);
+    if bound_to("pod") && bound_to("secret") {
         return Err(TokenFault::ClaimsContradict);
     }
     // `kubectl create token` makes tokens that belong to no pod: an operator's, not a workload's.

@@ -1,7 +1,10 @@
 //! The attack list, one test per row that applies to tokens, each with a twin that is accepted. Rows about claims are in
-//! `claims`.
+//! `claims`, those about what an issuer demands beyond them in `terms`, those
+//! about JWT-SVIDs in `svid`.
 
 mod claims;
+mod svid;
+mod terms;
 
 use serde_json::{Value, json};
 use tidegate_engine::TokenFault;
@@ -184,7 +187,7 @@ fn row_07_never_verifies_with_another_issuers_key() {
     // Both issuers publish the same key id.
     let (ours, theirs) = (Signer::new(7), Signer::new(8));
     let other = IssuerSpec {
-        issuer: "https://other.example.com".to_owned(),
+        iss: vec!["https://other.example.com".to_owned()],
         name: "other".to_owned(),
         ..issuer(PackKind::Generic, &theirs)
     };
@@ -360,7 +363,7 @@ fn row_44_tells_nothing_of_the_claims_before_the_signature_verifies() {
     let cases = [
         (expired, TokenFault::Expired),
         (with(&generic(), &["aud"], Some(json!("other"))), TokenFault::WrongAudience),
-        (with(&generic(), &["sub"], None), TokenFault::ClaimMissing),
+        (with(&generic(), &["exp"], None), TokenFault::ClaimMissing),
     ];
     for (claims, fault) in cases {
         refused(&gate.bearer(&forger.token(&claims)), TokenFault::BadSignature);
@@ -423,13 +426,15 @@ fn keeps_what_the_engine_needs() {
 #[test]
 fn verifies_only_for_the_issuer_that_the_token_names() {
     let signer = Signer::new(7);
-    let other =
-        IssuerSpec { issuer: "https://other.example.com".to_owned(), ..issuer(PackKind::Generic, &signer) };
+    let other = IssuerSpec {
+        iss: vec!["https://other.example.com".to_owned()],
+        ..issuer(PackKind::Generic, &signer)
+    };
     let [ours, theirs] = [issuer(PackKind::Generic, &signer), other].map(crate::Issuer::from);
     let token = signer.token(&generic());
     let verify = |issuer| match super::read(token.as_bytes()) {
         super::Reading::Token(token) => {
-            token.verify(issuer, NOW, &crate::PureRust).map(|verified| verified.expires_at)
+            token.verify(issuer, crate::At::now(NOW), &crate::PureRust).map(|verified| verified.expires_at)
         }
         other => panic!("{other:?}"),
     };

@@ -1,7 +1,10 @@
 //! A proxy for tests: gives what it is told to, and remembers what it was asked.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+
+use p256::ecdsa::signature::Verifier as _;
+use p256::ecdsa::{Signature, VerifyingKey};
 
 use super::{Host, Level, Metric};
 
@@ -10,7 +13,11 @@ use super::{Host, Level, Metric};
 pub struct Fake {
     pub headers: RefCell<Option<Vec<u8>>>,
     pub properties: RefCell<HashMap<Vec<u8>, Vec<u8>>>,
-    pub now_s: RefCell<u64>,
+    /// Properties that were asked for.
+    pub asked: RefCell<Vec<Vec<u8>>>,
+    pub now_ms: Cell<u64>,
+    /// Whether there is `verify_signature`.
+    pub verifies: Cell<bool>,
     pub removed: RefCell<Vec<String>>,
     pub refuses_removal: RefCell<bool>,
     pub counted: RefCell<HashMap<Metric, u64>>,
@@ -21,16 +28,29 @@ impl Fake {
     pub fn with_headers(headers: &[(&str, &str)]) -> Self {
         Self {
             headers: RefCell::new(Some(block(headers))),
-            now_s: RefCell::new(1_800_000_000),
+            now_ms: Cell::new(1_800_000_000_000),
+            verifies: Cell::new(true),
             ..Self::default()
         }
     }
 
     pub fn with_peer(self, uri: &str) -> Self {
-        self.properties
-            .borrow_mut()
-            .insert(b"connection\0uri_san_peer_certificate".to_vec(), uri.as_bytes().to_vec());
+        self.with_property("connection\0uri_san_peer_certificate", uri.as_bytes())
+    }
+
+    /// Over the connection with this id.
+    pub fn over(self, connection: u64) -> Self {
+        self.with_property("connection\0id", &connection.to_le_bytes())
+    }
+
+    pub fn with_property(self, path: &str, value: &[u8]) -> Self {
+        self.properties.borrow_mut().insert(path.as_bytes().to_vec(), value.to_vec());
         self
+    }
+
+    /// Time passes.
+    pub fn wait(&self, ms: u64) {
+        self.now_ms.set(self.now_ms.get() + ms);
     }
 }
 
@@ -40,6 +60,7 @@ impl Host for Fake {
     }
 
     fn property(&self, path: &[u8]) -> Option<Vec<u8>> {
+        self.asked.borrow_mut().push(path.to_vec());
         self.properties.borrow().get(path).cloned()
     }
 
@@ -49,7 +70,7 @@ impl Host for Fake {
     }
 
     fn now_ns(&self) -> u64 {
-        *self.now_s.borrow() * 1_000_000_000
+        self.now_ms.get() * 1_000_000
     }
 
     fn random(&self) -> u64 {
@@ -58,8 +79,14 @@ impl Host for Fake {
 
     fn reply(&self, _status: u16, _headers: &[(&str, &str)], _body: &[u8]) {}
 
-    fn verify_signature(&self, _hash: &str, _spki: &[u8], _input: &[u8], _signature: &[u8]) -> Option<bool> {
-        None
+    /// As Envoy does it, for P-256 with SHA-256.
+    fn verify_signature(&self, hash: &str, spki: &[u8], input: &[u8], signature: &[u8]) -> Option<bool> {
+        self.verifies.get().then(|| {
+            let key = spki.get(26..).and_then(|point| VerifyingKey::from_sec1_bytes(point).ok());
+            let signature = Signature::from_der(signature).ok();
+            hash == "sha256"
+                && key.zip(signature).is_some_and(|(key, signature)| key.verify(input, &signature).is_ok())
+        })
     }
 
     fn count(&self, metric: Metric, by: u64) {

@@ -1,6 +1,14 @@
+use prost::Message as _;
+use tidegate_proto::v1::{self as pb, subscribe_request};
+
 use super::*;
+use crate::CAPABILITIES;
 use crate::host::fake::Fake;
 use crate::testing::*;
+
+mod budget;
+mod leases;
+mod questions;
 
 const WORKER: &str = "spiffe://prod.example/ns/etl/sa/worker";
 const STREAM: &str = ", \"controlPlane\": {\"cluster\": \"tidegate\", \"authority\": \"tidegate.example\"}";
@@ -90,9 +98,9 @@ fn a_cold_start_holds_a_bounded_number_for_a_bounded_time() {
     assert_eq!(plugin.on_request(2, &host), Verdict::Hold);
     assert_eq!(status(&plugin.on_request(3, &host)), 503, "one too many");
     plugin.forget(1);
-    assert!(plugin.release(&host, |_| {}).is_empty());
-    *host.now_s.borrow_mut() += 1;
-    let released = plugin.release(&host, |_| {});
+    assert!(plugin.due(&host, |_| true).is_empty());
+    host.wait(1_000);
+    let released = plugin.due(&host, |_| true);
     assert_eq!(
         released.iter().map(|(context, verdict)| (*context, status(verdict))).collect::<Vec<_>>(),
         [(2, 503)]
@@ -116,11 +124,27 @@ fn push(bundle: &pb::Bundle, nonce: u64) -> Vec<Vec<u8>> {
     messages
 }
 
+/// Pushes a Bundle with the sections that are not installed yet.
+fn deliver(plugin: &mut Plugin, bundle: &pb::Bundle, nonce: u64, host: &Fake) {
+    let held = plugin.installed().map(crate::bundle::Installed::held).unwrap_or_default();
+    let mut lacking = bundle.clone();
+    lacking.sections.retain(|section| !held.contains(&crate::bundle::sha256(&section.content)));
+    for message in push(&lacking, nonce) {
+        plugin.on_message(&message, host);
+    }
+}
+
 fn answers(messages: Vec<Vec<u8>>) -> Vec<subscribe_request::Message> {
     messages
         .iter()
         .map(|message| pb::SubscribeRequest::decode(message.as_slice()).unwrap().message.unwrap())
         .collect()
+}
+
+/// Takes a message; what is sent in return.
+fn sent(plugin: &mut Plugin, message: &[u8], host: &Fake) -> Vec<subscribe_request::Message> {
+    plugin.on_message(message, host);
+    answers(plugin.take_messages())
 }
 
 #[test]
@@ -129,15 +153,16 @@ fn what_waited_is_decided_when_the_first_bundle_arrives() {
     let host = request("/v1/orders").with_peer(WORKER);
     assert!(!plugin.on_tick(&host), "the first tick only arms");
     assert!(plugin.on_tick(&host));
-    let hello = answers(vec![plugin.on_opened(3)]);
+    plugin.on_opened(3, &host);
+    let hello = answers(plugin.take_messages());
     assert!(
         matches!(&hello[0], subscribe_request::Message::Hello(hello) if hello.capabilities == CAPABILITIES)
     );
     assert_eq!(plugin.on_request(1, &host), Verdict::Hold);
     assert_eq!(plugin.on_request(2, &request("/v2").with_peer(WORKER)), Verdict::Hold);
     let messages = push(&bundle(5), 9);
-    assert!(plugin.on_message(&messages[0], &host).len() <= 1, "nothing is acknowledged yet");
-    let sent = answers(plugin.on_message(&messages[1], &host));
+    assert_eq!(sent(&mut plugin, &messages[0], &host), [], "nothing is acknowledged yet");
+    let sent = sent(&mut plugin, &messages[1], &host);
     assert!(matches!(&sent[0], subscribe_request::Message::Ack(ack) if ack.nonce == 9), "{sent:?}");
     assert!(
         matches!(&sent[1], subscribe_request::Message::Receipt(receipt)
@@ -145,7 +170,10 @@ fn what_waited_is_decided_when_the_first_bundle_arrives() {
         "{sent:?}"
     );
     let selected = std::cell::RefCell::new(Vec::new());
-    let released = plugin.release(&host, |context| selected.borrow_mut().push(context));
+    let released = plugin.due(&host, |context| {
+        selected.borrow_mut().push(context);
+        true
+    });
     assert_eq!(
         released.iter().map(|(context, verdict)| (*context, status(verdict))).collect::<Vec<_>>(),
         [(1, 200), (2, 403)]
@@ -161,14 +189,15 @@ fn a_bad_push_is_refused_and_what_was_enforced_stays() {
         &request("/"),
         None,
     );
-    plugin.on_opened(3);
     let host = request("/v1/orders").with_peer(WORKER);
+    plugin.on_opened(3, &host);
+    plugin.take_messages();
     let mut unsigned = bundle(6);
     unsigned.manifest.as_mut().unwrap().signatures.clear();
     let mut damaged = bundle(6);
     damaged.sections = vec![section(pb::SectionKind::Rules, vec![0; 4])];
     for bad in [unsigned, bundle(4)] {
-        let sent = answers(plugin.on_message(&push(&bad, 7)[0], &host));
+        let sent = sent(&mut plugin, &push(&bad, 7)[0], &host);
         assert!(
             sent.iter().any(|one| matches!(one, subscribe_request::Message::Nack(nack) if nack.nonce == 7)),
             "{sent:?}"
@@ -177,11 +206,14 @@ fn a_bad_push_is_refused_and_what_was_enforced_stays() {
     }
     assert_eq!(plugin.counters.total(Metric::Nacks), 2);
     // The same revision again is acknowledged.
-    let sent = answers(plugin.on_message(&push(&bundle(5), 8)[0], &host));
-    assert!(matches!(&sent[0], subscribe_request::Message::Ack(ack) if ack.nonce == 8), "{sent:?}");
+    let acknowledged = sent(&mut plugin, &push(&bundle(5), 8)[0], &host);
+    assert!(
+        matches!(&acknowledged[0], subscribe_request::Message::Ack(ack) if ack.nonce == 8),
+        "{acknowledged:?}"
+    );
     // Junk and unknown kinds of message change nothing.
     for junk in [&b""[..], b"\xff\xff\xff", &[0x7a, 0x00]] {
-        assert!(plugin.on_message(junk, &host).is_empty(), "{junk:?}");
+        assert_eq!(sent(&mut plugin, junk, &host), [], "{junk:?}");
     }
     assert_eq!(plugin.on_request(1, &host), Verdict::Continue);
 }
@@ -222,10 +254,11 @@ fn configurations_that_cannot_work_are_refused_with_the_field() {
     assert!(Config::parse(good.as_bytes()).is_ok());
     let (before_key, _) = good.split_once("\"publicKey\"").unwrap();
     for (bad, field) in [
-        (String::new(), "EOF"),
+        (String::new(), "not JSON"),
+        ("[]".to_owned(), "must be an object"),
         ("{}".to_owned(), "workload"),
         (good.replace("\"peers\"", "\"peer\""), "peer"),
-        (good.replace("\"mesh\"", "\"waypoint\""), "waypoint"),
+        (good.replace("\"mesh\"", "\"waypoint\""), "peers"),
         (good.replace("sales/orders-api", "orders-api"), "workload"),
         (good.replace(STREAM, ""), "controlPlane"),
         (good.replace("tidegate.example", "outbound|1||x"), "controlPlane.authority"),
@@ -237,8 +270,18 @@ fn configurations_that_cannot_work_are_refused_with_the_field() {
                 "{STREAM}, \"coldStart\": {{\"holdMs\": 9999, \"maxHeld\": 1}}"
             )))
             .unwrap(),
-            "holdMs",
+            "coldStart.holdMs",
         ),
+        (
+            String::from_utf8(config(&format!("{STREAM}, \"coldStart\": {{\"holdMs\": 9}}"))).unwrap(),
+            "coldStart.maxHeld",
+        ),
+        (String::from_utf8(config(&format!("{STREAM}, \"fips\": \"yes\""))).unwrap(), "fips"),
+        (
+            String::from_utf8(config(&format!("{STREAM}, \"fips\": true, \"fips\": false"))).unwrap(),
+            "duplicate",
+        ),
+        (good.replace("\"id\"", "\"name\""), "keys[0].name"),
     ] {
         let error = Config::parse(bad.as_bytes()).unwrap_err().to_string();
         assert!(error.contains(field), "{bad}: {error}");

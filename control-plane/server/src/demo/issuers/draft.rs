@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::{Value, json};
 
-use super::keys::SigningKey;
+use super::keys::{KeyError, SigningKey};
 
 /// A token before it is signed. Header and claims are JSON and may be set to anything.
 #[derive(Debug, Clone)]
@@ -29,19 +29,11 @@ enum Signature {
     Damaged,
 }
 
-/// A token cannot be signed.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot sign a token with {algorithm}: {source}")]
-pub struct MintError {
-    algorithm: &'static str,
-    source: jsonwebtoken::errors::Error,
-}
-
 impl Draft {
-    pub(super) fn new(key: Arc<SigningKey>, with_type: bool, claims: Value) -> Self {
+    pub(super) fn new(key: Arc<SigningKey>, kind: Option<&str>, claims: Value) -> Self {
         let mut header = json!({"alg": key.kind().name(), "kid": key.id()});
-        if with_type {
-            header["typ"] = "JWT".into();
+        if let Some(kind) = kind {
+            header["typ"] = kind.into();
         }
         Self { header, claims, key, signature: Signature::Honest }
     }
@@ -137,20 +129,25 @@ impl Draft {
     }
 
     /// The JWS compact serialisation.
-    pub fn sign(&self) -> Result<String, MintError> {
+    pub fn sign(&self) -> Result<String, KeyError> {
         let encode = |part: &Value| URL_SAFE_NO_PAD.encode(part.to_string());
         let input = format!("{}.{}", encode(&self.header), encode(&self.claims));
-        let algorithm = self.key.kind().algorithm();
         let signature = match self.signature {
-            Signature::None => String::new(),
-            Signature::Honest => sign(&input, self.key.private(), algorithm)?,
+            Signature::None => Vec::new(),
+            Signature::Honest => self.key.sign(input.as_bytes())?,
             Signature::HmacWithPublicKey => {
-                let secret = EncodingKey::from_secret(self.key.public_pem().as_bytes());
-                sign(&input, &secret, Algorithm::HS256)?
+                let secret = hmac::Key::new(hmac::HMAC_SHA256, self.key.public_pem().as_bytes());
+                hmac::sign(&secret, input.as_bytes()).as_ref().to_vec()
             }
-            Signature::Damaged => turn_one_bit(&sign(&input, self.key.private(), algorithm)?),
+            Signature::Damaged => {
+                let mut signature = self.key.sign(input.as_bytes())?;
+                if let Some(byte) = signature.get_mut(17) {
+                    *byte ^= 1;
+                }
+                signature
+            }
         };
-        Ok(format!("{input}.{signature}"))
+        Ok(format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature)))
     }
 
     fn with_algorithm(self, algorithm: &str) -> Self {
@@ -160,25 +157,6 @@ impl Draft {
             }
         })
     }
-}
-
-fn sign(input: &str, key: &EncodingKey, algorithm: Algorithm) -> Result<String, MintError> {
-    let name = match algorithm {
-        Algorithm::ES256 => "ES256",
-        Algorithm::HS256 => "HS256",
-        _ => "RS256",
-    };
-    jsonwebtoken::crypto::sign(input.as_bytes(), key, algorithm)
-        .map_err(|source| MintError { algorithm: name, source })
-}
-
-/// The result is still canonical base64url of the same length.
-fn turn_one_bit(signature: &str) -> String {
-    let mut bytes = URL_SAFE_NO_PAD.decode(signature).unwrap_or_default();
-    if let Some(byte) = bytes.get_mut(17) {
-        *byte ^= 1;
-    }
-    URL_SAFE_NO_PAD.encode(bytes)
 }
 
 /// Unix seconds.

@@ -2,6 +2,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
+use serde_json::json;
 
 use super::super::client::{Answer, Call, Endpoint, Protocol};
 use super::*;
@@ -190,8 +191,65 @@ async fn the_documents_carry_the_headers_of_the_real_issuers_and_the_server_can_
     assert_eq!(answer.header("content-type"), Some("application/jwk-set+json"));
     assert_eq!(answer.header("cache-control"), Some("public, max-age=3600"));
     assert_eq!(get(&issuers, &issuers.cluster, "/oauth2/v3/certs").await.status, 404);
-    issuers.cluster.set_available(false);
+    issuers.cluster.behave(Behaviour::Down);
     assert_eq!(get(&issuers, &issuers.cluster, "/openid/v1/jwks").await.status, 503);
-    issuers.cluster.set_available(true);
+    issuers.cluster.behave(Behaviour::Normal);
     assert_eq!(get(&issuers, &issuers.cluster, "/openid/v1/jwks").await.status, 200);
+}
+
+#[tokio::test]
+async fn tokens_of_every_provider_and_kind_of_key_verify() {
+    use aws_lc_rs::signature::{
+        ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ECDSA_P521_SHA512_FIXED, ED25519,
+        RSA_PKCS1_2048_8192_SHA256, RSA_PSS_2048_8192_SHA256, UnparsedPublicKey, VerificationAlgorithm,
+    };
+    let issuers = Issuers::start().await.unwrap();
+    let all = issuers.providers().await.unwrap();
+    let drafts = [
+        (&all.entra, all.entra.entra_app_token("cccccccc-0000-4000-8000-000000000003", AUDIENCE)),
+        (&all.okta, all.okta.okta_client_token("0oa0example", AUDIENCE)),
+        (&all.aws, all.aws.aws_role_token("OrdersEtl", AUDIENCE)),
+        (&all.github, all.github.github_job_token(AUDIENCE)),
+        (&all.spiffe, all.spiffe.jwt_svid("/ns/etl/sa/orders", AUDIENCE)),
+        (&all.oauth, all.oauth.access_token("orders", AUDIENCE)),
+    ];
+    for (issuer, draft) in drafts {
+        let origin = format!("https://{}", issuer.address());
+        let set =
+            get(&issuers, issuer, issuer.jwks_uri().strip_prefix(&origin).unwrap()).await.json().unwrap();
+        assert_eq!(set["keys"][0]["kid"], issuer.signing_key().id());
+        for kind in KeyKind::ALL {
+            let key = Arc::new(SigningKey::generate(kind).unwrap());
+            let token = draft.clone().signed_by(&key).sign().unwrap();
+            let (input, signature) = token.rsplit_once('.').unwrap();
+            let algorithm: &'static dyn VerificationAlgorithm = match kind {
+                KeyKind::Rs256 => &RSA_PKCS1_2048_8192_SHA256,
+                KeyKind::Ps256 => &RSA_PSS_2048_8192_SHA256,
+                KeyKind::Es256 => &ECDSA_P256_SHA256_FIXED,
+                KeyKind::Es384 => &ECDSA_P384_SHA384_FIXED,
+                KeyKind::Es512 => &ECDSA_P521_SHA512_FIXED,
+                KeyKind::EdDsa => &ED25519,
+            };
+            let signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
+            let public = UnparsedPublicKey::new(algorithm, key.public_der());
+            public.verify(input.as_bytes(), &signature).unwrap_or_else(|_| panic!("{kind:?}"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_issuer_can_misbehave() {
+    let issuers = Issuers::start().await.unwrap();
+    let path = "/openid/v1/jwks";
+    let answer = |behaviour| {
+        issuers.cluster.behave(behaviour);
+        get(&issuers, &issuers.cluster, path)
+    };
+    assert!(answer(Behaviour::Huge).await.body.len() > 10_000_000);
+    assert_eq!(answer(Behaviour::Elsewhere).await.header("location"), Some("https://localhost:1/keys"));
+    assert!(answer(Behaviour::Garbage).await.json().is_none());
+    assert_eq!(answer(Behaviour::Empty).await.json().unwrap()["keys"], json!([]));
+    issuers.cluster.behave(Behaviour::Silent);
+    let silent = get(&issuers, &issuers.cluster, path);
+    assert!(tokio::time::timeout(std::time::Duration::from_millis(300), silent).await.is_err());
 }

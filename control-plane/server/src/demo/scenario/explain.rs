@@ -11,7 +11,7 @@ use tidegate_engine::{
     Decision, Directories, Outcome, Peer, PolicySet, Reason, Request, RuleIx, ShadowDifference, TokenState,
     decide, normal,
 };
-use tidegate_identity::{Authenticator, CacheLimits, IssuerSet, PureRust, SpiffeId, TokenOutcome};
+use tidegate_identity::{At, Authenticator, CacheLimits, IssuerSet, PureRust, SpiffeId, TokenOutcome};
 use tidegate_proto::v1 as pb;
 
 use crate::clock;
@@ -95,7 +95,7 @@ impl Explainer {
         let now = clock::now();
         let mut outcomes = Vec::new();
         if let Some(authenticator) = &mut bundle.authenticator {
-            authenticator.authenticate(&headers, now, &PureRust, &mut outcomes);
+            authenticator.authenticate(&headers, At::now(now), &PureRust, &mut outcomes);
         }
         let tokens: Vec<TokenState<'_>> = outcomes.iter().map(TokenOutcome::state).collect();
         let path = normal::path(call.path().as_bytes());
@@ -104,6 +104,7 @@ impl Explainer {
             &bundle.rules,
             &Request {
                 now,
+                expiry_grace_s: 0,
                 port,
                 method: call.method().as_str().as_bytes(),
                 host: host.as_deref(),
@@ -149,7 +150,7 @@ impl Bundle {
     }
 
     fn word(&self, decision: Decision) -> Explanation {
-        let Decision { outcome, reason, rule, shadow } = decision;
+        let Decision { outcome, reason, rule, shadow, .. } = decision;
         let name = |rule: Option<RuleIx>| Some(self.rules.rule(rule?)?.id.to_owned());
         let shadow = shadow.map(|ShadowDifference { reason, rule, .. }| {
             name(rule).unwrap_or_else(|| reason.code().to_owned())

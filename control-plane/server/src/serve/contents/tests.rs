@@ -1,7 +1,9 @@
+use tidegate_compiler::DirectoryQuery;
 use tidegate_engine::directory::Directories as Section;
 use tidegate_identity::IssuerSet;
 
 use super::*;
+use crate::directories::Listing;
 use crate::keys::KeyRing;
 use crate::rules::{Environment, Files};
 
@@ -58,9 +60,15 @@ fn compiled() -> Compiled {
     compilation.output.unwrap_or_else(|| panic!("{:#?}", compilation.diagnostics))
 }
 
-fn directories(ids: &[&str]) -> Directories {
-    let ids = ids.iter().map(|id| id.to_string()).collect();
-    Directories::from([(DIRECTORY.to_owned(), ids), ("other".to_owned(), BTreeSet::from(["1".to_owned()]))])
+/// What a file says.
+fn directories(ids: &[&str]) -> Arc<Directories> {
+    let listing = |ids: &[&str]| Listing {
+        ids: Arc::new(ids.iter().map(|id| id.to_string()).collect()),
+        fresh_until: None,
+    };
+    let listings =
+        BTreeMap::from([(DIRECTORY.to_owned(), listing(ids)), ("other".to_owned(), listing(&["1"]))]);
+    Arc::new(Directories { listings, ..Default::default() })
 }
 
 fn section(contents: &Contents, kind: pb::SectionKind) -> Option<&Arc<crate::bundle::Section>> {
@@ -69,8 +77,9 @@ fn section(contents: &Contents, kind: pb::SectionKind) -> Option<&Arc<crate::bun
 
 #[test]
 fn every_workload_of_the_mesh_has_contents_and_says_whether_it_is_guarded() {
-    let contents =
-        Assembler::default().contents(&compiled(), &KeyRing::default(), &Directories::new(), NOW).unwrap();
+    let contents = Assembler::default()
+        .contents(&compiled(), &KeyRing::default(), &Directories::default(), NOW)
+        .unwrap();
     let coverage: Vec<_> =
         contents.iter().map(|(workload, contents)| (workload.as_str(), contents.coverage)).collect();
     assert_eq!(
@@ -109,8 +118,9 @@ fn only_issuers_and_directories_that_rules_read_travel() {
 
 #[test]
 fn an_issuer_whose_keys_never_came_travels_without_keys_and_out_of_date() {
-    let contents =
-        Assembler::default().contents(&compiled(), &KeyRing::default(), &Directories::new(), NOW).unwrap();
+    let contents = Assembler::default()
+        .contents(&compiled(), &KeyRing::default(), &Directories::default(), NOW)
+        .unwrap();
     let section = section(&contents["sales/orders"], pb::SectionKind::Keys).unwrap();
     let spec = IssuerSetSpec::decode(section.content()).unwrap();
     assert_eq!((spec.issuers[0].name.as_str(), spec.issuers[0].keys.len()), ("google", 0));
@@ -134,8 +144,22 @@ fn new_ids_change_the_directory_section_only() {
 }
 
 #[test]
-fn where_keys_come_from_is_taken_from_the_rules() {
-    let sources = key_sources(&compiled());
-    assert_eq!(sources["google"], KeySource::Url("https://www.googleapis.com/oauth2/v3/certs".into()));
-    assert_eq!(sources["prod-cluster"], KeySource::Discovery("https://kubernetes.prod.example".into()));
+fn a_directory_that_was_read_counts_until_its_own_end() {
+    let compiled = compiled();
+    let mut directories = directories(&["1"]);
+    let listing = Arc::make_mut(&mut directories).listings.get_mut(DIRECTORY).unwrap();
+    listing.fresh_until = Some(NOW + 120);
+    let contents = Assembler::default().contents(&compiled, &KeyRing::default(), &directories, NOW).unwrap();
+    let section = section(&contents["sales/orders"], pb::SectionKind::Directory).unwrap();
+    let directory = Section::decode(section.content()).unwrap();
+    use tidegate_engine::Truth;
+    assert_eq!(directory.lists(DIRECTORY, "1", NOW + 120), Truth::True);
+    assert_eq!(directory.lists(DIRECTORY, "1", NOW + 121), Truth::Unknown);
+}
+
+#[test]
+fn only_directories_that_rules_name_are_to_be_read() {
+    let [project, region, name] = ["acme", "europe-west4", "orders-etl"].map(str::to_owned);
+    let query = DirectoryQuery::DataflowJob { project, region, name };
+    assert_eq!(queries(&compiled()), Queries::from([(DIRECTORY.to_owned(), query)]));
 }

@@ -93,13 +93,7 @@ fn row_22_accepts_one_spelling_of_base64() {
             text.replace('_', "/").replace('-', "+") + if text.contains(['_', '-']) { "" } else { "=" },
         ] {
             let outcome = gate.bearer(&spelled(other.clone()));
-            // With white space before the first dot it is not even like a JWT to anybody.
-            let torn = part == 0 && other.contains([' ', '\n']);
-            match outcome {
-                TokenOutcome::Invalid(_) => assert!(!torn, "{other}"),
-                TokenOutcome::Absent => assert!(torn, "{other}"),
-                TokenOutcome::Verified(_) => panic!("{other}"),
-            }
+            assert!(matches!(outcome, TokenOutcome::Invalid(_)), "{other}: {outcome:?}");
         }
         if text.len() % 4 != 0 {
             // The next character differs in unused bits only.
@@ -267,30 +261,26 @@ fn row_31_names_tokens_that_were_minted_for_another_party() {
 #[test]
 fn row_32_refuses_other_kinds_of_tokens_by_typ() {
     let header = |typ: &str| json!({"alg": "ES256", "kid": KEY_ID, "typ": typ});
-    let kinds =
-        ["dpop+jwt", "wit+jwt", "wpt+jwt", "txntoken+jwt", "logout+jwt", "secevent+jwt", "JOSE", "JWT ", ""];
+    let kinds = [
+        "dpop+jwt",
+        "wit+jwt",
+        "wpt+jwt",
+        "txntoken+jwt",
+        "logout+jwt",
+        "secevent+jwt",
+        "JOSE",
+        "JWT ",
+        "",
+        "text/JWT",
+    ];
     refuses_headers(&kinds.map(header), TokenFault::TypeRefused);
     refuses_headers(&[json!({"alg": "ES256", "kid": KEY_ID, "typ": 1})], TokenFault::Malformed);
     let (signer, mut gate) = gate();
-    for kind in ["JWT", "jwt", "at+jwt", "application/at+JWT"] {
+    for kind in ["JWT", "jwt", "application/jwt", "at+jwt", "Application/at+JWT"] {
         accepted(&gate.bearer(&signer.with_header(&header(kind))));
     }
     let kubernetes_signer = Signer::new(7);
     let mut gate = Gate::new(vec![issuer(PackKind::Kubernetes, &kubernetes_signer)]);
     let token = kubernetes_signer.sign(&header("at+jwt").to_string(), &kubernetes().to_string());
     refused(&gate.bearer(&token), TokenFault::TypeRefused);
-}
-
-#[test]
-fn row_37_refuses_bound_tokens_whose_binding_cannot_be_checked() {
-    refuses_claims(
-        &[
-            ("cnf", Some(json!({"x5t#S256": "digest"}))),
-            ("cnf", Some(json!({"jkt": "digest"}))),
-            ("cnf", Some(json!({}))),
-            ("cnf", Some(json!(null))),
-            ("cnf", Some(json!("x"))),
-        ],
-        TokenFault::NotBound,
-    );
 }

@@ -1,0 +1,314 @@
+//! `bind`: claims that must be equal to other claims, or to what the peer is.
+//!
+//! Written as CEL, of which only `==` between two paths and `&&` between such comparisons is understood:
+//! `job.project_id == release.project_id`, `job["kubernetes.io"].namespace == peer.namespace`.
+//!
+//! INVARIANT: whatever else is written is refused, never left out. Both sides are strings.
+
+use cel::common::ast::{CallExpr, Expr, LiteralValue, operators};
+use cel::parser::Parser;
+use tidegate_engine::model::ClaimPath;
+use tidegate_identity::pack::ClaimKind;
+
+use crate::claim_path;
+use crate::context::Context;
+use crate::diagnostic::Code;
+use crate::mesh::not_empty;
+use crate::place::{Findings, Place};
+use crate::spec::TokenSpec;
+use crate::suggest;
+use crate::text::check_text;
+use crate::tokens::known_claim;
+
+/// The longest condition that is read, in bytes.
+const MAX_BYTES: usize = 1024;
+
+/// Two values that must be equal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Equality {
+    /// A claim of the entry's token of this issuer.
+    pub(crate) issuer: String,
+    pub(crate) path: ClaimPath,
+    pub(crate) other: Other,
+}
+
+/// What a claim must be equal to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Other {
+    /// A claim of the entry's token of this issuer.
+    Claim(String, ClaimPath),
+    Peer(PeerPart),
+}
+
+/// What a peer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PeerPart {
+    Namespace,
+    ServiceAccount,
+    TrustDomain,
+}
+
+enum Operand {
+    Claim(String, ClaimPath),
+    Peer(PeerPart),
+}
+
+/// Where a condition is, and what it may name.
+struct Reader<'r> {
+    place: &'r Place<'r>,
+    tokens: &'r [TokenSpec],
+    context: &'r Context<'r>,
+}
+
+/// Reads the `bind` of an entry with these tokens. `None` if anything is wrong with it.
+pub(crate) fn check(
+    place: &Place<'_>,
+    bind: Option<&[String]>,
+    tokens: &[TokenSpec],
+    context: &Context<'_>,
+    findings: &mut Findings,
+) -> Option<Vec<Equality>> {
+    let Some(bind) = bind else { return Some(Vec::new()) };
+    not_empty(place, bind, findings);
+    let mut equalities = Some(Vec::new());
+    for (index, text) in bind.iter().enumerate() {
+        let place = place.index(index);
+        let reader = Reader { place: &place, tokens, context };
+        let read = parse(&place, text, findings).and_then(|expr| reader.conditions(&expr, findings));
+        equalities = equalities.zip(read).map(|(mut equalities, read)| {
+            equalities.extend(read);
+            equalities
+        });
+    }
+    equalities.filter(|_| !bind.is_empty())
+}
+
+fn parse(place: &Place<'_>, text: &str, findings: &mut Findings) -> Option<Expr> {
+    let before = findings.errors();
+    check_text(place, text, findings);
+    if text.len() > MAX_BYTES {
+        findings.add(
+            place,
+            Code::MalformedCondition,
+            format!("the condition has {} bytes", text.len()),
+            format!("conditions of more than {MAX_BYTES} bytes are not read"),
+            "write several; all of them must hold",
+        );
+    }
+    if findings.errors() > before {
+        return None;
+    }
+    match Parser::new().parse(text) {
+        Ok(parsed) => Some(parsed.expr),
+        Err(errors) => {
+            let first = errors.errors.first();
+            let (what, column) = first.map_or(("", 0), |error| (error.msg.as_str(), error.pos.1));
+            // What the parser would have liked to see there instead is long, and no help.
+            let what =
+                what.split(" expecting ").next().unwrap_or_default().trim_start_matches("Syntax error: ");
+            findings.add(
+                place,
+                Code::MalformedCondition,
+                format!("`{text}` is not an expression: at character {column}: {what}"),
+                "conditions are written in CEL",
+                "write e.g. `job.project_id == release.project_id`",
+            );
+            None
+        }
+    }
+}
+
+fn refuse(place: &Place<'_>, message: impl Into<String>, findings: &mut Findings) {
+    findings.add(
+        place,
+        Code::MalformedCondition,
+        message,
+        "`bind` compares claims with other claims or with what the peer is, and nothing else",
+        "write `==` between two paths, and `&&` between such comparisons; values are demanded with `claims`",
+    );
+}
+
+// === impl Reader ===
+
+impl Reader<'_> {
+    /// All comparisons of a conjunction.
+    fn conditions(&self, expr: &Expr, findings: &mut Findings) -> Option<Vec<Equality>> {
+        match expr {
+            Expr::Call(CallExpr { func_name, target: None, args }) if func_name == operators::LOGICAL_AND => {
+                let read: Vec<Option<Vec<Equality>>> =
+                    args.iter().map(|arg| self.conditions(&arg.expr, findings)).collect();
+                Some(read.into_iter().collect::<Option<Vec<_>>>()?.into_iter().flatten().collect())
+            }
+            Expr::Call(CallExpr { func_name, target: None, args }) if func_name == operators::EQUALS => {
+                let [left, right] = args.as_slice() else {
+                    refuse(self.place, "a comparison has two sides", findings);
+                    return None;
+                };
+                let left = self.operand(&left.expr, findings);
+                let right = self.operand(&right.expr, findings);
+                self.equality(left?, right?, findings).map(|equality| vec![equality])
+            }
+            other => {
+                refuse(self.place, format!("{} is not understood here", describe(other)), findings);
+                None
+            }
+        }
+    }
+
+    fn equality(&self, left: Operand, right: Operand, findings: &mut Findings) -> Option<Equality> {
+        let (issuer, path, other) = match (left, right) {
+            (Operand::Peer(_), Operand::Peer(_)) => {
+                refuse(self.place, "the condition compares no claim", findings);
+                return None;
+            }
+            (Operand::Claim(issuer, path), Operand::Peer(part))
+            | (Operand::Peer(part), Operand::Claim(issuer, path)) => (issuer, path, Other::Peer(part)),
+            (Operand::Claim(issuer, path), Operand::Claim(other, other_path)) => {
+                if issuer == other && path == other_path {
+                    refuse(self.place, "the condition compares a claim with itself", findings);
+                    return None;
+                }
+                (issuer, path, Other::Claim(other, other_path))
+            }
+        };
+        Some(Equality { issuer, path, other })
+    }
+
+    fn operand(&self, expr: &Expr, findings: &mut Findings) -> Option<Operand> {
+        let Some((root, path)) = path_of(expr) else {
+            refuse(self.place, format!("{} is not a path", describe(expr)), findings);
+            return None;
+        };
+        if root == "peer" {
+            return self.peer(&path, findings).map(Operand::Peer);
+        }
+        let Some(token) = self.tokens.iter().find(|token| token.name() == root) else {
+            let names: Vec<&str> = self.tokens.iter().map(TokenSpec::name).collect();
+            findings.add(
+                self.place,
+                Code::MalformedCondition,
+                format!("the entry has no token `{root}`"),
+                "a condition is about the tokens that are written in its own entry, and about the `peer`",
+                match suggest::closest(root, names.iter().copied()) {
+                    Some(close) => format!("did you mean `{close}`?"),
+                    None if names.is_empty() => "write the token into the entry".to_owned(),
+                    None => format!(
+                        "its tokens are {}; give a token a name that conditions can write with `as`",
+                        suggest::list(names)
+                    ),
+                },
+            );
+            return None;
+        };
+        let issuer = self.context.usable_issuer(&token.issuer)?;
+        let shown = claim_path::show(&path);
+        if path.is_empty() {
+            refuse(self.place, format!("`{root}` is a token, and no claim of it"), findings);
+            return None;
+        }
+        let known = known_claim(self.place, &shown, Some(path), issuer, findings)?;
+        let is = match known.kind {
+            Some(ClaimKind::Integer) => Some("a number"),
+            Some(ClaimKind::Boolean) => Some("a boolean"),
+            Some(ClaimKind::Strings) => Some("a list of strings"),
+            Some(ClaimKind::Structure | ClaimKind::StringOrStrings) => Some("a structure"),
+            // What no pack knows equals a string only if it is one.
+            None
+            | Some(
+                ClaimKind::String
+                | ClaimKind::Identifier
+                | ClaimKind::Digits
+                | ClaimKind::Guid
+                | ClaimKind::BooleanString,
+            ) => None,
+        };
+        if let Some(is) = is {
+            findings.add(
+                self.place,
+                Code::ClaimType,
+                format!("`{shown}` of `{root}` is {is}"),
+                "only strings are compared with each other",
+                "compare another claim",
+            );
+            return None;
+        }
+        Some(Operand::Claim(token.issuer.clone(), known.path))
+    }
+
+    fn peer(&self, path: &[String], findings: &mut Findings) -> Option<PeerPart> {
+        match path {
+            [part] if part == "namespace" => Some(PeerPart::Namespace),
+            [part] if part == "serviceAccount" => Some(PeerPart::ServiceAccount),
+            [part] if part == "trustDomain" => Some(PeerPart::TrustDomain),
+            _ => {
+                let what = match path {
+                    [] => "`peer` is not compared as a whole".to_owned(),
+                    _ => format!("`peer` has no `{}`", claim_path::show(path)),
+                };
+                findings.add(
+                    self.place,
+                    Code::MalformedCondition,
+                    what,
+                    "a peer is what its certificate says",
+                    "write `peer.namespace`, `peer.serviceAccount` or `peer.trustDomain`",
+                );
+                None
+            }
+        }
+    }
+}
+
+/// `a.b["c"]`: the first name, and the others.
+fn path_of(expr: &Expr) -> Option<(&str, ClaimPath)> {
+    let mut path = Vec::new();
+    let mut next = expr;
+    loop {
+        match next {
+            Expr::Ident(root) => {
+                path.reverse();
+                return Some((root, path));
+            }
+            Expr::Select(select) if !select.test => {
+                path.push(select.field.clone());
+                next = &select.operand.expr;
+            }
+            Expr::Call(CallExpr { func_name, target: None, args }) if func_name == operators::INDEX => {
+                let [operand, index] = args.as_slice() else { return None };
+                let Expr::Literal(LiteralValue::String(name)) = &index.expr else { return None };
+                path.push(name.inner().to_owned());
+                next = &operand.expr;
+            }
+            _ => return None,
+        }
+    }
+}
+
+/// What people call it.
+fn describe(expr: &Expr) -> String {
+    match expr {
+        Expr::Ident(name) => format!("`{name}` alone"),
+        Expr::Select(_) => "a claim that is not compared".to_owned(),
+        Expr::Literal(_) => "a value that is written out".to_owned(),
+        Expr::Call(call) => match call.func_name.as_str() {
+            operators::LOGICAL_OR => "`||`".to_owned(),
+            operators::LOGICAL_AND => "`&&`".to_owned(),
+            operators::LOGICAL_NOT => "`!`".to_owned(),
+            operators::EQUALS => "`==`".to_owned(),
+            operators::NOT_EQUALS => "`!=`".to_owned(),
+            operators::IN => "`in`".to_owned(),
+            operators::SUBSTRACT => {
+                "`-` (an issuer that has one in its name needs another name here, with `as`)".to_owned()
+            }
+            operators::CONDITIONAL => "`? :`".to_owned(),
+            operators::INDEX => "an index that is no name".to_owned(),
+            name if name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') => {
+                format!("the function `{name}`")
+            }
+            _ => "an operator".to_owned(),
+        },
+        Expr::List(_) => "a list".to_owned(),
+        Expr::Map(_) | Expr::Struct(_) => "a mapping".to_owned(),
+        Expr::Comprehension(_) => "a macro".to_owned(),
+        Expr::Unspecified => "nothing".to_owned(),
+    }
+}

@@ -1,0 +1,3 @@
+//! Says why.
+
+pub mod token;

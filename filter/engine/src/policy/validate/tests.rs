@@ -1,0 +1,243 @@
+use super::*;
+use crate::encode::{encode, section};
+use crate::model::{
+    ClaimRef, Condition, Disclosure, Effect, FromModel, IssuerModel, Lease, Mode, OperationModel,
+    PathPattern, PeerModel, PolicyModel, RuleModel, SegmentPattern, Test,
+};
+
+fn texts(prefix: &str, count: usize) -> Vec<String> {
+    (0..count).map(|position| format!("{prefix}-{position}")).collect()
+}
+
+/// `count` rules, each of its own namespace, that all list the same accounts, paths and claim values.
+fn sharing(count: usize, listed: usize) -> PolicyModel {
+    let rule = |position: usize| {
+        let claim = Condition::Claim(ClaimRef { issuer: 0, slot: 0 }, Test::OneOf(texts("value", listed)));
+        let from = FromModel {
+            peer: PeerModel::Mesh {
+                trust_domain: "prod.example".into(),
+                namespace: format!("namespace-{position}"),
+                service_accounts: Some(texts("account", listed)),
+            },
+            issuers: vec![0],
+            condition: Condition::All(vec![claim, Condition::True]),
+        };
+        let path = |text| PathPattern { segments: vec![SegmentPattern::Literal(text)] };
+        let operation = OperationModel {
+            methods: Some(vec![format!("METHOD-{position}")]),
+            paths: Some(texts("path", listed).into_iter().map(path).collect()),
+            ..OperationModel::default()
+        };
+        RuleModel {
+            id: format!("sales/rule-{position}"),
+            // The index lists no accounts of a Deny.
+            effect: Effect::Deny,
+            mode: Mode::Enforce,
+            owner: String::new(),
+            contact: String::new(),
+            disclosure: Disclosure::Full,
+            lease: Lease::default(),
+            from: vec![from],
+            to: Some(vec![operation]),
+        }
+    };
+    PolicyModel {
+        issuers: vec![IssuerModel { name: "a".into(), slots: vec![vec!["x".into()]] }],
+        directories: vec!["d".into()],
+        rules: (0..count).map(rule).collect(),
+        ..PolicyModel::default()
+    }
+}
+
+/// A section's parts, to be changed.
+struct Parts {
+    tables: Vec<Vec<u32>>,
+    text: Vec<u8>,
+}
+
+// === impl Parts ===
+
+impl Parts {
+    fn of(model: &PolicyModel) -> Self {
+        let policy = PolicySet::decode(&encode(model).unwrap()).unwrap();
+        let tables = Table::ALL.iter().map(|table| policy.table(*table).to_vec()).collect();
+        Self { tables, text: policy.text }
+    }
+
+    fn table(&mut self, table: Table) -> &mut Vec<u32> {
+        &mut self.tables[table.position()]
+    }
+
+    /// Appends a record or run; returns where it is, in words.
+    fn add(&mut self, table: Table, words: &[u32]) -> usize {
+        let at = self.table(table).len();
+        self.table(table).extend_from_slice(words);
+        at
+    }
+
+    /// Changes one word.
+    fn set(mut self, table: Table, word: usize, value: u32) -> Self {
+        self.table(table)[word] = value;
+        self
+    }
+
+    fn decoded(&self) -> Result<PolicySet, InvalidRules> {
+        PolicySet::decode(&section(&self.tables, &self.text))
+    }
+
+    fn refusal(&self) -> String {
+        self.decoded().err().map_or_else(|| "accepted".to_owned(), |error| error.to_string())
+    }
+}
+
+fn small() -> Parts {
+    Parts::of(&sharing(2, 3))
+}
+
+/// How many records and list items decoding looks at, and how many words there are.
+fn work(parts: &Parts) -> (usize, usize) {
+    let policy = parts.decoded().unwrap();
+    (validate(&policy).unwrap(), policy.words.len())
+}
+
+#[cfg_attr(target_arch = "wasm32", wasm_bindgen_test::wasm_bindgen_test)]
+#[test]
+fn a_long_list_that_many_records_share_is_looked_through_once() {
+    let (rules, listed) = (100, 200);
+    let (looked_at, words) = work(&Parts::of(&sharing(rules, listed)));
+    assert!(looked_at <= words, "{looked_at} looks at {words} words");
+    // Three lists for each rule would be more than that.
+    assert!(3 * rules * listed > 3 * words, "{words} words");
+}
+
+#[cfg_attr(target_arch = "wasm32", wasm_bindgen_test::wasm_bindgen_test)]
+#[test]
+fn conditions_that_share_their_children_are_measured_once() {
+    let mut parts = small();
+    let children = 1000;
+    let truth = parts.add(Table::Conditions, &[code::TRUE, 0, 0, 0]) / 4;
+    let mut run = vec![word(children)];
+    run.extend(vec![word(truth); children]);
+    let list = parts.add(Table::Lists, &run);
+    for _ in 0..children {
+        parts.add(Table::Conditions, &[code::ALL, word(list), 0, 0]);
+    }
+    let (looked_at, words) = work(&parts);
+    assert!(looked_at <= words && children * children > words, "{looked_at} looks at {words} words");
+}
+
+#[cfg_attr(target_arch = "wasm32", wasm_bindgen_test::wasm_bindgen_test)]
+#[test]
+fn a_small_section_with_a_condition_that_takes_years_is_refused() {
+    let doubled = |times: u32| {
+        let mut parts = small();
+        let mut child = parts.add(Table::Conditions, &[code::TRUE, 0, 0, 0]) / 4;
+        for _ in 0..times {
+            let list = parts.add(Table::Lists, &[2, word(child), word(child)]);
+            child = parts.add(Table::Conditions, &[code::ANY, word(list), 0, 0]) / 4;
+        }
+        parts.refusal()
+    };
+    assert_eq!(doubled(11), "accepted");
+    assert!(doubled(12).ends_with("a condition has too many parts"), "{}", doubled(12));
+    assert!(doubled(31).ends_with("a condition has too many parts"));
+}
+
+#[cfg_attr(target_arch = "wasm32", wasm_bindgen_test::wasm_bindgen_test)]
+#[test]
+fn lists_and_postings_are_referred_to_where_they_begin() {
+    assert_eq!(small().refusal(), "accepted");
+    let mut parts = small();
+    let accounts = parts.table(Table::Froms)[3];
+    // The list of accounts, from its second word on: what stands there is an account.
+    let inside = parts.set(Table::Froms, 3, accounts + 1).refusal();
+    assert!(inside.ends_with("froms[0] is invalid: it refers to a list that is not there"), "{inside}");
+    let mut parts = small();
+    let beyond = word(parts.table(Table::Lists).len());
+    let beyond = parts.set(Table::Froms, 3, beyond).refusal();
+    assert!(beyond.ends_with("froms[0] is invalid: it refers to a list that is not there"), "{beyond}");
+    let mut parts = small();
+    parts.add(Table::Lists, &[2, 0]);
+    assert!(parts.refusal().contains("lists["), "{}", parts.refusal());
+    let mut parts = small();
+    parts.add(Table::Postings, &[1, u32::MAX]);
+    assert!(parts.refusal().ends_with("it refers to a record that is not there"), "{}", parts.refusal());
+    let mut parts = small();
+    let posting = parts.add(Table::Postings, &[2, 0, 0]);
+    assert_eq!(parts.refusal(), "accepted");
+    let bucket = parts.table(Table::Buckets).iter().position(|tag| *tag == 0).unwrap();
+    for (at, expected) in [(posting, "accepted"), (posting + 1, "it refers to postings that are not there")] {
+        parts.table(Table::Buckets)[bucket] = 1;
+        parts.table(Table::Buckets)[bucket + 1] = word(at);
+        assert!(parts.refusal().ends_with(expected), "{}", parts.refusal());
+    }
+}
+
+/// A list that is good as one thing is not taken for another.
+#[cfg_attr(target_arch = "wasm32", wasm_bindgen_test::wasm_bindgen_test)]
+#[test]
+fn what_is_a_list_of_one_thing_is_not_one_of_another() {
+    let mut parts = small();
+    let last = word(parts.table(Table::Strings).len() / 2 - 1);
+    let list = word(parts.add(Table::Lists, &[1, last]));
+    // First as a from's accounts, which are strings, then as a rule's froms, of which there are not so many.
+    let parts = parts.set(Table::Froms, 3, list);
+    assert_eq!(parts.refusal(), "accepted");
+    let mistaken = parts.set(Table::Rules, 3, list).refusal();
+    assert!(mistaken.ends_with("rules[0] is invalid: it refers to a record that is not there"), "{mistaken}");
+}
+
+#[cfg_attr(target_arch = "wasm32", wasm_bindgen_test::wasm_bindgen_test)]
+#[test]
+fn strings_lie_one_behind_the_other() {
+    let mut parts = small();
+    let length = parts.table(Table::Strings)[1];
+    let parts = parts.set(Table::Strings, 1, length - 1);
+    assert!(
+        parts.refusal().ends_with("it does not begin where the one before it ends"),
+        "{}",
+        parts.refusal()
+    );
+    let mut parts = small();
+    parts.text.push(b'x');
+    assert!(parts.refusal().ends_with("text follows the last one"), "{}", parts.refusal());
+    let end = word(parts.text.len() - 1);
+    parts.add(Table::Strings, &[end, 1]);
+    assert_eq!(parts.refusal(), "accepted");
+    // Cut inside of a character.
+    let end = parts.text.len();
+    parts.text.extend_from_slice("\u{e9}".as_bytes());
+    parts.add(Table::Strings, &[word(end), 1]);
+    parts.add(Table::Strings, &[word(end + 1), 1]);
+    assert!(parts.refusal().ends_with("it cuts a character"), "{}", parts.refusal());
+    for length in [3, u32::MAX] {
+        let mut parts = small();
+        let end = word(parts.text.len());
+        parts.add(Table::Strings, &[end, length]);
+        assert!(parts.refusal().ends_with("it lies outside the text"), "{}", parts.refusal());
+    }
+}
+
+#[cfg_attr(target_arch = "wasm32", wasm_bindgen_test::wasm_bindgen_test)]
+#[test]
+fn what_a_later_engine_may_mean_is_refused() {
+    let flags = |bit: u32| {
+        let mut parts = small();
+        let flags = parts.table(Table::Rules)[2];
+        parts.set(Table::Rules, 2, flags | bit).refusal()
+    };
+    assert_eq!(flags(code::RULE_KEEP), "accepted");
+    assert_eq!(flags(1 << code::RULE_GRACE_SHIFT), "accepted");
+    for bit in [1 << 5, 1 << 6, 1 << 7] {
+        assert!(flags(bit).ends_with("unknown flags"), "{}", flags(bit));
+    }
+    let operator = |operator: u32, b: u32| {
+        let mut parts = small();
+        parts.add(Table::Conditions, &[operator, 0, b, 0]);
+        parts.refusal()
+    };
+    assert_eq!(operator(code::LISTED_OR_STALE, 0), "accepted");
+    let dangling = operator(code::LISTED_OR_STALE, 1);
+    assert!(dangling.ends_with("it refers to a record that is not there"), "{dangling}");
+    assert!(operator(code::LISTED_OR_STALE + 1, 0).ends_with("unknown operator"));
+}

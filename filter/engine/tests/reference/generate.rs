@@ -1,0 +1,260 @@
+//! Policies and requests by chance.
+
+use proptest::prelude::*;
+use proptest::sample::{select, subsequence};
+use tidegate_engine::model::*;
+use tidegate_engine::{ClaimValue, HeaderFacts, VerifiedToken};
+
+/// A few of everything, so that rules and requests meet often.
+pub const DOMAINS: [&str; 2] = ["prod.example", "dev.example"];
+pub const NAMES: [&str; 3] = ["etl", "ci", "sales"];
+pub const SEGMENTS: [&str; 4] = ["v1", "orders", "orders-7", "x"];
+pub const METHODS: [&str; 4] = ["GET", "POST", "PATCH", "LIST"];
+pub const HOSTS: [&str; 4] = ["orders.example", "a.orders.example", "example", "b.a.orders.example"];
+pub const TEXTS: [&str; 4] = ["true", "4711", "etl", ""];
+pub const PORTS: [u16; 2] = [8080, 9090];
+pub const AUDIENCES: [&str; 3] = ["https://orders.example", "orders.example", "other"];
+
+pub fn name() -> impl Strategy<Value = String> {
+    select(&NAMES[..]).prop_map(str::to_owned)
+}
+
+pub fn some<T: Clone + std::fmt::Debug + 'static>(
+    all: &'static [T],
+    most: usize,
+) -> impl Strategy<Value = Vec<T>> {
+    subsequence(all, 1..=most.min(all.len()))
+}
+
+pub fn strings(all: &'static [&'static str]) -> impl Strategy<Value = Vec<String>> {
+    some(all, 2).prop_map(|texts| texts.into_iter().map(str::to_owned).collect())
+}
+
+pub fn peer_model() -> impl Strategy<Value = PeerModel> {
+    let domain = || select(&DOMAINS[..]).prop_map(str::to_owned);
+    prop_oneof![
+        4 => (domain(), name(), proptest::option::of(strings(&NAMES)))
+            .prop_map(|(trust_domain, namespace, service_accounts)| PeerModel::Mesh { trust_domain, namespace, service_accounts }),
+        1 => domain().prop_map(|trust_domain| PeerModel::AnyMesh { trust_domain }),
+        1 => Just(PeerModel::NoPeer),
+        1 => Just(PeerModel::Anyone),
+    ]
+}
+
+pub fn test() -> impl Strategy<Value = Test> {
+    prop_oneof![
+        Just(Test::Present),
+        strings(&TEXTS).prop_map(Test::OneOf),
+        select(&TEXTS[..]).prop_map(|text| Test::OneOf(vec![text.to_owned()])),
+        (-1i64..2).prop_map(Test::Integer),
+        any::<bool>().prop_map(Test::Boolean),
+        select(vec!["t*", "*1", "*", "4*1", "true"]).prop_map(|glob| Test::Glob(glob.to_owned())),
+        select(&TEXTS[..]).prop_map(|text| Test::Contains(text.to_owned())),
+        Just(Test::PeerNamespace),
+        Just(Test::PeerServiceAccount),
+        (0u16..2).prop_map(|slot| Test::Same(ClaimRef { issuer: 0, slot })),
+        (0u16..3).prop_map(Test::Listed),
+        (0u16..3).prop_map(Test::ListedOrStale),
+    ]
+}
+
+/// Conditions on issuer 0, which entries with conditions demand.
+pub fn condition() -> impl Strategy<Value = Condition> {
+    let leaf = prop_oneof![
+        1 => Just(Condition::True),
+        6 => (0u16..2, test()).prop_map(|(slot, test)| Condition::Claim(ClaimRef { issuer: 0, slot }, test)),
+    ];
+    leaf.prop_recursive(3, 8, 3, |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..3).prop_map(Condition::All),
+            proptest::collection::vec(inner.clone(), 0..3).prop_map(Condition::Any),
+            inner.prop_map(|inner| Condition::Not(Box::new(inner))),
+        ]
+    })
+}
+
+pub fn from_model() -> impl Strategy<Value = FromModel> {
+    (peer_model(), 0u8..4, condition()).prop_map(|(peer, tokens, condition)| match tokens {
+        0 => FromModel { peer, issuers: vec![], condition: Condition::True },
+        1 => FromModel { peer, issuers: vec![1], condition: Condition::True },
+        2 => FromModel { peer, issuers: vec![0], condition },
+        _ => FromModel { peer, issuers: vec![1, 0], condition },
+    })
+}
+
+pub fn path_pattern() -> impl Strategy<Value = PathPattern> {
+    let segment = prop_oneof![
+        5 => select(&SEGMENTS[..]).prop_map(|text| SegmentPattern::Literal(text.to_owned())),
+        1 => Just(SegmentPattern::One),
+        1 => select(vec!["orders*", "*-7", "*"]).prop_map(|glob| SegmentPattern::Glob(glob.to_owned())),
+    ];
+    (proptest::collection::vec(segment, 0..4), 0u8..4).prop_map(|(mut segments, end)| {
+        match end {
+            0 => segments.push(SegmentPattern::Rest),
+            1 => segments.push(SegmentPattern::Literal(String::new())),
+            _ if segments.is_empty() => segments.push(SegmentPattern::Literal(String::new())),
+            _ => {}
+        }
+        PathPattern { segments }
+    })
+}
+
+pub fn operation() -> impl Strategy<Value = OperationModel> {
+    let host = prop_oneof![
+        select(&HOSTS[..]).prop_map(|host| HostPattern::Exact(host.to_owned())),
+        select(vec![".example", ".orders.example"]).prop_map(|suffix| HostPattern::Suffix(suffix.to_owned())),
+    ];
+    (
+        proptest::option::weighted(0.2, some(&PORTS, 2)),
+        proptest::option::of(strings(&METHODS)),
+        proptest::option::weighted(0.3, proptest::collection::vec(host, 1..3)),
+        proptest::option::weighted(0.8, proptest::collection::vec(path_pattern(), 1..4)),
+        proptest::bool::weighted(0.2),
+    )
+        .prop_map(|(ports, methods, hosts, paths, grpc)| OperationModel {
+            ports,
+            methods,
+            hosts,
+            paths,
+            grpc,
+        })
+}
+
+pub fn mode() -> impl Strategy<Value = Mode> {
+    prop_oneof![3 => Just(Mode::Enforce), 1 => Just(Mode::Shadow)]
+}
+
+pub fn lease() -> impl Strategy<Value = Lease> {
+    (select(vec![OnExpiry::Reset, OnExpiry::Keep]), select(vec![0, 1, 30, Lease::MAX_GRACE_S]))
+        .prop_map(|(on_expiry, grace_s)| Lease { on_expiry, grace_s })
+}
+
+pub fn rule() -> impl Strategy<Value = RuleModel> {
+    (
+        prop_oneof![3 => Just(Effect::Allow), 1 => Just(Effect::Deny)],
+        mode(),
+        proptest::collection::vec(from_model(), 1..4),
+        proptest::option::weighted(0.9, proptest::collection::vec(operation(), 1..3)),
+        lease(),
+    )
+        .prop_map(|(effect, mode, from, to, lease)| RuleModel {
+            id: String::new(),
+            effect,
+            mode,
+            owner: "team".into(),
+            contact: String::new(),
+            disclosure: Disclosure::Full,
+            lease,
+            from,
+            to,
+        })
+}
+
+pub fn guard() -> impl Strategy<Value = GuardModel> {
+    (
+        mode(),
+        proptest::option::weighted(0.3, some(&PORTS, 2)),
+        proptest::option::weighted(0.5, strings(&AUDIENCES)),
+    )
+        .prop_map(|(mode, ports, audiences)| GuardModel { id: "sales/g".into(), mode, ports, audiences })
+}
+
+pub fn policy() -> impl Strategy<Value = PolicyModel> {
+    (proptest::collection::vec(rule(), 0..12), proptest::collection::vec(guard(), 0..3)).prop_map(
+        |(mut rules, mut guards)| {
+            for (position, rule) in rules.iter_mut().enumerate() {
+                rule.id = format!("sales/rule-{position:02}");
+            }
+            for (position, guard) in guards.iter_mut().enumerate() {
+                guard.id = format!("sales/guard-{position}");
+            }
+            PolicyModel {
+                issuers: vec![
+                    IssuerModel {
+                        name: "a".into(),
+                        slots: vec![vec!["x".into()], vec!["y".into(), "z".into()]],
+                    },
+                    IssuerModel { name: "b".into(), slots: vec![] },
+                ],
+                guards,
+                directories: vec!["fresh".into(), "stale".into(), "missing".into()],
+                rules,
+            }
+        },
+    )
+}
+
+pub fn claim() -> impl Strategy<Value = ClaimValue> {
+    prop_oneof![
+        1 => Just(ClaimValue::Absent),
+        1 => Just(ClaimValue::Unknown),
+        1 => any::<bool>().prop_map(ClaimValue::Boolean),
+        1 => (-1i64..2).prop_map(ClaimValue::Integer),
+        6 => select(&TEXTS[..]).prop_map(|text| ClaimValue::String(text.to_owned())),
+        1 => proptest::collection::vec(select(&TEXTS[..]).prop_map(str::to_owned), 0..3).prop_map(ClaimValue::Strings),
+        1 => Just(ClaimValue::Other),
+    ]
+}
+
+#[derive(Debug, Clone)]
+pub enum Token {
+    Absent,
+    Invalid,
+    Verified(VerifiedToken),
+}
+
+pub fn token() -> impl Strategy<Value = Token> {
+    prop_oneof![
+        4 => Just(Token::Absent),
+        1 => Just(Token::Invalid),
+        12 => (strings(&AUDIENCES), proptest::collection::vec(claim(), 2), 840i64..1040)
+            .prop_map(|(audiences, slots, expires_at)| Token::Verified(VerifiedToken { audiences, expires_at, slots })),
+    ]
+}
+
+/// What a request is made of, owned.
+#[derive(Debug, Clone)]
+pub struct Sent {
+    pub now: i64,
+    pub expiry_grace_s: u32,
+    pub port: u16,
+    pub method: String,
+    pub host: Option<String>,
+    pub path: String,
+    pub headers: HeaderFacts,
+    pub peer: Option<(String, String, String)>,
+    pub tokens: Vec<Token>,
+}
+
+pub fn sent() -> impl Strategy<Value = Sent> {
+    let path =
+        (proptest::collection::vec(select(&SEGMENTS[..]), 0..4), proptest::bool::weighted(0.2), 0u8..20)
+            .prop_map(|(segments, slash, odd)| {
+                let slash = if slash && !segments.is_empty() { "/" } else { "" };
+                let odd = if odd == 0 { "/%2e%2e/x" } else { "" };
+                format!("/{}{slash}{odd}", segments.join("/"))
+            });
+    let headers = (any::<bool>(), proptest::bool::weighted(0.03), proptest::bool::weighted(0.03))
+        .prop_map(|(grpc, overrides, duplicates)| HeaderFacts { grpc, overrides, duplicates });
+    (
+        select(&PORTS[..]),
+        select(&METHODS[..]).prop_map(str::to_owned),
+        proptest::option::weighted(0.97, select(&HOSTS[..]).prop_map(str::to_owned)),
+        path,
+        headers,
+        proptest::option::weighted(0.8, (select(&DOMAINS[..]).prop_map(str::to_owned), name(), name())),
+        proptest::collection::vec(token(), 0..3),
+        select(vec![0, 0, 0, 30, u32::MAX]),
+    )
+        .prop_map(|(port, method, host, path, headers, peer, tokens, expiry_grace_s)| Sent {
+            now: 1000,
+            expiry_grace_s,
+            port,
+            method,
+            host,
+            path,
+            headers,
+            peer,
+            tokens,
+        })
+}

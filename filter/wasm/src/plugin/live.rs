@@ -1,0 +1,219 @@
+//! Requests that wait, and requests that were allowed and live.
+//!
+//! INVARIANT: a request is in at most one of the two lists; when it is refused it is in neither, so that the proxy is
+//! asked once to answer or end it. (Two ending calls for one stream within one callback crash Envoy.)
+
+use std::mem;
+
+use tidegate_engine::Reason;
+use tidegate_identity::At;
+
+use super::{Now, Plugin, State, Verdict, unavailable};
+use crate::downstream::Downstream;
+use crate::enforcer::Answer;
+use crate::host::{Host, Metric};
+use crate::leases::Terms;
+use crate::reply::Refusal;
+use crate::request::{Received, Unreadable};
+use crate::signature::Signatures;
+
+/// Requests that may wait for answers at once, those that wait for a Bundle included.
+const MAX_HELD_FOR_ANSWERS: usize = 256;
+
+/// Between ticks, in milliseconds: while something is left to do, while something is awaited, and otherwise.
+const TICKS_MS: (u64, u64, u64) = (1, 100, 1_000);
+
+/// How long looking again may take per callback, in milliseconds: so much later than usual others are served meanwhile.
+const SLICE_MS: u64 = 2;
+
+/// How much is looked at between two looks at the clock.
+const SLICE: usize = 16;
+
+/// Most that is looked at per callback, in case the clock stands still.
+const MAX_SLICES: usize = 256;
+
+/// Most requests that one callback ends or sets going again. Envoy does so when the callback has returned, each from
+/// within the one before: some hundreds overflow the stack, and that is the VM's end. (`filter/README.md`, "Ending an
+/// open stream".)
+const MAX_ANSWERED: usize = 128;
+
+/// A request that waits.
+#[derive(Debug)]
+pub(super) struct Held {
+    context: u32,
+    received: Received,
+    awaits: Awaits,
+    deadline_ms: u64,
+    /// Which Bundle it was decided by.
+    installs: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Awaits {
+    /// The first Bundle.
+    Bundle,
+    /// The answer to the question with this nonce.
+    Answer(u64),
+}
+
+// === impl Plugin ===
+
+impl Plugin {
+    pub(super) fn hold_for_bundle(
+        &mut self,
+        context: u32,
+        received: Received,
+        now: Now,
+        host: &dyn Host,
+    ) -> Verdict {
+        let deadline_ms = self.started_ms.saturating_add(self.config.hold_ms);
+        if self.held.len() >= self.config.max_held || now.ms >= deadline_ms {
+            return self.unavailable(Reason::NotReady, host);
+        }
+        self.hold(context, received, Awaits::Bundle, deadline_ms)
+    }
+
+    /// Whether a refused request is worth holding: it would be allowed if the control plane knew one thing more.
+    pub(super) fn hold_for_answer(&mut self, answer: &Answer, now: Now) -> Option<(Awaits, u64)> {
+        let question = answer.question.as_ref()?;
+        if self.subscription.token().is_none() || self.held.len() >= MAX_HELD_FOR_ANSWERS {
+            return None;
+        }
+        let awaited = self.lookups.ask(question, now.ms, self.installs)?;
+        if let Some(message) = awaited.send {
+            self.counters.add(Metric::Lookups);
+            self.send(&message);
+        }
+        Some((Awaits::Answer(awaited.nonce), awaited.until_ms))
+    }
+
+    pub(super) fn hold(
+        &mut self,
+        context: u32,
+        received: Received,
+        awaits: Awaits,
+        deadline_ms: u64,
+    ) -> Verdict {
+        self.counters.add(Metric::Held);
+        self.held.push(Held { context, received, awaits, deadline_ms, installs: self.installs });
+        Verdict::Hold
+    }
+
+    /// The proxy has deleted the context.
+    pub fn forget(&mut self, context: u32) {
+        self.leases.forget(context);
+        self.held.retain(|held| held.context != context);
+    }
+
+    /// What happens now to requests that were allowed and are no longer, and to those that need not wait any longer: as
+    /// many as one callback may answer. `select` is called before a request is looked at, so that host calls are about it;
+    /// it says whether the request still lives.
+    pub fn due(&mut self, host: &dyn Host, select: impl Fn(u32) -> bool) -> Vec<(u32, Verdict)> {
+        let mut due = Vec::new();
+        self.renew(host, &select, &mut due);
+        self.release(host, &select, &mut due);
+        due
+    }
+
+    /// Looks at requests that were allowed and live.
+    fn renew(&mut self, host: &dyn Host, select: &dyn Fn(u32) -> bool, due: &mut Vec<(u32, Verdict)>) {
+        let begun = Now::read(host);
+        for _ in 0..MAX_SLICES {
+            for _ in 0..SLICE {
+                let Some(position) = self.leases.next(begun.s()) else { return };
+                let Some(context) = self.leases.get(position).map(|lease| lease.context) else { return };
+                if !select(context) {
+                    self.leases.forget(context);
+                    continue;
+                }
+                match self.decide_again(position, begun, host) {
+                    Ok(terms) => self.leases.renew(position, terms, begun.s()),
+                    Err(refusal) => {
+                        self.leases.forget(context);
+                        self.counters.add(Metric::LeasesEnded);
+                        due.push((context, Verdict::Refuse(refusal)));
+                        if due.len() >= MAX_ANSWERED {
+                            return;
+                        }
+                    }
+                }
+            }
+            if Now::read(host).ms.saturating_sub(begun.ms) >= SLICE_MS {
+                return;
+            }
+        }
+    }
+
+    /// Decides requests that need not wait any longer.
+    fn release(&mut self, host: &dyn Host, select: &dyn Fn(u32) -> bool, due: &mut Vec<(u32, Verdict)>) {
+        self.is_behind = false;
+        if self.held.is_empty() {
+            return;
+        }
+        let now = Now::read(host);
+        for held in mem::take(&mut self.held) {
+            if due.len() >= MAX_ANSWERED {
+                self.is_behind = true;
+                self.held.push(held);
+                continue;
+            }
+            let is_over = now.ms >= held.deadline_ms
+                || match held.awaits {
+                    Awaits::Bundle => matches!(self.state, State::Ready(_)),
+                    Awaits::Answer(nonce) => !self.lookups.is_open(nonce, self.installs),
+                };
+            if !is_over && held.installs == self.installs {
+                self.held.push(held);
+                continue;
+            }
+            let Held { context, received, .. } = held;
+            if !select(context) {
+                continue;
+            }
+            let answer = match received.headers(None) {
+                Ok(headers) => self.decide(&received, &headers, now, host),
+                Err(unreadable) => Err(unreadable),
+            };
+            let verdict = match answer {
+                // Another Bundle came meanwhile, and it was not what is awaited.
+                Ok(answer) if !is_over && answer.question.is_some() => {
+                    self.held.push(Held { received, installs: self.installs, ..held });
+                    continue;
+                }
+                Ok(answer) => self.conclude(context, received, answer, host),
+                Err(unreadable) => self.unreadable(unreadable, host),
+            };
+            due.push((context, verdict));
+        }
+    }
+
+    /// Whether what was allowed still is. Nothing is counted, asked or charged: nobody has sent anything.
+    fn decide_again(&mut self, position: usize, now: Now, host: &dyn Host) -> Result<Terms, Refusal> {
+        let (State::Ready(enforcer), Some(lease)) = (&mut self.state, self.leases.get(position)) else {
+            return Err(unavailable(Reason::NotReady, host));
+        };
+        let signatures = Signatures::new(host, &self.signatures, &self.counters);
+        let downstream = Downstream::new(host, &lease.received, signatures, None, now.ms);
+        let at = At { now: now.s(), expiry_grace_s: lease.terms.grace_s };
+        let answer: Result<Answer, Unreadable> = lease.received.headers(None).and_then(|headers| {
+            enforcer.decide(&lease.received, &headers, at, &downstream, || host.random())
+        });
+        match answer {
+            Ok(Answer { refusal: None, terms, .. }) => Ok(terms),
+            Ok(Answer { refusal: Some(refusal), .. }) => Err(refusal),
+            Err(_) => Err(unavailable(Reason::NotReady, host)),
+        }
+    }
+
+    /// How long until the next tick is wanted, in milliseconds.
+    pub fn tick_ms(&self) -> u64 {
+        let (at_once, often, seldom) = TICKS_MS;
+        if self.is_behind || self.leases.has_remaining() {
+            at_once
+        } else if self.is_impatient() || !self.held.is_empty() {
+            often
+        } else {
+            seldom
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Ticks, and the stream to the control plane.
+
+use std::mem;
+
+use prost::Message as _;
+use tidegate_proto::v1::{self as pb, subscribe_request};
+
+use super::{Now, Plugin, State};
+use crate::bundle::Installed;
+use crate::host::{Host, Level, Metric};
+use crate::signature::Signatures;
+use crate::stream::request;
+use crate::{CAPABILITIES, VERSION};
+
+/// How often a receipt is sent without anything new, in milliseconds.
+const RECEIPT_PERIOD_MS: u64 = 30_000;
+
+// === impl Plugin ===
+
+impl Plugin {
+    /// Whether ticks should come often.
+    pub(super) fn is_impatient(&self) -> bool {
+        !matches!(self.state, State::Ready(_))
+            || (self.config.control_plane.is_some() && self.subscription.token().is_none())
+    }
+
+    /// Brings counts to the proxy; whether the stream is to be opened now.
+    pub fn on_tick(&mut self, host: &dyn Host) -> bool {
+        self.counters.flush(host);
+        let now = Now::read(host);
+        self.report(now);
+        self.config.control_plane.is_some() && self.subscription.is_due(now.ms)
+    }
+
+    /// The stream was opened: who this is goes out first.
+    pub fn on_opened(&mut self, token: u32, host: &dyn Host) {
+        self.subscription.opened(token);
+        self.outbox.clear();
+        self.counters.add(Metric::StreamsOpened);
+        let installed = self.installed();
+        let hello = pb::Hello {
+            protocol_version: tidegate_proto::VERSION,
+            filter_version: VERSION.to_owned(),
+            capabilities: CAPABILITIES.iter().map(|one| (*one).to_owned()).collect(),
+            workload: Some(pb::WorkloadHint {
+                workload: self.config.workload.clone(),
+                instance: self.instance.clone(),
+            }),
+            vm: Some(self.vm()),
+            held_sections: installed
+                .map(Installed::held)
+                .unwrap_or_default()
+                .iter()
+                .map(|sha| sha.to_vec())
+                .collect(),
+            enforced_manifest: installed
+                .map(|installed| installed.manifest.digest.to_vec())
+                .unwrap_or_default(),
+        };
+        self.send(&request(subscribe_request::Message::Hello(hello)));
+        self.report(Now::read(host));
+    }
+
+    /// The stream could not be opened, or was closed. Nothing that was asked will be answered.
+    pub fn on_closed(&mut self, host: &dyn Host) {
+        self.subscription.closed(Now::read(host).ms, host.random());
+        self.lookups.abandon();
+    }
+
+    /// The token of the open stream.
+    pub fn stream(&self) -> Option<u32> {
+        self.subscription.token()
+    }
+
+    /// What is to be sent on the open stream.
+    pub fn take_messages(&mut self) -> Vec<Vec<u8>> {
+        mem::take(&mut self.outbox)
+    }
+
+    pub(super) fn send(&mut self, message: &pb::SubscribeRequest) {
+        self.outbox.push(message.encode_to_vec());
+    }
+
+    /// Takes a message.
+    pub fn on_message(&mut self, message: &[u8], host: &dyn Host) {
+        let now = Now::read(host);
+        let mut subscription = mem::take(&mut self.subscription);
+        let signatures = Signatures::new(host, &self.signatures, &self.counters);
+        let effect = subscription.receive(message, self.trust(now), &signatures, self.installed());
+        self.subscription = subscription;
+        if let Some(refused) = effect.refused {
+            self.counters.add(Metric::Nacks);
+            host.log(Level::Warn, &format!("tidegate: Bundle refused, what was enforced stays: {refused}"));
+        }
+        if let Some(installed) = effect.install {
+            let (epoch, counter) = installed.manifest.revision;
+            self.install(installed, host);
+            host.log(Level::Info, &format!("tidegate: enforcing revision {epoch}.{counter}"));
+        }
+        if let Some(pb::LookupResult { nonce, listed }) = effect.answered {
+            self.lookups.answered(nonce, listed);
+        }
+        for answer in &effect.answers {
+            self.send(answer);
+        }
+        self.report(now);
+    }
+
+    /// Sends a receipt, if one is due.
+    fn report(&mut self, now: Now) {
+        if now.ms < self.receipt_due_ms || self.subscription.token().is_none() {
+            return;
+        }
+        self.receipt_due_ms = now.ms.saturating_add(RECEIPT_PERIOD_MS);
+        let receipt = self.receipt(now);
+        self.send(&request(subscribe_request::Message::Receipt(receipt)));
+    }
+
+    fn receipt(&self, now: Now) -> pb::Receipt {
+        let (state, installed, issuers) = match &self.state {
+            State::NotReady => (pb::FilterState::NotReady, None, Vec::new()),
+            State::Invalid => (pb::FilterState::Invalid, None, Vec::new()),
+            State::Ready(enforcer) => {
+                let issuers = enforcer.usage().map(|(issuer, usage)| pb::IssuerUse {
+                    issuer: issuer.to_owned(),
+                    verified: usage.verified,
+                    refused: usage.refused,
+                    last_verified_at: usage.last_verified_at,
+                });
+                (pb::FilterState::Ready, Some(enforcer.installed()), issuers.collect())
+            }
+        };
+        let total = |metric| self.counters.total(metric);
+        pb::Receipt {
+            vm: Some(self.vm()),
+            state: state.into(),
+            manifest_sha256: installed
+                .map(|installed| installed.manifest.digest.to_vec())
+                .unwrap_or_default(),
+            revision: installed.map(|installed| {
+                let (epoch, counter) = installed.manifest.revision;
+                pb::Revision { epoch, counter }
+            }),
+            filter_version: VERSION.to_owned(),
+            now: now.s(),
+            counters: Some(pb::Counters {
+                allowed: total(Metric::Allowed),
+                denied: total(Metric::Denied),
+                shadow_differences: total(Metric::ShadowDifferences),
+                signature_checks_host: total(Metric::HostSignatures),
+                signature_checks_fallback: total(Metric::FallbackSignatures),
+                token_cache_hits: total(Metric::TokensRemembered),
+                nacks: total(Metric::Nacks),
+                degraded: total(Metric::Degraded),
+                leases_ended: total(Metric::LeasesEnded),
+                over_budget: total(Metric::OverBudget),
+                lookups: total(Metric::Lookups),
+                held: total(Metric::Held),
+            }),
+            issuers,
+        }
+    }
+
+    fn vm(&self) -> pb::VmId {
+        pb::VmId { instance: self.instance.clone(), generation: self.generation }
+    }
+}
