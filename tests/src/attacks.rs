@@ -570,8 +570,7 @@ impl Maker {
         ] {
             self.send(34, name, value, "token_malformed");
         }
-        // A scheme that nobody knows, and no token.
-        self.send(34, "no space", format!("Bearer{right}"), "token_required");
+        self.send(34, "no space", format!("Bearer{right}"), "token_malformed");
         Ok(())
     }
 }

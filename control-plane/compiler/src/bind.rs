@@ -3,7 +3,10 @@
 //! Written as CEL, of which only `==` between two paths and `&&` between such comparisons is understood:
 //! `job.project_id == release.project_id`, `job["kubernetes.io"].namespace == peer.namespace`.
 //!
-//! INVARIANT: whatever else is written is refused, never left out. Both sides are strings.
+//! INVARIANT: whatever else is written is refused, never left out. Both sides are strings. What `claims` refuses or warns
+//! of is refused or warned of here too.
+
+use std::collections::BTreeSet;
 
 use cel::common::ast::{CallExpr, Expr, LiteralValue, operators};
 use cel::parser::Parser;
@@ -18,7 +21,7 @@ use crate::place::{Findings, Place};
 use crate::spec::TokenSpec;
 use crate::suggest;
 use crate::text::check_text;
-use crate::tokens::known_claim;
+use crate::tokens::{check_stability, known_claim};
 
 /// The longest condition that is read, in bytes.
 const MAX_BYTES: usize = 1024;
@@ -48,6 +51,15 @@ pub(crate) enum PeerPart {
     TrustDomain,
 }
 
+/// What is read from `bind`.
+#[derive(Debug, Default)]
+pub(crate) struct Bind {
+    /// `None` if anything is wrong with it.
+    pub(crate) equalities: Option<Vec<Equality>>,
+    /// Issuers of whose tokens it compares what callers choose.
+    pub(crate) asserted: BTreeSet<String>,
+}
+
 enum Operand {
     Claim(String, ClaimPath),
     Peer(PeerPart),
@@ -58,29 +70,33 @@ struct Reader<'r> {
     place: &'r Place<'r>,
     tokens: &'r [TokenSpec],
     context: &'r Context<'r>,
+    asserted: &'r mut BTreeSet<String>,
 }
 
-/// Reads the `bind` of an entry with these tokens. `None` if anything is wrong with it.
+/// Reads the `bind` of an entry with these tokens.
 pub(crate) fn check(
     place: &Place<'_>,
     bind: Option<&[String]>,
     tokens: &[TokenSpec],
     context: &Context<'_>,
     findings: &mut Findings,
-) -> Option<Vec<Equality>> {
-    let Some(bind) = bind else { return Some(Vec::new()) };
+) -> Bind {
+    let Some(bind) = bind else {
+        return Bind { equalities: Some(Vec::new()), ..Bind::default() };
+    };
     not_empty(place, bind, findings);
     let mut equalities = Some(Vec::new());
+    let mut asserted = BTreeSet::new();
     for (index, text) in bind.iter().enumerate() {
         let place = place.index(index);
-        let reader = Reader { place: &place, tokens, context };
+        let mut reader = Reader { place: &place, tokens, context, asserted: &mut asserted };
         let read = parse(&place, text, findings).and_then(|expr| reader.conditions(&expr, findings));
         equalities = equalities.zip(read).map(|(mut equalities, read)| {
             equalities.extend(read);
             equalities
         });
     }
-    equalities.filter(|_| !bind.is_empty())
+    Bind { equalities: equalities.filter(|_| !bind.is_empty()), asserted }
 }
 
 fn parse(place: &Place<'_>, text: &str, findings: &mut Findings) -> Option<Expr> {
@@ -132,7 +148,7 @@ fn refuse(place: &Place<'_>, message: impl Into<String>, findings: &mut Findings
 
 impl Reader<'_> {
     /// All comparisons of a conjunction.
-    fn conditions(&self, expr: &Expr, findings: &mut Findings) -> Option<Vec<Equality>> {
+    fn conditions(&mut self, expr: &Expr, findings: &mut Findings) -> Option<Vec<Equality>> {
         match expr {
             Expr::Call(CallExpr { func_name, target: None, args }) if func_name == operators::LOGICAL_AND => {
                 let read: Vec<Option<Vec<Equality>>> =
@@ -174,12 +190,22 @@ impl Reader<'_> {
         Some(Equality { issuer, path, other })
     }
 
-    fn operand(&self, expr: &Expr, findings: &mut Findings) -> Option<Operand> {
+    fn operand(&mut self, expr: &Expr, findings: &mut Findings) -> Option<Operand> {
         let Some((root, path)) = path_of(expr) else {
             refuse(self.place, format!("{} is not a path", describe(expr)), findings);
             return None;
         };
         if root == "peer" {
+            if self.tokens.iter().any(|token| token.alias.is_none() && token.issuer == root) {
+                findings.add(
+                    self.place,
+                    Code::MalformedCondition,
+                    "the entry has a token `peer`",
+                    "in conditions `peer` is what the peer's certificate says, never a token",
+                    "give the token another name with `as`",
+                );
+                return None;
+            }
             return self.peer(&path, findings).map(Operand::Peer);
         }
         let Some(token) = self.tokens.iter().find(|token| token.name() == root) else {
@@ -231,6 +257,10 @@ impl Reader<'_> {
                 "compare another claim",
             );
             return None;
+        }
+        let written: Vec<&str> = std::iter::once(root).chain(known.path.iter().map(String::as_str)).collect();
+        if check_stability(self.place, &claim_path::show(&written), &known, token, issuer, findings) {
+            self.asserted.insert(token.issuer.clone());
         }
         Some(Operand::Claim(token.issuer.clone(), known.path))
     }

@@ -18,7 +18,7 @@ use crate::spec::{CallerSpec, FormSpec, FromSpec, PeerSpec, TokenOnlySpec};
 use crate::suggest;
 use crate::syntax;
 use crate::text::strings;
-use crate::tokens::{self, warn_default_account};
+use crate::tokens::{self, Token, warn_default_account};
 
 mod entry;
 
@@ -99,16 +99,22 @@ fn check_form(
         Some(Peer::Caller(_)) | None => None,
     };
     let at = place.key("tokens");
-    let entry = tokens::Entry { namespace, peer_namespace: stated.peer_namespace() };
-    let tokens = tokens::check(&at, form.tokens.as_deref(), entry, context, findings);
     let bind_at = place.key("bind");
     let written = form.tokens.as_deref().unwrap_or_default();
     let bind = bind::check(&bind_at, form.bind.as_deref(), written, context, findings);
+    let peer_namespace = stated.peer_namespace();
+    let entry = tokens::Entry { namespace, peer_namespace, asserted: &bind.asserted };
+    let tokens = tokens::check(&at, form.tokens.as_deref(), entry, context, findings);
     let tokens = tokens?;
-    for (index, token) in tokens.iter().enumerate() {
-        tokens::demand_tenant(&at.index(index), token, context, findings);
-    }
-    let who = who?;
+    let demand_tenants = |tokens: &[Token], findings: &mut Findings| {
+        for (index, token) in tokens.iter().enumerate() {
+            tokens::demand_tenant(&at.index(index), token, context, findings);
+        }
+    };
+    let Some(who) = who else {
+        demand_tenants(&tokens, findings);
+        return None;
+    };
     if tokens.is_empty() && matches!(who, Who::AnyMesh | Who::Via(_)) {
         findings.add(
             place,
@@ -119,7 +125,8 @@ fn check_form(
         );
     }
     let mut entry = Entry::new(who, tokens);
-    entry.bind(&bind_at, &bind?, context, findings);
+    entry.bind(&bind_at, &bind.equalities?, context, findings);
+    demand_tenants(&entry.tokens, findings);
     warn_any_token(place, &entry, findings);
     Some(entry)
 }
@@ -168,11 +175,12 @@ fn check_from_entry(
     let known = ["caller", "peer", "tokenOnly", "anyMesh", "anyone"];
     let peer = check_peer(place, &stated, &known, context, findings);
     let at = place.key("tokens");
-    let entry = tokens::Entry { namespace, peer_namespace: stated.peer_namespace() };
-    let tokens = tokens::check(&at, spec.tokens.as_deref(), entry, context, findings);
     let bind_at = place.key("bind");
     let written = spec.tokens.as_deref().unwrap_or_default();
     let bind = bind::check(&bind_at, spec.bind.as_deref(), written, context, findings);
+    let peer_namespace = stated.peer_namespace();
+    let entry = tokens::Entry { namespace, peer_namespace, asserted: &bind.asserted };
+    let tokens = tokens::check(&at, spec.tokens.as_deref(), entry, context, findings);
     let (peer, tokens) = (peer?, tokens?);
     let mut entries: Vec<Entry> = match peer {
         Peer::Caller(name) => {
@@ -209,12 +217,12 @@ fn check_from_entry(
             vec![Entry::new(who, tokens.clone())]
         }
     };
-    let bind = bind?;
+    let equalities = bind.equalities?;
     for entry in &mut entries {
-        entry.bind(&bind_at, &bind, context, findings);
+        entry.bind(&bind_at, &equalities, context, findings);
     }
-    if spec.caller.is_none() {
-        // Forms of Callers are looked at where they are written.
+    if spec.caller.is_none() && effect == Effect::Allow {
+        // Forms of Callers are looked at where they are written. A Deny is meant to be wide.
         entries.iter().for_each(|entry| warn_any_token(place, entry, findings));
     }
     if effect == Effect::Allow {
@@ -361,13 +369,17 @@ fn check_via(
 
 fn warn_any_token(place: &Place<'_>, entry: &Entry, findings: &mut Findings) {
     let Entry { who, tokens } = entry;
-    if matches!(who, Who::Via(_)) && !tokens.is_empty() && tokens.iter().all(|token| token.demands.is_empty())
-    {
+    let why = match who {
+        Who::Via(_) => "nothing but the token tells callers without a mesh certificate apart",
+        Who::AnyMesh => "`anyMesh` tells nobody apart, and nothing is demanded of the token",
+        Who::Mesh { .. } | Who::Anyone => return,
+    };
+    if !tokens.is_empty() && tokens.iter().all(|token| token.demands.is_empty()) {
         findings.add(
             place,
             Code::WiderThanItLooks,
             "any token of the issuer matches",
-            "nothing but the token tells callers without a mesh certificate apart",
+            why,
             "demand claims, e.g. a project or a service account",
         );
     }

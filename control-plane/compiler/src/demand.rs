@@ -185,6 +185,17 @@ impl Demands {
         self.allow.iter().any(|demand| demand.ties_to(claims))
     }
 
+    /// Whether an Allow reads one of these claims.
+    pub(crate) fn reads(&self, claims: &[&[&str]]) -> bool {
+        let mut reads = false;
+        for demand in &self.allow {
+            demand.each_claim(&mut |path, _| {
+                reads |= claims.iter().any(|claim| claim.iter().eq(path.iter()));
+            });
+        }
+        reads
+    }
+
     fn of(&self, effect: Effect) -> &[Demand] {
         match effect {
             Effect::Allow => &self.allow,

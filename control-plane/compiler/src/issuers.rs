@@ -256,6 +256,17 @@ fn refuse_wrong_pack(
                 why,
                 "correct `issuer` or `pack`",
             );
+        } else if pack == PackKind::Generic
+            && let Some(known) = PackKind::detect(issuer)
+            && known != pack
+        {
+            findings.add(
+                &place.key("pack"),
+                Code::WrongPack,
+                format!("`{issuer}` is an issuer of the pack `{}`", known.name()),
+                "the pack `generic` knows neither its kinds of tokens nor which of its claims can be trusted",
+                format!("use `pack: {}`", known.name()),
+            );
         }
     }
     if spec.require_pod_binding.is_some() && pack != PackKind::Kubernetes {

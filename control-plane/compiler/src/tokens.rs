@@ -19,7 +19,7 @@ use crate::suggest;
 mod claims;
 mod sugar;
 
-pub(crate) use claims::known_claim;
+pub(crate) use claims::{check_stability, known_claim};
 pub(crate) use sugar::warn_default_account;
 
 /// A checked entry.
@@ -37,6 +37,8 @@ pub(crate) struct Entry<'e> {
     pub(crate) namespace: &'e str,
     /// Namespace that the entry demands of the peer, where the peer is the caller.
     pub(crate) peer_namespace: Option<&'e str>,
+    /// Issuers of whose tokens `bind` compares what callers choose.
+    pub(crate) asserted: &'e BTreeSet<String>,
 }
 
 /// Checks the `tokens` of an entry. `None` if anything is wrong with them.
@@ -151,7 +153,7 @@ fn check_one(
     context.may_use(&place.key("issuer"), entry.namespace, issuer, findings);
     let mut demands = Demands::default();
     // What is acknowledged must be there: a leftover would acknowledge what somebody adds later.
-    let mut asserted = false;
+    let mut asserted = entry.asserted.contains(&issuer.name);
     if let Some(written) = &spec.claims {
         let place = place.key("claims");
         if written.is_empty() {
@@ -183,7 +185,19 @@ pub(crate) fn empty(place: &Place<'_>, findings: &mut Findings) {
     );
 }
 
-/// Refuses an Allow that trusts every tenant of a shared issuer.
+/// What every project of a GitLab says of its own jobs. Whoever has a project, which may be a personal one, protects
+/// its branches and names its environments.
+const OF_ANY_PROJECT: [&[&str]; 7] = [
+    &["ref"],
+    &["ref_type"],
+    &["ref_path"],
+    &["ref_protected"],
+    &["environment"],
+    &["environment_protected"],
+    &["deployment_tier"],
+];
+
+/// Refuses an Allow that trusts every tenant of a shared issuer, or every project of a GitLab.
 pub(crate) fn demand_tenant(
     place: &Place<'_>,
     token: &Token,
@@ -191,9 +205,21 @@ pub(crate) fn demand_tenant(
     findings: &mut Findings,
 ) {
     let Some(issuer) = context.usable_issuer(&token.issuer) else { return };
-    let shared = issuer.issuers.iter().find(|name| is_shared_issuer(issuer.pack, name));
-    let Some(shared) = shared else { return };
     let tenant = tenant_claims(issuer.pack);
+    let shared = issuer.issuers.iter().find(|name| is_shared_issuer(issuer.pack, name));
+    let (message, why) = if let Some(shared) = shared {
+        (
+            format!("nothing says which tenant of `{shared}` is meant"),
+            "anybody can get a token of this issuer; only its claims tell tenants apart",
+        )
+    } else if issuer.pack == PackKind::Gitlab && token.demands.reads(&OF_ANY_PROJECT) {
+        (
+            format!("nothing says which project of `{}` is meant", issuer.name),
+            "every user can protect a branch and name an environment in a project of their own",
+        )
+    } else {
+        return;
+    };
     let of_subject: &[&[&str]] = if tenant.contains(&["sub"].as_slice()) { &[&["@subject"]] } else { &[] };
     if token.demands.ties_to(tenant) || token.demands.ties_to(of_subject) {
         return;
@@ -202,8 +228,8 @@ pub(crate) fn demand_tenant(
     findings.add(
         place,
         Code::NoTenant,
-        format!("nothing says which tenant of `{shared}` is meant"),
-        "anybody can get a token of this issuer; only its claims tell tenants apart",
+        message,
+        why,
         format!("demand one of {}", suggest::list(claims.iter().map(String::as_str))),
     );
 }

@@ -418,3 +418,25 @@ fn findings_are_json_with_stable_names() {
         }])
     );
 }
+
+#[test]
+fn too_many_names_and_revocations_are_refused() {
+    let list =
+        |count: usize, one: &dyn Fn(usize) -> String| (0..count).map(one).collect::<Vec<_>>().join(", ");
+    let names = |count| list(count, &|index| format!("'https://{index}.example'"));
+    let subjects = |count| list(count, &|index| format!("{{subject: s{index}}}"));
+    let issuer = |names: &str, subjects: &str| {
+        format!(
+            "kind: TrustedIssuer\nmetadata: {{name: a}}\nspec: {{issuers: [{names}], pack: generic, keys: {{discovery: \
+             true}}, revoked: {{subjects: [{subjects}]}}}}\n"
+        )
+    };
+    for (names, subjects, refused) in
+        [(names(64), subjects(4096), false), (names(65), subjects(1), true), (names(1), subjects(4097), true)]
+    {
+        let text = issuer(&names, &subjects);
+        let compilation = compile_files(&files(&[("mesh.yaml", MESH), ("issuers.yaml", &text)]));
+        let expected: &[&str] = if refused { &["TG0211"] } else { &[] };
+        assert_eq!(codes(&compilation), expected, "{}", shown(&compilation));
+    }
+}

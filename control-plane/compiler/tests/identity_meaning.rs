@@ -288,11 +288,13 @@ fn bind_compares_claims_with_claims_and_with_the_peer() {
     ];
     for (bind, expected) in table {
         let mut all = written.to_vec();
-        all.extend(expected.into_iter().map(str::to_owned));
-        for effect in ["Allow", "Deny"] {
-            let entry = format!("{{anyMesh: true, {PAIR}, bind: ['{bind}']}}");
-            assert_eq!(condition(effect, &entry), and(&all), "{effect} {bind}");
-        }
+        all.extend(expected.iter().map(|test| (*test).to_owned()));
+        let entry = format!("{{anyMesh: true, {PAIR}, bind: ['{bind}']}}");
+        assert_eq!(condition("Deny", &entry), and(&all), "{bind}");
+        // Two claims that are empty are not the same thing; what the peer is is never empty.
+        let of_claims = expected.iter().filter_map(|test| test.split_once(" is "));
+        all.extend(of_claims.map(|(claim, _)| format!("not {}", is(claim, ""))));
+        assert_eq!(condition("Allow", &entry), and(&all), "{bind}");
     }
     let elsewhere = format!(
         "{{peer: {{namespace: etl, trustDomain: other.example}}, {PAIR}, bind: ['job.environment == \
@@ -306,6 +308,7 @@ fn bind_compares_claims_with_claims_and_with_the_peer() {
             repository,
             "gitlab:environment OneOf([\"other.example\"])".to_owned(),
             "gitlab:sha is github:sha".to_owned(),
+            format!("not {}", is("gitlab:sha", "")),
         ])
     );
 }

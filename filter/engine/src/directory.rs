@@ -90,6 +90,13 @@ fn put_text(out: &mut Vec<u8>, text: &str) {
 // === impl Directories ===
 
 impl Directories {
+    /// When the first of those that are fresh now ceases to be, in Unix seconds: `fresh_until` is the last second that
+    /// counts. `i64::MAX` if none does.
+    pub fn next_stale(&self, now: i64) -> i64 {
+        let ends = self.entries.iter().map(|directory| directory.fresh_until.saturating_add(1));
+        ends.filter(|end| *end > now).min().unwrap_or(i64::MAX)
+    }
+
     /// Reads a directory section.
     ///
     /// # Errors

@@ -151,7 +151,7 @@ impl Authenticator {
             let before = old.issuer(at)?;
             let at = new.position(before.name())?;
             let issuer = new.issuer(at).filter(|issuer| issuer.same_terms(before))?;
-            (issuer.revocations() == before.revocations() || !revokes(issuer, text)).then_some(at)
+            (issuer.revocations() == before.revocations() || !token::is_revoked(text, issuer)).then_some(at)
         });
         self.withheld.clear();
         self.wanted = None;
@@ -231,17 +231,6 @@ impl Authenticator {
                 }
             }
         }
-    }
-}
-
-/// Whether the issuer revokes this token, which was verified for it, or that cannot be told. `until` is left to the next
-/// verification.
-fn revokes(issuer: &Issuer, text: &[u8]) -> bool {
-    match (token::reread(text), token::key_id(text)) {
-        (Some(claims), Some(key_id)) => {
-            issuer.revocations().concern(issuer.pack(), &claims, key_id.as_deref(), i64::MIN)
-        }
-        _ => true,
     }
 }
 
@@ -444,7 +433,7 @@ impl Terms {
 
     /// A value that is not "scheme, space, token"; what follows the scheme, if it has one, is `text`.
     fn search(&self, place: &Place, value: &[u8], text: &[u8]) -> Finding {
-        let text = match credentials::hidden(value) {
+        let text = match credentials::hidden(value, &place.schemes) {
             Hidden::Nothing => text,
             Hidden::Several => return Finding::Fault(TokenFault::SeveralTokens),
             Hidden::One(text) => text,

@@ -66,23 +66,59 @@ fn in_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'+' | b'/')
 }
 
+/// Of what is attached to something else, as many characters are looked at for the brace: white space before it can be
+/// written with characters to which something may be attached, all of which would be read again and again.
+const MAX_LEAD: usize = 64;
+
 /// Looks for anything like a JWT in a value: text that begins like one at the start of the value or after any character
-/// that no token has, with a dot somewhere behind. One pass, whatever the value.
-pub(crate) fn hidden(value: &[u8]) -> Hidden<'_> {
+/// that no token has, with a dot somewhere behind. If there is none, also for three parts that are attached to a scheme
+/// (`BearereyJ…`) or to something else by a character that tokens have. One pass, whatever the value.
+pub(crate) fn hidden<'v>(value: &'v [u8], schemes: &[Scheme]) -> Hidden<'v> {
     let mut found = Hidden::Nothing;
+    let mut attached = None;
     for piece in value.split(|b| b.is_ascii_whitespace() || matches!(b, b',' | b';' | b'"' | b'\'' | 0)) {
-        let Some(last_dot) = piece.iter().rposition(|b| *b == b'.') else { continue };
-        let mut fresh = true;
-        for (at, byte) in piece.iter().enumerate().take(last_dot) {
-            let text = piece.get(at..).unwrap_or_default();
-            if fresh && jose::begins_like_object(text) {
-                found = match found {
-                    Hidden::Nothing if !value.contains(&b',') => Hidden::One(text),
-                    Hidden::Nothing | Hidden::One(_) | Hidden::Several => return Hidden::Several,
-                };
+        let mut dots = piece.iter().filter(|b| **b == b'.').count();
+        for (at, byte) in piece.iter().enumerate() {
+            if dots == 0 {
+                break;
             }
-            fresh = !in_token(*byte);
+            let Some((before, text)) = piece.split_at_checked(at) else { break };
+            if stands_apart(before) {
+                if jose::begins_like_object(text) {
+                    found = match found {
+                        Hidden::Nothing if !value.contains(&b',') => Hidden::One(text),
+                        Hidden::Nothing | Hidden::One(_) | Hidden::Several => return Hidden::Several,
+                    };
+                }
+            } else if attached.is_none() && dots > 1 && is_attached(before, schemes) {
+                let lead = text.get(..MAX_LEAD).unwrap_or(text);
+                attached = jose::begins_like_object(lead).then_some(text);
+            }
+            if *byte == b'.' {
+                dots = dots.saturating_sub(1);
+            }
         }
     }
-    found
+    match (found, attached) {
+        (Hidden::Nothing, Some(_)) if value.contains(&b',') => Hidden::Several,
+        (Hidden::Nothing, Some(text)) => Hidden::One(text),
+        (found, _) => found,
+    }
+}
+
+/// Whether no reader takes what follows for a part of the same token: it is at the start, or after a character that no
+/// token has, written as it is or as `%20` and the like.
+fn stands_apart(before: &[u8]) -> bool {
+    match before {
+        [.., b'%', high, low] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => true,
+        [.., last] => !in_token(*last),
+        [] => true,
+    }
+}
+
+/// Whether a lax reader, which cuts off a scheme or searches for the token, could begin to read here.
+fn is_attached(before: &[u8], schemes: &[Scheme]) -> bool {
+    let prefixes = schemes.iter().filter_map(|scheme| scheme.prefix.as_deref()).chain(["Bearer"]);
+    before.last().is_some_and(|last| !last.is_ascii_alphanumeric())
+        || prefixes.into_iter().any(|prefix| before.eq_ignore_ascii_case(prefix.as_bytes()))
 }

@@ -157,7 +157,11 @@ fn examine(
     reports.note_after(Check::Key, Check::Signature, signature);
 
     let typed = reports.note(Check::ClaimTypes, token::check_types(issuer, claims)).is_some();
-    let revoked = header.as_ref().map(|header| token::check_revocations(issuer, claims, header, at));
+    // Without the key, what the token says of it.
+    let revoked = header.as_ref().map(|header| {
+        let key_id = key.map_or(header.key_id.as_deref(), |(_, key)| key.jwk().key_id());
+        token::check_revocations(issuer, claims, key_id, at)
+    });
     reports.note_after(Check::Header, Check::Revocation, revoked);
     let dates = Dates::read(issuer, claims);
     let times = dates.and_then(|dates| token::check_dates(issuer, at, dates.expires_at, dates.not_before));

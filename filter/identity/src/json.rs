@@ -10,6 +10,10 @@
 #[cfg(test)]
 mod tests;
 
+/// Up to so many members of an object each name is compared with those before it. The names of larger ones are sorted in the
+/// end, so that the work does not grow with the square of their number.
+const FEW: usize = 64;
+
 /// What a document may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -105,13 +109,26 @@ impl Object {
         self.members.iter().map(|m| (m.name.as_str(), &m.value))
     }
 
+    /// Returns whether there is no member of this name yet, as far as it is looked for now: where there are more than a
+    /// few, [`Self::is_unique`] tells.
     fn insert(&mut self, name: String, value: Value) -> bool {
         let hash = hash(&name);
-        if self.members.iter().any(|m| m.hash == hash && m.name == name) {
+        let is_few = self.members.len() < FEW;
+        if is_few && self.members.iter().any(|m| m.hash == hash && m.name == name) {
             return false;
         }
         self.members.push(Member { hash, name, value });
         true
+    }
+
+    /// Whether no name occurs twice.
+    fn is_unique(&self) -> bool {
+        if self.members.len() <= FEW {
+            return true;
+        }
+        let mut names: Vec<&str> = self.members.iter().map(|m| m.name.as_str()).collect();
+        names.sort_unstable();
+        names.is_sorted_by(|a, b| a < b)
     }
 }
 
@@ -232,7 +249,8 @@ impl<'t> Parser<'t> {
             }
             self.space();
             if self.eat(b'}') {
-                return Ok(Value::Object(object));
+                let duplicate = InvalidJson::Duplicate(self.at);
+                return if object.is_unique() { Ok(Value::Object(object)) } else { Err(duplicate) };
             }
             self.expect(b',')?;
         }

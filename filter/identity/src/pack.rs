@@ -227,6 +227,11 @@ pub fn tenant_claims(pack: PackKind) -> &'static [&'static [&'static str]] {
 
 /// The checks across claims: of the chain of actors, and the pack's own.
 pub(crate) fn check(kind: PackKind, facts: &TokenFacts<'_>) -> Result<(), TokenFault> {
+    // RFC 8417 §2.2: what has `events` is a Security Event Token, a statement between servers. One that logs a person out
+    // (OpenID Connect Back-Channel Logout §2.4) need not say so in its `typ`.
+    if facts.claims.get("events").is_some() {
+        return Err(TokenFault::WrongKind);
+    }
     derived::check_actors(facts.claims)?;
     (kind.pack().check)(facts)
 }

@@ -103,6 +103,16 @@ pub(crate) fn reread(text: &[u8]) -> Option<Object> {
     }
 }
 
+/// Whether the issuer revokes this token, which was verified for it, or that cannot be told. `until` is left to the next
+/// verification.
+pub(crate) fn is_revoked(text: &[u8], issuer: &Issuer) -> bool {
+    let Reading::Token(token) = read(text) else { return true };
+    let revoked = token
+        .key(issuer)
+        .and_then(|key| check_revocations(issuer, &token.claims, key.jwk().key_id(), At::now(i64::MIN)));
+    revoked.is_err()
+}
+
 /// The `kid` of a token: `None` if the header cannot be read.
 pub(crate) fn key_id(text: &[u8]) -> Option<Option<String>> {
     match jose::frame(text) {
@@ -129,14 +139,18 @@ pub(crate) fn check_dates(
     expires_at: i64,
     not_before: i64,
 ) -> Result<(), TokenFault> {
-    let late = issuer.skew_s().saturating_add(i64::from(at.expiry_grace_s));
-    if at.now >= expires_at.saturating_add(late) {
+    if at.now >= expires_at.saturating_add(late(issuer, at)) {
         Err(TokenFault::Expired)
     } else if at.now < not_before.saturating_sub(issuer.skew_s()) {
         Err(TokenFault::NotYetValid)
     } else {
         Ok(())
     }
+}
+
+/// Seconds after its `exp` for which a token is still accepted.
+fn late(issuer: &Issuer, at: At) -> i64 {
+    issuer.skew_s().saturating_add(i64::from(at.expiry_grace_s))
 }
 
 /// Whether the issuer is accepted now, and its keys are.
@@ -201,7 +215,7 @@ impl UnverifiedToken<'_> {
         self.check_signature(algorithm, key, connection)?;
         let claims = &self.claims;
         check_types(issuer, claims)?;
-        check_revocations(issuer, claims, &header, at)?;
+        check_revocations(issuer, claims, key.jwk().key_id(), at)?;
         let dates = Dates::read(issuer, claims)?;
         check_dates(issuer, at, dates.expires_at, dates.not_before)?;
         check_lifetime(issuer, &dates)?;
@@ -234,6 +248,12 @@ impl UnverifiedToken<'_> {
             return Err(TokenFault::HeaderRefused);
         }
         Ok(header)
+    }
+
+    /// The key that must have signed the token.
+    fn key<'i>(&self, issuer: &'i Issuer) -> Result<&'i PublicKey, TokenFault> {
+        let header = self.header(issuer)?;
+        signing_key(issuer, self.accepted_iss(issuer)?, &header, accepted_algorithm(issuer, &header)?)
     }
 
     pub(crate) fn check_signature(
@@ -279,13 +299,14 @@ pub(crate) fn check_types(issuer: &Issuer, claims: &Object) -> Result<(), TokenF
     }
 }
 
+/// `key_id` is that of the key that signed the token: the token itself need not name it.
 pub(crate) fn check_revocations(
     issuer: &Issuer,
     claims: &Object,
-    header: &Header,
+    key_id: Option<&str>,
     at: At,
 ) -> Result<(), TokenFault> {
-    match issuer.revocations().concern(issuer.pack(), claims, header.key_id.as_deref(), at.now) {
+    match issuer.revocations().concern(issuer.pack(), claims, key_id, at.now, late(issuer, at)) {
         true => Err(TokenFault::Revoked),
         false => Ok(()),
     }

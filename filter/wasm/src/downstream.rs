@@ -11,7 +11,7 @@ use crate::request::Received;
 use crate::signature::Signatures;
 
 /// The proxy's id of the connection, a little-endian `u64`.
-const CONNECTION_ID: &[u8] = b"connection\0id";
+pub const CONNECTION_ID: &[u8] = b"connection\0id";
 
 /// A connection, during one decision.
 pub struct Downstream<'d> {
@@ -24,6 +24,22 @@ pub struct Downstream<'d> {
     id: OnceCell<u64>,
     charges: RefCell<Vec<Charge>>,
     checks: Cell<usize>,
+}
+
+/// What a connection was charged for checks of a request on which nothing is settled yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unsettled {
+    connection: u64,
+    charges: Vec<Charge>,
+}
+
+// === impl Unsettled ===
+
+impl Unsettled {
+    /// The request is allowed after all, and has a verified token.
+    pub fn allowed(&self, budget: &mut Budget, now_ms: u64) {
+        budget.accept(self.connection, &self.charges, now_ms);
+    }
 }
 
 // === impl Downstream ===
@@ -56,6 +72,12 @@ impl<'d> Downstream<'d> {
         if !charges.is_empty() || budget.borrow_mut().is_strained(self.now_ms) {
             budget.borrow_mut().accept(self.id(), &charges, self.now_ms);
         }
+    }
+
+    /// What was charged so far, if anything.
+    pub fn unsettled(&self) -> Option<Unsettled> {
+        let charges = self.charges.take();
+        (!charges.is_empty()).then(|| Unsettled { connection: self.id(), charges })
     }
 
     /// The port that accepted it.

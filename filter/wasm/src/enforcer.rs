@@ -6,7 +6,7 @@ use tidegate_engine::{Decision, Outcome, Peer, Reason, Request, TokenState, deci
 use tidegate_identity::{At, Authenticator, CacheLimits, MissingIssuer, TokenOutcome, Usage};
 
 use crate::bundle::{Installed, MAX_CLOCK_DIFFERENCE};
-use crate::downstream::Downstream;
+use crate::downstream::{Downstream, Unsettled};
 use crate::leases::Terms;
 use crate::lookups::Question;
 use crate::reply::{Refusal, Telling, decision_id, refuse};
@@ -22,6 +22,8 @@ pub struct Enforcer {
     authenticator: Option<Authenticator>,
     /// Per issuer of the rules: for how many seconds after `exp` a token is accepted because clocks differ.
     skews: Vec<i64>,
+    /// Per issuer of the rules: when its keys and itself cease to count.
+    ends: Vec<[i64; 2]>,
     outcomes: Vec<TokenOutcome>,
 }
 
@@ -38,6 +40,8 @@ pub struct Answer {
     pub terms: Terms,
     /// What a request that is refused would need to be known, with everything else right.
     pub question: Option<Question>,
+    /// What was charged for checking signatures, where the request may yet be allowed.
+    pub unsettled: Option<Unsettled>,
     /// Tokens were accepted without checking a signature: they are known.
     pub remembered: bool,
 }
@@ -54,7 +58,13 @@ impl Enforcer {
             (Some(rules), Some(keys)) => Some(Authenticator::new((**keys).clone(), rules.issuers(), CACHE)?),
             _ => None,
         };
-        Ok(Self { skews: skews(&installed), installed, authenticator, outcomes: Vec::new() })
+        Ok(Self {
+            skews: skews(&installed),
+            ends: ends(&installed),
+            installed,
+            authenticator,
+            outcomes: Vec::new(),
+        })
     }
 
     /// Enforces another Bundle. Verified tokens stay verified where their issuer has not changed.
@@ -66,6 +76,7 @@ impl Enforcer {
             (Some(authenticator), Some(rules), Some(keys)) => {
                 authenticator.replace(Some((**keys).clone()), rules.issuers())?;
                 self.skews = skews(&installed);
+                self.ends = ends(&installed);
                 self.installed = installed;
             }
             _ => *self = Self::new(installed)?,
@@ -147,8 +158,10 @@ impl Enforcer {
                 terms: Terms {
                     expires_at: expires_at(&tokens, &self.skews),
                     grace_s: rule.map_or(0, |rule| rule.lease.expiry_grace_s()),
+                    again_at: self.again_at(&tokens, at.now),
                 },
                 question: None,
+                unsettled: None,
                 remembered: verified && downstream.checks() == 0,
             });
         }
@@ -177,10 +190,35 @@ impl Enforcer {
             refusal: Some(refuse(telling, decision_id(random()))),
             remove: Vec::new(),
             terms: Terms::UNBOUNDED,
+            unsettled: question.is_some().then(|| downstream.unsettled()).flatten(),
             question,
             remembered: verified && downstream.checks() == 0,
         })
     }
+}
+
+impl Enforcer {
+    /// When the first of the issuers' keys, the issuers and the directories that the decision may rest on ends.
+    fn again_at(&self, tokens: &[TokenState<'_>], now: i64) -> i64 {
+        let ends = tokens.iter().zip(&self.ends).filter_map(|(token, ends)| match token {
+            TokenState::Verified(_) => ends.iter().copied().filter(|end| *end > now).min(),
+            TokenState::Absent | TokenState::Invalid(_) => None,
+        });
+        ends.min().unwrap_or(i64::MAX).min(self.installed.directory.next_stale(now))
+    }
+}
+
+/// For each issuer of the rules, in their order: when its keys and itself cease to count, in Unix seconds.
+fn ends(installed: &Installed) -> Vec<[i64; 2]> {
+    let (Some(rules), Some(keys)) = (&installed.rules, &installed.keys) else { return Vec::new() };
+    let ends = |name| {
+        let issuer = keys.issuers().iter().find(|issuer| issuer.name() == name);
+        issuer.map_or([i64::MAX; 2], |issuer| {
+            let retires = if issuer.retire_at() == 0 { i64::MAX } else { issuer.retire_at() };
+            [issuer.valid_until().saturating_add(1), retires]
+        })
+    };
+    rules.issuers().map(|(name, _)| ends(name)).collect()
 }
 
 /// The tolerance for each issuer of the rules, in their order.
@@ -210,6 +248,7 @@ impl Answer {
             remove: Vec::new(),
             terms: Terms::UNBOUNDED,
             question: None,
+            unsettled: None,
             remembered: false,
         }
     }

@@ -58,6 +58,9 @@ pub struct Terms {
     pub expires_at: i64,
     /// For how many seconds afterwards it may go on; `u32::MAX`: for ever.
     pub grace_s: u32,
+    /// When something else that it rests on ends, in Unix seconds: its issuer's keys, its issuer, a directory. It is
+    /// decided on again then, whatever the grace; `i64::MAX`: nothing does.
+    pub again_at: i64,
 }
 
 #[derive(Debug)]
@@ -76,29 +79,20 @@ pub(crate) struct ContextHasher(u64);
 
 impl Terms {
     /// For what no token bounds.
-    pub const UNBOUNDED: Self = Self { expires_at: i64::MAX, grace_s: 0 };
+    pub const UNBOUNDED: Self = Self { expires_at: i64::MAX, grace_s: 0, again_at: i64::MAX };
 
     fn due(self) -> i64 {
-        match self.grace_s {
+        let expires = match self.grace_s {
             u32::MAX => i64::MAX,
             grace_s => self.expires_at.saturating_add(i64::from(grace_s)),
-        }
+        };
+        expires.min(self.again_at)
     }
 }
 
 // === impl Leases ===
 
 impl Leases {
-    /// How many live.
-    pub fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// Whether none lives.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
     /// Keeps a request that has just been allowed; false: there is no room, and it must not go on.
     #[must_use]
     pub fn admit(&mut self, lease: Lease) -> bool {
@@ -167,11 +161,6 @@ impl Leases {
         }
     }
 
-    /// Whether this context's request is kept.
-    pub fn contains(&self, context: u32) -> bool {
-        self.index.contains_key(&context)
-    }
-
     /// The one at this position.
     pub fn get(&self, position: usize) -> Option<&Lease> {
         self.entries.get(position).map(|entry| &entry.lease)
@@ -187,6 +176,14 @@ impl Leases {
             self.next_due = self.next_due.min(entry.due);
         }
         self.remaining = self.remaining.min(position);
+    }
+}
+
+#[cfg(test)]
+impl Leases {
+    /// The contexts whose requests live.
+    pub fn contexts(&self) -> impl Iterator<Item = u32> {
+        self.entries.iter().map(|entry| entry.lease.context)
     }
 }
 

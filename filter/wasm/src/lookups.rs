@@ -18,6 +18,10 @@ const MEMORY_MS: u64 = 5_000;
 /// not displace ids: only verified callers can ask for those.
 const MAX_REMEMBERED: usize = 128;
 
+/// Keys of one issuer among them: who makes up keys of one does not stop questions about others. (The control plane asks
+/// an issuer more rarely anyway.)
+const MAX_OF_ISSUER: usize = 16;
+
 /// Longest text in a question, in bytes. Issuers' key ids have at most 256, ids of what runs somewhere fewer.
 const MAX_TEXT_BYTES: usize = 256;
 
@@ -117,6 +121,12 @@ impl Lookups {
         }
         if asked.len() >= MAX_REMEMBERED {
             return None;
+        }
+        if let Question::Key { issuer, .. } = question {
+            let of_issuer = |one: &&Asked| one.question.texts()[0] == issuer;
+            if asked.iter().filter(of_issuer).count() >= MAX_OF_ISSUER {
+                return None;
+            }
         }
         self.last_nonce = self.last_nonce.wrapping_add(1);
         let nonce = self.last_nonce;

@@ -198,7 +198,9 @@ impl Plugin {
         };
         match answer {
             Ok(answer) => match self.hold_for_answer(&answer, now) {
-                Some((awaits, deadline_ms)) => self.hold(context, received, awaits, deadline_ms),
+                Some((awaits, deadline_ms)) => {
+                    self.hold(context, received, awaits, deadline_ms, answer.unsettled)
+                }
                 None => self.conclude(context, received, answer, host),
             },
             Err(unreadable) => self.unreadable(unreadable, host),

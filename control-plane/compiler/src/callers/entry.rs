@@ -67,6 +67,11 @@ impl Entry {
                 return;
             };
             if let Some(token) = self.tokens.iter_mut().find(|token| token.issuer == equality.issuer) {
+                if matches!(test, ClaimTest::Same(..)) {
+                    // Two claims that both say nothing are not the same thing.
+                    let empty = ClaimTest::OneOf(BTreeSet::from([String::new()]));
+                    token.demands.add_implied(Demand::Claim(equality.path.clone(), empty).not());
+                }
                 token.demands.add(Demand::Claim(equality.path.clone(), test));
             }
         }

@@ -45,7 +45,7 @@ pub(super) fn check(
         let Some(claim) = known_claim(&place, text, claim_path::parse(text), issuer, findings) else {
             continue;
         };
-        asserted |= check_stability(&place, text, &claim, spec, claims, issuer, findings);
+        asserted |= check_stability(&place, text, &claim, spec, issuer, findings);
         let Some(tests) = check_value(&place, text, value, claim.kind, findings) else { continue };
         demands.add(Demand::any(&claim.path, tests));
     }
@@ -53,19 +53,19 @@ pub(super) fn check(
 }
 
 /// Reports a claim that does not keep naming the same thing. Says whether it is the caller's or a stranger's to choose.
-fn check_stability(
+pub(crate) fn check_stability(
     place: &Place<'_>,
     text: &str,
     claim: &KnownClaim,
     spec: &TokenSpec,
-    claims: &BTreeMap<String, ClaimValueSpec>,
     issuer: &TrustedIssuer,
     findings: &mut Findings,
 ) -> bool {
     let acknowledged = spec.caller_asserted == Some(true);
     let is_mutable = issuer.pack == PackKind::Entra
         && matches!(claim.path.as_slice(), [only] if MUTABLE.contains(&only.as_str()));
-    let is_owned = text == "email" && claims.get("xms_edov") == Some(&ClaimValueSpec::Boolean(true));
+    let verified = spec.claims.as_ref().and_then(|claims| claims.get("xms_edov"));
+    let is_owned = claim.path == ["email"] && verified == Some(&ClaimValueSpec::Boolean(true));
     if is_mutable && !(acknowledged && is_owned) {
         findings.add(
             place,

@@ -10,13 +10,14 @@ use std::time::Duration;
 use tidegate_compiler::DirectoryQuery;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::{AbortHandle, JoinError, JoinSet, spawn_blocking};
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::google::Google;
 use super::http::{ReadError, SourceError};
 use super::index::Known;
 use super::kubernetes::{Cluster, Pods};
-use super::pace::Pace;
+use super::pace::{Pace, jittered};
 use super::{Directories, Ids, Index, Options};
 use crate::clock;
 use crate::metrics::{DirectoryLabel, Metrics, ReasonLabel};
@@ -26,6 +27,9 @@ use crate::state::{StateDir, StateError};
 const FILE: &str = "directories.json";
 /// For a whole reading.
 const TIMEOUT: Duration = Duration::from_secs(20);
+/// How long pods are watched at most before they are listed anew, so that a watch that leaves something out does no lasting
+/// harm.
+const WATCHED_FOR: Duration = Duration::from_secs(300);
 /// Most readings at a time, so that what they hold in memory is bounded.
 const READINGS: usize = 8;
 
@@ -36,6 +40,7 @@ pub struct Sources {
     /// By TrustedIssuer.
     clusters: BTreeMap<String, Arc<Cluster>>,
     every: Duration,
+    watched_for: Duration,
     readings: Semaphore,
 }
 
@@ -45,6 +50,8 @@ struct Follower {
     sources: Arc<Sources>,
     name: String,
     pace: Pace,
+    /// Of watches that end before their time, however good the lists between them are.
+    watches: Pace,
     /// What was said last about why it cannot be read.
     said: Option<String>,
 }
@@ -67,7 +74,8 @@ impl Sources {
             }
         }
         let google = Arc::new(Google::new(&options.google)?);
-        Ok(Self { google, clusters, every: options.every, readings: Semaphore::new(READINGS) })
+        let readings = Semaphore::new(READINGS);
+        Ok(Self { google, clusters, every: options.every, watched_for: WATCHED_FOR, readings })
     }
 }
 
@@ -77,7 +85,7 @@ impl Sources {
 /// When it cannot be read.
 pub fn restore(index: &Index, state: &StateDir) -> Result<(), StateError> {
     if let Some(known) = state.read_json(FILE)? {
-        index.restore(known);
+        index.restore(known, clock::now());
     }
     Ok(())
 }
@@ -169,8 +177,8 @@ async fn save(
 
 impl Follower {
     fn new(hub: Arc<Hub>, sources: Arc<Sources>, name: String) -> Self {
-        let pace = Pace::new(sources.every);
-        Self { hub, sources, name, pace, said: None }
+        let [pace, watches] = [sources.every; 2].map(Pace::new);
+        Self { hub, sources, name, pace, watches, said: None }
     }
 
     async fn follow(mut self, query: DirectoryQuery) -> Infallible {
@@ -218,20 +226,25 @@ impl Follower {
     /// Takes up changes until the pods have to be listed anew. Returns after what time.
     async fn watch(&mut self, pods: &mut Pods) -> Duration {
         let hub = self.hub.clone();
+        let until = Instant::now() + jittered(self.sources.watched_for);
         loop {
             let changed = tokio::select! {
                 changed = pods.changed(self.sources.every) => changed,
                 () = hub.directories.wanted(&self.name) => return Duration::ZERO,
+                () = tokio::time::sleep_until(until) => return Duration::ZERO,
             };
             match changed {
-                Ok(()) => hub.directories.note(&self.name, pods.ids(), clock::now()),
+                Ok(()) => {
+                    self.watches.after_success();
+                    hub.directories.note(&self.name, pods.ids(), clock::now());
+                }
                 // Part of the protocol; should it be the answer always, this slows down all the same.
-                Err(ReadError::Gone { .. }) => return self.pace.after_failure(),
+                Err(ReadError::Gone { .. }) => return self.watches.after_failure(),
                 Err(error) => {
                     let error = error.to_string();
                     self.say(Some(&error));
                     hub.directories.fail(&self.name, error);
-                    return self.pace.after_failure();
+                    return self.watches.after_failure();
                 }
             }
         }
@@ -259,7 +272,8 @@ impl Follower {
         let result = result.map_err(|error| error.to_string());
         self.say(result.as_ref().err().map(String::as_str));
         let pause = if result.is_ok() { self.pace.after_success() } else { self.pace.after_failure() };
-        self.hub.directories.end(&self.name, reading, result, at);
+        // The clock may have been set back meanwhile.
+        self.hub.directories.end(&self.name, reading, result, at.min(clock::now()));
         pause
     }
 

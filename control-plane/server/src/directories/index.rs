@@ -118,8 +118,12 @@ impl Index {
         });
     }
 
-    /// Takes readings from before the start. They count as long as they would have.
-    pub(super) fn restore(&self, known: BTreeMap<String, Known>) {
+    /// Takes readings from before the start. They count as long as they would have, and never as if they were still to
+    /// come: the clock may have been set back. `now`: Unix seconds.
+    pub(super) fn restore(&self, mut known: BTreeMap<String, Known>, now: i64) {
+        for known in known.values_mut() {
+            known.at = known.at.min(now);
+        }
         self.lock().known = known;
     }
 
@@ -296,13 +300,21 @@ impl State {
         let Some(entry) = self.entries.get_mut(name) else { return };
         entry.error = None;
         let is_changed = entry.last.as_ref().is_none_or(|last| last.ids != ids);
+        let is_set_back = entry.last.as_ref().is_some_and(|last| at < last.at);
         entry.last = Some(Reading { ids, at });
         let remaining = entry.offered_until.saturating_sub(at);
-        if is_changed {
+        if is_set_back {
+            // What was read before did not happen later than now.
+            for entry in self.entries.values_mut() {
+                if let Some(last) = &mut entry.last {
+                    last.at = last.at.min(at);
+                }
+                entry.renew(fresh_for_s);
+            }
+        } else if is_changed {
             entry.renew(fresh_for_s);
-        } else if remaining < fresh_for_s / 3 * 2 || remaining > fresh_for_s {
-            // Renewed while more than half of its time is left, or the clock was set back. All at once: one push instead of
-            // one for each.
+        } else if remaining < fresh_for_s / 3 * 2 {
+            // Renewed while more than half of its time is left. All at once: one push instead of one for each.
             for entry in self.entries.values_mut() {
                 entry.renew(fresh_for_s);
             }

@@ -5,8 +5,8 @@
 //! out by the API server. Who may create pods in the namespace can label one so; the token's service account is what a
 //! rule should demand besides.
 //!
-//! A watch is asked to end soon and is then taken up again: its end says that everything until then was told, which is how
-//! a quiet API server and a lost one are told apart.
+//! A watch is asked to end soon and is then taken up again: its end at about that time says that everything until then was
+//! told, which is how a quiet API server and a lost one are told apart. An end long before says nothing.
 //!
 //! INVARIANT: after any gap the pods are listed anew.
 
@@ -20,6 +20,7 @@ use reqwest::{Client, Response, StatusCode};
 use serde::Deserialize;
 use serde_json::Value;
 use tidegate_compiler::TektonKind;
+use tokio::time::Instant;
 use url::Url;
 
 use super::credentials::sensitive;
@@ -69,6 +70,9 @@ pub(super) struct Pods {
 /// An open watch: a JSON document per line.
 struct Watch {
     url: Url,
+    opened: Instant,
+    /// When it was asked to end, from then on.
+    within: Duration,
     response: Response,
     received: Vec<u8>,
     /// Up to where there is no line break.
@@ -250,20 +254,28 @@ impl Pods {
                 return Ok(());
             }
         }
+        let lasted = watch.opened.elapsed();
+        if lasted < watch.within / 2 {
+            let (lasted, within) = (lasted.as_secs(), watch.within.as_secs());
+            let why = format_args!("the watch ended after {lasted} s instead of {within} s");
+            return Err(ReadError::answer(&watch.url, why));
+        }
         Ok(())
     }
 
     async fn open(&self, within: Duration) -> Result<Watch, ReadError> {
-        let seconds = within.as_secs().max(1).to_string();
+        let within = Duration::from_secs(within.as_secs().max(1));
+        let seconds = within.as_secs().to_string();
         let url = self.url(&[
             ("watch", "1"),
             ("allowWatchBookmarks", "true"),
             ("resourceVersion", &self.version),
             ("timeoutSeconds", &seconds),
         ]);
-        let response = self.cluster.get(&url, WATCH, within.max(Duration::from_secs(1)) + LATE).await?;
+        let opened = Instant::now();
+        let response = self.cluster.get(&url, WATCH, within + LATE).await?;
         match response.status() {
-            StatusCode::OK => Ok(Watch { url, response, received: Vec::new(), searched: 0 }),
+            StatusCode::OK => Ok(Watch { url, opened, within, response, received: Vec::new(), searched: 0 }),
             StatusCode::GONE => Err(ReadError::gone(&url)),
             _ => Err(ReadError::status(&url, response).await),
         }

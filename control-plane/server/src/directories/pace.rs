@@ -35,7 +35,7 @@ impl Pace {
 }
 
 /// Nine to eleven tenths of it, so that what began together does not stay together.
-fn jittered(interval: Duration) -> Duration {
+pub(super) fn jittered(interval: Duration) -> Duration {
     // Each state hashes differently.
     let random = u32::try_from(RandomState::new().hash_one(()) % 2_001).unwrap_or(1_000);
     interval * (9_000 + random) / 10_000

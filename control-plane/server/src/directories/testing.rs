@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -201,6 +202,8 @@ pub struct ClusterState {
     pub page: usize,
     /// What the next watches bring: pieces of their bodies, and whether they end then.
     pub watches: VecDeque<(Vec<String>, bool)>,
+    /// For how long watches that end are open.
+    pub lasts: Duration,
     /// Brings what is sent to the next watch, which does not end.
     held: Option<UnboundedReceiver<String>>,
     /// The status and body of the next answers, if they are not to be the usual ones.
@@ -258,8 +261,9 @@ impl ClusterState {
         if asked.query.contains_key("watch") {
             let (pieces, ends) = self.watches.pop_front().unwrap_or((Vec::new(), false));
             let pieces = stream::iter(pieces).map(|piece| Ok::<_, std::io::Error>(Bytes::from(piece)));
+            let end = stream::once(tokio::time::sleep(self.lasts)).map(|()| Ok(Bytes::new()));
             return match ends {
-                true => answer(200, Body::from_stream(pieces)),
+                true => answer(200, Body::from_stream(pieces.chain(end))),
                 false => answer(200, Body::from_stream(pieces.chain(stream::pending()))),
             };
         }

@@ -28,8 +28,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const MAX_REDIRECTS: usize = 3;
 /// Longest entity tag that is sent back, in bytes.
 const MAX_ETAG: usize = 256;
-/// How much of a redirect's target is shown, in characters.
+/// How much of a URL, or of an issuer's name, is shown, in characters.
 const MAX_SHOWN: usize = 256;
+/// How much of a reason is shown, in characters.
+const MAX_WHY: usize = 1024;
 
 /// Fetches documents of issuers.
 #[derive(Debug, Clone)]
@@ -61,11 +63,12 @@ pub struct KeySet {
     pub fresh_for: Option<Duration>,
 }
 
-/// Why a document could not be fetched.
+/// Why a document could not be fetched. Issuers have a say in the URLs and reasons: what is shown of them is bounded, and fits
+/// on a line.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     /// Not a URL to fetch keys from.
-    #[error("`{url}`: {why}")]
+    #[error("`{}`: {}", cut(url, MAX_SHOWN), cut(why, MAX_WHY))]
     Url {
         /// The URL.
         url: String,
@@ -76,7 +79,7 @@ pub enum FetchError {
     #[error(transparent)]
     Address(#[from] AddressRefused),
     /// No connection, no TLS, no answer in time.
-    #[error("`{url}`: {why}")]
+    #[error("`{}`: {}", cut(url, MAX_SHOWN), cut(why, MAX_WHY))]
     Transport {
         /// The URL.
         url: String,
@@ -84,7 +87,7 @@ pub enum FetchError {
         why: String,
     },
     /// An answer other than 200.
-    #[error("`{url}`: answered {status}")]
+    #[error("`{}`: answered {status}", cut(url, MAX_SHOWN))]
     Status {
         /// The URL.
         url: String,
@@ -92,7 +95,7 @@ pub enum FetchError {
         status: u16,
     },
     /// A redirect that is not followed.
-    #[error("`{url}`: redirects to `{to}`, {why}")]
+    #[error("`{}`: redirects to `{}`, {why}", cut(url, MAX_SHOWN), cut(to, MAX_SHOWN))]
     Redirect {
         /// The URL.
         url: String,
@@ -102,13 +105,13 @@ pub enum FetchError {
         why: &'static str,
     },
     /// More bytes than are read.
-    #[error("`{url}`: more than {MAX_JWKS_BYTES} bytes")]
+    #[error("`{}`: more than {MAX_JWKS_BYTES} bytes", cut(url, MAX_SHOWN))]
     TooLarge {
         /// The URL.
         url: String,
     },
     /// Not the document that was asked for.
-    #[error("`{url}`: {why}")]
+    #[error("`{}`: {}", cut(url, MAX_SHOWN), cut(why, MAX_WHY))]
     Document {
         /// The URL.
         url: String,
@@ -264,8 +267,7 @@ impl Fetcher {
 
 /// Where a redirect leads, if it is followed.
 fn redirected(from: &Url, to: &str) -> Result<Url, FetchError> {
-    let shown: String = to.chars().filter(|c| !c.is_control()).take(MAX_SHOWN).collect();
-    let refused = |why| FetchError::Redirect { url: from.to_string(), to: shown.clone(), why };
+    let refused = |why| FetchError::Redirect { url: from.to_string(), to: to.to_owned(), why };
     let target = from.join(to).map_err(|_| refused("which is not a URL"))?;
     // RFC 6454 §4: the same scheme, host and port.
     if target.origin() != from.origin() {
@@ -301,6 +303,21 @@ pub fn plain_client() -> Result<Client, FetcherError> {
         .timeout(PATIENCE)
         .build()
         .map_err(FetcherError::Http)
+}
+
+/// What others have written, as a line that is not endless.
+fn cut(text: &str, max: usize) -> String {
+    let mut line = text.chars().filter(|c| !c.is_control());
+    let mut shown: String = line.by_ref().take(max).collect();
+    if line.next().is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+/// A reason in which others have a say, as a line that is not endless.
+pub(super) fn reason(text: &str) -> String {
+    cut(text, MAX_WHY)
 }
 
 fn parse(url: &str) -> Result<Url, FetchError> {

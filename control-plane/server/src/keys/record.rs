@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use tidegate_identity::keys::{KeySelection, select_for};
 use tidegate_identity::{InvalidKey, Jwk, KeyUse, PackKind};
 
+use super::fetch::reason;
 use super::{IssuerKeys, KeySource, Known, NEVER};
 use crate::bundle::sha256;
 use crate::clock;
@@ -69,6 +70,13 @@ impl Record {
         Self { source, at, document, url, etag, since, replaced_at }
     }
 
+    /// As it counts at `now` (Unix seconds): nothing happened later, whatever the clock was when it was written down.
+    pub(super) fn not_after(mut self, now: i64) -> Self {
+        self.at = self.at.min(now);
+        self.replaced_at = self.replaced_at.map(|at| at.min(now));
+        self
+    }
+
     /// Until when keys that the issuer last named at `at` count. Unix seconds.
     pub(super) fn valid_until(&self) -> i64 {
         match self.source {
@@ -92,7 +100,8 @@ impl Record {
     /// are new where there were others.
     pub(super) fn date(&mut self, keys: &[Jwk], before: &BTreeMap<String, i64>, now: i64) -> bool {
         let dated = keys.iter().map(thumbprint);
-        self.since = dated.map(|key| (key.clone(), before.get(&key).copied().unwrap_or(now))).collect();
+        self.since =
+            dated.map(|key| (key.clone(), before.get(&key).map_or(now, |at| now.min(*at)))).collect();
         let is_another = |key: &String| !before.contains_key(key);
         !before.is_empty() && !self.since.is_empty() && self.since.keys().all(is_another)
     }
@@ -115,8 +124,8 @@ impl Document {
             KeyUse::Sig => (None, None),
             KeyUse::JwtSvid => {
                 // INVARIANT: the selection has refused duplicate members.
-                let bundle: Bundle =
-                    serde_json::from_str(text).map_err(|error| format!("not a SPIFFE bundle: {error}"))?;
+                let bundle: Bundle = serde_json::from_str(text)
+                    .map_err(|error| reason(&format!("not a SPIFFE bundle: {error}")))?;
                 (bundle.spiffe_sequence, bundle.spiffe_refresh_hint.map(Duration::from_secs))
             }
         };
@@ -132,14 +141,14 @@ pub(crate) fn fit_keys(text: &str, pack: PackKind) -> Result<KeySelection, Strin
         let refused: Vec<String> = selection.refused.iter().map(told).collect();
         return Err(match refused.as_slice() {
             [] => "the key set is empty".to_owned(),
-            refused => format!("the key set has no key that is fit: {}", refused.join("; ")),
+            refused => reason(&format!("the key set has no key that is fit: {}", refused.join("; "))),
         });
     }
     Ok(selection)
 }
 
 fn told((position, why): &(usize, InvalidKey)) -> String {
-    format!("keys[{position}]: {why}")
+    reason(&format!("keys[{position}]: {why}"))
 }
 
 /// What the keys of an issuer with this pack are for.

@@ -3,7 +3,7 @@ use tidegate_engine::TokenFault;
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
-use super::{Hidden, hidden};
+use super::{Hidden, Scheme, hidden};
 use crate::issuer::{IssuerSpec, TokenHeader};
 use crate::testing::{Gate, NOW, Signer, generic, google, issuer, with};
 use crate::{PackKind, TokenOutcome};
@@ -173,17 +173,34 @@ fn a_fault_that_is_nobodys_is_everybodys() {
 #[test]
 fn finds_what_looks_like_a_jwt_wherever_it_hides() {
     let jwt = "eyJhIjoxfQ.e30.AA";
-    assert_eq!(hidden(jwt.as_bytes()), Hidden::One(jwt.as_bytes()));
-    assert_eq!(hidden(format!("x {jwt} y").as_bytes()), Hidden::One(jwt.as_bytes()));
-    assert_eq!(hidden(format!("{jwt}, x").as_bytes()), Hidden::Several);
-    assert_eq!(hidden(format!("{jwt} {jwt}").as_bytes()), Hidden::Several);
+    let schemes = [Scheme { prefix: Some("DPoP".to_owned()), issuers: Vec::new() }];
+    let hidden = |value: &'static str| hidden(value.as_bytes(), &schemes);
+    assert_eq!(hidden(jwt), Hidden::One(jwt.as_bytes()));
+    assert_eq!(hidden("x eyJhIjoxfQ.e30.AA y"), Hidden::One(jwt.as_bytes()));
+    assert_eq!(hidden("eyJhIjoxfQ.e30.AA, x"), Hidden::Several);
+    assert_eq!(hidden("eyJhIjoxfQ.e30.AA eyJhIjoxfQ.e30.AA"), Hidden::Several);
     // White space before the brace, the other alphabet, padding.
     for odd in ["ICB7fQ.e30.AA", "CnsifiI6MX0=.e30.AA", "eyJ+Ijp9.e30.AA", "77u/e30.e30.AA", "eyJ9%3D.e30.AA"]
     {
-        assert_eq!(hidden(odd.as_bytes()), Hidden::One(odd.as_bytes()), "{odd}");
+        assert_eq!(hidden(odd), Hidden::One(odd.as_bytes()), "{odd}");
     }
-    for none in ["", "eyJhIjoxfQ", "W10.e30.AA", "a.eyJhIjoxfQ.b", "ya29.x.y", ".", "..."] {
-        assert_eq!(hidden(none.as_bytes()), Hidden::Nothing, "{none}");
+    // Attached to a scheme, or by a character that tokens have.
+    for attached in [
+        "BearereyJhIjoxfQ.e30.AA",
+        "beareReyJhIjoxfQ.e30.AA",
+        "dpopeyJhIjoxfQ.e30.AA",
+        "Bearer-eyJhIjoxfQ.e30.AA",
+        "Bearer_eyJhIjoxfQ.e30.AA",
+        "Bearer%20eyJhIjoxfQ.e30.AA",
+        "Bearer /eyJhIjoxfQ.e30.AA",
+        "x.eyJhIjoxfQ.e30.AA",
+    ] {
+        assert_eq!(hidden(attached), Hidden::One(jwt.as_bytes()), "{attached}");
+    }
+    for none in
+        ["", "eyJhIjoxfQ", "W10.e30.AA", "a.eyJhIjoxfQ.b", "ya29.x.y", ".", "...", "xeyJhIjoxfQ.e30.AA"]
+    {
+        assert_eq!(hidden(none), Hidden::Nothing, "{none}");
     }
 }
 
@@ -217,4 +234,25 @@ fn withholds_tokens_that_are_not_to_be_forwarded() {
     }
     gate.all(&[("authorization", "Bearer opaque")], NOW);
     assert_eq!(withheld(&gate), [""; 0]);
+}
+
+#[test]
+fn row_34_finds_tokens_that_are_attached_to_their_scheme() {
+    let (token, mut gate) = gate();
+    for before in
+        ["Bearer", "bearer", "Bearer-", "Bearer_", "Bearer.", "Bearer/", "Bearer%20", "Bearer .", "x."]
+    {
+        let value = format!("{before}{token}");
+        assert_eq!(gate.headers(&[("authorization", &value)], NOW), MALFORMED, "{before}");
+    }
+    // Within a word, and what cannot be signed.
+    let unsigned = token.rsplit_once('.').unwrap().0;
+    for value in [format!("x{token}"), format!("Bearer{unsigned}"), format!("x-{unsigned}")] {
+        assert_eq!(gate.headers(&[("authorization", &value)], NOW), TokenOutcome::Absent, "{value}");
+    }
+    // No part of a token that stands apart is another one.
+    let encrypted = "eyJlbmMiOiJ4In0.e30.x-eyJ.AA.AA";
+    assert_eq!(hidden(encrypted.as_bytes(), &[]), Hidden::One(encrypted.as_bytes()));
+    let listed = format!("x-{token}, y");
+    assert_eq!(gate.headers(&[("authorization", &listed)], NOW), SEVERAL);
 }

@@ -17,7 +17,8 @@ pub struct Revoked {
     pub kind: RevokedKind,
     /// Compared exactly.
     pub value: String,
-    /// Unix seconds at which the revocation ends; 0: never. Worth setting to the `exp` of what is revoked.
+    /// Unix seconds; 0: for ever. The `exp` of what is revoked is enough: the revocation ends when a token with this `exp`
+    /// does, the issuer's clock tolerance and a lease's grace included.
     pub until: i64,
 }
 
@@ -29,7 +30,7 @@ pub enum RevokedKind {
     Subject,
     /// The token with this id: `jti`, or what the pack has for it.
     Token,
-    /// All tokens that are signed with the key of this `kid`.
+    /// All tokens that are signed with the key of this `kid`, whether they name it or not.
     Key,
 }
 
@@ -61,8 +62,16 @@ impl RevokedKind {
 // === impl Revocations ===
 
 impl Revocations {
-    /// Whether any revocation that has not ended names the token: its subject, its id or its key.
-    pub fn concern(&self, pack: PackKind, claims: &Object, key_id: Option<&str>, now: i64) -> bool {
+    /// Whether any revocation that has not ended names the token: its subject, its id or the key that signed it. `late` is
+    /// how long after its `exp` a token is still accepted.
+    pub fn concern(
+        &self,
+        pack: PackKind,
+        claims: &Object,
+        key_id: Option<&str>,
+        now: i64,
+        late: i64,
+    ) -> bool {
         let token_id = pack.pack().token_id.and_then(|path| pack::text(claims, path));
         let named = [
             (RevokedKind::Subject, pack::text(claims, &["sub"])),
@@ -71,7 +80,7 @@ impl Revocations {
         ];
         named.into_iter().any(|(kind, value)| {
             let until = self.0.get(&kind).zip(value).and_then(|(revoked, value)| revoked.get(value));
-            until.is_some_and(|until| *until == 0 || now < *until)
+            until.is_some_and(|until| *until == 0 || now < until.saturating_add(late))
         })
     }
 }

@@ -125,6 +125,21 @@ fn refuses_duplicates_after_resolving_escapes() {
 }
 
 #[test]
+fn refuses_duplicates_in_large_objects_too() {
+    for count in [63, 64, 65, 66, 1_000] {
+        let names: Vec<String> = (0..count).map(|name| format!("\"{name}\":0")).collect();
+        let read = |more: &str| parse(&format!("{{{}{more}}}", names.join(",")), Limits::KEYS);
+        let object = read("").unwrap();
+        let order = object.as_object().unwrap().iter().map(|(name, _)| name.parse());
+        assert!(order.eq((0..count).map(Ok)), "{count}");
+        for name in [0, count / 2, count - 1] {
+            let again = read(&format!(",\"{name}\":0"));
+            assert!(matches!(again, Err(InvalidJson::Duplicate(_))), "{count} {name}");
+        }
+    }
+}
+
+#[test]
 fn bounds_depth_members_and_elements() {
     let limits = Limits { depth: 2, members: 3, elements: 3 };
     for good in ["[[1]]", r#"{"a":{"b":1}}"#, "[1,2,3]", r#"{"a":1,"b":2,"c":3}"#] {

@@ -7,7 +7,7 @@
 
 use tidegate_engine::{ClaimValue, TokenFault};
 
-use super::claim::{claims, extract, is_guid, text};
+use super::claim::{claims, extract, is_elsewhere, is_guid, text};
 use super::derived::{Actors, DerivedSpec, string, words};
 use super::detect::Url;
 use super::{ClaimKind, ClaimSpec, LifetimeFrom, Overage, Pack, PackKind, TokenFacts};
@@ -83,14 +83,18 @@ pub(super) static PACK: Pack = Pack {
             extract(PackKind::Entra, claims, &["groups".to_owned()])
         }),
         DerivedSpec::new("@agent", ClaimKind::Boolean, |claims| {
-            ClaimValue::Boolean(has_facet(claims, "xms_act_fct", AGENT))
+            has_facet(claims, "xms_act_fct", AGENT).map_or(ClaimValue::Unknown, ClaimValue::Boolean)
         }),
         DerivedSpec::new("@subject", ClaimKind::String, |claims| {
             string(text(claims, &["oid"]).or_else(|| text(claims, &["sub"])))
         }),
-        DerivedSpec::new("@actor", ClaimKind::String, |claims| actors(claims).outermost()),
-        DerivedSpec::new("@actor_chain", ClaimKind::Strings, |claims| actors(claims).chain()),
-        DerivedSpec::new("@actors", ClaimKind::Integer, |claims| actors(claims).count()),
+        DerivedSpec::new("@actor", ClaimKind::String, |claims| {
+            of_actors(claims, |actors| actors.outermost())
+        }),
+        DerivedSpec::new("@actor_chain", ClaimKind::Strings, |claims| {
+            of_actors(claims, |actors| actors.chain())
+        }),
+        DerivedSpec::new("@actors", ClaimKind::Integer, |claims| of_actors(claims, |actors| actors.count())),
         DerivedSpec::new("@human_in_loop", ClaimKind::Boolean, human_in_loop),
     ],
     open: false,
@@ -235,8 +239,10 @@ fn scopes(claims: &Object) -> Option<&str> {
     text(claims, &["scp"]).filter(|scopes| !scopes.bytes().all(|b| matches!(b, b'/' | b' ')))
 }
 
-fn has_facet(claims: &Object, name: &'static str, facet: &str) -> bool {
-    text(claims, &[name]).unwrap_or_default().split(' ').any(|own| own == facet)
+/// `None`: the token does not say. Facets are optional claims, there only if the resource asks for them.
+fn has_facet(claims: &Object, name: &'static str, facet: &str) -> Option<bool> {
+    let facets = text(claims, &[name]).filter(|_| !is_elsewhere(claims, &[name]))?;
+    Some(facets.split(' ').any(|own| own == facet))
 }
 
 /// "This claim is the most accurate way for an API to determine if a token is an app token or an app+user token."
@@ -251,17 +257,24 @@ fn app_only(claims: &Object) -> ClaimValue {
 /// An agent also has users of its own: a token for one of them names a user, and nobody is there.
 fn human_in_loop(claims: &Object) -> ClaimValue {
     match text(claims, &["idtyp"]) {
-        Some("user") => ClaimValue::Boolean(!has_facet(claims, "xms_sub_fct", AGENT_USER)),
+        // A person has no facets; that they were asked for tells the actor's.
+        Some("user") => match has_facet(claims, "xms_sub_fct", AGENT_USER) {
+            Some(of_agent) => ClaimValue::Boolean(!of_agent),
+            None if is_elsewhere(claims, &["xms_sub_fct"]) => ClaimValue::Unknown,
+            None => has_facet(claims, "xms_act_fct", AGENT)
+                .map_or(ClaimValue::Unknown, |_| ClaimValue::Boolean(true)),
+        },
         Some("app" | "device") => ClaimValue::Boolean(false),
         _ => ClaimValue::Unknown,
     }
 }
 
 /// An agent is the actor: it is the client and not, as other clients are, what a person uses.
-fn actors(claims: &Object) -> Actors<'_> {
+fn of_actors<'c>(claims: &'c Object, what: fn(&Actors<'c>) -> ClaimValue) -> ClaimValue {
     let actors = Actors::of(claims);
     match has_facet(claims, "xms_act_fct", AGENT) {
-        true => actors.under(client(claims)),
-        false => actors,
+        Some(true) => what(&actors.under(client(claims))),
+        Some(false) => what(&actors),
+        None => ClaimValue::Unknown,
     }
 }

@@ -9,15 +9,16 @@ use tidegate_engine::{ClaimValue, TokenFault};
 
 use super::claim::{claims, present, text};
 use super::derived::{self, DerivedSpec, string};
-use super::{ClaimKind, ClaimSpec, LifetimeFrom, Pack, SAME_ISSUER, TokenFacts};
+use super::{ClaimKind, ClaimSpec, LifetimeFrom, Overage, Pack, SAME_ISSUER, TokenFacts};
 use crate::json::{Object, Value};
 use crate::keys::Algorithm;
 
 const ISSUER: &str = "https://accounts.google.com";
 const VM: [&str; 2] = ["google", "compute_engine"];
 
+/// Whoever asks the metadata server says whether the machine is in the token: by default (`format=standard`) it is not.
 const fn vm(path: &'static [&'static str], kind: ClaimKind) -> ClaimSpec {
-    ClaimSpec::new(path, kind)
+    ClaimSpec::new(path, kind).overage(Overage::Beneath)
 }
 
 pub(super) static PACK: Pack = Pack {
@@ -39,10 +40,13 @@ pub(super) static PACK: Pack = Pack {
         vm(&["google", "compute_engine", "instance_name"], ClaimKind::Identifier).renameable(),
         vm(&["google", "compute_engine", "instance_creation_timestamp"], ClaimKind::Integer),
         vm(&["google", "compute_engine", "instance_confidentiality"], ClaimKind::Integer),
-        vm(&["google", "compute_engine", "license_id"], ClaimKind::Strings),
+        // Only with `licenses=TRUE`.
+        vm(&["google", "compute_engine", "license_id"], ClaimKind::Strings).overage(Overage::Silent),
     ],
     derived: &[
-        DerivedSpec::new("@region", ClaimKind::String, |claims| string(region(claims))),
+        DerivedSpec::new("@region", ClaimKind::String, |claims| {
+            region(claims).map_or(ClaimValue::Unknown, |region| string(Some(region)))
+        }),
         DerivedSpec::new("@on_vm", ClaimKind::Boolean, |claims| ClaimValue::Boolean(present(claims, &VM))),
         derived::NO_HUMAN,
     ],

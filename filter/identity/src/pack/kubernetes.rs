@@ -8,7 +8,7 @@ use tidegate_engine::{ClaimValue, TokenFault};
 
 use super::claim::{claims, present, text};
 use super::derived::{self, DerivedSpec};
-use super::{ClaimKind, ClaimSpec, LifetimeFrom, Pack, SAME_ISSUER, TokenFacts};
+use super::{ClaimKind, ClaimSpec, LifetimeFrom, Overage, Pack, SAME_ISSUER, TokenFacts};
 use crate::json::Value;
 use crate::keys::Algorithm;
 
@@ -27,10 +27,11 @@ pub(super) static PACK: Pack = Pack {
         id(&[PRIVATE, "namespace"]).required(),
         id(&[PRIVATE, "serviceaccount", "name"]).required(),
         id(&[PRIVATE, "serviceaccount", "uid"]).required(),
-        id(&[PRIVATE, "pod", "name"]).renameable(),
-        id(&[PRIVATE, "pod", "uid"]),
-        id(&[PRIVATE, "node", "name"]).renameable(),
-        id(&[PRIVATE, "node", "uid"]),
+        // Whoever asks for a token says whether it is bound to the pod, and older clusters name no node.
+        id(&[PRIVATE, "pod", "name"]).renameable().overage(Overage::Silent),
+        id(&[PRIVATE, "pod", "uid"]).overage(Overage::Silent),
+        id(&[PRIVATE, "node", "name"]).renameable().overage(Overage::Silent),
+        id(&[PRIVATE, "node", "uid"]).overage(Overage::Silent),
         id(&[PRIVATE, "secret", "name"]).renameable(),
         id(&[PRIVATE, "secret", "uid"]),
         ClaimSpec::new(&[PRIVATE, "warnafter"], ClaimKind::Integer),

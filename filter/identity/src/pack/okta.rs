@@ -26,6 +26,10 @@ pub(super) static PACK: Pack = Pack {
         ClaimSpec::new(&["uid"], ClaimKind::Identifier),
         ClaimSpec::new(&["scp"], ClaimKind::Strings),
         ClaimSpec::new(&["auth_time"], ClaimKind::Integer),
+        // Of people, where the server is configured to say it.
+        ClaimSpec::new(&["email"], ClaimKind::String).nullable().renameable(),
+        ClaimSpec::new(&["name"], ClaimKind::String).nullable().renameable(),
+        ClaimSpec::new(&["preferred_username"], ClaimKind::String).nullable().renameable(),
     ],
     derived: &[
         DerivedSpec::new("@scopes", ClaimKind::Strings, |claims| extract_plain(claims, "scp")),

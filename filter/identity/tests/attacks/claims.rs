@@ -313,7 +313,7 @@ fn bindings() -> Vec<Case> {
             .over(CERTIFICATE)
             .with(|spec| spec.require_cnf = true),
         twin(39, good(Algorithm::Es256)).with(revoked(RevokedKind::Subject, "other", 0)),
-        twin(39, good(Algorithm::Es256)).with(revoked(RevokedKind::Subject, "robot", NOW)),
+        twin(39, good(Algorithm::Es256)).with(revoked(RevokedKind::Subject, "robot", NOW - 120)),
         taken_back("a revoked subject").with(revoked(RevokedKind::Subject, "robot", 0)),
         taken_back("a revoked token").with(revoked(RevokedKind::Token, "1", NOW + 1)),
         taken_back("a revoked key").with(revoked(RevokedKind::Key, "P-256", 0)),

@@ -22,6 +22,8 @@ pub struct Fake {
     pub refuses_removal: RefCell<bool>,
     pub counted: RefCell<HashMap<Metric, u64>>,
     pub logged: RefCell<Vec<String>>,
+    /// Every request begins at another time unless a property says otherwise.
+    requests: Cell<u64>,
 }
 
 impl Fake {
@@ -61,7 +63,10 @@ impl Host for Fake {
 
     fn property(&self, path: &[u8]) -> Option<Vec<u8>> {
         self.asked.borrow_mut().push(path.to_vec());
-        self.properties.borrow().get(path).cloned()
+        self.properties.borrow().get(path).cloned().or_else(|| {
+            self.requests.set(self.requests.get() + 1);
+            (path == b"request\0time").then(|| self.requests.get().to_le_bytes().to_vec())
+        })
     }
 
     fn remove_request_header(&self, name: &[u8]) -> bool {

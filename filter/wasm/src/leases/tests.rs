@@ -3,7 +3,7 @@ use super::*;
 const NONE: [u32; 0] = [];
 
 fn lease(context: u32, expires_at: i64) -> Lease {
-    Lease { context, received: Received::default(), terms: Terms { expires_at, grace_s: 0 } }
+    Lease { context, received: Received::default(), terms: Terms { expires_at, ..Terms::UNBOUNDED } }
 }
 
 /// Looks at everything that is to be looked at, renewing what `allowed` says; the contexts in order.
@@ -41,14 +41,17 @@ fn what_expires_is_looked_at_then_and_not_before() {
     assert_eq!(look(&mut leases, 99, |_| None), NONE);
     assert_eq!(look(&mut leases, 100, |_| None), [4, 1]);
     assert_eq!(look(&mut leases, i64::MAX - 1, |_| None), NONE);
-    assert_eq!(leases.len(), 1);
+    assert_eq!(leases.entries.len(), 1);
 }
 
 #[test]
 fn grace_is_added_and_without_end_nothing_is_ever_due() {
     let mut leases = Leases::default();
     for (context, grace_s) in [(1, 0), (2, 30), (3, u32::MAX)] {
-        assert!(leases.admit(Lease { terms: Terms { expires_at: 100, grace_s }, ..lease(context, 0) }));
+        assert!(leases.admit(Lease {
+            terms: Terms { expires_at: 100, grace_s, ..Terms::UNBOUNDED },
+            ..lease(context, 0)
+        }));
     }
     assert_eq!(look(&mut leases, 100, |_| None), [1]);
     assert_eq!(look(&mut leases, 129, |_| None), NONE);
@@ -72,7 +75,7 @@ fn everything_is_looked_at_once_after_something_else_is_enforced() {
     seen.sort();
     assert_eq!(seen, (0..100).collect::<Vec<_>>());
     assert!(!leases.has_remaining());
-    assert_eq!(leases.len(), 34);
+    assert_eq!(leases.entries.len(), 34);
     assert_eq!(look(&mut leases, 0, keep), NONE);
     leases.question_all();
     assert_eq!(look(&mut leases, 0, keep).len(), 34);
@@ -110,7 +113,7 @@ fn requests_that_come_and_go_meanwhile_are_neither_missed_nor_confused() {
 fn what_is_still_allowed_although_it_is_due_is_asked_again_in_a_second() {
     let mut leases = Leases::default();
     assert!(leases.admit(lease(1, 100)));
-    let still = |_| Some(Terms { expires_at: 100, grace_s: 0 });
+    let still = |_| Some(Terms { expires_at: 100, ..Terms::UNBOUNDED });
     assert_eq!(look(&mut leases, 100, still), [1]);
     assert_eq!(look(&mut leases, 100, still), NONE);
     assert_eq!(look(&mut leases, 101, still), [1]);
@@ -155,11 +158,11 @@ fn changes_that_come_faster_than_entries_can_be_looked_at_leave_none_out() {
 fn a_context_has_one_lease_and_unknown_ones_are_ignored() {
     let mut leases = Leases::default();
     assert!(leases.admit(lease(1, 5)) && leases.admit(lease(1, 9)));
-    assert_eq!(leases.len(), 1);
+    assert_eq!(leases.entries.len(), 1);
     leases.forget(2);
     leases.forget(1);
     leases.forget(1);
-    assert!(leases.is_empty());
+    assert!(leases.entries.is_empty());
     consistent(&leases);
 }
 

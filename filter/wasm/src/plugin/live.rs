@@ -9,16 +9,21 @@ use tidegate_engine::Reason;
 use tidegate_identity::At;
 
 use super::{Now, Plugin, State, Verdict, unavailable};
-use crate::downstream::Downstream;
+use crate::downstream::{CONNECTION_ID, Downstream, Unsettled};
 use crate::enforcer::Answer;
 use crate::host::{Host, Metric};
 use crate::leases::Terms;
+use crate::lookups::Question;
 use crate::reply::Refusal;
 use crate::request::{Received, Unreadable};
 use crate::signature::Signatures;
 
-/// Requests that may wait for answers at once, those that wait for a Bundle included.
-const MAX_HELD_FOR_ANSWERS: usize = 256;
+/// Requests that may wait for keys at once, and that may wait for ids: who makes keys up, without proving anything, does
+/// not keep those from waiting who have a verified token.
+const MAX_HELD_FOR_ANSWERS: usize = 128;
+
+/// The start of a request, in the proxy's own resolution: with the connection it tells one stream from another.
+const REQUEST_TIME: &[u8] = b"request\0time";
 
 /// Between ticks, in milliseconds: while something is left to do, while something is awaited, and otherwise.
 const TICKS_MS: (u64, u64, u64) = (1, 100, 1_000);
@@ -37,6 +42,9 @@ const MAX_SLICES: usize = 256;
 /// open stream".)
 const MAX_ANSWERED: usize = 128;
 
+/// How many of them are for requests that wait, however many end.
+const ANSWERS_FOR_HELD: usize = 32;
+
 /// A request that waits.
 #[derive(Debug)]
 pub(super) struct Held {
@@ -46,14 +54,25 @@ pub(super) struct Held {
     deadline_ms: u64,
     /// Which Bundle it was decided by.
     installs: u32,
+    /// What checking its signatures was charged.
+    unsettled: Option<Unsettled>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Awaits {
     /// The first Bundle.
     Bundle,
-    /// The answer to the question with this nonce.
-    Answer(u64),
+    /// The answer to the question about a key with this nonce.
+    Key(u64),
+    /// The answer to the question about an id with this nonce.
+    Id(u64),
+}
+
+/// What one callback does to requests.
+#[derive(Debug, Default)]
+struct Due {
+    verdicts: Vec<(u32, Verdict)>,
+    streams: Vec<Vec<u8>>,
 }
 
 // === impl Plugin ===
@@ -70,13 +89,19 @@ impl Plugin {
         if self.held.len() >= self.config.max_held || now.ms >= deadline_ms {
             return self.unavailable(Reason::NotReady, host);
         }
-        self.hold(context, received, Awaits::Bundle, deadline_ms)
+        self.hold(context, received, Awaits::Bundle, deadline_ms, None)
     }
 
     /// Whether a refused request is worth holding: it would be allowed if the control plane knew one thing more.
     pub(super) fn hold_for_answer(&mut self, answer: &Answer, now: Now) -> Option<(Awaits, u64)> {
         let question = answer.question.as_ref()?;
-        if self.subscription.token().is_none() || self.held.len() >= MAX_HELD_FOR_ANSWERS {
+        let awaits = match question {
+            Question::Key { .. } => Awaits::Key,
+            Question::Id { .. } => Awaits::Id,
+        };
+        let alike = mem::discriminant(&awaits(0));
+        let held = self.held.iter().filter(|held| mem::discriminant(&held.awaits) == alike).count();
+        if self.subscription.token().is_none() || held >= MAX_HELD_FOR_ANSWERS {
             return None;
         }
         let awaited = self.lookups.ask(question, now.ms, self.installs)?;
@@ -84,7 +109,7 @@ impl Plugin {
             self.counters.add(Metric::Lookups);
             self.send(&message);
         }
-        Some((Awaits::Answer(awaited.nonce), awaited.until_ms))
+        Some((awaits(awaited.nonce), awaited.until_ms))
     }
 
     pub(super) fn hold(
@@ -93,9 +118,10 @@ impl Plugin {
         received: Received,
         awaits: Awaits,
         deadline_ms: u64,
+        unsettled: Option<Unsettled>,
     ) -> Verdict {
         self.counters.add(Metric::Held);
-        self.held.push(Held { context, received, awaits, deadline_ms, installs: self.installs });
+        self.held.push(Held { context, received, awaits, deadline_ms, installs: self.installs, unsettled });
         Verdict::Hold
     }
 
@@ -109,14 +135,14 @@ impl Plugin {
     /// many as one callback may answer. `select` is called before a request is looked at, so that host calls are about it;
     /// it says whether the request still lives.
     pub fn due(&mut self, host: &dyn Host, select: impl Fn(u32) -> bool) -> Vec<(u32, Verdict)> {
-        let mut due = Vec::new();
+        let mut due = Due::default();
         self.renew(host, &select, &mut due);
         self.release(host, &select, &mut due);
-        due
+        due.verdicts
     }
 
     /// Looks at requests that were allowed and live.
-    fn renew(&mut self, host: &dyn Host, select: &dyn Fn(u32) -> bool, due: &mut Vec<(u32, Verdict)>) {
+    fn renew(&mut self, host: &dyn Host, select: &dyn Fn(u32) -> bool, due: &mut Due) {
         let begun = Now::read(host);
         for _ in 0..MAX_SLICES {
             for _ in 0..SLICE {
@@ -128,11 +154,13 @@ impl Plugin {
                 }
                 match self.decide_again(position, begun, host) {
                     Ok(terms) => self.leases.renew(position, terms, begun.s()),
+                    // Once more in the next callback, if it still lives then.
+                    Err(_) if !due.is_first_of_stream(host) => return,
                     Err(refusal) => {
                         self.leases.forget(context);
                         self.counters.add(Metric::LeasesEnded);
-                        due.push((context, Verdict::Refuse(refusal)));
-                        if due.len() >= MAX_ANSWERED {
+                        due.verdicts.push((context, Verdict::Refuse(refusal)));
+                        if due.verdicts.len() >= MAX_ANSWERED - ANSWERS_FOR_HELD {
                             return;
                         }
                     }
@@ -145,14 +173,14 @@ impl Plugin {
     }
 
     /// Decides requests that need not wait any longer.
-    fn release(&mut self, host: &dyn Host, select: &dyn Fn(u32) -> bool, due: &mut Vec<(u32, Verdict)>) {
+    fn release(&mut self, host: &dyn Host, select: &dyn Fn(u32) -> bool, due: &mut Due) {
         self.is_behind = false;
         if self.held.is_empty() {
             return;
         }
         let now = Now::read(host);
         for held in mem::take(&mut self.held) {
-            if due.len() >= MAX_ANSWERED {
+            if due.verdicts.len() >= MAX_ANSWERED {
                 self.is_behind = true;
                 self.held.push(held);
                 continue;
@@ -160,16 +188,21 @@ impl Plugin {
             let is_over = now.ms >= held.deadline_ms
                 || match held.awaits {
                     Awaits::Bundle => matches!(self.state, State::Ready(_)),
-                    Awaits::Answer(nonce) => !self.lookups.is_open(nonce, self.installs),
+                    Awaits::Key(nonce) | Awaits::Id(nonce) => !self.lookups.is_open(nonce, self.installs),
                 };
             if !is_over && held.installs == self.installs {
                 self.held.push(held);
                 continue;
             }
-            let Held { context, received, .. } = held;
-            if !select(context) {
+            if !select(held.context) {
                 continue;
             }
+            if !due.is_first_of_stream(host) {
+                self.is_behind = true;
+                self.held.push(held);
+                continue;
+            }
+            let Held { context, received, unsettled, .. } = held;
             let answer = match received.headers(None) {
                 Ok(headers) => self.decide(&received, &headers, now, host),
                 Err(unreadable) => Err(unreadable),
@@ -177,13 +210,19 @@ impl Plugin {
             let verdict = match answer {
                 // Another Bundle came meanwhile, and it was not what is awaited.
                 Ok(answer) if !is_over && answer.question.is_some() => {
-                    self.held.push(Held { received, installs: self.installs, ..held });
+                    self.held.push(Held { received, installs: self.installs, unsettled, ..held });
+                    due.streams.pop();
                     continue;
                 }
-                Ok(answer) => self.conclude(context, received, answer, host),
+                Ok(answer) => {
+                    if let (None, Some(unsettled)) = (&answer.refusal, unsettled) {
+                        unsettled.allowed(&mut self.budget.borrow_mut(), now.ms);
+                    }
+                    self.conclude(context, received, answer, host)
+                }
                 Err(unreadable) => self.unreadable(unreadable, host),
             };
-            due.push((context, verdict));
+            due.verdicts.push((context, verdict));
         }
     }
 
@@ -215,5 +254,22 @@ impl Plugin {
         } else {
             seldom
         }
+    }
+}
+
+// === impl Due ===
+
+impl Due {
+    /// Whether nothing is done yet in this callback to the stream that host calls are about. Another filter of the same
+    /// chain may have a context of it too, and two ending calls for one stream crash the proxy. A proxy that does not tell
+    /// streams apart has one for all.
+    fn is_first_of_stream(&mut self, host: &dyn Host) -> bool {
+        let property = |path| host.property(path).unwrap_or_default();
+        let stream = [property(CONNECTION_ID), property(REQUEST_TIME)].concat();
+        let is_first = !self.streams.contains(&stream);
+        if is_first {
+            self.streams.push(stream);
+        }
+        is_first
     }
 }

@@ -6,6 +6,7 @@ use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use tidegate_identity::PackKind;
 use tidegate_identity::keys::KeySelection;
+use url::Url;
 
 use self::asked::Asked;
 use self::draft::Draft;
@@ -89,6 +90,9 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     if let Some(why) = found.pack.refuses_issuer(&found.issuer) {
         bail!("`{}` cannot be trusted: {why}", visible(&found.issuer));
     }
+    if let Some(warning) = other_host(&asked.issuer, &found.issuer) {
+        eprintln!("ATTENTION: {warning}");
+    }
     let draft = Draft::new(found, arguments.name.clone());
     match arguments.output {
         Output::Yaml => print(&draft.yaml(clock::now()))?,
@@ -145,6 +149,24 @@ async fn discover(asked: &Asked, fetcher: &Fetcher) -> anyhow::Result<ProviderMe
             visible(&first.issuer)
         ),
     }
+}
+
+/// What to say when another host's issuer would be trusted than the one that was asked for: whoever serves a discovery
+/// document can name any issuer in it, also one that gives tokens to everybody.
+fn other_host(asked: &str, named: &str) -> Option<String> {
+    let place = |issuer: &str| {
+        let url = Url::parse(issuer).ok()?;
+        Some((url.host_str()?.to_owned(), url.port_or_known_default()))
+    };
+    let is_same = asked == named || place(asked).is_some_and(|asked| place(named) == Some(asked));
+    (!is_same).then(|| {
+        format!(
+            "`{}` says that its issuer is `{}`, at another host. Whoever makes tokens there would be trusted; use what is \
+             printed only if you know that host to be the issuer",
+            visible(asked),
+            visible(named)
+        )
+    })
 }
 
 /// What to do about an issuer that cannot be asked.

@@ -51,11 +51,20 @@ impl Reader {
     }
 
     fn start_in(folder: tempfile::TempDir, options: &Options, queries: &[DirectoryQuery]) -> Self {
+        Self::start_with(folder, options, Sources::new(options).unwrap(), queries)
+    }
+
+    fn start_with(
+        folder: tempfile::TempDir,
+        options: &Options,
+        sources: Sources,
+        queries: &[DirectoryQuery],
+    ) -> Self {
         let state = Arc::new(StateDir::open(folder.path()).unwrap());
         let index = Index::new(options.fresh_for);
         restore(&index, &state).unwrap();
         let hub = Arc::new(Hub::new(index));
-        let task = tokio::spawn(keep(hub.clone(), Sources::new(options).unwrap(), state));
+        let task = tokio::spawn(keep(hub.clone(), sources, state));
         let reader = Self { hub, folder, task };
         reader.set(queries);
         reader
@@ -205,6 +214,39 @@ async fn pods_are_followed_by_a_watch_and_listed_anew_after_a_gap() {
     cluster.state().pods.push(pod("d", &labels));
     let looked = timeout(PATIENCE, reader.hub.directories.refreshed(PIPELINE, "d")).await;
     assert_eq!(looked, Ok(super::super::Looked::Listed));
+    reader.stop().await;
+}
+
+/// How often pods were listed, and watched.
+fn asked(cluster: &ClusterApi) -> (usize, usize) {
+    let state = cluster.state();
+    let watches = state.asked.iter().filter(|asked| asked.query.contains_key("watch")).count();
+    (state.asked.len() - watches, watches)
+}
+
+#[tokio::test]
+async fn watches_that_end_at_once_are_opened_ever_less_often_and_after_a_list() {
+    let (google, cluster) = (google().await, ClusterApi::start().await);
+    cluster.state().watches = vec![(Vec::new(), true); 10_000].into();
+    let reader = Reader::start(&options(&google, Some(&cluster)), &[pipeline()]);
+    reader.fails(PIPELINE, "the watch ended after 0 s").await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let (lists, watches) = asked(&cluster);
+    // At 0 s, 1 s, 3 s, and 7 s.
+    assert!((2..=3).contains(&watches) && lists == watches, "{lists} lists, {watches} watches");
+    reader.stop().await;
+}
+
+#[tokio::test]
+async fn pods_are_listed_anew_from_time_to_time() {
+    let (google, cluster) = (google().await, ClusterApi::start().await);
+    let options = options(&google, Some(&cluster));
+    let sources = Sources { watched_for: Duration::from_millis(200), ..Sources::new(&options).unwrap() };
+    let reader = Reader::start_with(tempfile::tempdir().unwrap(), &options, sources, &[pipeline()]);
+    reader.lists(PIPELINE, &[]).await;
+    // No watch ever says so.
+    cluster.state().pods = vec![pod("a", &json!({"tekton.dev/pipeline": "release"}))];
+    reader.lists(PIPELINE, &["a"]).await;
     reader.stop().await;
 }
 

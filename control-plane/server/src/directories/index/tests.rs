@@ -112,6 +112,28 @@ fn a_clock_that_was_set_back_does_not_keep_a_directory_alive() {
 }
 
 #[test]
+fn a_clock_that_was_set_back_keeps_no_other_directory_alive() {
+    for listed in ["1", "2"] {
+        let index = index(&["orders", "other"]);
+        read(&index, JOB, &["1"], NOW + 86_400);
+        read(&index, OTHER, &["9"], NOW + 86_400);
+        fail(&index, OTHER, NOW);
+        read(&index, JOB, &[listed], NOW);
+        assert_eq!(offered(&index, OTHER), Some((ids(&["9"]), Some(NOW + 120))), "{listed}");
+    }
+}
+
+#[test]
+fn readings_of_the_future_count_from_the_start_on() {
+    let before = index(&["orders"]);
+    read(&before, JOB, &["1"], NOW + 86_400);
+    let index = Index::new(Duration::from_secs(120));
+    index.restore(before.known(), NOW);
+    index.set_queries(queries(&["orders"]));
+    assert_eq!(offered(&index, JOB), Some((ids(&["1"]), Some(NOW + 120))));
+}
+
+#[test]
 fn a_file_stands_for_what_it_lists() {
     let index = index(&["orders", "other"]);
     read(&index, JOB, &["1"], NOW);
@@ -149,7 +171,7 @@ fn readings_from_before_the_start_count_as_long_as_they_would_have() {
     read(&before, JOB, &["1"], NOW);
     let text = serde_json::to_string(&before.known()).unwrap();
     let index = Index::new(Duration::from_secs(120));
-    index.restore(serde_json::from_str(&text).unwrap());
+    index.restore(serde_json::from_str(&text).unwrap(), NOW + 60);
     assert_eq!(offered(&index, JOB), None, "nothing names it yet");
     index.set_queries(queries(&["orders", "other"]));
     assert_eq!(offered(&index, JOB), Some((ids(&["1"]), Some(NOW + 120))));

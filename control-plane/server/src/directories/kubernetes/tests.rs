@@ -72,6 +72,7 @@ async fn a_watch_brings_changes_and_goes_on_where_the_last_one_ended() {
     let text = first.concat();
     let pieces = text.as_bytes().chunks(7).map(|piece| String::from_utf8(piece.to_vec()).unwrap()).collect();
     api.state().watches = [(pieces, true), (vec![event("ADDED", 201, pod("d", &labels()))], false)].into();
+    api.state().lasts = SECOND;
     let mut pods = pods_of(&api);
     pods.list().await.unwrap();
     pods.changed(SECOND).await.unwrap();
@@ -91,6 +92,18 @@ async fn a_watch_brings_changes_and_goes_on_where_the_last_one_ended() {
             .iter()
             .all(|asked| asked.headers["accept"].ends_with("as=PartialObjectMetadata;g=meta.k8s.io;v=v1"))
     );
+}
+
+#[tokio::test]
+async fn a_watch_that_ends_before_its_time_says_nothing() {
+    let api = api().await;
+    api.state().watches = [(Vec::new(), true), (vec![bookmark(200)], true)].into();
+    let mut pods = pods_of(&api);
+    pods.list().await.unwrap();
+    for _ in 0..2 {
+        let error = pods.changed(SECOND * 15).await.unwrap_err().to_string();
+        assert!(error.contains("ended after 0 s instead of 15 s"), "{error}");
+    }
 }
 
 #[tokio::test]

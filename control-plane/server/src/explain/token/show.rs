@@ -9,7 +9,7 @@ const MAX_CHARS: usize = 120;
 
 /// A string, quoted. Control, invisible and direction-changing characters are escaped.
 pub(super) fn text(text: &str) -> String {
-    if jose::looks_like_jwt(text.as_bytes()) {
+    if has_token(text) {
         return "(a token)".to_owned();
     }
     let mut shown: String = text.chars().take(MAX_CHARS).collect();
@@ -17,6 +17,17 @@ pub(super) fn text(text: &str) -> String {
         shown.push('…');
     }
     format!("{shown:?}")
+}
+
+/// Whether it is a token, or says one among other things.
+fn has_token(text: &str) -> bool {
+    let looks_like_jwt = |text: &str| jose::looks_like_jwt(text.as_bytes());
+    let is_between = |c: char| c.is_whitespace() || c.is_control() || matches!(c, ',' | '"' | '\'' | '`');
+    // Lax readers skip these within a token; more often they stand before one.
+    let is_before = |c: char| matches!(c, '=' | ';' | '(' | '<' | '[' | '{' | '|');
+    let mut pieces =
+        text.split(is_between).flat_map(|piece| std::iter::once(piece).chain(piece.split(is_before)));
+    looks_like_jwt(text) || pieces.any(looks_like_jwt)
 }
 
 /// Strings, quoted, as a list in words.
@@ -113,6 +124,32 @@ mod tests {
         assert_eq!(text(&"é".repeat(1000)).chars().count(), MAX_CHARS + 3);
         assert_eq!(super::value(&json!(vec![0; 10])), "[0, 0, 0, 0, 0, 0, 0, 0, … 2 more]");
         assert!(claim(&ClaimValue::Strings(vec!["eyJhbGciOiJSUzI1NiJ9.e30.x".into()])).contains("(a token)"));
+    }
+
+    #[test]
+    fn a_token_among_other_things_is_not_shown_either() {
+        const TOKEN: &str = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ4In0.c2ln";
+        for around in [
+            ["Bearer ", ""],
+            ["pre ", " post"],
+            ["a,", ",b"],
+            ["'", "'"],
+            ["{\"token\":\"", "\"}"],
+            ["x\u{a0}", ""],
+            ["x\n", ""],
+            ["x\0", ""],
+            ["token=", ""],
+            ["a=b;", ""],
+            ["(", ")"],
+        ] {
+            assert_eq!(text(&around.join(TOKEN)), "(a token)", "{around:?}");
+        }
+        assert_eq!(text(&format!("{}{TOKEN}", "x ".repeat(200))), "(a token)");
+        for plain in
+            ["Bearer of news. Read on", "https://exchange.example/a.b?c=d", "repo:a/b:ref:refs/heads/v1.2"]
+        {
+            assert_eq!(text(plain), format!("{plain:?}"));
+        }
     }
 
     #[test]

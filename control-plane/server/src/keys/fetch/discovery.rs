@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{FetchError, parse};
+use super::{FetchError, MAX_SHOWN, cut, parse};
 
 /// Stands for a tenant in what Microsoft Entra ID says of itself to several tenants at once.
 const TENANT: &str = "{tenantid}";
@@ -45,7 +45,7 @@ impl ProviderMetadata {
             url: self.url.clone(),
             why: format!(
                 "says that the issuer is `{}`, and `{issuer}` was asked; write the issuer exactly as it does",
-                self.issuer
+                cut(&self.issuer, MAX_SHOWN)
             ),
         })
     }

@@ -88,6 +88,33 @@ async fn discovery_that_points_to_plain_http_is_refused() {
 }
 
 #[tokio::test]
+async fn what_an_issuer_writes_is_shown_bounded_and_on_a_line() {
+    let issuer = Issuer::start().await;
+    let (fetcher, name) = (fetcher(&issuer), issuer.url(""));
+    let evil =
+        |start: &str| format!("{start}\n2026 INFO all is well\r\u{1b}[2J\u{85}{}", "x".repeat(100_000));
+    let keys = issuer.url("/missing");
+    for (named, jwks_uri) in [
+        (evil(""), keys.clone()),
+        (name.clone(), evil("http://issuer.example/")),
+        (name.clone(), evil("no url")),
+        (name.clone(), evil(&keys)),
+        (name.clone(), format!("{keys}/{}", "x".repeat(10_000))),
+    ] {
+        let metadata = serde_json::json!({"issuer": named, "jwks_uri": jwks_uri});
+        issuer.answer("/.well-known/openid-configuration", &metadata.to_string());
+        let error = text(&fetcher, &KeySource::Discovery(name.clone())).await.unwrap_err().to_string();
+        assert!(!error.contains(char::is_control) && error.chars().count() < 1_500, "{error}");
+    }
+    let metadata = serde_json::json!({"issuer": name, "jwks_uri": [], "claims_supported": evil("")});
+    issuer.answer("/.well-known/openid-configuration", &metadata.to_string());
+    let error = fetcher.discover(&name).await.unwrap_err().to_string();
+    assert!(error.contains("not provider metadata") && error.chars().count() < 1_500, "{error}");
+    let wrong = FetchError::Document { url: evil(""), why: evil("") }.to_string();
+    assert!(!wrong.contains(char::is_control) && wrong.chars().count() < 1_500, "{wrong}");
+}
+
+#[tokio::test]
 async fn redirects_on_the_same_host_are_followed_three_times() {
     let issuer = Issuer::start().await;
     issuer.answer("/3", "the document");

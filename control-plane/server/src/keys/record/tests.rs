@@ -48,6 +48,40 @@ fn unfit_keys_beside_fit_ones_are_told_and_left_out() {
 }
 
 #[test]
+fn a_document_with_many_members_is_read_in_time_and_its_duplicates_are_found() {
+    let members = |names: std::ops::Range<usize>| {
+        let members: Vec<String> = names.map(|name| format!("\"{name:x}\":0")).collect();
+        format!("{{{}}}", members.join(","))
+    };
+    let text = |more: String| format!(r#"{{"more":{more},{}"#, &key_set("k1")[1..]);
+    let took = |more: String| {
+        let (text, began) = (text(more), std::time::Instant::now());
+        assert_eq!(read(&text).unwrap().keys.len(), 1);
+        began.elapsed()
+    };
+    // As many members in objects of 50; compared each with each, those of one object take hundreds of times as long.
+    let small = (0..26_000).step_by(50).map(|first| members(first..first + 50)).collect::<Vec<_>>();
+    let small = took(format!("[{}]", small.join(",")));
+    let large = took(members(0..26_000));
+    assert!(large < small * 20, "{large:?}, and {small:?} in small objects");
+    let twice = text(members(0..26_000).replace("\"658f\"", "\"7\""));
+    assert!(read(&twice).unwrap_err().contains("duplicate"));
+}
+
+#[test]
+fn what_is_told_of_a_document_is_bounded_and_on_a_line() {
+    let kty = format!("x\n\u{1b}[2J{}", "y".repeat(10_000));
+    let unfit = serde_json::json!({"kty": kty});
+    let none = read(&bundle(&[unfit.clone(), unfit.clone()], serde_json::json!({}))).unwrap_err();
+    let document = read(&bundle(&[unfit, key("k1")], serde_json::json!({}))).unwrap();
+    let sequence = bundle(&[svid("k1")], serde_json::json!({"spiffe_sequence": kty}));
+    let sequence = Document::read(&sequence, PackKind::Spiffe).unwrap_err();
+    for told in [&none, &document.refused[0], &sequence] {
+        assert!(!told.contains(char::is_control) && told.chars().count() <= 1_025, "{told}");
+    }
+}
+
+#[test]
 fn a_thumbprint_names_the_key_and_not_its_id() {
     let one = key("k1");
     let select = |key: &serde_json::Value| {
@@ -90,6 +124,19 @@ fn keys_keep_the_time_when_they_were_seen_first() {
     let (fourth, all_new) = date(&[&three], &third.since, 40);
     assert!(all_new);
     assert_eq!(fourth.youngest(), Some(40));
+}
+
+#[test]
+fn what_is_dated_in_the_future_counts_from_now() {
+    let written =
+        Record { replaced_at: Some(NOW + 9), ..Record::new(url(), String::new(), NOW + 365 * 24 * HOUR) };
+    let mut record = written.not_after(NOW);
+    assert_eq!((record.at, record.replaced_at), (NOW, Some(NOW)));
+    assert_eq!(Record::new(url(), String::new(), NOW - 1).not_after(NOW).at, NOW - 1);
+    let keys = read(&key_set("k1")).unwrap().keys;
+    let before = [(thumbprint(&keys[0]), NOW + 9)].into();
+    record.date(&keys, &before, NOW);
+    assert_eq!(record.youngest(), Some(NOW));
 }
 
 #[test]

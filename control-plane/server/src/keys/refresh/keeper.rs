@@ -105,7 +105,7 @@ impl Keeper {
             }
             _ => {
                 if let Some(record) = self.records.get(name).filter(|record| record.source == source.keys) {
-                    let _ = self.adopt(name, record.clone(), now);
+                    let _ = self.adopt(name, record.clone().not_after(now), now);
                 }
                 if let Some(issuer) = self.issuers.get_mut(name) {
                     issuer.due = Some(Instant::now());

@@ -9,8 +9,17 @@ use super::{accepts, judge, reads, refuses, string, strings};
 use crate::pack::golden::{self, with};
 use crate::pack::{MAX_ACTORS, PackKind, extract};
 
+/// A token that says whether its actor is an agent, where the issuer says that at all.
+fn claims(pack: PackKind) -> Value {
+    let claims = golden::claims(pack);
+    match pack {
+        PackKind::Entra => with(&claims, &["xms_act_fct"], Some(json!("99"))),
+        _ => claims,
+    }
+}
+
 fn delegated(pack: PackKind, act: Value) -> Value {
-    with(&golden::claims(pack), &["act"], Some(act))
+    with(&claims(pack), &["act"], Some(act))
 }
 
 fn chain(length: usize) -> Value {
@@ -20,7 +29,7 @@ fn chain(length: usize) -> Value {
 #[test]
 fn normalises_chains_of_actors() {
     for pack in PackKind::ALL {
-        let none = golden::claims(pack);
+        let none = claims(pack);
         assert_eq!(reads(pack, &none, &["@actor"]), ClaimValue::Absent, "{pack:?}");
         assert_eq!(reads(pack, &none, &["@actor_chain"]), strings(&[]), "{pack:?}");
         assert_eq!(reads(pack, &none, &["@actors"]), ClaimValue::Integer(0), "{pack:?}");
@@ -29,7 +38,6 @@ fn normalises_chains_of_actors() {
         assert_eq!(reads(pack, &one, &["@actor"]), string("agent"), "{pack:?}");
         assert_eq!(reads(pack, &one, &["@actor_chain"]), strings(&["agent"]), "{pack:?}");
         assert_eq!(reads(pack, &one, &["@actors"]), ClaimValue::Integer(1), "{pack:?}");
-        assert_eq!(reads(pack, &one, &["act", "sub"]), string("agent"), "{pack:?}");
 
         // RFC 8693 §4.1: the outermost is the current one.
         let two = delegated(pack, json!({"sub": "agent", "act": {"sub": "app"}}));
@@ -84,12 +92,37 @@ fn takes_no_actor_of_another_issuer_for_one_of_this() {
         assert_eq!(reads(pack, &claims, &["@actor"]), ClaimValue::Unknown, "{pack:?}");
         assert_eq!(reads(pack, &claims, &["@actor_chain"]), ClaimValue::Unknown, "{pack:?}");
         assert_eq!(reads(pack, &claims, &["@actors"]), ClaimValue::Integer(1), "{pack:?}");
-        // Under its full name it can be told.
-        assert_eq!(reads(pack, &claims, &["act", "iss"]), string("https://other.example.com"), "{pack:?}");
 
         let inner = delegated(pack, json!({"sub": "agent", "act": foreign}));
         assert_eq!(reads(pack, &inner, &["@actor"]), string("agent"), "{pack:?}");
         assert_eq!(reads(pack, &inner, &["@actor_chain"]), ClaimValue::Unknown, "{pack:?}");
+    }
+}
+
+/// `act.sub` alone would be the name of an actor of whichever issuer.
+#[test]
+fn lets_rules_read_actors_only_as_attributes() {
+    for pack in PackKind::ALL {
+        let claims = delegated(pack, json!({"sub": "agent", "act": {"sub": "app"}, "client_id": "x"}));
+        for path in [&["act", "sub"][..], &["act", "iss"], &["act", "client_id"], &["act", "act", "sub"]] {
+            assert!(pack.claim(path).is_none(), "{pack:?} {path:?}");
+            assert_eq!(reads(pack, &claims, path), ClaimValue::Unknown, "{pack:?} {path:?}");
+        }
+        assert_eq!(reads(pack, &claims, &["act"]), ClaimValue::Other, "{pack:?}");
+        assert_eq!(reads(pack, &claims, &["@actor"]), string("agent"), "{pack:?}");
+    }
+}
+
+/// RFC 8417: what servers tell each other is no credential, whatever its `typ`.
+#[test]
+fn refuses_security_events() {
+    for pack in PackKind::ALL {
+        let events = |value| with(&golden::claims(pack), &["events"], Some(value));
+        let logout = json!({"http://schemas.openid.net/event/backchannel-logout": {}});
+        for value in [logout, json!({}), json!(null), json!("x")] {
+            refuses(pack, &events(value), TokenFault::WrongKind);
+        }
+        accepts(pack, &with(&golden::claims(pack), &["event"], Some(json!({}))));
     }
 }
 

@@ -140,8 +140,8 @@ fn knows_agents_by_their_facets_in_any_order() {
     let actor = |claims: &Value| reads(Entra, claims, &["@actor"]);
     let (yes, no) = (ClaimValue::Boolean(true), ClaimValue::Boolean(false));
     for (claims, is_agent, is_human) in [
-        (entra(), &no, &yes),
-        (entra_app(), &no, &no),
+        (bend(&entra(), &json!({"xms_act_fct": "99", "xms_sub_fct": "99"})), &no, &yes),
+        (bend(&entra_app(), &json!({"xms_act_fct": "99"})), &no, &no),
         (agent_for_a_person(), &yes, &yes),
         (agent_on_its_own(), &yes, &no),
         (agent_through_its_user(), &yes, &no),
@@ -153,6 +153,15 @@ fn knows_agents_by_their_facets_in_any_order() {
         assert_eq!(reads(Entra, &claims, &["@actors"]), ClaimValue::Integer(count), "{claims}");
         assert_eq!(human(&with(&claims, &["idtyp"], None)), ClaimValue::Unknown, "{claims}");
     }
+    // Facets are there only if the resource asks for them: without, nothing is known of a person's token.
+    for claims in
+        [entra(), bend(&entra(), &json!({"_claim_names": {"xms_act_fct": "s", "xms_sub_fct": "s"}}))]
+    {
+        for attribute in ["@agent", "@human_in_loop", "@actor", "@actor_chain", "@actors"] {
+            assert_eq!(reads(Entra, &claims, &[attribute]), ClaimValue::Unknown, "{attribute}: {claims}");
+        }
+    }
+    assert_eq!((agent(&entra_app()), human(&entra_app())), (ClaimValue::Unknown, no.clone()));
     // 113 and 11 among others, in any order.
     for (facets, is_agent) in
         [("113", no.clone()), ("1 1", no.clone()), ("99 11", yes.clone()), ("11 99 3", yes)]

@@ -87,8 +87,42 @@ fn derives_the_region_from_the_zone() {
         assert_eq!(reads(Google, &claims, &["@region"]), string(region));
     }
     assert_eq!(reads(Google, &vm, &["@on_vm"]), ClaimValue::Boolean(true));
-    assert_eq!(reads(Google, &account(), &["@region"]), ClaimValue::Absent);
+    // Whoever asks for a thinner token does not thereby leave the machine or region that a Deny names.
+    for path in [&["@region"][..], &["google", "compute_engine", "instance_id"]] {
+        assert_eq!(reads(Google, &account(), path), ClaimValue::Unknown, "{path:?}");
+    }
     assert_eq!(reads(Google, &account(), &["@on_vm"]), ClaimValue::Boolean(false));
     assert_eq!(reads(Google, &vm, &["@human_in_loop"]), ClaimValue::Boolean(false));
     assert_eq!(reads(Google, &vm, &["@subject"]), string("100000000000000000001"));
+}
+
+/// A caller that asks for `format=standard` must not get around what is denied to its machine.
+#[test]
+fn knows_nothing_of_a_machine_that_the_token_leaves_out() {
+    let vm = google();
+    let organisation = with(&account(), &["google"], Some(json!({"organization_number": 1})));
+    for name in [
+        "project_id",
+        "project_number",
+        "zone",
+        "instance_id",
+        "instance_name",
+        "instance_creation_timestamp",
+        "instance_confidentiality",
+        "license_id",
+    ] {
+        let path = ["google", "compute_engine", name];
+        for claims in [account(), organisation.clone()] {
+            assert_eq!(reads(Google, &claims, &path), ClaimValue::Unknown, "{name}: {claims}");
+        }
+        assert!(!matches!(reads(Google, &vm, &path), ClaimValue::Unknown | ClaimValue::Absent), "{name}");
+    }
+    // Where the machine is told, what it has not is absent; licences are told only to who asks for them.
+    let without = |name: &'static str| {
+        let path = ["google", "compute_engine", name];
+        reads(Google, &with(&vm, &path, None), &path)
+    };
+    assert_eq!(without("instance_confidentiality"), ClaimValue::Absent);
+    assert_eq!(without("license_id"), ClaimValue::Unknown);
+    assert_eq!(reads(Google, &with(&vm, &["hd"], None), &["hd"]), ClaimValue::Absent);
 }

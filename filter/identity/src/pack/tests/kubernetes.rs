@@ -66,3 +66,19 @@ fn says_whether_a_pod_is_there() {
     let path = ["@bound_to_pod".to_owned()];
     assert_eq!(crate::pack::extract(Kubernetes, &claims, &path), ClaimValue::Boolean(false));
 }
+
+#[test]
+fn knows_nothing_of_a_pod_that_the_token_leaves_out() {
+    let unbound = Terms { allow_unbound: true, ..Terms::default() };
+    let bare = with(&with(&kubernetes(), &["kubernetes.io", "pod"], None), &["kubernetes.io", "node"], None);
+    let claims = judge_text(Kubernetes, &bare.to_string(), &unbound).unwrap();
+    for (what, name) in [("pod", "name"), ("pod", "uid"), ("node", "name"), ("node", "uid")] {
+        let path = ["kubernetes.io", what, name].map(str::to_owned);
+        assert_eq!(crate::pack::extract(Kubernetes, &claims, &path), ClaimValue::Unknown, "{what} {name}");
+        let filled =
+            with(&kubernetes(), &["kubernetes.io", what], Some(json!({"name": "name", "uid": "uid"})));
+        assert_eq!(reads(Kubernetes, &filled, &["kubernetes.io", what, name]), string(name), "{what} {name}");
+    }
+    let secret = ["kubernetes.io", "secret", "name"].map(str::to_owned);
+    assert_eq!(crate::pack::extract(Kubernetes, &claims, &secret), ClaimValue::Absent);
+}

@@ -5,6 +5,7 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 
 use super::{accepts, reads, refuses, string, strings};
 use crate::pack::PackKind::Okta;
+use crate::pack::Stability;
 use crate::pack::golden::{okta, okta_client, with};
 
 #[test]
@@ -31,6 +32,21 @@ fn reads_what_the_customer_configured_as_it_is() {
         let claims = with(&okta(), &["groups"], Some(value));
         assert_eq!(reads(Okta, &claims, &["groups"]), read);
     }
+}
+
+#[test]
+fn knows_what_servers_say_of_people_as_names() {
+    for name in ["email", "name", "preferred_username"] {
+        let path = [name.to_owned()];
+        assert_eq!(Okta.claim(&path).map(|spec| spec.stable), Some(Stability::Renameable), "{name}");
+        let claims = with(&okta(), &[name], Some(json!("sam")));
+        accepts(Okta, &claims);
+        assert_eq!(reads(Okta, &claims, &[name]), string("sam"));
+        accepts(Okta, &with(&okta(), &[name], Some(json!(null))));
+        refuses(Okta, &with(&okta(), &[name], Some(json!(7))), TokenFault::ClaimMalformed);
+    }
+    // What is never given to somebody else.
+    assert_eq!(Okta.claim(&["uid".to_owned()]).map(|spec| spec.stable), Some(Stability::Stable));
 }
 
 #[test]

@@ -87,8 +87,7 @@ fn base(pack: PackKind, spec: &ClaimSpec, path: &[&str]) -> Value {
     for depth in 1..path.len() {
         let way = &path[..depth];
         if way.iter().fold(&base, |value, name| &value[*name]).is_null() {
-            let filled = if way == ["act"] { json!({"sub": "proxy"}) } else { json!({}) };
-            base = with(&base, way, Some(filled));
+            base = with(&base, way, Some(json!({})));
         }
     }
     let there = path.iter().fold(&base, |value, name| &value[*name]);
@@ -230,9 +229,6 @@ fn refuses_every_known_claim_in_every_wrong_form() {
                 }
                 (_, Some((_, _, fault))) => {
                     count.refuses(pack, &missing.to_string(), *fault, "is missing, which the check sees");
-                }
-                (_, _) if path == ["act", "sub"] => {
-                    count.refuses(pack, &missing.to_string(), TokenFault::ClaimMalformed, "is missing");
                 }
                 _ => count.accepts(pack, &missing, "may be missing"),
             }

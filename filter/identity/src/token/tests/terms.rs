@@ -6,7 +6,7 @@ use tidegate_engine::TokenFault;
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
 use super::{accepted, gate, gate_with, refused, refuses_claims};
-use crate::issuer::{IssuerSetSpec, IssuerSpec, Revoked, RevokedKind};
+use crate::issuer::{DEFAULT_SKEW_S, IssuerSetSpec, IssuerSpec, Revoked, RevokedKind};
 use crate::keys::{Algorithm, Jwk, KeyUse, PublicKey};
 use crate::testing::{AUDIENCE, Gate, KEY_ID, NOW, Signer, claims, generic, google, issuer, with};
 use crate::{At, Connection, PackKind, PureRust, TokenOutcome, Verdict, VerifySignature, base64url, json};
@@ -168,10 +168,12 @@ fn row_39_refuses_what_was_revoked_as_long_as_it_is() {
     for (kind, value) in
         [(RevokedKind::Subject, "robot"), (RevokedKind::Token, "1"), (RevokedKind::Key, KEY_ID)]
     {
-        for until in [0, NOW + 1] {
+        // To the end of the tolerance with which a token of this `exp` is accepted.
+        let skew = i64::from(DEFAULT_SKEW_S);
+        for until in [0, NOW + 1, NOW, NOW + 1 - skew] {
             refused(&ask(Some(revoked(kind, value, until))), TokenFault::Revoked);
         }
-        for until in [1, NOW] {
+        for until in [1, NOW - skew] {
             accepted(&ask(Some(revoked(kind, value, until))));
         }
         for other in ["other", "ROBOT", "robot ", "11"] {
@@ -182,12 +184,15 @@ fn row_39_refuses_what_was_revoked_as_long_as_it_is() {
             accepted(&ask(Some(revoked(other, value, 0))));
         }
     }
-    // A token without an id cannot be revoked by one, and one without `kid` not by its key.
-    let (signer, mut gate) = gate_with(|spec| {
-        spec.revoked = vec![revoked(RevokedKind::Token, "1", 0), revoked(RevokedKind::Key, KEY_ID, 0)];
-    });
-    let bare = signer.sign(r#"{"alg":"ES256"}"#, &with(&generic(), &["jti"], None).to_string());
-    accepted(&gate.bearer(&bare));
+    // A token without an id cannot be revoked by one; one without `kid` is by the key that signed it.
+    for (kind, value, is_revoked) in [(RevokedKind::Token, "1", false), (RevokedKind::Key, KEY_ID, true)] {
+        let (signer, mut gate) = gate_with(|spec| spec.revoked = vec![revoked(kind, value, 0)]);
+        let bare = signer.sign(r#"{"alg":"ES256"}"#, &with(&generic(), &["jti"], None).to_string());
+        match is_revoked {
+            true => refused(&gate.bearer(&bare), TokenFault::Revoked),
+            false => accepted(&gate.bearer(&bare)),
+        }
+    }
 }
 
 #[test]
@@ -334,4 +339,45 @@ fn a_google_token_cannot_be_revoked_by_an_id_that_it_has_not() {
         &Gate::new(vec![with_revocation(RevokedKind::Subject)]).bearer(&signer.token(&google())),
         TokenFault::Revoked,
     );
+}
+
+#[test]
+fn row_39_revokes_a_key_by_the_id_that_the_set_gives_it() {
+    // Whoever holds the key also chooses what the header says.
+    for header in [r#"{"alg":"ES256"}"#, r#"{"alg":"ES256","kid":"key-1"}"#] {
+        let ask = |id: &str| {
+            let (signer, mut gate) = gate_with(|spec| spec.revoked = vec![revoked(RevokedKind::Key, id, 0)]);
+            gate.bearer(&signer.sign(header, &generic().to_string()))
+        };
+        refused(&ask(KEY_ID), TokenFault::Revoked);
+        accepted(&ask("key-2"));
+    }
+    // A key without id has none by which it could be revoked.
+    let (signer, mut gate) = gate_with(|spec| {
+        spec.keys = vec![Signer::new(7).jwk(None)];
+        spec.revoked = vec![revoked(RevokedKind::Key, KEY_ID, 0)];
+    });
+    accepted(&gate.bearer(&signer.with_header(&json!({"alg": "ES256"}))));
+}
+
+#[test]
+fn row_39_revokes_until_the_token_itself_has_ended() {
+    let expires = 1_795_203_600;
+    let ask = |until: i64, now: i64, expiry_grace_s: u32| {
+        let (signer, mut gate) = gate_with(|spec| {
+            spec.valid_until = i64::MAX;
+            spec.revoked = vec![revoked(RevokedKind::Token, "1", until)];
+        });
+        let bearer = format!("Bearer {}", signer.token(&generic()));
+        gate.over(&[("authorization", &bearer)], At { now, expiry_grace_s }, &PureRust).remove(0)
+    };
+    for (now, grace) in [(expires, 0), (expires + 29, 0), (expires + 30, 60), (expires + 89, 60)] {
+        refused(&ask(expires, now, grace), TokenFault::Revoked);
+        refused(&ask(i64::MAX, now, grace), TokenFault::Revoked);
+        // It would be accepted otherwise.
+        accepted(&ask(1, now, grace));
+    }
+    // The token ends with the revocation, not later.
+    refused(&ask(expires, expires + 30, 0), TokenFault::Expired);
+    refused(&ask(expires, expires + 90, 60), TokenFault::Expired);
 }

@@ -55,7 +55,7 @@ impl World {
     fn ended(&mut self) -> Vec<(u32, u16)> {
         let ended = self.plugin.due(&self.host, |_| true);
         let ended: Vec<_> = ended.iter().map(|(context, verdict)| (*context, status(verdict))).collect();
-        assert!(ended.iter().all(|(context, _)| !self.plugin.leases.contains(*context)));
+        assert!(ended.iter().all(|(context, _)| self.plugin.leases.contexts().all(|live| live != *context)));
         ended
     }
 }
@@ -157,6 +157,25 @@ fn a_removed_key_and_a_revocation_end_streams_kept_or_not_and_expired_or_not() {
 }
 
 #[test]
+fn a_stream_ends_with_the_keys_and_the_issuer_that_it_rests_on_kept_or_not() {
+    for lease in [OnExpiry::Reset, OnExpiry::Keep] {
+        for of_keys in [true, false] {
+            let mut world = World::new(|_| {});
+            let now = i64::try_from(world.host.now_ms.get() / 1_000).unwrap();
+            let mut issuer = oauth(&[("a", 7)]);
+            match of_keys {
+                true => issuer.valid_until = now + 99,
+                false => issuer.retire_at = now + 100,
+            }
+            world.push(&token_model(on_expiry(lease, 0)), issuer);
+            assert_eq!(world.begin(1, 600), Verdict::Continue);
+            assert_eq!(world.tick(99), []);
+            assert_eq!(world.tick(1), [(1, 401)], "{lease:?}, keys: {of_keys}");
+        }
+    }
+}
+
+#[test]
 fn a_rule_that_keeps_no_longer_ends_what_has_expired_meanwhile() {
     let mut world = World::new(on_expiry(OnExpiry::Keep, 0));
     assert_eq!(world.begin(1, 60), Verdict::Continue);
@@ -231,7 +250,7 @@ fn requests_that_ended_by_themselves_are_forgotten() {
     });
     assert_eq!(ended.iter().map(|(context, _)| *context).collect::<Vec<_>>(), [1]);
     assert_eq!(*selected.borrow(), [3, 1]);
-    assert!(world.plugin.leases.is_empty());
+    assert!(world.plugin.leases.contexts().next().is_none());
 }
 
 #[test]
@@ -249,7 +268,7 @@ fn many_are_looked_at_in_slices_and_refused_requests_are_not_kept() {
         assert_eq!(plugin.on_request(context, &host), Verdict::Continue);
     }
     assert_eq!(status(&plugin.on_request(MANY, &request("/v2").with_peer(WORKER))), 403);
-    assert_eq!(plugin.leases.len(), 10_000);
+    assert_eq!(plugin.leases.contexts().count(), 10_000);
     let mut closed = model();
     closed.rules[0].mode = Mode::Shadow;
     deliver(&mut plugin, &bundle_of(6, vec![rules_of(&closed)]), 9, &host);

@@ -147,7 +147,7 @@ impl Draft {
             let members = key.as_object()?.iter().filter(|(name, _)| MEMBERS.contains(&name.as_str()));
             Some(members.map(|(name, value)| (name.clone(), value.clone())).collect::<Map<_, _>>())
         });
-        let keys: Vec<String> = keys.map(|key| format!("  {}", Value::from(key))).collect();
+        let keys: Vec<String> = keys.map(|key| format!("  {}", ascii(&Value::from(key)))).collect();
         format!("{{\"keys\": [\n{}\n]}}", keys.join(",\n"))
     }
 }
@@ -234,5 +234,18 @@ pub(super) fn name(text: &str) -> Result<String, String> {
 
 /// As YAML and JSON both read it.
 fn quoted(text: &str) -> String {
-    Value::from(text).to_string()
+    ascii(&Value::from(text))
+}
+
+/// As JSON without any character that ends a line of YAML (which NEL, LS and PS do for some readers), or that is not shown.
+fn ascii(value: &Value) -> String {
+    let mut text = String::new();
+    for c in value.to_string().chars() {
+        match c {
+            ' '..='~' => text.push(c),
+            // Outside of strings there are no others.
+            _ => text.extend(c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}"))),
+        }
+    }
+    text
 }

@@ -29,6 +29,24 @@ async fn refusal(server: &Server, issuer: &str) -> String {
     }
 }
 
+#[test]
+fn no_character_of_a_key_or_issuer_ends_a_line() {
+    let breaks = "k\u{85}evil: 1\u{2028}evil: 2\u{2029}evil: 3\u{7f}";
+    let keys = [key(breaks)];
+    let document = json!({"keys": keys}).to_string();
+    let yaml = |issuer: &str, source| {
+        let yaml = Draft::new(found(issuer, PackKind::Generic, source, &keys), None).yaml(NOW);
+        assert!(!yaml.contains(['\u{85}', '\u{2028}', '\u{2029}', '\u{7f}']), "{yaml}");
+        serde_saphyr::from_str::<serde_json::Value>(&yaml).unwrap()
+    };
+    let read = yaml("https://a.example", KeySource::Inline(document));
+    let jwks: serde_json::Value =
+        serde_json::from_str(read["spec"]["keys"]["jwks"].as_str().unwrap()).unwrap();
+    assert_eq!(jwks["keys"][0]["kid"], breaks);
+    let url = "https://a.example/\u{2028}é";
+    assert_eq!(yaml("https://a.example", KeySource::Url(url.into()))["spec"]["keys"]["jwksUri"], url);
+}
+
 /// Rules that compile only if the draft is a TrustedIssuer, and its example names what the pack's tokens have.
 fn compiles(yaml: &str) {
     let from = yaml.lines().find_map(|line| line.strip_prefix("#   from: ")).unwrap();
@@ -95,6 +113,16 @@ async fn an_issuer_that_calls_itself_otherwise_is_taken_under_its_own_name_if_it
     describe(&server, "/bbbb", &server.url("/bbbb"), json!({}));
     let found = add(&server, &server.url("/contoso.example"), None).await.unwrap();
     assert_eq!(found.issuer, server.url("/bbbb"));
+    assert_eq!(other_host(&found.issuer, &server.url("/contoso.example")), None);
+    // The same server under another name and another port.
+    let other = Server::start().await;
+    describe(&other, "", &server.url("/bbbb"), json!({}));
+    let both = [server.authority.clone(), other.authority.clone()];
+    let fetcher = Fetcher::new(&both, AddressGuard::new(true, [])).unwrap();
+    let asked = other.url("").parse::<Asked>().unwrap();
+    let found = from_network(&asked, None, &fetcher).await.unwrap();
+    let warning = other_host(&asked.issuer, &found.issuer).unwrap();
+    assert!(warning.contains(&other.url("")) && warning.contains(&server.url("/bbbb")), "{warning}");
     // Whoever answers for somebody else is not believed.
     describe(&server, "/evil", "https://accounts.google.invalid", json!({}));
     let error = refusal(&server, &server.url("/evil")).await;
@@ -199,6 +227,24 @@ fn every_pack_s_draft_compiles_with_its_example_and_as_json() {
         compiles(&yaml);
         let from_yaml: serde_json::Value = serde_saphyr::from_str(&yaml).unwrap();
         assert_eq!(from_yaml, object);
+    }
+}
+
+#[test]
+fn an_issuer_of_another_host_is_told_apart() {
+    for (asked, named, is_told) in [
+        ("https://a.example", "https://a.example/", false),
+        ("https://a.example/x", "https://A.example:443/y", false),
+        ("spiffe://a.example", "spiffe://a.example", false),
+        ("https://a.example", "https://b.example", true),
+        ("https://a.example", "https://a.example.b.example", true),
+        ("https://a.example", "https://a.example:8443", true),
+        ("https://a.example", "a.example", true),
+        ("https://a.example", "https://b.example\n\u{1b}[2J", true),
+    ] {
+        let told = other_host(asked, named);
+        assert_eq!(told.is_some(), is_told, "{asked} {named}: {told:?}");
+        assert!(!told.is_some_and(|told| told.contains(char::is_control)), "{named}");
     }
 }
 

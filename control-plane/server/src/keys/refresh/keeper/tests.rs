@@ -244,6 +244,21 @@ fn last_known_good_keys_survive_a_restart_with_their_end_and_age() {
 }
 
 #[test]
+fn keys_that_came_before_the_clock_was_set_back_do_not_outlive_those_that_come_now() {
+    let folder = tempfile::tempdir().unwrap();
+    let entries = [("google", url("/keys"))];
+    let mut before = Bench::with(folder.path(), &entries);
+    before.fetch("google", document(&key_set("k1")), NOW + 365 * 24 * 3_600);
+    let mut after = before.restart();
+    after.keeper.set_sources(sources(&entries), NOW);
+    let valid_until = after.keeper.ring.get("google").unwrap().valid_until;
+    assert!(valid_until - NOW <= 60 * 3_600, "{}", valid_until - NOW);
+    let mut again = after.restart();
+    again.keeper.set_sources(sources(&entries), NOW + 50 * 24 * 3_600);
+    assert_eq!(again.keeper.ring.get("google").unwrap().valid_until, valid_until, "it was written down");
+}
+
+#[test]
 fn keys_of_another_source_never_count() {
     let folder = tempfile::tempdir().unwrap();
     let mut bench = Bench::with(folder.path(), &[("google", url("/keys"))]);
