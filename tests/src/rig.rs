@@ -164,9 +164,12 @@ impl Rig {
             authorities: vec![mesh.pem().to_owned()],
             required: true,
         };
+        // One configuration twice in one chain, as two overlapping plugins of a mesh would have it.
+        let twice = http(filter(SERVICE, Peers::Mesh)?).filter(filter(SERVICE, Peers::Mesh)?);
         let edge = DownstreamTls::Server(mesh.loopback_server(&["orders.sales.example"])?);
         let config = ProxyConfig::new(Node::new("sales", "orders-api", "orders-api"))
-            .listener(Listener::http("service", http(filter(SERVICE, Peers::Mesh)?)).tls(mutual))
+            .listener(Listener::http("service", http(filter(SERVICE, Peers::Mesh)?)).tls(mutual.clone()))
+            .listener(Listener::http("twice", twice).tls(mutual))
             .listener(Listener::http("gateway", http(filter(GATEWAY, Peers::None)?)).tls(edge))
             .listener(Listener::http("plain", http(filter(SERVICE, Peers::Mesh)?)))
             .cluster(Cluster::new("upstream", upstream.address()))
@@ -301,7 +304,16 @@ impl Rig {
 
     /// The guarded service, with this certificate.
     pub fn service_with(&self, credential: &Credential) -> Result<Endpoint> {
-        let address = self.envoy.address("service")?;
+        self.mesh_endpoint("service", credential)
+    }
+
+    /// The guarded service behind two filters of one configuration, as this workload of the mesh.
+    pub fn service_twice_as(&self, spiffe_id: &str) -> Result<Endpoint> {
+        self.mesh_endpoint("twice", &self.mesh.workload(spiffe_id)?)
+    }
+
+    fn mesh_endpoint(&self, listener: &str, credential: &Credential) -> Result<Endpoint> {
+        let address = self.envoy.address(listener)?;
         Ok(Endpoint::mesh(address, self.mesh.pem()).with_credential(credential))
     }
 

@@ -99,6 +99,7 @@ async fn streams_live_as_long_as_they_are_allowed() -> Result<()> {
         let rig = Rig::start(Setup::new(release, 1)).await?;
         e2e::leases::streams_end_with_their_tokens(&rig).await?;
         e2e::leases::streams_end_when_they_are_no_longer_allowed(&rig).await?;
+        e2e::leases::two_filters_end_a_stream_once(&rig).await?;
         e2e::leases::many_streams_end_at_once(&rig).await?;
         e2e::leases::junk_stops_at_a_budget(&rig).await?;
         ensure!(rig.stat("wasm.*vm_reload").await? == 0, "a VM failed");

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use http::Method;
 use http_body_util::BodyExt as _;
 use serde_json::json;
-use tidegate::demo::client::{Call, Connection, Protocol};
+use tidegate::demo::client::{Call, Connection, Endpoint, Protocol};
 use tidegate_tests::corpus::spiffe_id;
 use tidegate_tests::rig::Rig;
 use tokio::task::JoinHandle;
@@ -114,11 +114,14 @@ impl Speaks {
     }
 
     fn begin(self, rig: &Rig, call: Call) -> Result<JoinHandle<Result<Went>>> {
-        let endpoint = rig.service_as(&spiffe_id("etl/orders-worker"))?;
-        Ok(tokio::spawn(async move {
+        Ok(self.begin_at(rig.service_as(&spiffe_id("etl/orders-worker"))?, call))
+    }
+
+    fn begin_at(self, endpoint: Endpoint, call: Call) -> JoinHandle<Result<Went>> {
+        tokio::spawn(async move {
             let mut connection = endpoint.connect(self.protocol()).await?;
             follow(&mut connection, call).await
-        }))
+        })
     }
 }
 
@@ -248,6 +251,47 @@ pub async fn streams_end_when_they_are_no_longer_allowed(rig: &Rig) -> Result<()
             println!("{speaks:?}: {what}: the last stream was heard of {heard:?} after the file was written");
         }
     }
+    Ok(())
+}
+
+/// Two filters of one configuration in one chain: both have what they allowed, and it is ended once. (Twice in one
+/// callback crashes Envoy.)
+pub async fn two_filters_end_a_stream_once(rig: &Rig) -> Result<()> {
+    const STREAMS: usize = 20;
+    let allowing = declared(rig);
+    for speaks in Speaks::ALL {
+        for (what, seconds) in [("a changed rule", 300), ("expiry", 3)] {
+            rig.apply(&allowing).await?;
+            let token = token(rig, seconds, &format!("twice {what} {speaks:?}"))?;
+            let before = rig.upstream.requests();
+            let tasks: Vec<_> = (0..STREAMS)
+                .map(|number| {
+                    let endpoint = rig.service_twice_as(&spiffe_id("etl/orders-worker"))?;
+                    let late = number % 2 == 1;
+                    let call =
+                        if late { speaks.late("reset", &token) } else { speaks.stream("reset", &token) };
+                    Ok(speaks.begin_at(endpoint, call))
+                })
+                .collect::<Result<_>>()?;
+            rig.wait("the requests to reach the application", || {
+                let reached = rig.upstream.requests() - before;
+                Ok((reached < u64::try_from(STREAMS)?).then(|| format!("{reached} have")))
+            })
+            .await?;
+            if what != "expiry" {
+                std::fs::write(rig.rules_file(), allowing.replace("[orders-worker]", "[other]"))?;
+            }
+            for task in tasks {
+                ended(task, what).await?;
+            }
+            let call = Call::new(Method::GET, "/v1/none").authority("orders.sales.example");
+            let answer = rig.service_as(&spiffe_id("ops/admin"))?.call(Protocol::Http2, call).await;
+            let status =
+                answer.with_context(|| format!("{speaks:?}: after {what}, {}", rig.envoy.log_tail(20)))?;
+            ensure!(status.status == 403, "{speaks:?}: after {what}: answered {}", status.status);
+        }
+    }
+    println!("two filters in one chain: every stream was ended, and the proxy lives");
     Ok(())
 }
 
