@@ -257,13 +257,9 @@ fn app_only(claims: &Object) -> ClaimValue {
 /// An agent also has users of its own: a token for one of them names a user, and nobody is there.
 fn human_in_loop(claims: &Object) -> ClaimValue {
     match text(claims, &["idtyp"]) {
-        // A person has no facets; that they were asked for tells the actor's.
-        Some("user") => match has_facet(claims, "xms_sub_fct", AGENT_USER) {
-            Some(of_agent) => ClaimValue::Boolean(!of_agent),
-            None if is_elsewhere(claims, &["xms_sub_fct"]) => ClaimValue::Unknown,
-            None => has_facet(claims, "xms_act_fct", AGENT)
-                .map_or(ClaimValue::Unknown, |_| ClaimValue::Boolean(true)),
-        },
+        // A person's token has the claim too where the resource asks for it.
+        Some("user") => has_facet(claims, "xms_sub_fct", AGENT_USER)
+            .map_or(ClaimValue::Unknown, |of_agent| ClaimValue::Boolean(!of_agent)),
         Some("app" | "device") => ClaimValue::Boolean(false),
         _ => ClaimValue::Unknown,
     }

@@ -20,7 +20,7 @@ fn bend(claims: &Value, changes: &Value) -> Value {
 
 /// The vendor's table of agents.
 fn agent_for_a_person() -> Value {
-    bend(&entra(), &json!({"xms_act_fct": "11", "xms_idrel": "1"}))
+    bend(&entra(), &json!({"xms_act_fct": "11 9 3", "xms_sub_fct": "2 3", "xms_idrel": "1 8"}))
 }
 
 fn agent_on_its_own() -> Value {
@@ -161,6 +161,9 @@ fn knows_agents_by_their_facets_in_any_order() {
             assert_eq!(reads(Entra, &claims, &[attribute]), ClaimValue::Unknown, "{attribute}: {claims}");
         }
     }
+    // An agent's own user would look the same.
+    let actor_only = bend(&entra(), &json!({"xms_act_fct": "11"}));
+    assert_eq!((agent(&actor_only), human(&actor_only)), (yes.clone(), ClaimValue::Unknown));
     assert_eq!((agent(&entra_app()), human(&entra_app())), (ClaimValue::Unknown, no.clone()));
     // 113 and 11 among others, in any order.
     for (facets, is_agent) in
