@@ -38,6 +38,7 @@ mod policy;
 mod reason;
 pub mod reference;
 mod request;
+pub mod scan;
 mod search;
 mod truth;
 mod unlisted;

@@ -10,6 +10,7 @@ use std::borrow::Cow;
 
 use crate::reason::Ambiguity;
 use crate::request::HeaderFacts;
+use crate::scan;
 
 /// A normalised host: lower case, without port and without a trailing dot. `None`: it could be read in another way.
 pub type Host<'a> = Option<&'a str>;
@@ -47,8 +48,15 @@ impl<'a> Path<'a> {
 
     /// The segments between slashes; none for `/`. A trailing slash is not a segment.
     pub fn segments(&self) -> impl Iterator<Item = &str> {
-        let empty = self.text.is_empty();
-        self.text.split('/').filter(move |_| !empty)
+        let mut rest = Some(&*self.text).filter(|text| !text.is_empty());
+        core::iter::from_fn(move || {
+            let text = rest.take()?;
+            // Segments are short: searching in words, as `str::split` does, would take longer than looking at the bytes.
+            let end = text.bytes().position(|byte| byte == b'/').unwrap_or(text.len());
+            let (segment, after) = text.split_at_checked(end)?;
+            rest = after.strip_prefix('/');
+            Some(segment)
+        })
     }
 
     /// Whether the path ends with a slash (`/` alone does not count).
@@ -99,8 +107,8 @@ pub fn path(raw: &[u8]) -> Path<'_> {
     let ambiguous = if text.is_empty() {
         trailing_slash
     } else {
-        text.split('/')
-            .any(|segment| segment.is_empty() || segment.ends_with('.') || segment.ends_with("%20"))
+        let mut segments = text.as_bytes().split(|byte| *byte == b'/');
+        segments.any(|segment| matches!(segment, [] | [.., b'.'] | [.., b'%', b'2', b'0']))
     };
     Path { text, trailing_slash, ambiguous }
 }
@@ -112,7 +120,41 @@ fn unreadable<'a>() -> Path<'a> {
 /// Bytes that stand for themselves in a segment: `pchar` of RFC 3986 without percent and without `;`, which some servers
 /// cut off together with what follows.
 fn is_segment_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,=:@".contains(&byte)
+    class(byte) & SEGMENT != 0
+}
+
+/// A byte of a segment.
+const SEGMENT: u8 = 1;
+/// A byte of a host's name.
+const NAME: u8 = 2;
+/// A byte of a method that has one reading.
+const METHOD: u8 = 4;
+
+/// What each byte is good for.
+static CLASSES: [u8; 256] = classes();
+
+fn class(byte: u8) -> u8 {
+    CLASSES.get(usize::from(byte)).copied().unwrap_or_default()
+}
+
+const fn classes() -> [u8; 256] {
+    let mut table = [0; 256];
+    let mut byte = 0u8;
+    // A `const fn` has neither iterators nor `From`; indices are in range by the loop's bound and the table's size.
+    #[allow(clippy::indexing_slicing, clippy::as_conversions, clippy::arithmetic_side_effects)]
+    while byte < 128 {
+        table[byte as usize] = match byte {
+            b'A'..=b'Z' | b'0'..=b'9' => SEGMENT | NAME | METHOD,
+            b'a'..=b'z' => SEGMENT | NAME,
+            b'-' | b'.' | b'_' => SEGMENT | NAME | METHOD,
+            b'~' | b'!' | b'$' | b'&' | b'\'' | b'*' | b'+' => SEGMENT | METHOD,
+            b'(' | b')' | b',' | b'=' | b':' | b'@' => SEGMENT,
+            b'#' | b'%' | b'^' | b'`' | b'|' => METHOD,
+            _ => 0,
+        };
+        byte += 1;
+    }
+    table
 }
 
 fn decode(inner: &[u8]) -> Option<String> {
@@ -160,68 +202,73 @@ fn upper_hex(nibble: u8) -> char {
 /// Reads `:authority`: lower case, port and trailing dot cut off. `None` when it is empty or not a host
 /// (letters, digits, `-`, `.`, `_`, or an address in brackets, and at most one port of digits).
 pub fn host(raw: &[u8]) -> Option<Cow<'_, str>> {
-    let text = core::str::from_utf8(raw).ok()?;
-    let (name, port) = match text.strip_prefix('[') {
-        Some(rest) => {
-            let (address, after) = rest.split_once(']')?;
-            if address.is_empty()
-                || !address.bytes().all(|byte| byte.is_ascii_hexdigit() || b":.".contains(&byte))
-            {
-                return None;
-            }
-            let port = if after.is_empty() { None } else { Some(after.strip_prefix(':')?) };
-            (text.strip_suffix(after)?, port)
+    let (name, port) = match raw.first() {
+        Some(b'[') => {
+            let end = raw.iter().position(|byte| *byte == b']')?;
+            let (name, after) = raw.split_at_checked(end.checked_add(1)?)?;
+            (name, Some(after).filter(|after| !after.is_empty()))
         }
-        None => match text.split_once(':') {
-            Some((name, port)) => (name, Some(port)),
-            None => (text, None),
+        _ => match raw.iter().position(|byte| *byte == b':').and_then(|colon| raw.split_at_checked(colon)) {
+            Some((name, after)) => (name, Some(after)),
+            None => (raw, None),
         },
     };
-    if port.is_some_and(|port| {
-        port.is_empty() || port.len() > 5 || !port.bytes().all(|byte| byte.is_ascii_digit())
-    }) {
+    if port.is_some_and(|port| !is_port(port)) {
         return None;
     }
-    let name = name.strip_suffix('.').unwrap_or(name);
-    let bracketed = name.starts_with('[');
-    let well_formed = bracketed
-        || (!name.is_empty()
-            && !name.starts_with('.')
-            && !name.ends_with('.')
-            && !name.contains("..")
-            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte)));
-    if !well_formed {
-        return None;
-    }
-    Some(if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        Cow::Owned(name.to_ascii_lowercase())
+    let name = match name {
+        [b'[', address @ .., b']'] => is_address(address).then_some(name)?,
+        [name @ .., b'.'] | name => is_name(name).then_some(name)?,
+    };
+    // Every byte is ASCII, so this cannot fail; if it could, there would be no host.
+    let text = core::str::from_utf8(name).ok()?;
+    Some(if name.iter().any(u8::is_ascii_uppercase) {
+        Cow::Owned(text.to_ascii_lowercase())
     } else {
-        Cow::Borrowed(name)
+        Cow::Borrowed(text)
     })
+}
+
+/// A colon and up to five digits.
+fn is_port(port: &[u8]) -> bool {
+    matches!(port, [b':', digits @ ..] if (1..=5).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit))
+}
+
+/// What is between the brackets.
+fn is_address(address: &[u8]) -> bool {
+    !address.is_empty()
+        && address.iter().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.'))
+}
+
+/// Labels between dots, none of them empty.
+fn is_name(name: &[u8]) -> bool {
+    let mut before = b'.';
+    for byte in name {
+        if class(*byte) & NAME == 0 || (before == b'.' && *byte == b'.') {
+            return false;
+        }
+        before = *byte;
+    }
+    before != b'.'
 }
 
 /// Whether these bytes are a method that has one reading: a token of RFC 9110 section 5.6.2 without lower-case letters.
 /// Methods are case-sensitive, but there are servers that take `delete` for `DELETE`.
 pub fn is_method(raw: &[u8]) -> bool {
-    !raw.is_empty()
-        && raw.iter().all(|byte| {
-            byte.is_ascii_uppercase() || byte.is_ascii_digit() || b"!#$%&'*+-.^_`|~".contains(byte)
-        })
+    !raw.is_empty() && raw.iter().all(|byte| class(*byte) & METHOD != 0)
 }
 
 /// Whether a header has this name, or one that servers with a CGI-like interface make the same of: they fold `-` and `_`.
 fn is_named(name: &[u8], known: &str) -> bool {
+    let folded = |(byte, known): (&u8, u8)| *byte == known || (*byte == b'_' && known == b'-');
     name.len() == known.len()
-        && name
-            .iter()
-            .zip(known.bytes())
-            .all(|(byte, known)| *byte == known || (*byte == b'_' && known == b'-'))
+        && (scan::same(name, known.as_bytes()) || name.iter().zip(known.bytes()).all(folded))
 }
 
 /// Whether only Tidegate sets such a header: `x-tidegate-…`, in either spelling.
 pub fn is_own_header(name: &[u8]) -> bool {
     const PREFIX: &str = "x-tidegate-";
-    name.get(..PREFIX.len()).is_some_and(|start| is_named(start, PREFIX))
+    matches!(name, [b'x', ..]) && name.get(..PREFIX.len()).is_some_and(|start| is_named(start, PREFIX))
 }
 
 /// Collects what the engine needs to know of the headers. Names must be lower case, as Envoy gives them.
@@ -233,13 +280,11 @@ pub fn header_facts<'h>(headers: impl IntoIterator<Item = (&'h [u8], &'h [u8])>)
         match name.first() {
             Some(b'x') => facts.overrides |= OVERRIDES.iter().any(|known| is_named(name, known)),
             Some(b':' | b'h' | b'c' | b'a') => {
-                for (known, seen) in UNIQUE.iter().zip(seen.iter_mut()) {
-                    if is_named(name, known) {
-                        // The other spelling is a second one for servers that fold it.
-                        facts.duplicates |= *seen || name.contains(&b'_');
-                        *seen = true;
-                    }
-                }
+                let unique = UNIQUE.iter().zip(seen.iter_mut()).find(|(known, _)| is_named(name, known));
+                let Some((known, seen)) = unique else { continue };
+                // The other spelling is a second one for servers that fold it.
+                facts.duplicates |= *seen || name != known.as_bytes();
+                *seen = true;
                 // Envoy joins repeated values of headers that it knows with a comma. No media type has one (RFC 9110
                 // section 8.3.1; a quoted parameter could, and is refused as well), and no bearer token or basic
                 // credential either.

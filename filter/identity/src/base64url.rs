@@ -18,39 +18,51 @@ const fn values() -> [u8; 256] {
     table
 }
 
+/// The bits of a value; [`NONE`] has others.
+const SEXTET: u8 = 0x3f;
+
 /// The value of one character, if it is of the alphabet.
 pub(crate) fn value(byte: u8) -> Option<u8> {
-    VALUES.get(usize::from(byte)).copied().filter(|v| *v != NONE)
+    Some(sextet(byte)).filter(|value| *value != NONE)
+}
+
+/// The value of one character, or [`NONE`].
+fn sextet(byte: u8) -> u8 {
+    VALUES.get(usize::from(byte)).copied().unwrap_or(NONE)
 }
 
 /// Decodes the canonical spelling; `None` for any other.
 pub(crate) fn decode(text: &[u8]) -> Option<Vec<u8>> {
-    let mut bytes = Vec::with_capacity((text.len() / 4).saturating_mul(3).saturating_add(3));
-    let mut quads = text.chunks_exact(4);
-    for quad in &mut quads {
-        let [a, b, c, d] = <[u8; 4]>::try_from(quad).ok()?;
-        let (a, b, c, d) = (value(a)?, value(b)?, value(c)?, value(d)?);
-        bytes.extend([(a << 2) | (b >> 4), (b << 4) | (c >> 2), (c << 6) | d]);
+    let (quads, rest) = text.as_chunks::<4>();
+    let whole = quads.len().saturating_mul(3);
+    let mut bytes = vec![0; whole];
+    bytes.reserve_exact(2);
+    let (triples, _) = bytes.as_chunks_mut::<3>();
+    // Most tokens are well-formed: whether all characters were is found out in the end.
+    let mut seen = 0;
+    for (quad, triple) in quads.iter().zip(triples) {
+        let [a, b, c, d] = quad.map(sextet);
+        seen |= a | b | c | d;
+        *triple = [(a << 2) | (b >> 4), (b << 4) | (c >> 2), (c << 6) | d];
     }
-    match *quads.remainder() {
-        [] => {}
+    // The bits that no byte takes up must be zero.
+    let unused = match *rest {
+        [] => 0,
         [a, b] => {
-            let (a, b) = (value(a)?, value(b)?);
+            let [a, b] = [a, b].map(sextet);
+            seen |= a | b;
             bytes.push((a << 2) | (b >> 4));
-            if b & 0x0f != 0 {
-                return None;
-            }
+            b & 0x0f
         }
         [a, b, c] => {
-            let (a, b, c) = (value(a)?, value(b)?, value(c)?);
+            let [a, b, c] = [a, b, c].map(sextet);
+            seen |= a | b | c;
             bytes.extend([(a << 2) | (b >> 4), (b << 4) | (c >> 2)]);
-            if c & 0x03 != 0 {
-                return None;
-            }
+            c & 0x03
         }
         _ => return None,
-    }
-    Some(bytes)
+    };
+    (seen & !SEXTET == 0 && unused == 0).then_some(bytes)
 }
 
 /// The canonical spelling.

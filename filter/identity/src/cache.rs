@@ -12,6 +12,7 @@ use core::hash::{BuildHasherDefault, Hasher};
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use tidegate_engine::scan::same;
 use tidegate_engine::{ClaimValue, VerifiedToken};
 
 #[cfg(test)]
@@ -211,14 +212,6 @@ fn weight(text: &[u8], token: &VerifiedToken) -> usize {
         .into_iter()
         .chain(slots)
         .fold(0, usize::saturating_add)
-}
-
-/// Whether two texts are the same. Eight bytes at a time: in wasm32, `==` on slices takes them one by one, and tokens are
-/// long.
-fn same(one: &[u8], other: &[u8]) -> bool {
-    let ((words, rest), (other_words, other_rest)) = (one.as_chunks::<8>(), other.as_chunks::<8>());
-    let equal = |(word, other): (&[u8; 8], &[u8; 8])| u64::from_le_bytes(*word) == u64::from_le_bytes(*other);
-    one.len() == other.len() && words.iter().zip(other_words).all(equal) && rest == other_rest
 }
 
 /// A hash of the last 64 bytes, which belong to the signature: only an issuer chooses them, and they differ wherever

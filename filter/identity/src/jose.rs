@@ -11,7 +11,7 @@
 
 use core::fmt;
 
-use tidegate_engine::TokenFault;
+use tidegate_engine::{TokenFault, scan};
 
 use crate::keys::Algorithm;
 use crate::{base64url, json};
@@ -97,17 +97,16 @@ pub fn is_never_bearer(kind: &str) -> bool {
 
 /// Finds the parts of a token.
 pub fn frame(text: &[u8]) -> Framing<'_> {
-    if !looks_like_jwt(text) {
+    let Some((header, rest)) = cut(text).filter(|(header, _)| is_like_object(header)) else {
         return Framing::Opaque;
-    }
-    let mut parts = text.split(|b| *b == b'.');
-    let (Some(header), Some(payload), Some(signature)) = (parts.next(), parts.next(), parts.next()) else {
-        return Framing::Broken(TokenFault::Malformed);
     };
-    match parts.count() {
-        0 => {}
-        2 if is_encrypted(header) => return Framing::Opaque,
-        _ => return Framing::Broken(TokenFault::Malformed),
+    let Some((payload, signature)) = cut(rest) else { return Framing::Broken(TokenFault::Malformed) };
+    if scan::position(signature, b'.').is_some() {
+        let dots = signature.iter().filter(|byte| **byte == b'.').count();
+        return match dots == 2 && is_encrypted(header) {
+            true => Framing::Opaque,
+            false => Framing::Broken(TokenFault::Malformed),
+        };
     }
     if text.len() > MAX_TOKEN_BYTES {
         return Framing::Broken(TokenFault::TooLarge);
@@ -120,11 +119,21 @@ pub fn frame(text: &[u8]) -> Framing<'_> {
     }
 }
 
+/// What precedes and what follows the first dot.
+fn cut(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (before, from_dot) = text.split_at_checked(scan::position(text, b'.')?)?;
+    from_dot.split_first().map(|(_, after)| (before, after))
+}
+
 /// Whether a lax reader could take this for a JWT: it begins like an object, and there is a dot. Some readers, Python's
 /// among them, leave out what is no base64 instead of refusing it.
 pub fn looks_like_jwt(text: &[u8]) -> bool {
-    let header = text.split(|b| *b == b'.').next().unwrap_or_default();
-    header.len() < text.len() && decodes_to_object(header.iter().filter_map(sextet))
+    cut(text).is_some_and(|(header, _)| is_like_object(header))
+}
+
+/// [`begins_like_object`] for readers that leave out what is no base64.
+fn is_like_object(header: &[u8]) -> bool {
+    decodes_to_object(header.iter().filter_map(sextet))
 }
 
 /// Whether this decodes to a text that begins with `{`, whatever the alphabet and what precedes the brace of white

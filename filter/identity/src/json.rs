@@ -7,11 +7,15 @@
 //! INVARIANT: no number passes through a float. A whole number that fits is an [`Value::Integer`]; every other number
 //! keeps its text and equals nothing.
 
+use std::collections::HashSet;
+
+use tidegate_engine::scan::{self, each, zero_bytes};
+
 #[cfg(test)]
 mod tests;
 
-/// Up to so many members of an object each name is compared with those before it. The names of larger ones are sorted in the
-/// end, so that the work does not grow with the square of their number.
+/// Up to so many members of an object each name is compared with those before it. The names of larger ones are put into a
+/// set in the end, so that the work does not grow with the square of their number.
 const FEW: usize = 64;
 
 /// What a document may hold.
@@ -126,9 +130,8 @@ impl Object {
         if self.members.len() <= FEW {
             return true;
         }
-        let mut names: Vec<&str> = self.members.iter().map(|m| m.name.as_str()).collect();
-        names.sort_unstable();
-        names.is_sorted_by(|a, b| a < b)
+        let mut names = HashSet::with_capacity(self.members.len());
+        self.members.iter().all(|m| names.insert(m.name.as_str()))
     }
 }
 
@@ -159,6 +162,16 @@ impl Value {
     pub fn as_array(&self) -> Option<&[Self]> {
         if let Self::Array(elements) = self { Some(elements) } else { None }
     }
+}
+
+/// How many bytes precede the first one that does not stand for itself in a string: a quote, a backslash, or a control
+/// character (RFC 8259 §7).
+fn plain(text: &[u8]) -> usize {
+    // Below 0x20: exactly those of which the three highest bits are zero.
+    let among = |word: u64| {
+        zero_bytes(word ^ each(b'"')) | zero_bytes(word ^ each(b'\\')) | zero_bytes(word & each(0xe0))
+    };
+    scan::search(text, among, |byte| matches!(byte, b'"' | b'\\' | 0..0x20)).unwrap_or(text.len())
 }
 
 // === impl Parser ===
@@ -278,22 +291,23 @@ impl<'t> Parser<'t> {
 
     fn string(&mut self) -> Result<String, InvalidJson> {
         self.expect(b'"')?;
-        let mut string = String::new();
+        let mut string = self.plain().to_owned();
         loop {
-            let start = self.at;
-            while let Some(byte) = self.peek() {
-                if byte == b'"' || byte == b'\\' || byte < 0x20 {
-                    break;
-                }
-                self.advance();
-            }
-            string.push_str(self.since(start));
             if self.eat(b'"') {
                 return Ok(string);
             }
             self.expect(b'\\')?;
             string.push(self.escape()?);
+            string.push_str(self.plain());
         }
+    }
+
+    /// Characters of a string that stand for themselves.
+    fn plain(&mut self) -> &'t str {
+        let start = self.at;
+        let rest = self.text.as_bytes().get(start..).unwrap_or_default();
+        self.at = start.saturating_add(plain(rest));
+        self.since(start)
     }
 
     fn escape(&mut self) -> Result<char, InvalidJson> {

@@ -9,6 +9,7 @@ use std::cell::{Cell, RefCell};
 use std::ptr::null_mut;
 
 use prost::Message as _;
+use prost::encoding::{WireType, encode_key, encode_varint};
 
 use super::{Host, Level, Metric};
 
@@ -45,19 +46,8 @@ unsafe extern "C" {
     fn proxy_log(level: u32, message: *const u8, size: usize) -> u32;
 }
 
-/// Arguments of Envoy's foreign function `verify_signature` (`source/extensions/common/wasm/ext/verify_signature.proto`).
-#[derive(Clone, PartialEq, prost::Message)]
-struct VerifySignatureArguments {
-    #[prost(string, tag = "1")]
-    hash_function: String,
-    #[prost(bytes = "vec", tag = "2")]
-    public_key: Vec<u8>,
-    #[prost(bytes = "vec", tag = "3")]
-    signature: Vec<u8>,
-    #[prost(bytes = "vec", tag = "4")]
-    text: Vec<u8>,
-}
-
+/// What Envoy's foreign function `verify_signature` answers
+/// (`source/extensions/common/wasm/ext/verify_signature.proto`).
 #[derive(Clone, PartialEq, prost::Message)]
 struct VerifySignatureResult {
     #[prost(bool, tag = "1")]
@@ -146,13 +136,15 @@ impl Host for Envoy {
 
     fn verify_signature(&self, hash: &str, spki: &[u8], input: &[u8], signature: &[u8]) -> Option<bool> {
         const NAME: &str = "verify_signature";
-        let arguments = VerifySignatureArguments {
-            hash_function: hash.to_owned(),
-            public_key: spki.to_vec(),
-            signature: signature.to_vec(),
-            text: input.to_vec(),
+        // `VerifySignatureArguments`: hash function, public key, signature and text are fields 1 to 4. Written here, they
+        // are copied once.
+        let fields = [hash.as_bytes(), spki, signature, input];
+        let mut arguments = Vec::with_capacity(fields.iter().map(|field| field.len() + 6).sum());
+        for (tag, field) in (1..).zip(fields) {
+            encode_key(tag, WireType::LengthDelimited, &mut arguments);
+            encode_varint(field.len() as u64, &mut arguments);
+            arguments.extend_from_slice(field);
         }
-        .encode_to_vec();
         let (mut data, mut size) = (null_mut(), 0);
         // SAFETY: name and arguments are live, both out-pointers are.
         let status = unsafe {
