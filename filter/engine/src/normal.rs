@@ -236,8 +236,7 @@ fn is_port(port: &[u8]) -> bool {
 
 /// What is between the brackets.
 fn is_address(address: &[u8]) -> bool {
-    !address.is_empty()
-        && address.iter().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.'))
+    !address.is_empty() && address.iter().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.'))
 }
 
 /// Labels between dots, none of them empty.

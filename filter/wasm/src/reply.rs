@@ -78,23 +78,22 @@ pub fn refuse(telling: Telling<'_>, decision: String) -> Refusal {
 /// Without credentials no error code is given (RFC 6750 section 3.1).
 fn challenge(reason: Reason) -> String {
     match reason {
-        Reason::TokenInvalid(_) => {
-            format!(
-                "Bearer realm=\"tidegate\", error=\"invalid_token\", error_description=\"{}\"",
-                reason.sentence()
-            )
-        }
+        Reason::TokenInvalid(_) => [
+            "Bearer realm=\"tidegate\", error=\"invalid_token\", error_description=\"",
+            reason.sentence(),
+            "\"",
+        ]
+        .concat(),
         _ => "Bearer realm=\"tidegate\"".to_owned(),
     }
 }
 
 fn line(reason: Reason, rule: Option<RuleView<'_>>, decision: &str) -> String {
-    let mut line = format!("{}; reason={reason} decision={decision}", reason.sentence());
+    let mut line = [reason.sentence(), "; reason=", reason.code(), " decision=", decision].concat();
     if let Some(rule) = rule {
-        for (name, value) in [("rule", rule.id), ("owner", rule.owner), ("contact", rule.contact)] {
+        for (name, value) in [(" rule=", rule.id), (" owner=", rule.owner), (" contact=", rule.contact)] {
             if !value.is_empty() {
-                // Writing to a string cannot fail.
-                let _ = write!(line, " {name}={value}");
+                line.extend([name, value]);
             }
         }
     }
@@ -104,34 +103,38 @@ fn line(reason: Reason, rule: Option<RuleView<'_>>, decision: &str) -> String {
 /// A problem document (RFC 9457 section 3.1, with members of its own as section 3.2 allows).
 fn problem(reason: Reason, rule: Option<RuleView<'_>>, decision: &str, status: u16) -> String {
     let (rule, owner, contact) = rule.map_or(("", "", ""), |rule| (rule.id, rule.owner, rule.contact));
-    let kind = format!("urn:tidegate:reason:{reason}");
-    // Writing to a string cannot fail.
-    let mut problem = String::with_capacity(256);
-    let _ = write!(problem, "{{\"status\":{status}");
-    let needed = [
-        ("type", kind.as_str()),
-        ("title", reason.sentence()),
-        ("reason", reason.code()),
-        ("decision", decision),
-    ];
+    // Put together by hand: what is refused should cost little.
+    let mut problem = String::with_capacity(384);
+    let code = reason.code();
+    problem.extend(["{\"status\":", &status.to_string(), ",\"type\":\"urn:tidegate:reason:", code, "\""]);
+    let needed = [("title", reason.sentence()), ("reason", code), ("decision", decision)];
     let optional = [("rule", rule), ("owner", owner), ("contact", contact)];
     for (name, value) in needed.into_iter().chain(optional.into_iter().filter(|(_, value)| !value.is_empty()))
     {
-        let _ = write!(problem, ",\"{name}\":\"");
-        for character in value.chars() {
-            match character {
-                // RFC 8259 section 7.
-                '"' | '\\' => problem.extend(['\\', character]),
-                '\0'..='\u{1f}' => {
-                    let _ = write!(problem, "\\u{:04x}", u32::from(character));
-                }
-                _ => problem.push(character),
-            }
-        }
+        problem.extend([",\"", name, "\":\""]);
+        escape(value, &mut problem);
         problem.push('"');
     }
     problem.push('}');
     problem
+}
+
+/// As in a JSON string (RFC 8259 section 7).
+fn escape(value: &str, out: &mut String) {
+    if !value.bytes().any(|byte| matches!(byte, b'"' | b'\\' | 0..=0x1f)) {
+        out.push_str(value);
+        return;
+    }
+    for character in value.chars() {
+        match character {
+            '"' | '\\' => out.extend(['\\', character]),
+            '\0'..='\u{1f}' => {
+                // Writing to a string cannot fail.
+                let _ = write!(out, "\\u{:04x}", u32::from(character));
+            }
+            _ => out.push(character),
+        }
+    }
 }
 
 #[cfg(test)]

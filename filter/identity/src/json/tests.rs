@@ -155,13 +155,19 @@ fn bounds_depth_members_and_elements() {
 }
 
 #[test]
-fn finds_members_whose_hashes_collide() {
-    // FNV-1a gives these pairs the same 32 bits.
-    let text = r#"{"costarring":1,"liquid":2,"declinate":3,"macallums":4}"#;
-    let object = read(text).unwrap();
+fn finds_members_whose_fingerprints_are_alike() {
+    // Alike in length, in the first and in the last eight bytes.
+    let (one, other, third) = ("beginning-1-the-end!", "beginning-2-the-end!", "beginning-3-the-end!");
+    assert_eq!(super::fingerprint(one), super::fingerprint(other));
+    let text = format!(r#"{{"{one}":1,"{other}":2,"a":3}}"#);
+    let object = read(&text).unwrap();
     let object = object.as_object().unwrap();
-    for (name, value) in [("costarring", 1), ("liquid", 2), ("declinate", 3), ("macallums", 4)] {
+    for (name, value) in [(one, 1), (other, 2), ("a", 3)] {
         assert_eq!(object.get(name), Some(&Value::Integer(value)));
     }
-    assert_eq!(super::hash("costarring"), super::hash("liquid"));
+    assert_eq!(object.get(third), None);
+    assert!(matches!(
+        read(&format!(r#"{{"{one}":1,"{other}":2,"{one}":3}}"#)),
+        Err(InvalidJson::Duplicate(_))
+    ));
 }

@@ -222,12 +222,14 @@ pub(crate) fn present(claims: &Object, path: &[&str]) -> bool {
 /// No control characters (C0, DEL, C1), and none that are invisible or change the direction of text: such a string
 /// looks like another one in logs and rules.
 pub(crate) fn is_visible(text: &str) -> bool {
-    !text.chars().any(|c| {
-        c.is_control()
-            || matches!(c,
+    let is_plain = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    is_plain
+        || !text.chars().any(|c| {
+            c.is_control()
+                || matches!(c,
                 '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
                 | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
-    })
+        })
 }
 
 pub(super) fn is_digits(text: &str) -> bool {
