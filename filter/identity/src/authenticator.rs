@@ -370,13 +370,12 @@ impl Terms {
                 None => cache.remove(text),
             }
         }
-        if !credentials::is_one(text) {
-            return self.search(place, value, text);
-        }
         let token = match token::read(text) {
-            Reading::Opaque => return self.search(place, value, text),
-            Reading::Unattributable(fault) => return Finding::Fault(fault),
-            Reading::Token(token) => token,
+            Reading::Unattributable(fault) if credentials::is_one(text) => return Finding::Fault(fault),
+            Reading::Token(token) if token.is_one_credential() => token,
+            Reading::Unattributable(_) | Reading::Token(_) | Reading::Opaque => {
+                return self.search(place, value, text);
+            }
         };
         let Some(owner) = self.owner(&token) else { return Finding::Nothing };
         if !scheme.issuers.contains(&owner) {

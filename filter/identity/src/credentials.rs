@@ -59,8 +59,13 @@ impl Place {
 
 /// Whether this is one credential: the characters of `token68` (RFC 9110 §11.2), and at least one.
 pub(crate) fn is_one(text: &[u8]) -> bool {
+    !text.is_empty() && is_of_tokens(text)
+}
+
+/// Whether there is nothing in it but what is in credentials.
+pub(crate) fn is_of_tokens(text: &[u8]) -> bool {
     // All of them rather than up to the first other one: that is nearly never there, and a loop without an end is faster.
-    !text.is_empty() && text.iter().fold(true, |all, byte| all & (class(*byte) != 0))
+    text.iter().fold(true, |all, byte| all & (class(*byte) != 0))
 }
 
 fn in_token(byte: u8) -> bool {

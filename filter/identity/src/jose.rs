@@ -144,11 +144,14 @@ pub(crate) fn begins_like_object(text: &[u8]) -> bool {
 
 /// The value of a character of either base64 alphabet.
 fn sextet(byte: &u8) -> Option<u8> {
-    base64url::value(match byte {
-        b'+' => b'-',
-        b'/' => b'_',
-        other => *other,
-    })
+    match *byte {
+        letter @ b'A'..=b'Z' => letter.checked_sub(b'A'),
+        letter @ b'a'..=b'z' => letter.checked_sub(b'a' - 26),
+        digit @ b'0'..=b'9' => digit.checked_add(52 - b'0'),
+        b'+' | b'-' => Some(62),
+        b'/' | b'_' => Some(63),
+        _ => None,
+    }
 }
 
 fn decodes_to_object(sextets: impl Iterator<Item = u8>) -> bool {

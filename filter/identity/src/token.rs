@@ -21,6 +21,7 @@ use tidegate_engine::TokenFault;
 
 use crate::base64url;
 use crate::connection::{At, Connection, same_digest};
+use crate::credentials;
 use crate::issuer::{self, Issuer};
 use crate::jose::{self, Framing, Header, Jws, media_type};
 use crate::json::{Object, Value};
@@ -193,6 +194,11 @@ impl UnverifiedToken<'_> {
     /// What it says, to be shown; nothing of it may be believed.
     pub fn claims(&self) -> &Object {
         &self.claims
+    }
+
+    /// Whether there is nothing in it but what is in one credential. (The claims were decoded, so theirs is none else.)
+    pub(crate) fn is_one_credential(&self) -> bool {
+        credentials::is_of_tokens(self.jws.header) && credentials::is_of_tokens(self.jws.signature)
     }
 
     /// Verifies the token for the issuer that it names.

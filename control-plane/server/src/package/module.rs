@@ -31,7 +31,6 @@ pub const KEPT_EXPORTS: &[&str] = &[
     "proxy_on_context_create",
     "proxy_on_vm_start",
     "proxy_on_configure",
-    "proxy_on_done",
     "proxy_on_delete",
     // The request path: headers only. Bodies are a second build of the module.
     "proxy_on_request_headers",
