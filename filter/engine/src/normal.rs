@@ -24,19 +24,30 @@ pub struct Path<'a> {
     ambiguous: bool,
 }
 
-/// Headers that some servers take for the method, host or path of the request.
-const OVERRIDES: [&str; 6] = [
-    "x-http-method-override",
-    "x-http-method",
-    "x-method-override",
-    "x-original-url",
-    "x-rewrite-url",
-    "x-original-uri",
-];
+/// Headers that some servers take for the method, host or path of the request, by length.
+const fn overrides(length: usize) -> &'static [&'static str] {
+    match length {
+        13 => &["x-http-method", "x-rewrite-url"],
+        14 => &["x-original-url", "x-original-uri"],
+        17 => &["x-method-override"],
+        22 => &["x-http-method-override"],
+        _ => &[],
+    }
+}
 
-/// Headers that must not be there twice. Envoy folds `host` into `:authority`.
-const UNIQUE: [&str; 7] =
-    [":method", ":path", ":authority", "host", "content-type", "authorization", "content-length"];
+/// The header of this length that must not be there twice, and a bit for it. Envoy folds `host` into `:authority`.
+const fn unique(length: usize) -> Option<(&'static str, u8)> {
+    match length {
+        4 => Some(("host", 1)),
+        5 => Some((":path", 1 << 1)),
+        7 => Some((":method", 1 << 2)),
+        10 => Some((":authority", 1 << 3)),
+        12 => Some(("content-type", 1 << 4)),
+        13 => Some(("authorization", 1 << 5)),
+        14 => Some(("content-length", 1 << 6)),
+        _ => None,
+    }
+}
 
 // === impl Path ===
 
@@ -273,25 +284,32 @@ pub fn is_own_header(name: &[u8]) -> bool {
 /// Collects what the engine needs to know of the headers. Names must be lower case, as Envoy gives them.
 pub fn header_facts<'h>(headers: impl IntoIterator<Item = (&'h [u8], &'h [u8])>) -> HeaderFacts {
     let mut facts = HeaderFacts::default();
-    let mut seen = [false; UNIQUE.len()];
+    let mut seen = 0;
     for (name, value) in headers {
         // Cheap tests first: most headers end here.
         match name.first() {
-            Some(b'x') => facts.overrides |= OVERRIDES.iter().any(|known| is_named(name, known)),
+            Some(b'x') => facts.overrides |= overrides(name.len()).iter().any(|known| is_named(name, known)),
             Some(b':' | b'h' | b'c' | b'a') => {
-                let unique = UNIQUE.iter().zip(seen.iter_mut()).find(|(known, _)| is_named(name, known));
-                let Some((known, seen)) = unique else { continue };
+                let Some((known, bit)) = unique(name.len()).filter(|(known, _)| is_named(name, known)) else {
+                    continue;
+                };
                 // The other spelling is a second one for servers that fold it.
-                facts.duplicates |= *seen || name != known.as_bytes();
-                *seen = true;
+                let folded = name.contains(&b'_');
+                facts.duplicates |= seen & bit != 0 || folded;
+                seen |= bit;
                 // Envoy joins repeated values of headers that it knows with a comma. No media type has one (RFC 9110
                 // section 8.3.1; a quoted parameter could, and is refused as well), and no bearer token or basic
                 // credential either.
-                if name == b"content-type" {
-                    facts.grpc = is_grpc(value);
-                    facts.duplicates |= value.contains(&b',');
-                } else if name == b"authorization" {
-                    facts.duplicates |= value.contains(&b',') && is_plain_credential(value);
+                match known {
+                    _ if folded => {}
+                    "content-type" => {
+                        facts.grpc = is_grpc(value);
+                        facts.duplicates |= value.contains(&b',');
+                    }
+                    "authorization" if is_plain_credential(value) => {
+                        facts.duplicates |= scan::position(value, b',').is_some();
+                    }
+                    _ => {}
                 }
             }
             _ => {}
