@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use tidegate_engine::model::{Effect, HostPattern, OperationModel, PathPattern, SegmentPattern};
+use tidegate_engine::model::{Condition, Effect, HostPattern, OperationModel, PathPattern, SegmentPattern};
 use tidegate_engine::normal;
 
 use crate::diagnostic::Code;
@@ -100,7 +100,13 @@ fn check_http(place: &Place<'_>, spec: &HttpSpec, findings: &mut Findings) -> Op
         .map(|paths| paths.into_iter().collect());
     let hosts = check_hosts(place, hosts.as_deref(), findings);
     let ports = check_ports(&place.key("ports"), ports.as_deref(), findings);
-    (findings.errors() == before).then_some(OperationModel { ports, methods, hosts, paths, grpc: false })
+    (findings.errors() == before).then_some(OperationModel {
+        ports,
+        methods,
+        hosts,
+        paths,
+        ..OperationModel::default()
+    })
 }
 
 fn check_grpc(place: &Place<'_>, spec: &GrpcSpec, findings: &mut Findings) -> Option<OperationModel> {
@@ -134,6 +140,7 @@ fn check_grpc(place: &Place<'_>, spec: &GrpcSpec, findings: &mut Findings) -> Op
         hosts,
         paths: Some(paths.into_iter().collect()),
         grpc: true,
+        condition: Condition::True,
     })
 }
 

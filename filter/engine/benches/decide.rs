@@ -129,7 +129,9 @@ fn bench(criterion: &mut Criterion) {
                             method: b"GET",
                             host: host.as_deref(),
                             path: &path,
+                            query: &[],
                             headers: HeaderFacts::default(),
+                            fields: &[],
                             peer: Peer::Mesh {
                                 trust_domain: "prod.example",
                                 namespace: "etl",

@@ -1,12 +1,14 @@
-//! Evaluates conditions on verified tokens.
+//! Evaluates conditions.
 //!
 //! "Unknown" arises where a claim cannot be told (`ClaimValue::Unknown`), is of another type than the test, or where a
 //! directory is stale. An absent claim is known to be absent: every test of it is false.
 
 use crate::glob;
-use crate::layout::{Table, code, size};
+use crate::layout::{Table, code, long, size};
+use crate::operand;
 use crate::policy::PolicySet;
 use crate::request::{ClaimValue, Peer, Request, TokenState};
+use crate::schedule;
 use crate::truth::Truth;
 
 /// How directories answer.
@@ -57,6 +59,9 @@ pub(crate) fn evaluate(scope: &Scope<'_, '_>, condition: u32) -> Truth {
             any
         }
         code::NOT => evaluate(scope, a).negate(),
+        code::EQUAL | code::LESS | code::LESS_OR_EQUAL => operand::compare(scope, operator, a, b),
+        code::TEXT_PRESENT..=code::TEXT_PATTERN => operand::test(scope, operator, a, b),
+        code::WITHIN => schedule::within(policy.run(Table::Zones, a).1, policy.list(b), scope.request.now),
         _ => test(scope, operator, claim(scope.request, a), (b, c)),
     }
 }
@@ -73,7 +78,7 @@ fn test(scope: &Scope<'_, '_>, operator: u32, claim: &ClaimValue, (b, c): (u32, 
         (code::ONE_OF, ClaimValue::String(value)) => {
             Truth::from(policy.list(b).iter().any(|known| policy.bytes(*known) == value.as_bytes()))
         }
-        (code::INTEGER, ClaimValue::Integer(value)) => Truth::from(*value == integer(b, c)),
+        (code::INTEGER, ClaimValue::Integer(value)) => Truth::from(*value == long(b, c)),
         (code::BOOLEAN, ClaimValue::Boolean(value)) => Truth::from(u32::from(*value) == b),
         (code::GLOB, ClaimValue::String(value)) => {
             Truth::from(glob::matches(policy.bytes(b), value.as_bytes()))
@@ -136,12 +141,6 @@ pub(crate) fn each_unlisted<'a>(
         }
         _ => {}
     }
-}
-
-fn integer(low: u32, high: u32) -> i64 {
-    let [a, b, c, d] = low.to_le_bytes();
-    let [e, f, g, h] = high.to_le_bytes();
-    i64::from_le_bytes([a, b, c, d, e, f, g, h])
 }
 
 /// The claim that a word (issuer and slot) refers to.

@@ -9,12 +9,13 @@ use crate::layout::{
     Table, VERSION, code, method_bit, tagged, word,
 };
 use crate::model::{
-    ClaimRef, Condition, Disclosure, Effect, FromModel, GuardModel, HostPattern, Lease, Mode, OnExpiry,
-    OperationModel, PathPattern, PeerModel, PolicyModel, RuleModel, SegmentPattern, Test,
+    ClaimRef, Disclosure, Effect, FromModel, GuardModel, HostPattern, Lease, Mode, OnExpiry, OperationModel,
+    PathPattern, PeerModel, PolicyModel, RuleModel, SegmentPattern,
 };
 
 mod buckets;
 mod clauses;
+mod conditions;
 
 use buckets::Buckets;
 use clauses::ClauseIndex;
@@ -43,6 +44,14 @@ pub enum EncodeError {
     #[error("`{place}`: {why}")]
     Pattern {
         /// Which rule, and which field.
+        place: String,
+        /// What is wrong.
+        why: &'static str,
+    },
+    /// A condition that cannot be expressed.
+    #[error("`{place}`: {why}")]
+    Condition {
+        /// Which rule, and which entry.
         place: String,
         /// What is wrong.
         why: &'static str,
@@ -285,93 +294,8 @@ impl Writer<'_> {
         }
         let issuer_list = self.list(&issuers);
         self.parts = 0;
-        let condition = self.condition(&from.condition, from, place, 0)?;
+        let condition = self.condition(&from.condition, &from.issuers, place, 0)?;
         Ok(self.intern(Table::Froms, vec![kind, trust_domain, namespace, accounts, issuer_list, condition]))
-    }
-
-    /// Children are written before their parent.
-    fn condition(
-        &mut self,
-        condition: &Condition,
-        from: &FromModel,
-        place: &str,
-        depth: u32,
-    ) -> Result<u32, EncodeError> {
-        if depth >= MAX_CONDITION_DEPTH {
-            return Err(EncodeError::TooDeep(place.to_owned()));
-        }
-        self.parts += 1;
-        if self.parts > MAX_CONDITION_PARTS {
-            return Err(EncodeError::TooManyParts(place.to_owned()));
-        }
-        let record = match condition {
-            Condition::True => vec![code::TRUE, 0, 0, 0],
-            Condition::All(parts) | Condition::Any(parts) => {
-                let children = parts
-                    .iter()
-                    .map(|part| self.condition(part, from, place, depth + 1))
-                    .collect::<Result<Vec<u32>, _>>()?;
-                let operator = if matches!(condition, Condition::All(_)) { code::ALL } else { code::ANY };
-                vec![operator, self.list(&children), 0, 0]
-            }
-            Condition::Not(inner) => vec![code::NOT, self.condition(inner, from, place, depth + 1)?, 0, 0],
-            Condition::Claim(claim, test) => self.test(*claim, test, from, place)?,
-        };
-        Ok(self.intern(Table::Conditions, record))
-    }
-
-    fn test(
-        &mut self,
-        claim: ClaimRef,
-        test: &Test,
-        from: &FromModel,
-        place: &str,
-    ) -> Result<Vec<u32>, EncodeError> {
-        let at = self.claim(claim, from, place)?;
-        Ok(match test {
-            Test::Present => vec![code::PRESENT, at, 0, 0],
-            Test::OneOf(values) => {
-                let list =
-                    self.optional(Some(values), place, "values", |writer, value| Ok(writer.string(value)))?;
-                vec![code::ONE_OF, at, list, 0]
-            }
-            Test::Integer(value) => {
-                let [a, b, c, d, e, f, g, h] = value.to_le_bytes();
-                vec![code::INTEGER, at, u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h])]
-            }
-            Test::Boolean(value) => vec![code::BOOLEAN, at, u32::from(*value), 0],
-            Test::Glob(pattern) => vec![code::GLOB, at, self.string(pattern), 0],
-            Test::Contains(value) => vec![code::CONTAINS, at, self.string(value), 0],
-            Test::PeerNamespace => vec![code::PEER_NAMESPACE, at, 0, 0],
-            Test::PeerServiceAccount => vec![code::PEER_ACCOUNT, at, 0, 0],
-            Test::Same(other) => vec![code::SAME, at, self.claim(*other, from, place)?, 0],
-            Test::Listed(directory) => vec![code::LISTED, at, self.directory(*directory, place)?, 0],
-            Test::ListedOrStale(directory) => {
-                vec![code::LISTED_OR_STALE, at, self.directory(*directory, place)?, 0]
-            }
-        })
-    }
-
-    fn directory(&self, directory: u16, place: &str) -> Result<u32, EncodeError> {
-        if self.model.directories.len() <= usize::from(directory) {
-            return Err(EncodeError::Dangling { place: place.to_owned(), what: "directory" });
-        }
-        Ok(u32::from(directory))
-    }
-
-    /// A claim as one word. Only tokens that the entry demands may be named: an entry that reads a token it does not
-    /// demand would see nothing where the caller leaves the token out.
-    fn claim(&self, claim: ClaimRef, from: &FromModel, place: &str) -> Result<u32, EncodeError> {
-        let known = self.model.issuers.get(usize::from(claim.issuer));
-        if !from.issuers.contains(&claim.issuer) || known.is_none() {
-            return Err(EncodeError::Dangling { place: place.to_owned(), what: "token" });
-        }
-        if claim_word(claim) == NONE
-            || known.is_none_or(|issuer| issuer.slots.len() <= usize::from(claim.slot))
-        {
-            return Err(EncodeError::Dangling { place: place.to_owned(), what: "claim" });
-        }
-        Ok(claim_word(claim))
     }
 
     fn operation(&mut self, operation: &OperationModel, place: &str) -> Result<u32, EncodeError> {
@@ -404,7 +328,10 @@ impl Writer<'_> {
         let paths = self
             .optional(operation.paths.as_deref(), place, "paths", |writer, path| writer.path(path, place))?;
         let flags = if operation.grpc { code::OPERATION_GRPC } else { 0 };
-        Ok(self.intern(Table::Operations, vec![flags, bits, others, ports, hosts, paths]))
+        // No tokens are demanded, so no claims can be read.
+        self.parts = 0;
+        let condition = self.condition(&operation.condition, &[], place, 0)?;
+        Ok(self.intern(Table::Operations, vec![flags, bits, others, ports, hosts, paths, condition]))
     }
 
     /// A template's last segment may be an empty literal: a trailing slash.

@@ -18,6 +18,11 @@ pub(crate) fn matches(pattern: &[u8], text: &[u8]) -> bool {
     rest.ends_with(piece)
 }
 
+/// Whether `needle` is somewhere in `text`.
+pub(crate) fn contains(text: &[u8], needle: &[u8]) -> bool {
+    find(text, needle).is_some()
+}
+
 /// What follows the leftmost occurrence of `needle`.
 fn find<'t>(text: &'t [u8], needle: &[u8]) -> Option<&'t [u8]> {
     let mut rest = text;

@@ -17,7 +17,7 @@
 //! | rules | id, meta, flags and grace after expiry, list of froms, list of operations |
 //! | meta | owner, contact |
 //! | froms | peer kind, trust domain, namespace, list of accounts, list of issuers, condition |
-//! | operations | flags, method bits, list of other methods, list of ports, list of hosts, list of paths |
+//! | operations | flags, method bits, list of other methods, list of ports, list of hosts, list of paths, condition |
 //! | conditions | operator, a, b, c; children come before their parents |
 //! | lists | runs of words, each preceded by its length; a list is referred to by where its length stands |
 //! | clauses | rule, from, operation: what the index points to |
@@ -25,13 +25,16 @@
 //! | buckets | tag, value: open addressing, a power of two of them |
 //! | postings | as lists, of clauses |
 //! | directories | name |
+//! | operands | kind, a, b, c; what an operand is made of comes before it |
+//! | automata | as lists, see `pattern` |
+//! | zones | as lists, see `schedule` |
 //! | text | bytes |
 //!
 //! INVARIANT: [`crate::PolicySet::decode`] has checked every reference. Readers here still never index: what could not
 //! be read is [`NONE`], which stands for nothing and matches nothing.
 
 /// Version of the format.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Largest accepted section, in bytes.
 pub const MAX_SECTION_BYTES: usize = 64 << 20;
@@ -42,6 +45,13 @@ pub(crate) const MAX_CONDITION_DEPTH: u32 = 32;
 /// Most conditions that one condition consists of, each counted as often as it is evaluated: records are shared, so a
 /// small section could otherwise describe one that takes years.
 pub(crate) const MAX_CONDITION_PARTS: u32 = 4096;
+
+/// Deepest nesting of operands.
+pub(crate) const MAX_OPERAND_DEPTH: u32 = 4;
+
+/// Longest header, query parameter or path that conditions read, in bytes as sent. Of a longer one nothing is known but
+/// that it is there.
+pub(crate) const MAX_TEXT: usize = 8192;
 
 /// Most issuers that the rules of one workload name.
 pub(crate) const MAX_ISSUERS: usize = 64;
@@ -71,10 +81,13 @@ pub(crate) enum Table {
     Buckets,
     Postings,
     Directories,
+    Operands,
+    Automata,
+    Zones,
 }
 
 impl Table {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::Strings,
         Self::Issuers,
         Self::Guards,
@@ -89,17 +102,21 @@ impl Table {
         Self::Buckets,
         Self::Postings,
         Self::Directories,
+        Self::Operands,
+        Self::Automata,
+        Self::Zones,
     ];
 
     /// Words per record.
     pub const fn width(self) -> usize {
         match self {
-            Self::Lists | Self::Postings | Self::Directories => 1,
+            Self::Lists | Self::Postings | Self::Directories | Self::Automata | Self::Zones => 1,
             Self::Strings | Self::Issuers | Self::Meta | Self::Buckets => 2,
             Self::Clauses | Self::Shapes => 3,
-            Self::Guards | Self::Conditions => 4,
+            Self::Guards | Self::Conditions | Self::Operands => 4,
             Self::Rules => 5,
-            Self::Froms | Self::Operations => 6,
+            Self::Froms => 6,
+            Self::Operations => 7,
         }
     }
 
@@ -119,6 +136,9 @@ impl Table {
             Self::Buckets => 11,
             Self::Postings => 12,
             Self::Directories => 13,
+            Self::Operands => 14,
+            Self::Automata => 15,
+            Self::Zones => 16,
         }
     }
 }
@@ -165,6 +185,35 @@ pub(crate) mod code {
     pub const SAME: u32 = 13;
     pub const LISTED: u32 = 14;
     pub const LISTED_OR_STALE: u32 = 15;
+    pub const EQUAL: u32 = 16;
+    pub const LESS: u32 = 17;
+    pub const LESS_OR_EQUAL: u32 = 18;
+    pub const TEXT_PRESENT: u32 = 19;
+    pub const TEXT_ONE_OF: u32 = 20;
+    pub const TEXT_PREFIX: u32 = 21;
+    pub const TEXT_SUFFIX: u32 = 22;
+    pub const TEXT_INFIX: u32 = 23;
+    pub const TEXT_GLOB: u32 = 24;
+    pub const TEXT_PATTERN: u32 = 25;
+    pub const WITHIN: u32 = 26;
+
+    // Kinds of operands.
+    pub const OPERAND_CLAIM: u32 = 1;
+    pub const OPERAND_PEER_NAMESPACE: u32 = 2;
+    pub const OPERAND_PEER_ACCOUNT: u32 = 3;
+    pub const OPERAND_PEER_TRUST_DOMAIN: u32 = 4;
+    pub const OPERAND_METHOD: u32 = 5;
+    pub const OPERAND_HOST: u32 = 6;
+    pub const OPERAND_PATH: u32 = 7;
+    pub const OPERAND_PORT: u32 = 8;
+    pub const OPERAND_HEADER: u32 = 9;
+    pub const OPERAND_QUERY: u32 = 10;
+    pub const OPERAND_NOW: u32 = 11;
+    pub const OPERAND_TEXT: u32 = 12;
+    pub const OPERAND_INTEGER: u32 = 13;
+    pub const OPERAND_BOOLEAN: u32 = 14;
+    pub const OPERAND_LENGTH: u32 = 15;
+    pub const OPERAND_PLUS: u32 = 16;
 
     // Two high bits of a segment's or host's word; the rest is a string.
     pub const KIND_SHIFT: u32 = 30;
@@ -237,6 +286,19 @@ pub enum InvalidRules {
 /// `usize` from a word. The targets have at least 32 bits, so nothing is lost.
 pub(crate) fn size(word: u32) -> usize {
     usize::try_from(word).unwrap_or(usize::MAX)
+}
+
+/// A number of two words, the lower one first.
+pub(crate) fn long(low: u32, high: u32) -> i64 {
+    let [a, b, c, d] = low.to_le_bytes();
+    let [e, f, g, h] = high.to_le_bytes();
+    i64::from_le_bytes([a, b, c, d, e, f, g, h])
+}
+
+/// The two words of a number, the lower one first.
+pub(crate) fn long_words(number: i64) -> [u32; 2] {
+    let [a, b, c, d, e, f, g, h] = number.to_le_bytes();
+    [u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h])]
 }
 
 /// A word from a `usize`; saturates at [`NONE`], which every decoder refuses.

@@ -181,6 +181,8 @@ pub struct OperationModel {
     pub paths: Option<Vec<PathPattern>>,
     /// A gRPC call: an Allow demands a gRPC content type, a Deny does not.
     pub grpc: bool,
+    /// What must hold of the request besides. Reads no claims.
+    pub condition: Condition,
 }
 
 /// A host name.
@@ -212,10 +214,14 @@ pub enum SegmentPattern {
     Glob(String),
 }
 
-/// What must hold of the verified tokens; three-valued, see [`crate::Truth`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What must hold of tokens, peer, request and time; three-valued, see [`crate::Truth`].
+///
+/// What is absent (a claim, a header, a query parameter, the peer) makes every test of it false. What is there but cannot
+/// be told (of another type than the test's, not UTF-8, sent twice) makes every test of it unknown.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Condition {
     /// Always holds.
+    #[default]
     True,
     /// Every one holds; true when empty.
     All(Vec<Condition>),
@@ -225,6 +231,12 @@ pub enum Condition {
     Not(Box<Condition>),
     /// A test of one claim.
     Claim(ClaimRef, Test),
+    /// A comparison: of integers, of booleans and strings only [`Relation::Equal`].
+    Compare(Operand, Relation, Operand),
+    /// A test of a string.
+    Text(Operand, TextTest),
+    /// The time of the request is in one of these windows.
+    Within(Schedule),
 }
 
 /// A claim of a verified token.
@@ -262,4 +274,131 @@ pub enum Test {
     /// The same, but true while the directory is stale or missing: what else is demanded then suffices. A decision that
     /// rests on this is [`crate::Decision::degraded`].
     ListedOrStale(u16),
+}
+
+/// A value that a request has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Operand {
+    /// A claim of a verified token.
+    Claim(ClaimRef),
+    /// The peer's namespace; absent without a mesh peer.
+    PeerNamespace,
+    /// The peer's service account; absent without a mesh peer.
+    PeerServiceAccount,
+    /// The peer's trust domain; absent without a mesh peer.
+    PeerTrustDomain,
+    /// The method.
+    Method,
+    /// The host, normalised.
+    Host,
+    /// The path, normalised, with its leading slash and without the query.
+    Path,
+    /// The workload's port.
+    Port,
+    /// A header by its name in lower case.
+    Header(String),
+    /// A query parameter by its name.
+    Query(String),
+    /// When the request is decided, in Unix seconds.
+    Now,
+    /// This string.
+    Text(String),
+    /// This number.
+    Integer(i64),
+    /// This boolean.
+    Boolean(bool),
+    /// How many characters (Unicode scalar values) a string has, or how many items a list.
+    Length(Box<Operand>),
+    /// An integer and this number; unknown where that overflows.
+    Plus(Box<Operand>, i64),
+}
+
+/// How two values are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Relation {
+    /// They are the same.
+    Equal,
+    /// The first is less.
+    Less,
+    /// The first is less, or they are the same.
+    LessOrEqual,
+}
+
+/// A test of a string, byte for byte.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TextTest {
+    /// It is there, whatever it is.
+    Present,
+    /// One of these.
+    OneOf(Vec<String>),
+    /// It begins with this.
+    Prefix(String),
+    /// It ends with this.
+    Suffix(String),
+    /// This is in it.
+    Infix(String),
+    /// A glob that matches it as a whole: `*` stands for zero or more characters.
+    Glob(String),
+    /// An automaton that accepts it.
+    Pattern(Pattern),
+}
+
+/// A deterministic automaton over classes of bytes.
+///
+/// State 0 never accepts, whatever follows; state 1 accepts, whatever follows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pattern {
+    /// The expression that it was made of. For people; not encoded.
+    pub source: String,
+    /// The class of each of the 256 bytes, less than `class_count`.
+    pub classes: Vec<u8>,
+    /// How many classes there are.
+    pub class_count: u16,
+    /// Where it begins.
+    pub start: u16,
+    /// States from this one on accept where the text ends; at least 2.
+    pub ends_from: u16,
+    /// For the states from 2 on, the next state by class.
+    pub transitions: Vec<u16>,
+}
+
+/// Weekly windows in a time zone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Schedule {
+    /// What the clocks show.
+    pub zone: Zone,
+    /// Any of them.
+    pub windows: Vec<Window>,
+}
+
+/// A time zone's offsets, as far as they are known. Before the first of them, and from the end on, it is unknown what time
+/// it is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Zone {
+    /// For people; not encoded.
+    pub name: String,
+    /// In the order of time.
+    pub offsets: Vec<Offset>,
+    /// From when on nothing is known, in Unix seconds; later than the last offset begins.
+    pub until: i64,
+}
+
+/// What clocks differ from UTC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Offset {
+    /// From when on, in Unix seconds.
+    pub since: i64,
+    /// What is added to UTC, in seconds; less than a day.
+    pub seconds: i32,
+}
+
+/// Some hours on some days.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Window {
+    /// One bit for each day: 1 is Monday, 64 Sunday. At least one.
+    pub days: u8,
+    /// The first minute of the day, from 0.
+    pub from: u16,
+    /// The minute that is not in it any more, at most 1440; later than `from`.
+    pub to: u16,
 }

@@ -18,8 +18,8 @@ pub type Host<'a> = Option<&'a str>;
 /// A normalised path, without query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Path<'a> {
-    /// What follows the leading slash, without a trailing slash. Empty for `/`.
-    text: Cow<'a, str>,
+    /// With the leading slash and, if there is one, the trailing slash. Empty when it could not be read.
+    whole: Cow<'a, str>,
     trailing_slash: bool,
     ambiguous: bool,
 }
@@ -59,7 +59,9 @@ impl<'a> Path<'a> {
 
     /// The segments between slashes; none for `/`. A trailing slash is not a segment.
     pub fn segments(&self) -> impl Iterator<Item = &str> {
-        let mut rest = Some(&*self.text).filter(|text| !text.is_empty());
+        let inner = self.whole.strip_prefix('/').unwrap_or_default();
+        let inner = if self.trailing_slash { inner.strip_suffix('/').unwrap_or(inner) } else { inner };
+        let mut rest = Some(inner).filter(|inner| !inner.is_empty());
         core::iter::from_fn(move || {
             let text = rest.take()?;
             // Segments are short: searching in words, as `str::split` does, would take longer than looking at the bytes.
@@ -68,6 +70,11 @@ impl<'a> Path<'a> {
             rest = after.strip_prefix('/');
             Some(segment)
         })
+    }
+
+    /// The whole path, as it is compared.
+    pub fn text(&self) -> &str {
+        &self.whole
     }
 
     /// Whether the path ends with a slash (`/` alone does not count).
@@ -80,7 +87,7 @@ impl<'a> Path<'a> {
         struct Shown<'p>(&'p Path<'p>);
         impl core::fmt::Display for Shown<'_> {
             fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-                write!(f, "/{}{}", self.0.text, if self.0.trailing_slash { "/" } else { "" })
+                f.write_str(if self.0.whole.is_empty() { "/" } else { &self.0.whole })
             }
         }
         Shown(self)
@@ -102,30 +109,111 @@ pub fn path(raw: &[u8]) -> Path<'_> {
         None => (inner, false),
     };
     let plain = inner.iter().all(|byte| is_segment_byte(*byte) || *byte == b'/');
-    let text = if plain {
+    let whole = if plain {
         // Every byte is ASCII, so this cannot fail; if it could, the path would be unreadable, not accepted.
-        match core::str::from_utf8(inner) {
+        match core::str::from_utf8(raw) {
             Ok(text) => Cow::Borrowed(text),
             Err(_) => return unreadable(),
         }
     } else {
-        match decode(inner) {
+        match decode(raw) {
             Some(text) => Cow::Owned(text),
             None => return unreadable(),
         }
     };
+    let mut path = Path { whole, trailing_slash, ambiguous: false };
     // `//` alone leaves an empty inner part with a trailing slash.
-    let ambiguous = if text.is_empty() {
+    path.ambiguous = if inner.is_empty() {
         trailing_slash
     } else {
-        let mut segments = text.as_bytes().split(|byte| *byte == b'/');
-        segments.any(|segment| matches!(segment, [] | [.., b'.'] | [.., b'%', b'2', b'0']))
+        path.segments().any(|segment| matches!(segment.as_bytes(), [] | [.., b'.'] | [.., b'%', b'2', b'0']))
     };
-    Path { text, trailing_slash, ambiguous }
+    path
 }
 
 fn unreadable<'a>() -> Path<'a> {
-    Path { text: Cow::Borrowed(""), trailing_slash: false, ambiguous: true }
+    Path { whole: Cow::Borrowed(""), trailing_slash: false, ambiguous: true }
+}
+
+/// The query of `:path` as sent: what follows the first `?`; empty without one.
+pub fn query(raw: &[u8]) -> &[u8] {
+    raw.iter()
+        .position(|byte| *byte == b'?')
+        .and_then(|at| raw.get(at..))
+        .and_then(|rest| rest.get(1..))
+        .unwrap_or_default()
+}
+
+/// What a query says of one parameter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Parameter<'a> {
+    Absent,
+    /// It is there several times, or readers differ about it.
+    Unknown,
+    /// The value as sent, without its encoding being looked at.
+    Once(&'a [u8]),
+}
+
+/// Finds a parameter. Names and values stand between `&`, as HTML forms have it (WHATWG URL section 5.1).
+///
+/// Where readers differ about what is a parameter, it is unknown: `;`, which some take for `&`, `#`, and names with a
+/// broken encoding, of which some drop a part.
+pub(crate) fn parameter<'a>(query: &'a [u8], name: &[u8]) -> Parameter<'a> {
+    let mut found = Parameter::Absent;
+    for piece in query.split(|byte| *byte == b'&') {
+        if piece.iter().any(|byte| matches!(byte, b';' | b'#')) {
+            return Parameter::Unknown;
+        }
+        let at = piece.iter().position(|byte| *byte == b'=').unwrap_or(piece.len());
+        let (there, value) = piece.split_at_checked(at).unwrap_or_default();
+        let mut decoded = decoded(there);
+        let mut same = true;
+        let mut expected = name.iter();
+        loop {
+            match decoded.next() {
+                None => break,
+                Some(None) => return Parameter::Unknown,
+                Some(Some(byte)) => same &= expected.next() == Some(&byte),
+            }
+        }
+        if same && expected.next().is_none() && !piece.is_empty() {
+            if found != Parameter::Absent {
+                return Parameter::Unknown;
+            }
+            found = Parameter::Once(value.get(1..).unwrap_or_default());
+        }
+    }
+    found
+}
+
+/// The bytes of a percent-encoded text; `None` in place of one that is broken.
+pub(crate) fn decoded(raw: &[u8]) -> impl Iterator<Item = Option<u8>> {
+    let mut bytes = raw.iter().copied();
+    core::iter::from_fn(move || {
+        Some(match bytes.next()? {
+            b'%' => match (bytes.next().and_then(hex), bytes.next().and_then(hex)) {
+                (Some(high), Some(low)) => Some(high << 4 | low),
+                _ => None,
+            },
+            byte => Some(byte),
+        })
+    })
+}
+
+/// What headers say of one name.
+pub(crate) fn field<'a>(fields: &[(&'a [u8], &'a [u8])], name: &[u8]) -> Parameter<'a> {
+    let mut found = Parameter::Absent;
+    for (there, value) in fields {
+        // Servers with a CGI-like interface fold `-` and `_`.
+        let folded = |byte: u8| if byte == b'_' { b'-' } else { byte };
+        if there.len() == name.len() && there.iter().zip(name).all(|(a, b)| folded(*a) == folded(*b)) {
+            if found != Parameter::Absent || *there != name {
+                return Parameter::Unknown;
+            }
+            found = Parameter::Once(value);
+        }
+    }
+    found
 }
 
 /// Bytes that stand for themselves in a segment: `pchar` of RFC 3986 without percent and without `;`, which some servers
@@ -266,6 +354,15 @@ fn is_name(name: &[u8]) -> bool {
 /// Methods are case-sensitive, but there are servers that take `delete` for `DELETE`.
 pub fn is_method(raw: &[u8]) -> bool {
     !raw.is_empty() && raw.iter().all(|byte| class(*byte) & METHOD != 0)
+}
+
+/// Whether a header has such a name, in lower case (RFC 9110 section 5.1). Not those that begin with a colon: what they
+/// say is normalised, and read as that.
+pub fn is_field_name(name: &[u8]) -> bool {
+    !name.is_empty()
+        && name.iter().all(|byte| {
+            byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"!#$%&'*+-.^_`|~".contains(byte)
+        })
 }
 
 /// Whether a header has this name, or one that servers with a CGI-like interface make the same of: they fold `-` and `_`.

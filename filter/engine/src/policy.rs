@@ -16,6 +16,7 @@ pub struct PolicySet {
     tables: [(usize, usize); Table::ALL.len()],
     text: Vec<u8>,
     needs_port: bool,
+    needs_fields: bool,
     may_degrade: bool,
 }
 
@@ -87,10 +88,12 @@ impl PolicySet {
             tables,
             text: text.to_vec(),
             needs_port: false,
+            needs_fields: false,
             may_degrade: false,
         };
         validate::validate(&policy)?;
         policy.needs_port = policy.constrains_ports();
+        policy.needs_fields = policy.reads(code::OPERAND_HEADER);
         policy.may_degrade = policy.degrades();
         Ok(policy)
     }
@@ -127,6 +130,11 @@ impl PolicySet {
     /// Whether decisions depend on the port: a Guard or a rule names ports.
     pub fn needs_port(&self) -> bool {
         self.needs_port
+    }
+
+    /// Whether decisions depend on headers by their names: [`crate::Request::fields`].
+    pub fn needs_fields(&self) -> bool {
+        self.needs_fields
     }
 
     /// What a rule says about itself. `None` for a position that the policy does not have.
@@ -199,11 +207,20 @@ impl PolicySet {
             ports != NONE
         };
         let operation = |operation| {
-            let [_, _, _, ports, _, _]: [u32; 6] = self.record(Table::Operations, operation);
+            let [_, _, _, ports, _, _, _]: [u32; 7] = self.record(Table::Operations, operation);
             ports != NONE
         };
         (0..word(self.count(Table::Guards))).any(guard)
             || (0..word(self.count(Table::Operations))).any(operation)
+            || self.reads(code::OPERAND_PORT)
+    }
+
+    /// Whether any condition reads this kind of operand.
+    fn reads(&self, kind: u32) -> bool {
+        (0..word(self.count(Table::Operands))).any(|operand| {
+            let [there, _, _, _] = self.record(Table::Operands, operand);
+            there == kind
+        })
     }
 
     /// Whether any condition holds where a directory is stale.

@@ -16,6 +16,8 @@ use crate::request::{ClaimValue, Peer, Request, TokenState};
 use crate::truth::Truth;
 use crate::unlisted::Unlisted;
 
+mod values;
+
 /// Decides a request as [`crate::decide`] must.
 pub fn decide(model: &PolicyModel, request: &Request<'_>) -> Decision {
     let guards: Vec<&GuardModel> = model
@@ -156,6 +158,7 @@ fn with_tests(rule: &RuleModel, replace: &dyn Fn(ClaimRef, &Test) -> Condition) 
             Condition::Any(parts) => Condition::Any(all(parts)),
             Condition::Not(part) => Condition::Not(Box::new(condition(part, replace))),
             Condition::Claim(claim, test) => replace(*claim, test),
+            other => other.clone(),
         }
     }
     let mut rule = rule.clone();
@@ -170,7 +173,7 @@ fn rule_matches(model: &PolicyModel, rule: &RuleModel, request: &Request<'_>) ->
     let from = rule.from.iter().map(|from| from_matches(model, from, request)).fold(Truth::False, Truth::or);
     let to = match &rule.to {
         None => Truth::True,
-        Some(to) => to.iter().map(|one| operation_matches(one, request)).fold(Truth::False, Truth::or),
+        Some(to) => to.iter().map(|one| operation_matches(model, one, request)).fold(Truth::False, Truth::or),
     };
     from.and(to)
 }
@@ -216,6 +219,9 @@ fn condition_holds(model: &PolicyModel, condition: &Condition, request: &Request
         Condition::Any(parts) => parts.iter().map(holds).fold(Truth::False, Truth::or),
         Condition::Not(part) => holds(part).negate(),
         Condition::Claim(claim, test) => test_holds(model, value(*claim, request), test, request),
+        Condition::Compare(left, relation, right) => values::compare(left, *relation, right, request),
+        Condition::Text(operand, test) => values::test(operand, test, request),
+        Condition::Within(schedule) => values::within(schedule, request.now),
     }
 }
 
@@ -279,8 +285,8 @@ fn glob_matches(pattern: &str, text: &str) -> bool {
     }
 }
 
-/// The port, the method, the host, the path, and for gRPC the content type.
-fn operation_matches(operation: &OperationModel, request: &Request<'_>) -> Truth {
+/// The port, the method, the host, the path, for gRPC the content type, and the condition.
+fn operation_matches(model: &PolicyModel, operation: &OperationModel, request: &Request<'_>) -> Truth {
     let port = operation.ports.as_ref().is_none_or(|ports| ports.contains(&request.port));
     let method = operation
         .methods
@@ -302,7 +308,8 @@ fn operation_matches(operation: &OperationModel, request: &Request<'_>) -> Truth
         }
     };
     let content_type = if operation.grpc && !request.headers.grpc { Truth::Unknown } else { Truth::True };
-    Truth::from(port && method && host).and(path).and(content_type)
+    let condition = condition_holds(model, &operation.condition, request);
+    Truth::from(port && method && host).and(path).and(content_type).and(condition)
 }
 
 fn path_matches(pattern: &PathPattern, request: &Request<'_>) -> Truth {

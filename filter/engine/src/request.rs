@@ -23,8 +23,12 @@ pub struct Request<'a> {
     pub host: Host<'a>,
     /// See [`crate::normal::path`].
     pub path: &'a Path<'a>,
+    /// The query as sent, without `?`; see [`crate::normal::query`].
+    pub query: &'a [u8],
     /// What the headers say besides.
     pub headers: HeaderFacts,
+    /// The headers, names in lower case. May be empty where [`crate::PolicySet::needs_fields`] is false.
+    pub fields: &'a [(&'a [u8], &'a [u8])],
     /// The workload at the other end of the mTLS connection.
     pub peer: Peer<'a>,
     /// One per issuer of the policy, in its order. A missing entry counts as [`TokenState::Absent`].
@@ -58,6 +62,18 @@ pub enum Peer<'a> {
         /// Kubernetes service account.
         service_account: &'a str,
     },
+}
+
+impl<'a> Peer<'a> {
+    /// Trust domain, namespace and service account; empty without a mesh peer.
+    pub(crate) fn parts(self) -> (&'a str, &'a str, &'a str) {
+        match self {
+            Self::Absent => ("", "", ""),
+            Self::Mesh { trust_domain, namespace, service_account } => {
+                (trust_domain, namespace, service_account)
+            }
+        }
+    }
 }
 
 /// What is known of one issuer's token.

@@ -181,7 +181,7 @@ impl<'p, 'r> Search<'p, 'r> {
     }
 
     fn operation(&self, operation: u32) -> Truth {
-        let [flags, bits, others, ports, hosts, paths] =
+        let [flags, bits, others, ports, hosts, paths, condition] =
             self.scope.policy.record(Table::Operations, operation);
         let request = self.scope.request;
         let method = bits == NONE
@@ -204,12 +204,13 @@ impl<'p, 'r> Search<'p, 'r> {
             return Truth::False;
         }
         let path = if paths == NONE { Truth::True } else { self.any(paths, Self::path) };
-        if flags & code::OPERATION_GRPC != 0 && !request.headers.grpc {
+        let path = if flags & code::OPERATION_GRPC != 0 && !request.headers.grpc {
             // An Allow demands the content type, a Deny does not.
             path.and(Truth::Unknown)
         } else {
             path
-        }
+        };
+        if path == Truth::False { path } else { path.and(condition::evaluate(&self.scope, condition)) }
     }
 
     fn host(&self, pattern: u32, host: &str) -> bool {

@@ -94,7 +94,15 @@ fn facts(headers: &[(&str, &str)]) -> HeaderFacts {
 #[test]
 fn headers_that_override_or_repeat_are_noticed() {
     assert_eq!(facts(&[("accept", "a"), ("accept", "b"), ("x-request-id", "1")]), HeaderFacts::default());
-    for name in OVERRIDES {
+    let overriding = [
+        "x-http-method-override",
+        "x-http-method",
+        "x-method-override",
+        "x-original-url",
+        "x-rewrite-url",
+        "x-original-uri",
+    ];
+    for name in overriding {
         assert!(facts(&[(name, "PUT")]).overrides, "{name}");
         assert!(facts(&[(&name.replace('-', "_"), "PUT")]).overrides, "{name}");
         assert!(facts(&[(&name.replacen('-', "_", 1), "PUT")]).overrides, "{name}");
@@ -109,7 +117,8 @@ fn headers_that_override_or_repeat_are_noticed() {
             && is_own_header(b"x_tidegate_a")
     );
     assert!(!is_own_header(b"x-tidegat") && !is_own_header(b"x-tidegates"));
-    for name in UNIQUE {
+    for name in [":method", ":path", ":authority", "host", "content-type", "authorization", "content-length"]
+    {
         assert!(!facts(&[(name, "a")]).duplicates, "{name}");
         assert!(facts(&[(name, "a"), (name, "a")]).duplicates, "{name}");
     }

@@ -5,12 +5,12 @@
 
 use std::collections::HashMap;
 
-use crate::layout::{
-    InvalidRules, MAX_CONDITION_DEPTH, MAX_CONDITION_PARTS, MAX_DEPTH, MAX_ISSUERS, NONE, TRAILING_SLASH,
-    Table, code, size, word,
-};
+use crate::layout::{InvalidRules, MAX_DEPTH, MAX_ISSUERS, NONE, TRAILING_SLASH, Table, code, size, word};
+use crate::{pattern, schedule};
 
 use super::PolicySet;
+
+mod conditions;
 
 type Check = Result<(), &'static str>;
 
@@ -26,6 +26,7 @@ mod good {
     pub const PATHS: u16 = 1 << 7;
     pub const SEGMENTS: u16 = 1 << 8;
     pub const CLAIM_PATHS: u16 = 1 << 9;
+    pub const WINDOWS: u16 = 1 << 10;
 }
 
 /// Up to so many conditions are looked at again each time that a record lists them.
@@ -38,6 +39,8 @@ struct Extent {
     depth: u32,
     /// How many conditions it consists of, each counted as often as it is evaluated.
     parts: u32,
+    /// Whether it reads claims.
+    claims: bool,
 }
 
 struct Validation<'p> {
@@ -48,6 +51,9 @@ struct Validation<'p> {
     lists: Vec<u16>,
     /// Whether a run of postings begins at this word.
     postings: Vec<bool>,
+    automata: Vec<bool>,
+    zones: Vec<bool>,
+    operands: Vec<Extent>,
     conditions: Vec<Extent>,
     /// Of all conditions that a list refers to, together.
     condition_lists: HashMap<u32, Extent>,
@@ -61,6 +67,9 @@ pub(super) fn validate(policy: &PolicySet) -> Result<usize, InvalidRules> {
         counts: Table::ALL.map(|table| policy.count(table)),
         lists: Vec::new(),
         postings: Vec::new(),
+        automata: Vec::new(),
+        zones: Vec::new(),
+        operands: Vec::new(),
         conditions: Vec::new(),
         condition_lists: HashMap::new(),
         looked_at: 0,
@@ -69,6 +78,7 @@ pub(super) fn validate(policy: &PolicySet) -> Result<usize, InvalidRules> {
     validation.lists()?;
     validation.issuers()?;
     validation.guards()?;
+    validation.operands()?;
     validation.conditions()?;
     validation.rules()?;
     validation.index()?;
@@ -110,12 +120,18 @@ impl<'p> Validation<'p> {
             validation.lists.get_mut(at).map(|bits| *bits |= good::BEGINS).ok_or("it lies outside the table")
         })?;
         self.runs("postings", Table::Postings, |validation, at, clauses| {
-            validation
-                .postings
-                .get_mut(at)
-                .map(|begins| *begins = true)
-                .ok_or("it lies outside the table")?;
+            begins(&mut validation.postings, at)?;
             clauses.iter().try_for_each(|clause| validation.is_below(*clause, Table::Clauses))
+        })?;
+        self.automata = vec![false; self.count(Table::Automata)];
+        self.zones = vec![false; self.count(Table::Zones)];
+        self.runs("automata", Table::Automata, |validation, at, run| {
+            begins(&mut validation.automata, at)?;
+            pattern::check(run)
+        })?;
+        self.runs("zones", Table::Zones, |validation, at, run| {
+            begins(&mut validation.zones, at)?;
+            schedule::check_zone(run)
         })
     }
 
@@ -290,7 +306,10 @@ impl<'p> Validation<'p> {
         self.is_below(condition, Table::Conditions)
     }
 
-    fn operation(&mut self, [flags, bits, others, ports, hosts, paths]: [u32; 6]) -> Check {
+    fn operation(&mut self, [flags, bits, others, ports, hosts, paths, condition]: [u32; 7]) -> Check {
+        if self.known_condition(condition)?.claims {
+            return Err("it reads a claim, and demands no token");
+        }
         if flags & !code::OPERATION_FLAGS != 0 {
             return Err("unknown flags");
         }
@@ -320,90 +339,6 @@ impl<'p> Validation<'p> {
             }
             Ok(())
         })
-    }
-
-    /// Children come before their parents, so there are no cycles, and extents can be told in one pass.
-    fn conditions(&mut self) -> Result<(), InvalidRules> {
-        self.each("conditions", Table::Conditions, |validation, record: [u32; 4]| {
-            let extent = validation.condition(record)?;
-            if extent.depth > MAX_CONDITION_DEPTH {
-                return Err("conditions are nested too deep");
-            }
-            if extent.parts > MAX_CONDITION_PARTS {
-                return Err("a condition has too many parts");
-            }
-            validation.conditions.push(extent);
-            Ok(())
-        })
-    }
-
-    fn condition(&mut self, [operator, a, b, _]: [u32; 4]) -> Result<Extent, &'static str> {
-        match operator {
-            code::TRUE => {}
-            code::ALL | code::ANY => return self.condition_list(a).map(Extent::wrapped),
-            code::NOT => return self.known_condition(a).map(Extent::wrapped),
-            code::PRESENT | code::INTEGER | code::PEER_NAMESPACE | code::PEER_ACCOUNT => self.is_claim(a)?,
-            code::BOOLEAN if b <= 1 => self.is_claim(a)?,
-            code::ONE_OF => {
-                if b == NONE {
-                    return Err("a list is missing");
-                }
-                self.are_strings(b)?;
-                self.is_claim(a)?;
-            }
-            code::GLOB | code::CONTAINS => {
-                self.is_string(b)?;
-                self.is_claim(a)?;
-            }
-            code::SAME => {
-                self.is_claim(b)?;
-                self.is_claim(a)?;
-            }
-            code::LISTED | code::LISTED_OR_STALE => {
-                self.is_below(b, Table::Directories)?;
-                self.is_claim(a)?;
-            }
-            _ => return Err("unknown operator"),
-        }
-        Ok(Extent::LEAF)
-    }
-
-    fn known_condition(&self, at: u32) -> Result<Extent, &'static str> {
-        self.conditions.get(size(at)).copied().ok_or("a child does not come before its parent")
-    }
-
-    fn condition_list(&mut self, at: u32) -> Result<Extent, &'static str> {
-        if self.lists.get(size(at)).is_none_or(|known| known & good::BEGINS == 0) {
-            return Err("it refers to a list that is not there");
-        }
-        // Children that come before one parent come before every later one.
-        if let Some(known) = self.condition_lists.get(&at) {
-            return Ok(*known);
-        }
-        let children = self.policy.list(at);
-        let mut all = Extent::default();
-        for child in children {
-            self.looked_at += 1;
-            let child = self.known_condition(*child)?;
-            all.depth = all.depth.max(child.depth);
-            all.parts = all.parts.saturating_add(child.parts);
-        }
-        // To remember a short list costs more than to look through it again.
-        if children.len() > SHORT {
-            self.condition_lists.insert(at, all);
-        }
-        Ok(all)
-    }
-
-    fn is_claim(&self, claim: u32) -> Check {
-        let issuer = claim >> 16;
-        self.is_below(issuer, Table::Issuers)?;
-        let [_, slots]: [u32; 2] = self.policy.record(Table::Issuers, issuer);
-        if size(claim & 0xFFFF) < self.policy.list(slots).len() {
-            Ok(())
-        } else {
-            Err("it reads a claim without a slot")
-        }
     }
 
     fn index(&mut self) -> Result<(), InvalidRules> {
@@ -440,14 +375,19 @@ impl<'p> Validation<'p> {
     }
 }
 
+/// Marks where a run begins.
+fn begins(runs: &mut [bool], at: usize) -> Check {
+    runs.get_mut(at).map(|begins| *begins = true).ok_or("it lies outside the table")
+}
+
 // === impl Extent ===
 
 impl Extent {
-    const LEAF: Self = Self { depth: 0, parts: 1 };
+    const LEAF: Self = Self { depth: 0, parts: 1, claims: false };
 
     /// Of a condition around this one.
     fn wrapped(self) -> Self {
-        Self { depth: self.depth.saturating_add(1), parts: self.parts.saturating_add(1) }
+        Self { depth: self.depth.saturating_add(1), parts: self.parts.saturating_add(1), ..self }
     }
 }
 

@@ -23,7 +23,9 @@ pub fn plain() -> Sent {
         method: "GET".into(),
         host: Some("orders.example".into()),
         path: "/v1/orders".into(),
+        query: String::new(),
         headers: HeaderFacts::default(),
+        fields: vec![],
         peer: None,
         tokens: vec![],
     }

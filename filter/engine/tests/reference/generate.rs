@@ -13,6 +13,9 @@ pub const METHODS: [&str; 4] = ["GET", "POST", "PATCH", "LIST"];
 pub const HOSTS: [&str; 4] = ["orders.example", "a.orders.example", "example", "b.a.orders.example"];
 pub const TEXTS: [&str; 4] = ["true", "4711", "etl", ""];
 pub const PORTS: [u16; 2] = [8080, 9090];
+pub const FIELDS: [&str; 3] = ["x-env", "x_env", "x-team"];
+pub const PARAMETERS: [&str; 3] = ["alt", "name", "a b"];
+pub const VALUES: [&str; 8] = ["true", "4711", "etl", "", "a b", "é", "/v1/orders", "POST"];
 pub const AUDIENCES: [&str; 3] = ["https://orders.example", "orders.example", "other"];
 
 pub fn name() -> impl Strategy<Value = String> {
@@ -58,12 +61,113 @@ pub fn test() -> impl Strategy<Value = Test> {
     ]
 }
 
+/// A few operands; claims are of issuer 0.
+fn operand(claims: bool) -> impl Strategy<Value = Operand> {
+    let claim = if claims {
+        (0u16..2).prop_map(|slot| Operand::Claim(ClaimRef { issuer: 0, slot })).boxed()
+    } else {
+        Just(Operand::Now).boxed()
+    };
+    prop_oneof![
+        1 => Just(Operand::PeerNamespace),
+        1 => Just(Operand::PeerServiceAccount),
+        1 => Just(Operand::PeerTrustDomain),
+        1 => Just(Operand::Method),
+        1 => Just(Operand::Host),
+        1 => Just(Operand::Path),
+        1 => Just(Operand::Port),
+        3 => select(&FIELDS[..]).prop_map(|name| Operand::Header(name.to_owned())),
+        3 => select(&PARAMETERS[..]).prop_map(|name| Operand::Query(name.to_owned())),
+        2 => Just(Operand::Now),
+        3 => select(&VALUES[..]).prop_map(|text| Operand::Text(text.to_owned())),
+        3 => select(vec![-1i64, 0, 1, 2, 4, 999, 1000, 8080, i64::MAX]).prop_map(Operand::Integer),
+        1 => any::<bool>().prop_map(Operand::Boolean),
+        6 => claim,
+    ]
+    .prop_recursive(2, 2, 1, |inner| {
+        prop_oneof![
+            inner.clone().prop_map(|of| Operand::Length(Box::new(of))),
+            (inner, select(vec![-1i64, 1, 998, i64::MAX]))
+                .prop_map(|(to, more)| Operand::Plus(Box::new(to), more)),
+        ]
+    })
+}
+
+fn automaton() -> impl Strategy<Value = Pattern> {
+    (1u16..4, 0u16..4).prop_flat_map(|(class_count, more)| {
+        let states = 2 + more;
+        let length = usize::from(more * class_count);
+        (0..states, 2..=states, proptest::collection::vec(0..states, length)).prop_map(
+            move |(start, ends_from, transitions)| Pattern {
+                source: String::new(),
+                classes: (0..=255).map(|byte: u8| byte % u8::try_from(class_count).unwrap()).collect(),
+                class_count,
+                start,
+                ends_from,
+                transitions,
+            },
+        )
+    })
+}
+
+fn text_test() -> impl Strategy<Value = TextTest> {
+    let text = || select(&VALUES[..]).prop_map(str::to_owned);
+    prop_oneof![
+        Just(TextTest::Present),
+        strings(&VALUES).prop_map(TextTest::OneOf),
+        text().prop_map(TextTest::Prefix),
+        text().prop_map(TextTest::Suffix),
+        text().prop_map(TextTest::Infix),
+        select(vec!["t*", "*1", "*", "/v1/*", "a *"]).prop_map(|glob| TextTest::Glob(glob.to_owned())),
+        automaton().prop_map(TextTest::Pattern),
+    ]
+}
+
+fn schedule() -> impl Strategy<Value = Schedule> {
+    let window = (1u8..128, 0u16..60, 1u16..1380).prop_map(|(days, from, more)| Window {
+        days,
+        from,
+        to: from + more,
+    });
+    let offset = (select(vec![i64::MIN, 0, 900, 1000, 1001]), select(vec![-86_399, -3600, 0, 3600, 86_399]));
+    (
+        proptest::collection::btree_map(offset.clone().prop_map(|(since, _)| since), offset, 1..3),
+        select(vec![1002, 2000, i64::MAX]),
+        proptest::collection::vec(window, 1..3),
+    )
+        .prop_map(|(offsets, until, windows)| Schedule {
+            zone: Zone {
+                name: String::new(),
+                offsets: offsets.into_iter().map(|(since, (_, seconds))| Offset { since, seconds }).collect(),
+                until,
+            },
+            windows,
+        })
+}
+
+/// What needs no claims; with them if `claims`.
+fn request_condition(claims: bool) -> impl Strategy<Value = Condition> {
+    let relation = select(vec![Relation::Equal, Relation::Less, Relation::LessOrEqual]);
+    prop_oneof![
+        3 => (operand(claims), relation, operand(claims))
+            .prop_map(|(left, relation, right)| Condition::Compare(left, relation, right)),
+        3 => (operand(claims), text_test()).prop_map(|(operand, test)| Condition::Text(operand, test)),
+        1 => schedule().prop_map(Condition::Within),
+    ]
+}
+
 /// Conditions on issuer 0, which entries with conditions demand.
 pub fn condition() -> impl Strategy<Value = Condition> {
     let leaf = prop_oneof![
         1 => Just(Condition::True),
         6 => (0u16..2, test()).prop_map(|(slot, test)| Condition::Claim(ClaimRef { issuer: 0, slot }, test)),
+        6 => request_condition(true),
     ];
+    combined(leaf)
+}
+
+/// Conditions of parts.
+fn combined(leaf: impl Strategy<Value = Condition> + 'static) -> impl Strategy<Value = Condition> {
     leaf.prop_recursive(3, 8, 3, |inner| {
         prop_oneof![
             proptest::collection::vec(inner.clone(), 0..3).prop_map(Condition::All),
@@ -74,12 +178,15 @@ pub fn condition() -> impl Strategy<Value = Condition> {
 }
 
 pub fn from_model() -> impl Strategy<Value = FromModel> {
-    (peer_model(), 0u8..4, condition()).prop_map(|(peer, tokens, condition)| match tokens {
-        0 => FromModel { peer, issuers: vec![], condition: Condition::True },
-        1 => FromModel { peer, issuers: vec![1], condition: Condition::True },
-        2 => FromModel { peer, issuers: vec![0], condition },
-        _ => FromModel { peer, issuers: vec![1, 0], condition },
-    })
+    (peer_model(), 0u8..5, condition(), request_condition(false)).prop_map(
+        |(peer, tokens, condition, bare)| match tokens {
+            0 => FromModel { peer, issuers: vec![], condition: Condition::True },
+            4 => FromModel { peer, issuers: vec![], condition: bare },
+            1 => FromModel { peer, issuers: vec![1], condition: Condition::True },
+            2 => FromModel { peer, issuers: vec![0], condition },
+            _ => FromModel { peer, issuers: vec![1, 0], condition },
+        },
+    )
 }
 
 pub fn path_pattern() -> impl Strategy<Value = PathPattern> {
@@ -110,13 +217,15 @@ pub fn operation() -> impl Strategy<Value = OperationModel> {
         proptest::option::weighted(0.3, proptest::collection::vec(host, 1..3)),
         proptest::option::weighted(0.8, proptest::collection::vec(path_pattern(), 1..4)),
         proptest::bool::weighted(0.2),
+        prop_oneof![3 => Just(Condition::True), 1 => combined(request_condition(false))],
     )
-        .prop_map(|(ports, methods, hosts, paths, grpc)| OperationModel {
+        .prop_map(|(ports, methods, hosts, paths, grpc, condition)| OperationModel {
             ports,
             methods,
             hosts,
             paths,
             grpc,
+            condition,
         })
 }
 
@@ -221,9 +330,30 @@ pub struct Sent {
     pub method: String,
     pub host: Option<String>,
     pub path: String,
+    pub query: String,
     pub headers: HeaderFacts,
+    pub fields: Vec<(String, Vec<u8>)>,
     pub peer: Option<(String, String, String)>,
     pub tokens: Vec<Token>,
+}
+
+fn query() -> impl Strategy<Value = String> {
+    let name = select(vec!["alt", "%61lt", "name", "a%20b", "a+b", "%zz", ""]);
+    let value = select(vec![
+        "=true", "=etl", "", "=", "=4711", "=a%20b", "=a+b", "=%C3%A9", "=%c3%a", "=%FF", "=x;y", "=a=b",
+        "=%",
+    ]);
+    proptest::collection::vec((name, value), 0..4).prop_map(|pieces| {
+        pieces.into_iter().map(|(name, value)| format!("{name}{value}")).collect::<Vec<_>>().join("&")
+    })
+}
+
+fn fields() -> impl Strategy<Value = Vec<(String, Vec<u8>)>> {
+    let value =
+        select(vec![&b"true"[..], b"etl", b"", b"4711", b"\xFF", b"a b", "\u{e9}".as_bytes(), &[b'x'; 9000]]);
+    proptest::collection::vec((select(&FIELDS[..]), value), 0..4).prop_map(|fields| {
+        fields.into_iter().map(|(name, value)| (name.to_owned(), value.to_vec())).collect()
+    })
 }
 
 pub fn sent() -> impl Strategy<Value = Sent> {
@@ -241,20 +371,24 @@ pub fn sent() -> impl Strategy<Value = Sent> {
         select(&METHODS[..]).prop_map(str::to_owned),
         proptest::option::weighted(0.97, select(&HOSTS[..]).prop_map(str::to_owned)),
         path,
-        headers,
+        (headers, query(), fields()),
         proptest::option::weighted(0.8, (select(&DOMAINS[..]).prop_map(str::to_owned), name(), name())),
         proptest::collection::vec(token(), 0..3),
         select(vec![0, 0, 0, 30, u32::MAX]),
     )
-        .prop_map(|(port, method, host, path, headers, peer, tokens, expiry_grace_s)| Sent {
-            now: 1000,
-            expiry_grace_s,
-            port,
-            method,
-            host,
-            path,
-            headers,
-            peer,
-            tokens,
-        })
+        .prop_map(
+            |(port, method, host, path, (headers, query, fields), peer, tokens, expiry_grace_s)| Sent {
+                now: 1000,
+                expiry_grace_s,
+                port,
+                method,
+                host,
+                path,
+                query,
+                headers,
+                fields,
+                peer,
+                tokens,
+            },
+        )
 }

@@ -16,6 +16,7 @@ mod directories;
 mod examples;
 mod generate;
 mod leases;
+mod values;
 
 use generate::{Sent, Token, policy, rule, sent};
 
@@ -49,6 +50,8 @@ fn with_directories<T>(directories: &Directories, sent: &Sent, with: impl FnOnce
             Token::Verified(token) => TokenState::Verified(token),
         })
         .collect();
+    let fields: Vec<(&[u8], &[u8])> =
+        sent.fields.iter().map(|(name, value)| (name.as_bytes(), value.as_slice())).collect();
     with(&Request {
         now: sent.now,
         expiry_grace_s: sent.expiry_grace_s,
@@ -56,7 +59,9 @@ fn with_directories<T>(directories: &Directories, sent: &Sent, with: impl FnOnce
         method: sent.method.as_bytes(),
         host: sent.host.as_deref(),
         path: &path,
+        query: sent.query.as_bytes(),
         headers: sent.headers,
+        fields: &fields,
         peer: match &sent.peer {
             None => Peer::Absent,
             Some((trust_domain, namespace, service_account)) => {

@@ -190,6 +190,13 @@ impl<'a> Eye<'a> {
                 part => ("not".to_owned(), None, self.condition(part, peer, depth + 1, lines).negate()),
             },
             Condition::Claim(claim, test) => self.claim(*claim, test, peer),
+            // Of these the request decides, of which nothing is known here.
+            Condition::Compare(..) | Condition::Text(..) => {
+                ("what the rule says in `when`".to_owned(), None, Holds::Depends)
+            }
+            Condition::Within(schedule) => {
+                (format!("the hours of the schedule, in {}", schedule.zone.name), None, Holds::Depends)
+            }
         };
         lines.insert(place, ConditionLine { depth, demand, actual, holds });
         holds
@@ -322,7 +329,9 @@ impl<'a> Eye<'a> {
             method: b"GET",
             host: Some("host"),
             path: &path,
+            query: &[],
             headers: HeaderFacts::default(),
+            fields: &[],
             peer,
             tokens: &[TokenState::Verified(&token)],
             directories: &Directories::default(),

@@ -1,8 +1,9 @@
 use super::*;
 use crate::encode::{encode, section};
 use crate::model::{
-    ClaimRef, Condition, Disclosure, Effect, FromModel, IssuerModel, Lease, Mode, OperationModel,
-    PathPattern, PeerModel, PolicyModel, RuleModel, SegmentPattern, Test,
+    ClaimRef, Condition, Disclosure, Effect, FromModel, IssuerModel, Lease, Mode, Offset, Operand,
+    OperationModel, PathPattern, Pattern, PeerModel, PolicyModel, Relation, RuleModel, Schedule,
+    SegmentPattern, Test, TextTest, Window, Zone,
 };
 
 fn texts(prefix: &str, count: usize) -> Vec<String> {
@@ -239,5 +240,128 @@ fn what_a_later_engine_may_mean_is_refused() {
     assert_eq!(operator(code::LISTED_OR_STALE, 0), "accepted");
     let dangling = operator(code::LISTED_OR_STALE, 1);
     assert!(dangling.ends_with("it refers to a record that is not there"), "{dangling}");
-    assert!(operator(code::LISTED_OR_STALE + 1, 0).ends_with("unknown operator"));
+    assert!(operator(code::WITHIN + 1, 0).ends_with("unknown operator"));
+}
+
+/// A section whose only condition of a from reads each kind of thing that can dangle.
+fn reading() -> Parts {
+    let mut model = sharing(1, 1);
+    let claim = ClaimRef { issuer: 0, slot: 0 };
+    let pattern = Pattern {
+        source: String::new(),
+        classes: vec![0; 256],
+        class_count: 1,
+        start: 2,
+        ends_from: 3,
+        transitions: vec![1],
+    };
+    let zone = Zone { name: String::new(), offsets: vec![Offset { since: 0, seconds: 3600 }], until: 1000 };
+    model.rules[0].from[0].condition = Condition::All(vec![
+        Condition::Text(Operand::Header("x-env".into()), TextTest::Pattern(pattern)),
+        Condition::Text(Operand::Claim(claim), TextTest::OneOf(vec!["a".into()])),
+        Condition::Compare(
+            Operand::Plus(Box::new(Operand::Claim(claim)), 1),
+            Relation::Less,
+            Operand::Boolean(true),
+        ),
+        Condition::Within(Schedule { zone, windows: vec![Window { days: 1, from: 0, to: 1440 }] }),
+    ]);
+    Parts::of(&model)
+}
+
+#[cfg_attr(target_arch = "wasm32", wasm_bindgen_test::wasm_bindgen_test)]
+#[test]
+fn what_a_condition_reads_is_there_and_whole() {
+    assert_eq!(reading().refusal(), "accepted");
+    let operand = |kind: u32, a: u32, expected: &str| {
+        let mut parts = reading();
+        parts.add(Table::Operands, &[kind, a, 0, 0]);
+        assert!(parts.refusal().ends_with(expected), "{kind} {a}: {}", parts.refusal());
+    };
+    operand(0, 0, "unknown kind of operand");
+    operand(code::OPERAND_PLUS + 1, 0, "unknown kind of operand");
+    operand(code::OPERAND_TEXT, 9999, "it refers to a record that is not there");
+    operand(code::OPERAND_CLAIM, 1, "it reads a claim without a slot");
+    operand(code::OPERAND_BOOLEAN, 2, "it is neither true nor false");
+    operand(code::OPERAND_LENGTH, 9999, "it refers to an operand that is not there");
+    let mut parts = reading();
+    let first = parts.table(Table::Operands).len() / 4;
+    for position in 0..4 {
+        parts.add(Table::Operands, &[code::OPERAND_LENGTH, word(first + position), 0, 0]);
+    }
+    assert!(parts.refusal().ends_with("it refers to an operand that is not there"), "{}", parts.refusal());
+    let mut parts = reading();
+    let mut inner = parts.add(Table::Operands, &[code::OPERAND_NOW, 0, 0, 0]) / 4;
+    for _ in 0..4 {
+        inner = parts.add(Table::Operands, &[code::OPERAND_LENGTH, word(inner), 0, 0]) / 4;
+    }
+    assert!(parts.refusal().ends_with("operands are nested too deep"), "{}", parts.refusal());
+    // A header's name in upper case: no request has it.
+    let mut parts = reading();
+    let end = parts.text.len();
+    parts.text.extend_from_slice(b"X");
+    let name = parts.add(Table::Strings, &[word(end), 1]) / 2;
+    parts.add(Table::Operands, &[code::OPERAND_HEADER, word(name), 0, 0]);
+    assert!(parts.refusal().ends_with("no header has this name"), "{}", parts.refusal());
+    let condition = |record: [u32; 4], expected: &str| {
+        let mut parts = reading();
+        parts.add(Table::Conditions, &record);
+        assert!(parts.refusal().ends_with(expected), "{record:?}: {}", parts.refusal());
+    };
+    condition([code::EQUAL, 0, 9999, 0], "it refers to an operand that is not there");
+    condition([code::TEXT_PRESENT, 9999, 0, 0], "it refers to an operand that is not there");
+    condition([code::TEXT_ONE_OF, 0, NONE, 0], "a list is missing");
+    condition([code::TEXT_PREFIX, 0, 9999, 0], "it refers to a record that is not there");
+    condition([code::TEXT_PATTERN, 0, 1, 0], "it refers to an automaton that is not there");
+    condition([code::WITHIN, 1, 0, 0], "it refers to a time zone that is not there");
+    condition([code::WITHIN, 0, NONE, 0], "a list is missing");
+}
+
+#[cfg_attr(target_arch = "wasm32", wasm_bindgen_test::wasm_bindgen_test)]
+#[test]
+fn an_operation_reads_no_claims() {
+    let mut parts = reading();
+    let froms = parts.table(Table::Froms)[5];
+    let refusal = parts.set(Table::Operations, 6, froms).refusal();
+    assert!(refusal.ends_with("it reads a claim, and demands no token"), "{refusal}");
+}
+
+#[cfg_attr(target_arch = "wasm32", wasm_bindgen_test::wasm_bindgen_test)]
+#[test]
+fn automata_zones_and_windows_are_what_they_say() {
+    // Words of the run: its length, sizes, bounds, 64 words of classes, transitions.
+    for (at, value, expected) in [
+        (0, 1, "an automaton is cut off"),
+        (1, 0x0001_0001, "an automaton has no states or classes"),
+        (1, 0x0000_0003, "an automaton has no states or classes"),
+        (1, 0x0101_0003, "an automaton has no states or classes"),
+        (1, 0x0001_0005, "an automaton has another size than it says"),
+        (2, 0x0003_0003, "an automaton refers to a state that is not there"),
+        (2, 0x0001_0002, "an automaton refers to a state that is not there"),
+        (2, 0x0004_0002, "an automaton refers to a state that is not there"),
+        (3, 1, "an automaton refers to a class that is not there"),
+        (67, 3, "an automaton refers to a state that is not there"),
+        (67, 0x0001_0001, "something follows an automaton"),
+    ] {
+        let refusal = reading().set(Table::Automata, at, value).refusal();
+        let cut = at == 0 && refusal.contains("automata[");
+        assert!(cut || refusal.ends_with(expected), "{at} {value:x}: {refusal}");
+    }
+    // Words of the run: its length, until, since, seconds.
+    for (at, value, expected) in [
+        (0, 4, "a time zone has no offsets"),
+        (1, 0, "a time zone's offsets are not in the order of time"),
+        (5, 86_400, "a time zone's offset is a day or more"),
+        (5, 86_400_u32.wrapping_neg(), "a time zone's offset is a day or more"),
+    ] {
+        let refusal = reading().set(Table::Zones, at, value).refusal();
+        let cut = at == 0 && refusal.contains("zones[");
+        assert!(cut || refusal.ends_with(expected), "{at} {value:x}: {refusal}");
+    }
+    for window in [0, 1, 0x80 | 1 << 20, 1 | 5 << 8 | 5 << 20, 1 | 1441 << 20] {
+        let mut parts = reading();
+        let list = parts.add(Table::Lists, &[1, window]);
+        parts.add(Table::Conditions, &[code::WITHIN, 0, word(list), 0]);
+        assert!(parts.refusal().ends_with("a window has no time in it"), "{window:x}: {}", parts.refusal());
+    }
 }

@@ -1,0 +1,199 @@
+//! Writes conditions and what they are made of.
+
+use crate::layout::{
+    MAX_CONDITION_DEPTH, MAX_CONDITION_PARTS, MAX_OPERAND_DEPTH, NONE, Table, code, long_words, word,
+};
+use crate::model::{ClaimRef, Condition, Operand, Relation, Test, TextTest};
+use crate::{normal, pattern, schedule};
+
+use super::{EncodeError, Writer, claim_word};
+
+fn refuse(place: &str) -> impl Fn(&'static str) -> EncodeError {
+    move |why| EncodeError::Condition { place: place.to_owned(), why }
+}
+
+// === impl Writer ===
+
+impl Writer<'_> {
+    /// Children are written before their parent.
+    pub(super) fn condition(
+        &mut self,
+        condition: &Condition,
+        issuers: &[u16],
+        place: &str,
+        depth: u32,
+    ) -> Result<u32, EncodeError> {
+        if depth >= MAX_CONDITION_DEPTH {
+            return Err(EncodeError::TooDeep(place.to_owned()));
+        }
+        self.parts += 1;
+        if self.parts > MAX_CONDITION_PARTS {
+            return Err(EncodeError::TooManyParts(place.to_owned()));
+        }
+        let record = match condition {
+            Condition::True => vec![code::TRUE, 0, 0, 0],
+            Condition::All(parts) | Condition::Any(parts) => {
+                let children = parts
+                    .iter()
+                    .map(|part| self.condition(part, issuers, place, depth + 1))
+                    .collect::<Result<Vec<u32>, _>>()?;
+                let operator = if matches!(condition, Condition::All(_)) { code::ALL } else { code::ANY };
+                vec![operator, self.list(&children), 0, 0]
+            }
+            Condition::Not(inner) => vec![code::NOT, self.condition(inner, issuers, place, depth + 1)?, 0, 0],
+            Condition::Claim(claim, test) => self.test(*claim, test, issuers, place)?,
+            Condition::Compare(left, relation, right) => {
+                let operator = match relation {
+                    Relation::Equal => code::EQUAL,
+                    Relation::Less => code::LESS,
+                    Relation::LessOrEqual => code::LESS_OR_EQUAL,
+                };
+                let left = self.operand(left, issuers, place, 0)?;
+                vec![operator, left, self.operand(right, issuers, place, 0)?, 0]
+            }
+            Condition::Text(operand, test) => {
+                let operand = self.operand(operand, issuers, place, 0)?;
+                let [operator, argument] = self.text_test(test, place)?;
+                vec![operator, operand, argument, 0]
+            }
+            Condition::Within(within) => {
+                let zone = schedule::encode_zone(&within.zone).map_err(refuse(place))?;
+                let zone = self.run(Table::Zones, &zone);
+                let windows = self.optional(Some(&within.windows), place, "windows", |_, window| {
+                    schedule::encode_window(*window).map_err(refuse(place))
+                })?;
+                vec![code::WITHIN, zone, windows, 0]
+            }
+        };
+        Ok(self.intern(Table::Conditions, record))
+    }
+
+    fn test(
+        &mut self,
+        claim: ClaimRef,
+        test: &Test,
+        issuers: &[u16],
+        place: &str,
+    ) -> Result<Vec<u32>, EncodeError> {
+        let at = self.claim(claim, issuers, place)?;
+        Ok(match test {
+            Test::Present => vec![code::PRESENT, at, 0, 0],
+            Test::OneOf(values) => {
+                let list =
+                    self.optional(Some(values), place, "values", |writer, value| Ok(writer.string(value)))?;
+                vec![code::ONE_OF, at, list, 0]
+            }
+            Test::Integer(value) => {
+                let [low, high] = long_words(*value);
+                vec![code::INTEGER, at, low, high]
+            }
+            Test::Boolean(value) => vec![code::BOOLEAN, at, u32::from(*value), 0],
+            Test::Glob(pattern) => vec![code::GLOB, at, self.string(pattern), 0],
+            Test::Contains(value) => vec![code::CONTAINS, at, self.string(value), 0],
+            Test::PeerNamespace => vec![code::PEER_NAMESPACE, at, 0, 0],
+            Test::PeerServiceAccount => vec![code::PEER_ACCOUNT, at, 0, 0],
+            Test::Same(other) => vec![code::SAME, at, self.claim(*other, issuers, place)?, 0],
+            Test::Listed(directory) => vec![code::LISTED, at, self.directory(*directory, place)?, 0],
+            Test::ListedOrStale(directory) => {
+                vec![code::LISTED_OR_STALE, at, self.directory(*directory, place)?, 0]
+            }
+        })
+    }
+
+    fn directory(&self, directory: u16, place: &str) -> Result<u32, EncodeError> {
+        if self.model.directories.len() <= usize::from(directory) {
+            return Err(EncodeError::Dangling { place: place.to_owned(), what: "directory" });
+        }
+        Ok(u32::from(directory))
+    }
+
+    /// A claim as one word. Only tokens that the entry demands may be named: an entry that reads a token it does not
+    /// demand would see nothing where the caller leaves the token out.
+    fn claim(&self, claim: ClaimRef, issuers: &[u16], place: &str) -> Result<u32, EncodeError> {
+        let known = self.model.issuers.get(usize::from(claim.issuer));
+        if !issuers.contains(&claim.issuer) || known.is_none() {
+            return Err(EncodeError::Dangling { place: place.to_owned(), what: "token" });
+        }
+        if claim_word(claim) == NONE
+            || known.is_none_or(|issuer| issuer.slots.len() <= usize::from(claim.slot))
+        {
+            return Err(EncodeError::Dangling { place: place.to_owned(), what: "claim" });
+        }
+        Ok(claim_word(claim))
+    }
+
+    /// Writes a run; the same one is written once.
+    fn run(&mut self, table: Table, words: &[u32]) -> u32 {
+        let mut run = Vec::with_capacity(words.len() + 1);
+        run.push(word(words.len()));
+        run.extend_from_slice(words);
+        self.intern(table, run)
+    }
+
+    /// What it is made of is written before it.
+    fn operand(
+        &mut self,
+        operand: &Operand,
+        issuers: &[u16],
+        place: &str,
+        depth: u32,
+    ) -> Result<u32, EncodeError> {
+        if depth >= MAX_OPERAND_DEPTH {
+            return Err(EncodeError::TooDeep(place.to_owned()));
+        }
+        let [kind, a, b, c] = match operand {
+            Operand::Claim(claim) => [code::OPERAND_CLAIM, self.claim(*claim, issuers, place)?, 0, 0],
+            Operand::PeerNamespace => [code::OPERAND_PEER_NAMESPACE, 0, 0, 0],
+            Operand::PeerServiceAccount => [code::OPERAND_PEER_ACCOUNT, 0, 0, 0],
+            Operand::PeerTrustDomain => [code::OPERAND_PEER_TRUST_DOMAIN, 0, 0, 0],
+            Operand::Method => [code::OPERAND_METHOD, 0, 0, 0],
+            Operand::Host => [code::OPERAND_HOST, 0, 0, 0],
+            Operand::Path => [code::OPERAND_PATH, 0, 0, 0],
+            Operand::Port => [code::OPERAND_PORT, 0, 0, 0],
+            Operand::Header(name) => {
+                if !normal::is_field_name(name.as_bytes()) {
+                    return Err(refuse(place)("no header has this name"));
+                }
+                [code::OPERAND_HEADER, self.string(name), 0, 0]
+            }
+            Operand::Query(name) => {
+                if name.is_empty() {
+                    return Err(refuse(place)("a query parameter has a name"));
+                }
+                [code::OPERAND_QUERY, self.string(name), 0, 0]
+            }
+            Operand::Now => [code::OPERAND_NOW, 0, 0, 0],
+            Operand::Text(text) => [code::OPERAND_TEXT, self.string(text), 0, 0],
+            Operand::Integer(value) => {
+                let [low, high] = long_words(*value);
+                [code::OPERAND_INTEGER, low, high, 0]
+            }
+            Operand::Boolean(value) => [code::OPERAND_BOOLEAN, u32::from(*value), 0, 0],
+            Operand::Length(of) => [code::OPERAND_LENGTH, self.operand(of, issuers, place, depth + 1)?, 0, 0],
+            Operand::Plus(to, more) => {
+                let [low, high] = long_words(*more);
+                [code::OPERAND_PLUS, self.operand(to, issuers, place, depth + 1)?, low, high]
+            }
+        };
+        Ok(self.intern(Table::Operands, vec![kind, a, b, c]))
+    }
+
+    fn text_test(&mut self, test: &TextTest, place: &str) -> Result<[u32; 2], EncodeError> {
+        Ok(match test {
+            TextTest::Present => [code::TEXT_PRESENT, 0],
+            TextTest::OneOf(values) => {
+                let list =
+                    self.optional(Some(values), place, "values", |writer, value| Ok(writer.string(value)))?;
+                [code::TEXT_ONE_OF, list]
+            }
+            TextTest::Prefix(text) => [code::TEXT_PREFIX, self.string(text)],
+            TextTest::Suffix(text) => [code::TEXT_SUFFIX, self.string(text)],
+            TextTest::Infix(text) => [code::TEXT_INFIX, self.string(text)],
+            TextTest::Glob(glob) => [code::TEXT_GLOB, self.string(glob)],
+            TextTest::Pattern(automaton) => {
+                let run = pattern::encode(automaton).map_err(refuse(place))?;
+                [code::TEXT_PATTERN, self.run(Table::Automata, &run)]
+            }
+        })
+    }
+}
