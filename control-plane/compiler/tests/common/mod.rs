@@ -173,6 +173,7 @@ pub fn said(model: &PolicyModel, condition: &Condition) -> String {
             };
             format!("{} {test}", claim(claim_ref))
         }
+        Condition::Compare(..) | Condition::Text(..) | Condition::Within(_) => format!("{condition:?}"),
     }
 }
 
