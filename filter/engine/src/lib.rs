@@ -23,6 +23,7 @@
     clippy::as_conversions
 )]
 
+pub mod body;
 mod condition;
 mod decide;
 mod decision;

@@ -19,6 +19,15 @@ pub struct PolicyModel {
     pub rules: Vec<RuleModel>,
 }
 
+/// Where a field is in a request's body.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum BodyField {
+    /// In JSON: members from the outside in, each by any of its names; through arrays without saying so.
+    Json(Vec<Vec<String>>),
+    /// In a message of Protocol Buffers: numbers of fields from the outside in.
+    Protobuf(Vec<u32>),
+}
+
 /// An issuer as rules see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IssuerModel {

@@ -1,0 +1,204 @@
+//! Values of fields in a request's body, found while the body passes.
+//!
+//! Nothing is kept but the values: a body may be longer than what a proxy holds. It is read once, in whatever pieces it
+//! comes; who forwards it has to wait with the last byte of each message until [`Scanner::feed`] has seen it.
+//!
+//! Readers differ in which of several values they take. So all are found: of a field that occurs more than once (repeated,
+//! in each element of an array, in another message of a stream) every value counts. A JSON member that is written twice, or
+//! in another case, makes the body unreadable: there a reader could see none.
+//!
+//! INVARIANT: a value that a server could read in a field is among those found, or the field is [`FieldValue::Unknown`].
+//! Where a body cannot be read to its end, all fields are unknown.
+
+mod grpc;
+mod json;
+mod protobuf;
+
+use crate::model::BodyField;
+
+/// Longer values are unknown. Bytes.
+pub const MAX_VALUE_BYTES: usize = 2048;
+
+/// Of a field with more values than so many that differ, the value is unknown.
+pub const MAX_VALUES: usize = 64;
+
+/// How a body is to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// One JSON document (RFC 8259), UTF-8.
+    Json,
+    /// Messages of gRPC over HTTP/2, uncompressed: a flag, a length, and a message in the binary form of Protocol Buffers.
+    Grpc,
+}
+
+/// What a field says.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum FieldValue {
+    /// It is not there, or null.
+    #[default]
+    Absent,
+    /// Every value that it has, each once. Numbers and booleans as they are written in JSON.
+    Texts(Vec<String>),
+    /// It cannot be told.
+    Unknown,
+}
+
+/// Reads one body.
+#[derive(Debug)]
+pub struct Scanner {
+    values: Values,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Json(json::Reader),
+    Grpc(grpc::Reader),
+    /// It cannot be read; all fields are unknown.
+    Broken,
+}
+
+/// How far a piece was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step<'c> {
+    /// To its end.
+    More,
+    /// To the end of a message, on which the server may act once it has got it. What follows has not been read yet.
+    Message(&'c [u8]),
+    /// The body cannot be read, and all fields are unknown.
+    Broken,
+}
+
+/// Fields that are looked for: position and place.
+type Wanted<'f> = &'f mut dyn Iterator<Item = (u16, &'f BodyField)>;
+
+/// A body is not what it claims to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Malformed;
+
+/// The values found, by field.
+#[derive(Debug, Clone, Default)]
+struct Values {
+    found: Vec<FieldValue>,
+}
+
+// === impl Format ===
+
+impl Format {
+    /// The format that a content type stands for.
+    pub fn of(content_type: &[u8]) -> Option<Self> {
+        let (kind, parameters) = match content_type.iter().position(|byte| *byte == b';') {
+            Some(end) => content_type.split_at_checked(end)?,
+            None => (content_type, &[][..]),
+        };
+        let kind = kind.trim_ascii();
+        if kind.eq_ignore_ascii_case(b"application/grpc")
+            || kind.eq_ignore_ascii_case(b"application/grpc+proto")
+        {
+            return Some(Self::Grpc);
+        }
+        // JSON has no other encoding (RFC 8259 section 8.1), whatever a parameter says; but a server may believe it.
+        let is_utf8 = match parameters.trim_ascii() {
+            [] | [b';'] => true,
+            [b';', rest @ ..] => {
+                let rest = rest.trim_ascii();
+                rest.eq_ignore_ascii_case(b"charset=utf-8") || rest.eq_ignore_ascii_case(b"charset=\"utf-8\"")
+            }
+            _ => false,
+        };
+        (kind.eq_ignore_ascii_case(b"application/json") && is_utf8).then_some(Self::Json)
+    }
+}
+
+// === impl Scanner ===
+
+impl Scanner {
+    /// Before the first byte. `None`: nothing says how the body is to be read. Of `fields` those are looked for whose
+    /// positions are `wanted`; the others, and those of the other format, are unknown.
+    pub fn new(format: Option<Format>, fields: &[BodyField], wanted: &[u16]) -> Self {
+        let mut values = Values { found: vec![FieldValue::Unknown; fields.len()] };
+        let mut wanted = wanted.iter().filter_map(|at| {
+            let path = fields.get(usize::from(*at))?;
+            let fits = matches!(
+                (format, path),
+                (Some(Format::Json), BodyField::Json(_)) | (Some(Format::Grpc), BodyField::Protobuf(_))
+            );
+            *values.found.get_mut(usize::from(*at)).filter(|_| fits)? = FieldValue::Absent;
+            Some((*at, path))
+        });
+        let state = match format {
+            Some(Format::Json) => State::Json(json::Reader::new(&mut wanted)),
+            Some(Format::Grpc) => State::Grpc(grpc::Reader::new(&mut wanted)),
+            None => State::Broken,
+        };
+        let mut scanner = Self { values, state };
+        if matches!(scanner.state, State::Broken) {
+            scanner.give_up();
+        }
+        scanner
+    }
+
+    /// Reads the next piece, up to the end of a message.
+    pub fn feed<'c>(&mut self, piece: &'c [u8]) -> Step<'c> {
+        let step = match &mut self.state {
+            State::Json(reader) => reader.feed(piece, &mut self.values),
+            State::Grpc(reader) => reader.feed(piece, &mut self.values),
+            State::Broken => Err(Malformed),
+        };
+        step.unwrap_or_else(|Malformed| {
+            self.give_up();
+            Step::Broken
+        })
+    }
+
+    /// The body has ended; false: within a message.
+    pub fn finish(&mut self) -> bool {
+        let whole = match &self.state {
+            State::Json(reader) => reader.is_whole(),
+            State::Grpc(reader) => reader.is_whole(),
+            State::Broken => false,
+        };
+        if !whole {
+            self.give_up();
+        }
+        whole
+    }
+
+    /// What was found so far, by field.
+    pub fn values(&self) -> &[FieldValue] {
+        &self.values.found
+    }
+
+    fn give_up(&mut self) {
+        self.state = State::Broken;
+        self.values.found.fill(FieldValue::Unknown);
+    }
+}
+
+// === impl Values ===
+
+impl Values {
+    /// A field has this value too.
+    fn add(&mut self, field: u16, text: Option<&[u8]>) {
+        let Some(value) = self.found.get_mut(usize::from(field)) else { return };
+        let text = text.filter(|text| text.len() <= MAX_VALUE_BYTES);
+        let Some(text) = text.and_then(|text| core::str::from_utf8(text).ok()) else {
+            *value = FieldValue::Unknown;
+            return;
+        };
+        match value {
+            FieldValue::Absent => *value = FieldValue::Texts(vec![text.to_owned()]),
+            FieldValue::Texts(texts) if texts.iter().any(|known| known == text) => {}
+            FieldValue::Texts(texts) if texts.len() < MAX_VALUES => texts.push(text.to_owned()),
+            FieldValue::Texts(_) | FieldValue::Unknown => *value = FieldValue::Unknown,
+        }
+    }
+
+    /// What a field says cannot be told.
+    fn unknown(&mut self, field: u16) {
+        self.add(field, None);
+    }
+}
+
+#[cfg(test)]
+mod tests;
