@@ -14,11 +14,12 @@ use crate::mesh::{WorkloadId, check_account, check_namespace, not_empty};
 use crate::objects::Object;
 use crate::operation::repeated;
 use crate::place::{Findings, Place};
-use crate::spec::{CallerSpec, FormSpec, FromSpec, PeerSpec, TokenOnlySpec};
+use crate::spec::{CallerSpec, FormSpec, FromSpec, PeerSpec, TokenOnlySpec, TokenSpec};
 use crate::suggest;
 use crate::syntax;
 use crate::text::strings;
 use crate::tokens::{self, Token, warn_default_account};
+use crate::when::{self, When};
 
 mod entry;
 
@@ -86,7 +87,6 @@ fn check_form(
     context: &Context<'_>,
     findings: &mut Findings,
 ) -> Option<Entry> {
-    refuse_when(place, form.when.is_some(), findings);
     let stated = Stated {
         caller: None,
         peer: form.peer.as_ref(),
@@ -102,13 +102,17 @@ fn check_form(
     let bind_at = place.key("bind");
     let written = form.tokens.as_deref().unwrap_or_default();
     let bind = bind::check(&bind_at, form.bind.as_deref(), written, context, findings);
+    let when_at = place.key("when");
+    let when = when::check(&when_at, form.when.as_deref(), None, written, context, findings);
     let peer_namespace = stated.peer_namespace();
-    let entry = tokens::Entry { namespace, peer_namespace, asserted: &bind.asserted };
+    let asserted = &bind.asserted | &when.asserted;
+    let entry = tokens::Entry { namespace, peer_namespace, asserted: &asserted };
     let tokens = tokens::check(&at, form.tokens.as_deref(), entry, context, findings);
     let tokens = tokens?;
+    let trees = when.trees.unwrap_or_default();
     let demand_tenants = |tokens: &[Token], findings: &mut Findings| {
         for (index, token) in tokens.iter().enumerate() {
-            tokens::demand_tenant(&at.index(index), token, context, findings);
+            tokens::demand_tenant(&at.index(index), token, &trees, context, findings);
         }
     };
     let Some(who) = who else {
@@ -126,6 +130,7 @@ fn check_form(
     }
     let mut entry = Entry::new(who, tokens);
     entry.bind(&bind_at, &bind.equalities?, context, findings);
+    entry.demand(&when_at, &trees, findings);
     demand_tenants(&entry.tokens, findings);
     warn_any_token(place, &entry, findings);
     Some(entry)
@@ -164,7 +169,6 @@ fn check_from_entry(
     context: &Context<'_>,
     findings: &mut Findings,
 ) -> Option<Vec<Entry>> {
-    refuse_when(place, spec.when.is_some(), findings);
     let stated = Stated {
         caller: spec.caller.as_deref(),
         peer: spec.peer.as_ref(),
@@ -178,9 +182,14 @@ fn check_from_entry(
     let bind_at = place.key("bind");
     let written = spec.tokens.as_deref().unwrap_or_default();
     let bind = bind::check(&bind_at, spec.bind.as_deref(), written, context, findings);
+    let when_at = place.key("when");
+    let When { trees, asserted } =
+        when::check(&when_at, spec.when.as_deref(), Some(effect), written, context, findings);
     let peer_namespace = stated.peer_namespace();
-    let entry = tokens::Entry { namespace, peer_namespace, asserted: &bind.asserted };
+    let asserted = &bind.asserted | &asserted;
+    let entry = tokens::Entry { namespace, peer_namespace, asserted: &asserted };
     let tokens = tokens::check(&at, spec.tokens.as_deref(), entry, context, findings);
+    refuse_ages(&at, written, effect, findings);
     let (peer, tokens) = (peer?, tokens?);
     let mut entries: Vec<Entry> = match peer {
         Peer::Caller(name) => {
@@ -217,9 +226,10 @@ fn check_from_entry(
             vec![Entry::new(who, tokens.clone())]
         }
     };
-    let equalities = bind.equalities?;
+    let (equalities, trees) = (bind.equalities?, trees?);
     for entry in &mut entries {
         entry.bind(&bind_at, &equalities, context, findings);
+        entry.demand(&when_at, &trees, findings);
     }
     if spec.caller.is_none() && effect == Effect::Allow {
         // Forms of Callers are looked at where they are written. A Deny is meant to be wide.
@@ -228,9 +238,9 @@ fn check_from_entry(
     if effect == Effect::Allow {
         for (index, written) in tokens.iter().enumerate() {
             let place = at.index(index);
-            for token in entries.iter().flat_map(|entry| &entry.tokens) {
-                if token.issuer == written.issuer {
-                    tokens::demand_tenant(&place, token, context, findings);
+            for entry in &entries {
+                for token in entry.tokens.iter().filter(|token| token.issuer == written.issuer) {
+                    tokens::demand_tenant(&place, token, &entry.when, context, findings);
                 }
             }
         }
@@ -238,15 +248,18 @@ fn check_from_entry(
     Some(entries)
 }
 
-fn refuse_when(place: &Place<'_>, written: bool, findings: &mut Findings) {
-    if written {
-        findings.add(
-            &place.key("when"),
-            Code::NotSupported,
-            "`when` is not supported by this version",
-            "a condition that is not understood is never left out",
-            "remove it, or demand values with `claims`",
-        );
+/// A Deny that held only of fresh tokens would let in whoever waits.
+fn refuse_ages(place: &Place<'_>, tokens: &[TokenSpec], effect: Effect, findings: &mut Findings) {
+    for (index, _) in tokens.iter().enumerate().filter(|(_, token)| token.max_token_age.is_some()) {
+        if effect == Effect::Deny {
+            findings.add(
+                &place.index(index).key("maxTokenAge"),
+                Code::MalformedValue,
+                "`maxTokenAge` says nothing in a Deny",
+                "a Deny that held of fresh tokens only would let in whoever waits",
+                "remove it, or write it in the Allow",
+            );
+        }
     }
 }
 
@@ -368,13 +381,13 @@ fn check_via(
 }
 
 fn warn_any_token(place: &Place<'_>, entry: &Entry, findings: &mut Findings) {
-    let Entry { who, tokens } = entry;
+    let Entry { who, tokens, when } = entry;
     let why = match who {
         Who::Via(_) => "nothing but the token tells callers without a mesh certificate apart",
         Who::AnyMesh => "`anyMesh` tells nobody apart, and nothing is demanded of the token",
         Who::Mesh { .. } | Who::Anyone => return,
     };
-    if !tokens.is_empty() && tokens.iter().all(|token| token.demands.is_empty()) {
+    if !tokens.is_empty() && tokens.iter().all(|token| token.demands.is_empty()) && !reads_claims(when) {
         findings.add(
             place,
             Code::WiderThanItLooks,
@@ -383,6 +396,13 @@ fn warn_any_token(place: &Place<'_>, entry: &Entry, findings: &mut Findings) {
             "demand claims, e.g. a project or a service account",
         );
     }
+}
+
+/// Whether conditions demand something of tokens.
+fn reads_claims(when: &[when::Tree]) -> bool {
+    let mut reads = false;
+    when.iter().for_each(|tree| tree.each_claim(&mut |_| reads = true));
+    reads
 }
 
 // === impl Stated ===

@@ -20,6 +20,8 @@ pub(crate) struct Context<'c> {
     pub(crate) issuers: &'c BTreeMap<String, Option<TrustedIssuer>>,
     /// By `namespace/name`, in the same way.
     pub(crate) callers: &'c BTreeMap<String, Option<Caller>>,
+    /// Unix seconds, for warnings only.
+    pub(crate) now: Option<i64>,
 }
 
 // === impl Context ===

@@ -133,6 +133,8 @@ codes! {
     ReservedClaim = "TG0415", Error, "A claim that is checked for every token, not by rules.";
     AssertedClaim = "TG0416", Error, "A claim that the caller or a stranger can choose.";
     MalformedCondition = "TG0417", Error, "A condition that cannot be read, or that is about something else than it may be.";
+    ConditionTooCostly = "TG0430", Error, "Conditions of a rule that would take too long to evaluate.";
+    MalformedPattern = "TG0431", Error, "A regular expression that cannot be used.";
     NotSupported = "TG0501", Error, "Not supported by this version.";
     EncodingFailed = "TG0601", Error, "The rules of a workload cannot be encoded.";
     Unfinished = "TG0602", Error, "The compiler gave up without saying why: a defect of the compiler.";
@@ -145,6 +147,8 @@ codes! {
     AudienceOutsideCeiling = "TG0907", Warning, "Tokens meant for this Guard are never accepted from an issuer.";
     AmbiguousIssuer = "TG0908", Warning, "An issuer name that other clusters have too.";
     IssuerRetires = "TG0909", Warning, "An issuer whose tokens are refused soon, or already.";
+    PatternNotAnchored = "TG0930", Warning, "A regular expression of an Allow that matches anywhere in a text.";
+    RuleOver = "TG0931", Warning, "A rule whose time is over.";
 }
 
 // === impl Code ===

@@ -42,11 +42,13 @@ mod operation;
 mod place;
 mod plan;
 mod rules;
+mod schedule;
 pub mod spec;
 mod suggest;
 mod syntax;
 mod text;
 mod tokens;
+mod when;
 mod yaml;
 
 pub use diagnostic::{Code, Diagnostic, Related, Severity};
@@ -162,7 +164,7 @@ fn check(objects: &Objects, now: Option<i64>, findings: &mut Findings) -> Option
     }
     let issuers = issuers::check(&objects.issuers, now, findings);
     let no_callers = BTreeMap::new();
-    let context = Context { mesh: mesh.as_ref(), objects, issuers: &issuers, callers: &no_callers };
+    let context = Context { mesh: mesh.as_ref(), objects, issuers: &issuers, callers: &no_callers, now };
     let callers = callers::check(&objects.callers, &context, findings);
     let context = Context { callers: &callers, ..context };
     let guards: Vec<_> =

@@ -14,6 +14,8 @@ use crate::place::{Findings, Place};
 use crate::spec::{GrpcSpec, HttpSpec, OperationSpec};
 use crate::suggest;
 
+mod fields;
+
 const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"];
 
 /// Checks the `to` of a rule. `None` if anything is wrong with it.
@@ -78,8 +80,9 @@ fn check_operation(
 }
 
 fn check_http(place: &Place<'_>, spec: &HttpSpec, findings: &mut Findings) -> Option<OperationModel> {
-    let HttpSpec { methods, paths, hosts, ports } = spec;
-    if methods.is_none() && paths.is_none() && hosts.is_none() && ports.is_none() {
+    let HttpSpec { methods, paths, hosts, ports, headers, query } = spec;
+    let no_fields = headers.is_none() && query.is_none();
+    if methods.is_none() && paths.is_none() && hosts.is_none() && ports.is_none() && no_fields {
         findings.add(
             place,
             Code::EmptyValue,
@@ -100,13 +103,9 @@ fn check_http(place: &Place<'_>, spec: &HttpSpec, findings: &mut Findings) -> Op
         .map(|paths| paths.into_iter().collect());
     let hosts = check_hosts(place, hosts.as_deref(), findings);
     let ports = check_ports(&place.key("ports"), ports.as_deref(), findings);
-    (findings.errors() == before).then_some(OperationModel {
-        ports,
-        methods,
-        hosts,
-        paths,
-        ..OperationModel::default()
-    })
+    let condition = fields::check(place, headers.as_deref(), query.as_deref(), findings);
+    let grpc = false;
+    (findings.errors() == before).then_some(OperationModel { ports, methods, hosts, paths, grpc, condition })
 }
 
 fn check_grpc(place: &Place<'_>, spec: &GrpcSpec, findings: &mut Findings) -> Option<OperationModel> {
@@ -221,7 +220,7 @@ fn check_hosts(
         .map(|hosts| hosts.into_iter().collect())
 }
 
-fn check_method(place: &Place<'_>, text: &str, findings: &mut Findings) -> Option<String> {
+pub(crate) fn check_method(place: &Place<'_>, text: &str, findings: &mut Findings) -> Option<String> {
     let refused = |findings: &mut Findings, fix: String| {
         findings.add(
             place,

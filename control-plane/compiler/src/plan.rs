@@ -20,6 +20,7 @@ use crate::mesh::{Mesh, WorkloadId};
 use crate::place::Findings;
 use crate::rules::{Guard, Rule};
 use crate::suggest;
+use crate::when::{self, Tree};
 
 /// What one workload enforces.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,6 +107,9 @@ fn policy(
         for token in rule.from.iter().flat_map(|entry| &entry.tokens) {
             token.demands.collect(rule.effect, &token.issuer, &mut claims, &mut directories);
         }
+        for entry in &rule.from {
+            when::collect(&conditions_of(rule, entry), &mut claims);
+        }
     }
     if claims.len() > MAX_ISSUERS {
         return Err(format!("they need {} issuers, and filters accept {MAX_ISSUERS}", claims.len()));
@@ -156,7 +160,7 @@ fn rule_model(
 ) -> Result<RuleModel, String> {
     let mut from: Vec<FromModel> = Vec::new();
     for entry in &rule.from {
-        let (issuers, condition) = condition(entry, rule.effect, positions)
+        let (issuers, condition) = condition(rule, entry, positions)
             .ok_or_else(|| format!("{} refers to something that the policy lacks", rule.source.id))?;
         for peer in entry.who.peers(id, mesh) {
             let one = FromModel { peer, issuers: issuers.clone(), condition: condition.clone() };
@@ -178,8 +182,15 @@ fn rule_model(
     })
 }
 
-/// All tokens of an entry: their issuers, and what must hold of them.
-fn condition(entry: &Entry, effect: Effect, positions: &Positions) -> Option<(Vec<u16>, Condition)> {
+/// What an entry demands besides peer and tokens: its own conditions, its tokens' age, and the rule's time.
+fn conditions_of(rule: &Rule<'_>, entry: &Entry) -> Vec<Tree> {
+    let ages = (rule.effect == Effect::Allow).then(|| entry.ages());
+    rule.when.iter().chain(&entry.when).cloned().chain(ages.into_iter().flatten()).collect()
+}
+
+/// All tokens of an entry: their issuers, and what must hold.
+fn condition(rule: &Rule<'_>, entry: &Entry, positions: &Positions) -> Option<(Vec<u16>, Condition)> {
+    let effect = rule.effect;
     let mut issuers = Vec::new();
     let mut all = Vec::new();
     let mut tokens: Vec<_> = entry.tokens.iter().collect();
@@ -188,6 +199,9 @@ fn condition(entry: &Entry, effect: Effect, positions: &Positions) -> Option<(Ve
         let (issuer, slots) = positions.issuers.get(&token.issuer)?;
         issuers.push(*issuer);
         all.extend(token.demands.conditions(effect, *issuer, slots, positions)?);
+    }
+    for tree in conditions_of(rule, entry) {
+        all.push(tree.condition(effect, positions)?);
     }
     let condition = match all.len() {
         0 => Condition::True,

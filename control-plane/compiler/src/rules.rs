@@ -12,11 +12,13 @@ use crate::mesh::{WorkloadId, check_selector, is_system_namespace};
 use crate::objects::Object;
 use crate::operation::{self, check_ports, names_exact_operations};
 use crate::place::{Findings, Place, Source};
+use crate::schedule;
 use crate::spec::{
     AccessRuleSpec, AuditSpec, DisclosureSpec, EffectSpec, GuardSpec, ModeSpec, OnExpirySpec, OneOrMany,
     TargetSpec,
 };
 use crate::text::{check_duration, check_text};
+use crate::when::{Cost, Tree};
 
 /// The longest that a stream may outlive a token that it was let in with, in seconds. Whoever wants more, and says so,
 /// writes `onExpiry: keep`.
@@ -44,6 +46,8 @@ pub(crate) struct Rule<'o> {
     pub(crate) lease: Lease,
     pub(crate) from: Vec<Entry>,
     pub(crate) to: Option<Vec<OperationModel>>,
+    /// When it holds: all of these.
+    pub(crate) when: Vec<Tree>,
     pub(crate) reach: BTreeSet<WorkloadId>,
 }
 
@@ -124,9 +128,13 @@ pub(crate) fn check_rule<'o>(
         );
     }
     let lease = check_lease(&place, spec, effect, findings);
+    let when = schedule::check(&place, spec, context.now, findings);
     let from =
         check_from(&place.key("from"), &spec.from, effect, object.source.namespace(), context, findings);
     let to = spec.to.as_ref().map(|to| operation::check(&place.key("to"), to, findings));
+    if let Some(from) = &from {
+        limit_cost(&place, from, findings);
+    }
     if let Some(from) = &from
         && !matches!(to, Some(None))
     {
@@ -152,8 +160,36 @@ pub(crate) fn check_rule<'o>(
         lease,
         from,
         to,
+        when,
         reach,
     })
+}
+
+/// Most conditions of a rule.
+const MAX_NODES: usize = 512;
+
+/// Most transitions of a rule's automata: 32 KiB.
+const MAX_TRANSITIONS: usize = 16_384;
+
+/// A request that meets a rule evaluates all of its conditions at worst.
+fn limit_cost(place: &Place<'_>, from: &[Entry], findings: &mut Findings) {
+    let cost = from.iter().flat_map(|entry| &entry.when).map(Tree::cost).fold(Cost::default(), |a, b| a + b);
+    for (what, is, most) in [
+        ("conditions", cost.nodes, MAX_NODES),
+        ("transitions in the automata of its regular expressions", cost.transitions, MAX_TRANSITIONS),
+    ] {
+        if is > most {
+            findings.add(
+                &place.key("from"),
+                Code::ConditionTooCostly,
+                format!("the rule has {is} {what}"),
+                format!(
+                    "a request that meets the rule evaluates all of them at worst, and {most} are the most"
+                ),
+                "write several rules, or shorter conditions",
+            );
+        }
+    }
 }
 
 /// What becomes of streams that the rule lets in, once a token of theirs has expired.

@@ -15,12 +15,17 @@ use crate::mesh::not_empty;
 use crate::place::{Findings, Place};
 use crate::spec::TokenSpec;
 use crate::suggest;
+use crate::text::check_duration;
+use crate::when::Tree;
 
 mod claims;
 mod sugar;
 
-pub(crate) use claims::{check_stability, known_claim};
+pub(crate) use claims::{check_stability, check_string, known_claim};
 pub(crate) use sugar::warn_default_account;
+
+/// The longest `maxTokenAge`, in seconds.
+const MAX_AGE_S: u32 = 7 * 86_400;
 
 /// A checked entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +33,8 @@ pub(crate) struct Token {
     pub(crate) issuer: String,
     pub(crate) pack: PackKind,
     pub(crate) demands: Demands,
+    /// The most seconds since it was issued.
+    pub(crate) max_age_s: Option<u32>,
 }
 
 /// Where tokens are written.
@@ -37,7 +44,7 @@ pub(crate) struct Entry<'e> {
     pub(crate) namespace: &'e str,
     /// Namespace that the entry demands of the peer, where the peer is the caller.
     pub(crate) peer_namespace: Option<&'e str>,
-    /// Issuers of whose tokens `bind` compares what callers choose.
+    /// Issuers of whose tokens `bind` and `when` compare what callers choose.
     pub(crate) asserted: &'e BTreeSet<String>,
 }
 
@@ -171,7 +178,11 @@ fn check_one(
             "remove it",
         );
     }
-    Some(Token { issuer: issuer.name.clone(), pack: issuer.pack, demands })
+    let max_age_s = spec.max_token_age.as_deref().and_then(|text| {
+        let why = "no token lives longer, whatever its age";
+        check_duration(&place.key("maxTokenAge"), text, MAX_AGE_S, why, findings)
+    });
+    Some(Token { issuer: issuer.name.clone(), pack: issuer.pack, demands, max_age_s })
 }
 
 /// An empty mapping.
@@ -201,6 +212,7 @@ const OF_ANY_PROJECT: [&[&str]; 7] = [
 pub(crate) fn demand_tenant(
     place: &Place<'_>,
     token: &Token,
+    when: &[Tree],
     context: &Context<'_>,
     findings: &mut Findings,
 ) {
@@ -212,7 +224,9 @@ pub(crate) fn demand_tenant(
             format!("nothing says which tenant of `{shared}` is meant"),
             "anybody can get a token of this issuer; only its claims tell tenants apart",
         )
-    } else if issuer.pack == PackKind::Gitlab && token.demands.reads(&OF_ANY_PROJECT) {
+    } else if issuer.pack == PackKind::Gitlab
+        && (token.demands.reads(&OF_ANY_PROJECT) || reads_any_project(when, &token.issuer))
+    {
         (
             format!("nothing says which project of `{}` is meant", issuer.name),
             "every user can protect a branch and name an environment in a project of their own",
@@ -221,7 +235,9 @@ pub(crate) fn demand_tenant(
         return;
     };
     let of_subject: &[&[&str]] = if tenant.contains(&["sub"].as_slice()) { &[&["@subject"]] } else { &[] };
-    if token.demands.ties_to(tenant) || token.demands.ties_to(of_subject) {
+    let tied =
+        |claims| token.demands.ties_to(claims) || when.iter().any(|tree| tree.ties_to(&token.issuer, claims));
+    if tied(tenant) || tied(of_subject) {
         return;
     }
     let claims: Vec<String> = tenant.iter().map(|claim| claim_path::show(claim)).collect();
@@ -232,6 +248,17 @@ pub(crate) fn demand_tenant(
         why,
         format!("demand one of {}", suggest::list(claims.iter().map(String::as_str))),
     );
+}
+
+fn reads_any_project(when: &[Tree], issuer: &str) -> bool {
+    let mut reads = false;
+    for tree in when {
+        tree.each_claim(&mut |claim| {
+            reads |= claim.issuer == issuer
+                && OF_ANY_PROJECT.iter().any(|known| known.iter().eq(claim.path.iter()));
+        });
+    }
+    reads
 }
 
 // === impl TokenSpec ===

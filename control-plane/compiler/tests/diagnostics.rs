@@ -265,7 +265,6 @@ spec:
   audit: required
   from:
   - peer: {namespace: ci}
-    when: ['job.user_access_level in [\"maintainer\"]']
   to:
   - launch: {service: dataflow}
   - resources: {service: pubsub, actions: [write]}

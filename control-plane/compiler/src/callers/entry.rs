@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use tidegate_engine::model::PeerModel;
+use tidegate_engine::model::{Operand, PeerModel, Relation};
 
 use crate::bind::{Equality, Other, PeerPart};
 use crate::context::Context;
@@ -11,12 +11,15 @@ use crate::diagnostic::Code;
 use crate::mesh::{Mesh, WorkloadId};
 use crate::place::{Findings, Place};
 use crate::tokens::Token;
+use crate::when::{ClaimName, Tree, Value};
 
 /// Who may call: the peer, and all tokens.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
     pub(crate) who: Who,
     pub(crate) tokens: Vec<Token>,
+    /// All of these.
+    pub(crate) when: Vec<Tree>,
 }
 
 /// What is demanded of the peer.
@@ -40,7 +43,7 @@ impl Entry {
         if who.is_caller() {
             tokens.iter_mut().for_each(Token::bind_to_peer);
         }
-        Self { who, tokens }
+        Self { who, tokens, when: Vec::new() }
     }
 
     /// Demands what `bind` says. The tokens that it names are in the entry.
@@ -57,13 +60,7 @@ impl Entry {
                 Other::Peer(part) => self.who.part(*part, context),
             };
             let Some(test) = test else {
-                findings.add(
-                    place,
-                    Code::MalformedCondition,
-                    "the `peer` of this entry is not the caller",
-                    "through a gateway the peer is the gateway, and of `anyone` nothing is known",
-                    "compare claims with each other, or write `peer` or `anyMesh` in the entry",
-                );
+                refuse_peer(place, findings);
                 return;
             };
             if let Some(token) = self.tokens.iter_mut().find(|token| token.issuer == equality.issuer) {
@@ -77,6 +74,25 @@ impl Entry {
         }
     }
 
+    /// Demands what `when` says. The tokens that it names are in the entry.
+    pub(super) fn demand(&mut self, place: &Place<'_>, trees: &[Tree], findings: &mut Findings) {
+        for (index, tree) in trees.iter().enumerate() {
+            if tree.reads_peer() && !self.who.is_caller() {
+                refuse_peer(&place.index(index), findings);
+            }
+        }
+        self.when.extend_from_slice(trees);
+    }
+
+    /// What of the tokens' age must hold: for an Allow alone.
+    pub(crate) fn ages(&self) -> impl Iterator<Item = Tree> {
+        self.tokens.iter().filter_map(|token| {
+            let issued_at = ClaimName { issuer: token.issuer.clone(), path: vec!["iat".to_owned()] };
+            let until = Value::Plus(Box::new(Value::Claim(issued_at)), i64::from(token.max_age_s?));
+            Some(Tree::Compare(Value::Request(Operand::Now), Relation::LessOrEqual, until))
+        })
+    }
+
     /// This entry with more tokens: all of both.
     pub(super) fn with(&self, more: &[Token]) -> Self {
         let mut entry = self.clone();
@@ -86,12 +102,25 @@ impl Entry {
                 token.bind_to_peer();
             }
             match entry.tokens.iter_mut().find(|known| known.issuer == token.issuer) {
-                Some(known) => known.demands.merge(&token.demands),
+                Some(known) => {
+                    known.demands.merge(&token.demands);
+                    known.max_age_s = known.max_age_s.into_iter().chain(token.max_age_s).min();
+                }
                 None => entry.tokens.push(token),
             }
         }
         entry
     }
+}
+
+fn refuse_peer(place: &Place<'_>, findings: &mut Findings) {
+    findings.add(
+        place,
+        Code::MalformedCondition,
+        "the `peer` of this entry is not the caller",
+        "through a gateway the peer is the gateway, and of `anyone` nothing is known",
+        "compare claims with each other, or write `peer` or `anyMesh` in the entry",
+    );
 }
 
 // === impl Who ===

@@ -18,8 +18,8 @@ pub use issuer::{
     TrustedIssuerSpec,
 };
 pub use rule::{
-    AccessRuleSpec, AuditSpec, DisclosureSpec, EffectSpec, FromSpec, GrpcSpec, HttpSpec, OnExpirySpec,
-    OperationSpec, PeerSpec, TargetSpec, TokenOnlySpec,
+    AccessRuleSpec, AuditSpec, DaySpec, DisclosureSpec, EffectSpec, FieldSpec, FromSpec, GrpcSpec, HttpSpec,
+    OnExpirySpec, OperationSpec, PeerSpec, ScheduleSpec, TargetSpec, TokenOnlySpec, WindowSpec,
 };
 pub use token::{
     ActorSpec, AwsSpec, ClaimValueSpec, DataflowJobSpec, EntraSpec, GithubSpec, GitlabSpec, GoogleSpec,
@@ -138,8 +138,8 @@ pub struct FormSpec {
     pub token_only: Option<TokenOnlySpec>,
     /// All of these tokens.
     pub tokens: Option<Vec<TokenSpec>>,
-    /// Not supported yet.
-    pub when: Option<IgnoredAny>,
+    /// Conditions on tokens, peer, request and time: CEL, all of them.
+    pub when: Option<Vec<String>>,
     /// Claims that must be equal to other claims or to what the peer is: CEL, all of them.
     pub bind: Option<Vec<String>>,
 }

@@ -31,6 +31,53 @@ pub struct AccessRuleSpec {
     pub from: Vec<FromSpec>,
     /// Any of these; absent: any operation.
     pub to: Option<Vec<OperationSpec>>,
+    /// The rule begins to hold then: a moment, or a day, of which the beginning counts, in UTC.
+    pub not_before: Option<String>,
+    /// The rule holds no more then: a moment, or a day, of which the end counts, in UTC.
+    pub not_after: Option<String>,
+    /// The rule holds only in these hours.
+    pub schedule: Option<ScheduleSpec>,
+}
+
+/// Weekly hours.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct ScheduleSpec {
+    /// A name of the IANA time zone database, e.g. `Europe/Berlin`.
+    pub time_zone: String,
+    /// Any of these.
+    pub windows: Vec<WindowSpec>,
+}
+
+/// Some hours on some days.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct WindowSpec {
+    /// Any of these; absent: every day.
+    pub days: Option<Vec<DaySpec>>,
+    /// `HH:MM`.
+    pub from: String,
+    /// `HH:MM`, at most `24:00`; not later than `from`: on the next day.
+    pub to: String,
+}
+
+/// A day of the week.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum DaySpec {
+    /// Monday.
+    Mon,
+    /// Tuesday.
+    Tue,
+    /// Wednesday.
+    Wed,
+    /// Thursday.
+    Thu,
+    /// Friday.
+    Fri,
+    /// Saturday.
+    Sat,
+    /// Sunday.
+    Sun,
 }
 
 /// What a rule does.
@@ -102,8 +149,8 @@ pub struct FromSpec {
     pub anyone: Option<bool>,
     /// All of these tokens.
     pub tokens: Option<Vec<TokenSpec>>,
-    /// Not supported yet.
-    pub when: Option<IgnoredAny>,
+    /// Conditions on tokens, peer, request and time: CEL, all of them.
+    pub when: Option<Vec<String>>,
     /// Claims that must be equal to other claims or to what the peer is: CEL, all of them.
     pub bind: Option<Vec<String>>,
 }
@@ -154,6 +201,28 @@ pub struct HttpSpec {
     pub hosts: Option<Vec<String>>,
     /// Any of these ports of the workload; absent: any.
     pub ports: Option<Vec<u16>>,
+    /// All of these headers.
+    pub headers: Option<Vec<FieldSpec>>,
+    /// All of these parameters of the query.
+    pub query: Option<Vec<FieldSpec>>,
+}
+
+/// A header or a query parameter, and what it must be: exactly one of the others.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct FieldSpec {
+    /// A header's name in whatever case, or a parameter's, decoded.
+    pub name: String,
+    /// This value.
+    pub exact: Option<String>,
+    /// It begins with this.
+    pub prefix: Option<String>,
+    /// It is like this: `*` stands for zero or more characters.
+    pub glob: Option<String>,
+    /// `true`: it is there, whatever it is.
+    pub present: Option<bool>,
+    /// `true`: it is not there.
+    pub absent: Option<bool>,
 }
 
 /// gRPC calls: all parts must match.

@@ -43,6 +43,8 @@ pub struct TokenSpec {
     pub human_in_loop: Option<bool>,
     /// Who acts for the subject.
     pub actor: Option<ActorSpec>,
+    /// How long ago it may have been issued, e.g. `15m`; absent: as long as it has not expired. For an Allow.
+    pub max_token_age: Option<String>,
     /// Acknowledges that callers, or strangers, choose some of what is demanded.
     pub caller_asserted: Option<bool>,
 }

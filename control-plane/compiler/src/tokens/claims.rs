@@ -249,7 +249,7 @@ fn tests(kind: Option<ClaimKind>, texts: impl IntoIterator<Item = String>) -> Ve
 }
 
 /// A text that a claim of this kind can have.
-fn check_string(
+pub(crate) fn check_string(
     place: &Place<'_>,
     name: &str,
     text: &str,
