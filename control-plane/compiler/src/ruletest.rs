@@ -13,7 +13,7 @@ use crate::context::Context;
 use crate::diagnostic::{Code, Diagnostic};
 use crate::explain::{AskedToken, MeshPeer, Question};
 use crate::mesh::{WorkloadId, not_empty};
-use crate::objects::{self, Object};
+use crate::objects::{self, Object, Objects};
 use crate::place::{Findings, Kind, ObjectId, Place};
 use crate::spec::{
     DecisionSpec, ExpectationSpec, OneOrMany, RequestSpec, RuleTestSpec, TestSpec, TestTokenFields,
@@ -30,6 +30,17 @@ pub struct RuleTests {
     pub diagnostics: Vec<Diagnostic>,
     /// Where every object is written: file and line.
     pub origins: BTreeMap<ObjectId, (String, u32)>,
+    /// Callers by `namespace/name`.
+    pub callers: BTreeMap<String, CallerFacts>,
+}
+
+/// What is known of a Caller without looking at tokens.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CallerFacts {
+    /// The peers that its forms name.
+    pub peers: Vec<MeshPeer>,
+    /// Rules that name it, `namespace/name`.
+    pub rules: BTreeSet<String>,
 }
 
 /// One request, and what must be decided.
@@ -67,12 +78,40 @@ pub fn check(inputs: &Inputs<'_>, compiled: &Compiled) -> RuleTests {
     let mut shape = Findings::default();
     let objects = objects::read(inputs.sources, &inputs.env, &mut shape);
     let issuers = compiled.issuers.iter().map(|issuer| (issuer.name.clone(), Some(issuer.clone()))).collect();
-    let callers = BTreeMap::new();
+    let none = BTreeMap::new();
     let context =
-        Context { mesh: Some(&compiled.mesh), objects: &objects, issuers: &issuers, callers: &callers };
+        Context { mesh: Some(&compiled.mesh), objects: &objects, issuers: &issuers, callers: &none };
     let mut findings = Findings::default();
     let tests = objects.tests.iter().flat_map(|object| suite(object, &context, &mut findings)).collect();
-    RuleTests { tests, diagnostics: findings.into_sorted(), origins: objects.origins() }
+    RuleTests {
+        tests,
+        diagnostics: findings.into_sorted(),
+        origins: objects.origins(),
+        callers: self::callers(&objects),
+    }
+}
+
+fn callers(objects: &Objects) -> BTreeMap<String, CallerFacts> {
+    let mut known = BTreeMap::new();
+    for caller in &objects.callers {
+        let mut facts = CallerFacts::default();
+        for spec in caller.spec.any_of.iter().filter_map(|form| form.peer.as_ref()) {
+            facts.peers.extend(spec.service_accounts.iter().flatten().map(|account| MeshPeer {
+                trust_domain: spec.trust_domain.clone(),
+                namespace: spec.namespace.clone(),
+                service_account: account.clone(),
+            }));
+        }
+        known.insert(caller.source.id.qualified_name(), facts);
+    }
+    for rule in &objects.rules {
+        for name in rule.spec.from.iter().filter_map(|from| from.caller.as_ref()) {
+            if let Some(facts) = known.get_mut(name) {
+                facts.rules.insert(rule.source.id.qualified_name());
+            }
+        }
+    }
+    known
 }
 
 fn suite(object: &Object<RuleTestSpec>, context: &Context<'_>, findings: &mut Findings) -> Vec<RuleTest> {

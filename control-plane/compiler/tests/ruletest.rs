@@ -78,7 +78,7 @@ spec:
     branch: {like: release, claims: {ref_protected: \"false\"}}
     release:
       issuer: gitlab
-      claims: {project_id: \"4711\", job_project_id: \"4711\", ref_protected: \"true\"}
+      claims: {project_id: \"4711\", job_project_id: \"4711\", ref_protected: \"true\", pipeline_source: push}
   tests:
   - name: a release on a protected ref migrates
     request: {tokens: [release]}

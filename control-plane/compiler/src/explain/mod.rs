@@ -15,7 +15,7 @@ mod question;
 mod trace;
 mod words;
 
-use tidegate_engine::model::{Effect, GuardModel, Mode, PolicyModel, RuleModel};
+use tidegate_engine::model::{Effect, GuardModel, Mode, PeerModel, PolicyModel, RuleModel};
 use tidegate_engine::{
     Ambiguity, Guarding, Outcome, Peer, Reason, Request, TokenFault, TokenState, Truth, VerifiedToken,
     normal, reference,
@@ -210,12 +210,19 @@ fn token_required(model: &PolicyModel, request: &Request<'_>) -> bool {
     !has_token && model.rules.iter().any(demands)
 }
 
-/// A peer for people.
-fn shown_peer(peer: Peer<'_>) -> String {
+/// A peer for people: its trust domain only where another one is demanded.
+fn shown_peer(peer: Peer<'_>, demanded: &PeerModel) -> String {
     match peer {
         Peer::Absent => "no mesh peer".to_owned(),
         Peer::Mesh { trust_domain, namespace, service_account } => {
-            words::safe(&format!("{namespace}/{service_account} of {trust_domain}"))
+            let is_other = matches!(
+                demanded,
+                PeerModel::Mesh { trust_domain: demanded, .. } | PeerModel::AnyMesh { trust_domain: demanded }
+                    if demanded != trust_domain
+            );
+            let domain =
+                if is_other { format!(" of the trust domain {trust_domain}") } else { String::new() };
+            words::safe(&format!("{namespace}/{service_account}{domain}"))
         }
     }
 }

@@ -121,7 +121,7 @@ fn entry(model: &PolicyModel, from: &FromModel, request: &Request<'_>) -> PartTr
         subject: Subject::Peer,
         depth: 0,
         demand: words::describe_peer(&from.peer),
-        actual: Some(shown_peer(request.peer)),
+        actual: Some(shown_peer(request.peer, &from.peer)),
         holds: Truth::from(peer),
         reached: true,
     }];
