@@ -75,7 +75,8 @@ pub fn who_can(compiled: &Compiled, question: &Question, now: i64) -> Result<Who
         let (is_any, at) = called(&plain);
         let at = at.or_else(|| called(&call).1);
         if is_any || at.is_some() {
-            let operation = at.and_then(|at| rule.to.as_ref()?.get(at)).map(describe_operation);
+            let operation =
+                at.and_then(|at| rule.to.as_ref()?.get(at)).map(|to| describe_operation(model, to));
             grants.extend(
                 rule.from
                     .iter()
@@ -110,7 +111,8 @@ pub fn what_can(compiled: &Compiled, who: &Who) -> Vec<Grant> {
     let mut grants = Vec::new();
     for (workload, policy) in compiled.workloads.iter().filter(|(_, policy)| policy.covered) {
         for rule in &policy.model.rules {
-            let operations: Vec<String> = rule.to.iter().flatten().map(describe_operation).collect();
+            let operations: Vec<String> =
+                rule.to.iter().flatten().map(|to| describe_operation(&policy.model, to)).collect();
             let named = who.rules.contains(&rule.id);
             for from in rule.from.iter().filter(|from| named || matches(compiled, who, &from.peer)) {
                 grants.push(of(workload, &policy.model, rule, from, operations.clone()));

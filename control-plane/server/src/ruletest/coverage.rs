@@ -143,6 +143,8 @@ fn with_nothing<T>(with: impl FnOnce(&Request<'_>) -> T) -> T {
         method: b"",
         host: None,
         path: &path,
+        query: &[],
+        fields: &[],
         headers: HeaderFacts::default(),
         peer: Peer::Absent,
         tokens: &[],

@@ -5,6 +5,9 @@ use tidegate_engine::{Request, reference};
 
 use super::{claim_name, list, quoted, shown_value};
 
+/// Headers whose values are nobody else's to see.
+const SECRET: [&str; 4] = ["authorization", "cookie", "proxy-authorization", "x-api-key"];
+
 /// An operand as `when` writes it.
 pub(super) fn name(model: &PolicyModel, operand: &Operand) -> String {
     match operand {
@@ -46,7 +49,7 @@ pub(super) fn describe(test: &TextTest) -> String {
 pub(super) fn actual(operand: &Operand, request: &Request<'_>) -> Option<String> {
     match operand {
         Operand::Text(_) | Operand::Integer(_) | Operand::Boolean(_) => None,
-        // Headers may carry credentials that nobody expected there.
+        Operand::Header(name) if SECRET.contains(&name.as_str()) => Some("not shown".to_owned()),
         operand => Some(shown_value(&reference::operand_value(operand, request))),
     }
 }
