@@ -20,7 +20,7 @@ fn blocks<'t>(text: &'t str, language: &str) -> Vec<&'t str> {
 #[test]
 fn the_first_rule_compiles_and_lets_exactly_its_caller_in() {
     let yaml = blocks(README, "yaml");
-    assert_eq!(yaml.len(), 1, "a new block needs a request of its own here");
+    assert_eq!(yaml.len(), 2, "a new block needs a request of its own here");
     let compilation = tidegate_compiler::compile(&Inputs {
         sources: &[SourceFile { path: "rules/orders.yaml".into(), text: yaml[0].into() }],
         env: Default::default(),
@@ -52,6 +52,20 @@ fn the_first_rule_compiles_and_lets_exactly_its_caller_in() {
     assert_eq!(outcome("orders-worker", "GET", "/v1/orders/7"), Outcome::Deny);
     assert_eq!(outcome("orders-worker", "POST", "/v1/orders"), Outcome::Deny);
     assert_eq!(outcome("other", "POST", "/v1/orders/7"), Outcome::Deny);
+}
+
+#[test]
+fn the_first_test_passes_and_covers_the_rule() {
+    let yaml = blocks(README, "yaml");
+    let sources = [("rules/orders.yaml", yaml[0]), ("rules/orders.test.yaml", yaml[1])]
+        .map(|(path, text)| SourceFile { path: path.into(), text: text.into() });
+    let inputs = Inputs { sources: &sources, env: Default::default(), now: None };
+    let compiled = tidegate_compiler::compile(&inputs).output.expect("it compiles");
+    let tests = tidegate_compiler::check_tests(&inputs, &compiled);
+    assert!(tests.diagnostics.is_empty(), "{:#?}", tests.diagnostics);
+    let report = tidegate::ruletest::run(&compiled, &tests, 0);
+    assert_eq!((report.passed, report.failed), (3, 0), "{:#?}", report.tests);
+    assert_eq!(report.coverage.conditions.percent(), 100, "{:#?}", report.coverage);
 }
 
 #[test]

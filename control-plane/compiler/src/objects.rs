@@ -11,7 +11,7 @@ use crate::diagnostic::{Code, Diagnostic, Related};
 use crate::environment::substitute;
 use crate::place::{Findings, Kind, ObjectId, Source, position_of};
 use crate::spec::{
-    API_VERSION, AccessRuleSpec, CallerSpec, GuardSpec, Manifest, MeshSpec, TrustedIssuerSpec,
+    API_VERSION, AccessRuleSpec, CallerSpec, GuardSpec, Manifest, MeshSpec, RuleTestSpec, TrustedIssuerSpec,
 };
 use crate::suggest;
 use crate::syntax;
@@ -34,6 +34,7 @@ pub(crate) struct Objects {
     pub(crate) callers: Vec<Object<CallerSpec>>,
     pub(crate) guards: Vec<Object<GuardSpec>>,
     pub(crate) rules: Vec<Object<AccessRuleSpec>>,
+    pub(crate) tests: Vec<Object<RuleTestSpec>>,
     /// Objects that are there but cannot be used; references to them are not reported again.
     pub(crate) broken: BTreeSet<ObjectId>,
     /// A document was so broken that it is not known what it is.
@@ -181,6 +182,7 @@ impl FileReader<'_> {
             Kind::Caller => self.object(kind, document.root, broken, objects, |o| &mut o.callers, findings),
             Kind::Guard => self.object(kind, document.root, broken, objects, |o| &mut o.guards, findings),
             Kind::AccessRule => self.object(kind, document.root, broken, objects, |o| &mut o.rules, findings),
+            Kind::RuleTest => self.object(kind, document.root, broken, objects, |o| &mut o.tests, findings),
         }
     }
 
@@ -419,6 +421,7 @@ impl Objects {
         by_id(&mut self.callers);
         by_id(&mut self.guards);
         by_id(&mut self.rules);
+        by_id(&mut self.tests);
     }
 
     fn refuse_duplicates(&mut self, findings: &mut Findings) {
@@ -452,6 +455,7 @@ impl Objects {
         within(&self.callers, findings);
         within(&self.guards, findings);
         within(&self.rules, findings);
+        within(&self.tests, findings);
     }
 
     /// Whether a reference to a missing object has a cause that is reported elsewhere.
@@ -464,6 +468,21 @@ impl Objects {
         self.unknown || self.broken.iter().any(|id| id.kind == kind)
     }
 
+    /// File and line of all usable objects.
+    pub(crate) fn origins(&self) -> BTreeMap<ObjectId, (String, u32)> {
+        fn of<S>(list: &[Object<S>]) -> impl Iterator<Item = (ObjectId, (String, u32))> {
+            list.iter()
+                .map(|Object { source, .. }| (source.id.clone(), (source.file.clone(), source.root.at.line)))
+        }
+        of(&self.meshes)
+            .chain(of(&self.issuers))
+            .chain(of(&self.callers))
+            .chain(of(&self.guards))
+            .chain(of(&self.rules))
+            .chain(of(&self.tests))
+            .collect()
+    }
+
     /// All usable objects, sorted.
     pub(crate) fn ids(&self) -> Vec<ObjectId> {
         fn of<S>(list: &[Object<S>]) -> impl Iterator<Item = ObjectId> {
@@ -474,6 +493,7 @@ impl Objects {
             .chain(of(&self.callers))
             .chain(of(&self.guards))
             .chain(of(&self.rules))
+            .chain(of(&self.tests))
             .collect();
         ids.sort();
         ids

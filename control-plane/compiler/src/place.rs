@@ -20,6 +20,8 @@ pub enum Kind {
     Guard,
     /// Allow or deny.
     AccessRule,
+    /// Requests, and what must be decided.
+    RuleTest,
 }
 
 /// Kind, namespace and name of an object; unique.
@@ -64,8 +66,8 @@ pub(crate) struct Findings {
 // === impl Kind ===
 
 impl Kind {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Mesh, Self::TrustedIssuer, Self::Caller, Self::Guard, Self::AccessRule];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Mesh, Self::TrustedIssuer, Self::Caller, Self::Guard, Self::AccessRule, Self::RuleTest];
 
     /// As it is written in `kind`.
     pub const fn as_str(self) -> &'static str {
@@ -75,13 +77,14 @@ impl Kind {
             Self::Caller => "Caller",
             Self::Guard => "Guard",
             Self::AccessRule => "AccessRule",
+            Self::RuleTest => "RuleTest",
         }
     }
 
     /// Whether objects of this kind belong to a namespace.
     pub const fn is_namespaced(self) -> bool {
         match self {
-            Self::Mesh | Self::TrustedIssuer => false,
+            Self::Mesh | Self::TrustedIssuer | Self::RuleTest => false,
             Self::Caller | Self::Guard | Self::AccessRule => true,
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! The way of a rule: [`rules`] reads and judges files, the compiler turns them into policies, [`keys`] brings the
 //! issuers' keys and [`directories`] the machines of jobs, [`bundle`] signs, [`push`] hands out and hears who enforces
-//! what, [`admin`] shows it. [`serve`] wires them together, [`explain`] says why; [`cli`] is the command.
+//! what, [`admin`] shows it. [`serve`] wires them together, [`explain`] says why, [`ruletest`] tests rules before anybody
+//! pushes them; [`cli`] is the command.
 //!
 //! INVARIANT: nothing is pushed that did not compile, is not signed, or is older than what was pushed before, across
 //! restarts too.
@@ -21,6 +22,7 @@ pub mod package;
 pub mod plugin_config;
 pub mod push;
 pub mod rules;
+pub mod ruletest;
 pub mod serve;
 pub mod state;
 

@@ -167,6 +167,9 @@ impl TokenFault {
 }
 
 impl Ambiguity {
+    /// Every ambiguity, for tables and tests.
+    pub const ALL: [Self; 5] = [Self::Path, Self::Host, Self::Method, Self::Override, Self::DuplicateHeader];
+
     /// The stable code.
     pub const fn code(self) -> &'static str {
         match self {
@@ -180,6 +183,28 @@ impl Ambiguity {
 }
 
 impl Reason {
+    /// Every reason, for tables and tests.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let plain = [
+            Self::AllowedBy,
+            Self::DeniedBy,
+            Self::NoAllowMatched,
+            Self::TokenRequired,
+            Self::NotGuarded,
+            Self::GuardInShadow,
+            Self::NotReady,
+            Self::ConfigurationInvalid,
+            Self::ClockWrong,
+        ];
+        let ambiguous = Ambiguity::ALL.into_iter().map(Self::Ambiguous);
+        plain.into_iter().chain(TokenFault::ALL.into_iter().map(Self::TokenInvalid)).chain(ambiguous)
+    }
+
+    /// The reason of this code.
+    pub fn from_code(code: &str) -> Option<Self> {
+        Self::all().find(|reason| reason.code() == code)
+    }
+
     /// The stable code.
     pub const fn code(self) -> &'static str {
         match self {
@@ -273,19 +298,7 @@ mod tests {
     use super::*;
 
     fn all() -> Vec<Reason> {
-        let mut all = vec![
-            Reason::AllowedBy,
-            Reason::DeniedBy,
-            Reason::NoAllowMatched,
-            Reason::TokenRequired,
-            Reason::NotGuarded,
-            Reason::GuardInShadow,
-            Reason::NotReady,
-            Reason::ConfigurationInvalid,
-            Reason::ClockWrong,
-        ];
-        all.extend(TokenFault::ALL.map(Reason::TokenInvalid));
-        all
+        Reason::all().collect()
     }
 
     #[cfg_attr(target_arch = "wasm32", wasm_bindgen_test::wasm_bindgen_test)]
@@ -296,6 +309,7 @@ mod tests {
                 assert_ne!(reason.code(), earlier.code());
                 assert_ne!(reason.sentence(), earlier.sentence());
             }
+            assert_eq!(Reason::from_code(reason.code()), Some(*reason));
         }
     }
 

@@ -1,8 +1,8 @@
 //! The naive interpreter: what a policy means, written to be read, not to be fast.
 //!
 //! It goes through all rules, looks at everything, and knows neither the flat form nor the index. Tests hold the engine
-//! against it; nothing else uses it. It shares with the engine only what happens before and after the rules
-//! (normalisation, and how matches settle into a decision).
+//! against it; who explains a decision asks it about single conditions and operations; nothing else uses it. It shares
+//! with the engine only what happens before and after the rules (normalisation, and how matches settle into a decision).
 
 use crate::decide::refused_before_rules;
 use crate::decision::{Decision, Guarding, Matches, RuleIx, ShadowDifference, enforce};
@@ -17,6 +17,8 @@ use crate::truth::Truth;
 use crate::unlisted::Unlisted;
 
 mod values;
+
+pub use values::operand_value;
 
 /// Decides a request as [`crate::decide`] must.
 pub fn decide(model: &PolicyModel, request: &Request<'_>) -> Decision {
@@ -191,7 +193,8 @@ fn from_matches(model: &PolicyModel, from: &FromModel, request: &Request<'_>) ->
     }
 }
 
-fn peer_matches(peer: &PeerModel, request: Peer<'_>) -> bool {
+/// Whether a peer is one that an entry names.
+pub fn peer_matches(peer: &PeerModel, request: Peer<'_>) -> bool {
     match (peer, request) {
         (PeerModel::Anyone, _) | (PeerModel::NoPeer, Peer::Absent) => true,
         (PeerModel::AnyMesh { trust_domain }, Peer::Mesh { trust_domain: theirs, .. }) => {
@@ -211,7 +214,8 @@ fn peer_matches(peer: &PeerModel, request: Peer<'_>) -> bool {
     }
 }
 
-fn condition_holds(model: &PolicyModel, condition: &Condition, request: &Request<'_>) -> Truth {
+/// Whether a condition of the policy holds, for who explains decisions part by part.
+pub fn condition_holds(model: &PolicyModel, condition: &Condition, request: &Request<'_>) -> Truth {
     let holds = |part: &Condition| condition_holds(model, part, request);
     match condition {
         Condition::True => Truth::True,
@@ -286,7 +290,7 @@ fn glob_matches(pattern: &str, text: &str) -> bool {
 }
 
 /// The port, the method, the host, the path, for gRPC the content type, and the condition.
-fn operation_matches(model: &PolicyModel, operation: &OperationModel, request: &Request<'_>) -> Truth {
+pub fn operation_matches(model: &PolicyModel, operation: &OperationModel, request: &Request<'_>) -> Truth {
     let port = operation.ports.as_ref().is_none_or(|ports| ports.contains(&request.port));
     let method = operation
         .methods

@@ -12,6 +12,7 @@ use tidegate_engine::{ClaimValue, TokenFault};
 use crate::connection::{At, Connection};
 use crate::issuer::{Issuer, IssuerSet};
 use crate::jose::{self, Framing};
+use crate::json::{self, Limits, Value};
 use crate::pack::{self, ClaimSpec, PackKind};
 use crate::token::{self, Dates, Reading, UnverifiedToken};
 
@@ -127,6 +128,20 @@ pub fn wrong_claims(text: &[u8], pack: PackKind) -> Vec<(&'static ClaimSpec, Tok
 pub fn slots(text: &[u8], pack: PackKind, paths: &[ClaimPath]) -> Vec<ClaimValue> {
     let Reading::Token(token) = token::read(text) else { return Vec::new() };
     paths.iter().map(|path| pack::extract(pack, token.claims(), path)).collect()
+}
+
+/// What rules would read of a verified token with these claims, a JSON object: one value per path. `None`: they are not
+/// JSON in the strict sense.
+pub fn slots_of(claims: &str, pack: PackKind, paths: &[ClaimPath]) -> Option<Vec<ClaimValue>> {
+    let Ok(Value::Object(claims)) = json::parse(claims, Limits::TOKEN) else { return None };
+    Some(paths.iter().map(|path| pack::extract(pack, &claims, path)).collect())
+}
+
+/// Known claims that are there and not of the kind that the pack demands. `None`: as with [`slots_of`].
+pub fn ill_typed(claims: &str, pack: PackKind) -> Option<Vec<&'static ClaimSpec>> {
+    let Ok(Value::Object(claims)) = json::parse(claims, Limits::TOKEN) else { return None };
+    let is_wrong = |spec: &&ClaimSpec| pack::check_claim(spec, &claims) == Err(TokenFault::ClaimMalformed);
+    Some(pack.claims().iter().filter(is_wrong).collect())
 }
 
 fn examine(

@@ -11,6 +11,7 @@ use serde::de::{self, IgnoredAny, SeqAccess, Visitor};
 
 mod issuer;
 mod rule;
+mod test;
 mod token;
 
 pub use issuer::{
@@ -20,6 +21,11 @@ pub use issuer::{
 pub use rule::{
     AccessRuleSpec, AuditSpec, DaySpec, DisclosureSpec, EffectSpec, FieldSpec, FromSpec, GrpcSpec, HttpSpec,
     OnExpirySpec, OperationSpec, PeerSpec, ScheduleSpec, TargetSpec, TokenOnlySpec, WindowSpec,
+};
+pub(crate) use test::write_members;
+pub use test::{
+    ClaimJson, DecisionSpec, ExpectationSpec, RequestSpec, RuleTestSpec, ShadowSpec, TestSpec,
+    TestTokenFields, TestTokenSpec,
 };
 pub use token::{
     ActorSpec, AwsSpec, ClaimValueSpec, DataflowJobSpec, EntraSpec, GithubSpec, GitlabSpec, GoogleSpec,

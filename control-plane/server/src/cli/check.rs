@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use super::{Ending, print, report};
+use super::text::count;
+use super::{Ending, folder, formats, print, report};
 use crate::rules::{Finding, load, load_environment};
 use crate::serve::compile_files;
 
@@ -15,6 +16,8 @@ use crate::serve::compile_files;
 Examples:
   tidegate check rules
   tidegate check rules --env values/prod.yaml
+  tidegate check rules -o gitlab > gl-code-quality-report.json
+  tidegate check rules -o sarif > tidegate.sarif
   tidegate check rules -o json | jq -r '.findings[] | \"\\(.file):\\(.line) \\(.message)\"'
 
 Exits with 0 when everything compiles (warnings included), with 1 when anything does not.")]
@@ -36,6 +39,12 @@ enum Output {
     Text,
     /// For programs
     Json,
+    /// For CI systems: a test case per file
+    Junit,
+    /// For merge requests of GitLab: a Code Quality report
+    Gitlab,
+    /// For code scanning, e.g. of GitHub: SARIF 2.1.0
+    Sarif,
 }
 
 #[derive(Serialize)]
@@ -51,6 +60,10 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     let compilation = compile_files(&loaded.files, &environment);
     let mut findings: Vec<Finding> = loaded.problems.iter().cloned().map(Finding::File).collect();
     findings.extend(compilation.diagnostics.into_iter().map(Finding::Rule));
+    if let Some(compiled) = compilation.output {
+        let folder = folder::Folder { files: loaded.files.clone(), environment, compiled };
+        findings.extend(folder.tests().diagnostics.into_iter().map(Finding::Rule));
+    }
     let errors = findings.iter().filter(|finding| finding.is_error()).count();
     let warnings = findings.len() - errors;
     match arguments.output {
@@ -58,19 +71,24 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
             let report = Report { errors, warnings, findings };
             print(&format!("{}\n", serde_json::to_string_pretty(&report)?))?;
         }
+        Output::Junit => print(&formats::junit(&findings, &loaded.files, &arguments.rules))?,
+        Output::Gitlab => folder::print_json(&formats::gitlab(&findings, &arguments.rules))?,
+        Output::Sarif => folder::print_json(&formats::sarif(&findings, &arguments.rules))?,
         Output::Text => {
             let style = report::Style::of_stdout();
             for finding in &findings {
                 print(&report::render(finding, &loaded.files, &arguments.rules, style))?;
             }
             print(&summary(loaded.files.len() + loaded.problems.len(), errors, warnings))?;
+            if errors == 0 && report::Style::of_stdout() != report::Style::Lines {
+                print(&format!("next: tidegate test {}\n", arguments.rules.display()))?;
+            }
         }
     }
     Ok(if errors == 0 { Ending::Done } else { Ending::Refused })
 }
 
 fn summary(files: usize, errors: usize, warnings: usize) -> String {
-    let count = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
     format!("{}: {}, {}\n", count(files, "file"), count(errors, "error"), count(warnings, "warning"))
 }
 

@@ -1,18 +1,26 @@
 //! The command line.
 //!
-//! Exit codes: 0 it worked; 1 refused (rules with errors, a scenario that failed, keys that want attention, …); 2 the
+//! Exit codes: 0 it worked; 1 refused (rules with errors, a test that fails, keys that want attention, …); 2 the
 //! command line is wrong; 3 the environment is (a missing folder, a port in use, a damaged state).
 
+mod access;
 mod check;
+mod completions;
 mod directories;
+mod explain;
 mod fetching;
+mod folder;
+mod formats;
 mod issuer;
+mod junit;
 mod keys;
 mod module;
+mod paint;
 mod plugin_config;
 mod report;
 mod running;
 mod serve;
+mod test;
 mod text;
 mod token;
 
@@ -27,7 +35,8 @@ use crate::demo::scenario as demo;
 const EXIT_CODES: &str = "\
 Exit codes:
   0  it worked
-  1  refused: rules with errors, a scenario that failed, keys that want attention, an issuer that is still needed
+  1  refused: rules with errors, a test that fails, a request that would be refused, keys that want attention, an issuer
+     that is still needed
   2  the command line is wrong
   3  the environment is: a missing folder, a port in use, a damaged state";
 
@@ -57,12 +66,17 @@ enum LogFormat {
 enum Command {
     Serve(serve::Arguments),
     Check(check::Arguments),
+    Test(test::Arguments),
+    Explain(explain::Arguments),
+    WhoCan(access::WhoArguments),
+    WhatCan(access::WhatArguments),
     PluginConfig(plugin_config::Arguments),
     Demo(demo::Arguments),
     Module(module::Arguments),
     Issuer(issuer::Arguments),
     Keys(keys::Arguments),
     Token(token::Arguments),
+    Completions(completions::Arguments),
 }
 
 /// How a command ended, if nothing went wrong with the environment.
@@ -92,8 +106,8 @@ pub fn main() -> ExitCode {
     let log = arguments.log.as_deref().unwrap_or(match &arguments.command {
         // Its table is the output; refusals and key errors are part of the show.
         Command::Demo(_) => "error",
-        Command::Issuer(_) | Command::Keys(_) | Command::Token(_) => "warn",
-        _ => "info",
+        Command::Serve(_) | Command::Module(_) | Command::PluginConfig(_) | Command::Check(_) => "info",
+        _ => "warn",
     });
     if let Err(error) = start_logging(log, arguments.log_format) {
         complain(&error);
@@ -113,6 +127,11 @@ fn run(command: Command) -> anyhow::Result<Ending> {
     match command {
         Command::Serve(arguments) => serve::run(arguments),
         Command::Check(arguments) => check::run(&arguments),
+        Command::Test(arguments) => test::run(&arguments),
+        Command::Explain(arguments) => explain::run(&arguments),
+        Command::WhoCan(arguments) => access::who(&arguments),
+        Command::WhatCan(arguments) => access::what(&arguments),
+        Command::Completions(arguments) => completions::run(&arguments),
         Command::PluginConfig(arguments) => plugin_config::run(&arguments),
         Command::Demo(arguments) => runtime()?.block_on(demo::run(arguments)),
         Command::Module(arguments) => module::run(&arguments),
@@ -153,6 +172,11 @@ fn with_causes(error: &anyhow::Error) -> String {
 /// Whether there is a signed JWT in it: its header is JSON, and that begins so in base64url.
 fn has_token(argument: &str) -> bool {
     argument.split([' ', '=', '"', '\'']).any(|word| word.starts_with("eyJ") && word.contains('.'))
+}
+
+/// The same with text that has its line ends.
+fn complain_text(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
 fn complain(message: &str) {

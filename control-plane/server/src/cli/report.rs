@@ -34,6 +34,15 @@ impl Style {
             Self::Lines
         }
     }
+
+    /// The same for standard error.
+    pub(super) fn of_stderr() -> Self {
+        if std::io::stderr().is_terminal() {
+            Self::Graphical { color: std::env::var_os("NO_COLOR").is_none() }
+        } else {
+            Self::Lines
+        }
+    }
 }
 
 /// A finding as text, with its line end.

@@ -48,6 +48,11 @@ pub(super) fn hanging(start: &str, indent: usize, text: &str) -> String {
     lines
 }
 
+/// `1 test`, `2 tests`.
+pub(super) fn count(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
 /// Columns as wide as their widest cell.
 pub(super) fn table<const N: usize>(rows: &[[String; N]]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);

@@ -76,6 +76,19 @@ fn accepts(pattern: &Pattern, text: &str) -> bool {
     end == 1 || end >= pattern.ends_from
 }
 
+/// What an operand is, for who explains decisions. What cannot be told or read is unknown, a list's length is an integer.
+pub fn operand_value(operand: &Operand, request: &Request<'_>) -> ClaimValue {
+    match (operand, state(operand, request)) {
+        (_, State::Absent) => ClaimValue::Absent,
+        (Operand::Claim(claim), _) => value(*claim, request).clone(),
+        (_, State::Unknown | State::Present(None)) => ClaimValue::Unknown,
+        (_, State::Present(Some(Known::Text(text)))) => ClaimValue::String(text),
+        (_, State::Present(Some(Known::Integer(integer)))) => ClaimValue::Integer(integer),
+        (_, State::Present(Some(Known::Boolean(boolean)))) => ClaimValue::Boolean(boolean),
+        (_, State::Present(Some(Known::Items(_)))) => ClaimValue::Other,
+    }
+}
+
 fn state(operand: &Operand, request: &Request<'_>) -> State {
     let known = |known| State::Present(Some(known));
     let peer = |read: fn(&str, &str, &str) -> String| match request.peer {

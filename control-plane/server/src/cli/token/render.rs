@@ -1,7 +1,7 @@
 //! An explanation for people.
 
-use std::io::IsTerminal;
-
+use crate::cli::paint::Color;
+pub(super) use crate::cli::paint::Style;
 use crate::cli::text::{hanging, labelled, table};
 use crate::explain::token::{
     CheckLine, CheckResult, ConditionLine, EntryReport, Explanation, Holds, IssuerFacts, Mistake, Outcome,
@@ -10,47 +10,6 @@ use crate::explain::token::{
 
 /// Columns before what was found by a check.
 const CHECK_INDENT: usize = 25;
-
-/// Whether there are colours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Style {
-    Plain,
-    Colored,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Color {
-    Good,
-    Bad,
-    Dim,
-    Bold,
-}
-
-// === impl Style ===
-
-impl Style {
-    /// In colour on a terminal only, and not where `NO_COLOR` is set.
-    pub(super) fn of_stdout() -> Self {
-        match std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() {
-            true => Self::Colored,
-            false => Self::Plain,
-        }
-    }
-
-    fn paint(self, color: Color, text: &str) -> String {
-        // ECMA-48 §8.3.117.
-        let code = match color {
-            Color::Good => "32",
-            Color::Bad => "1;31",
-            Color::Dim => "2",
-            Color::Bold => "1",
-        };
-        match self {
-            Self::Plain => text.to_owned(),
-            Self::Colored => format!("\u{1b}[{code}m{text}\u{1b}[0m"),
-        }
-    }
-}
 
 /// All of it.
 pub(super) fn text(explanation: &Explanation, style: Style) -> String {

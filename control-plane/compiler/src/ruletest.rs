@@ -1,0 +1,579 @@
+//! `RuleTest`s, checked: requests with what must be decided about each.
+//!
+//! Tests never take part in a compilation: what is wrong with one is said by [`check`], to whoever runs tests or checks
+//! files, and never stops rules.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tidegate_engine::{Outcome, Reason};
+use tidegate_identity::PackKind;
+
+use crate::claim_path;
+use crate::context::Context;
+use crate::diagnostic::{Code, Diagnostic};
+use crate::explain::{AskedToken, MeshPeer, Question};
+use crate::mesh::{WorkloadId, not_empty};
+use crate::objects::{self, Object, Objects};
+use crate::place::{Findings, Kind, ObjectId, Place};
+use crate::spec::{
+    DecisionSpec, ExpectationSpec, OneOrMany, RequestSpec, RuleTestSpec, TestSpec, TestTokenFields,
+    TestTokenSpec, write_members,
+};
+use crate::{Compiled, Inputs, suggest, syntax};
+
+/// What files hold for whoever tests rules.
+#[derive(Debug, Clone, Default)]
+pub struct RuleTests {
+    /// All tests, ordered by the names of their RuleTests.
+    pub tests: Vec<RuleTest>,
+    /// What is wrong with RuleTests beyond their shape; those tests are left out.
+    pub diagnostics: Vec<Diagnostic>,
+    /// Where every object is written: file and line.
+    pub origins: BTreeMap<ObjectId, (String, u32)>,
+    /// Callers by `namespace/name`.
+    pub callers: BTreeMap<String, CallerFacts>,
+}
+
+/// What is known of a Caller without looking at tokens.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CallerFacts {
+    /// The peers that its forms name.
+    pub peers: Vec<MeshPeer>,
+    /// Rules that name it, `namespace/name`.
+    pub rules: BTreeSet<String>,
+}
+
+/// One request, and what must be decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuleTest {
+    /// Name of the RuleTest.
+    pub suite: String,
+    /// A sentence.
+    pub name: String,
+    /// The file, as the caller of the compiler named it.
+    pub file: String,
+    /// Counted from 1.
+    pub line: u32,
+    /// What is asked.
+    pub question: Question,
+    /// What must be decided.
+    pub expected: Expectation,
+}
+
+/// What must be decided. What is absent may be anything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expectation {
+    /// Whether the request passes.
+    pub outcome: Outcome,
+    /// Why.
+    pub reason: Option<Reason>,
+    /// The rule that decides.
+    pub rule: Option<String>,
+    /// What Shadow rules and Guards would decide, and by which rule.
+    pub shadow: Option<(Outcome, Option<String>)>,
+}
+
+/// Reads and checks the RuleTests of files that compile.
+pub fn check(inputs: &Inputs<'_>, compiled: &Compiled) -> RuleTests {
+    let mut shape = Findings::default();
+    let objects = objects::read(inputs.sources, &inputs.env, &mut shape);
+    let issuers = compiled.issuers.iter().map(|issuer| (issuer.name.clone(), Some(issuer.clone()))).collect();
+    let none = BTreeMap::new();
+    let context =
+        Context { mesh: Some(&compiled.mesh), objects: &objects, issuers: &issuers, callers: &none };
+    let mut findings = Findings::default();
+    let tests = objects.tests.iter().flat_map(|object| suite(object, &context, &mut findings)).collect();
+    RuleTests {
+        tests,
+        diagnostics: findings.into_sorted(),
+        origins: objects.origins(),
+        callers: self::callers(&objects),
+    }
+}
+
+fn callers(objects: &Objects) -> BTreeMap<String, CallerFacts> {
+    let mut known = BTreeMap::new();
+    for caller in &objects.callers {
+        let mut facts = CallerFacts::default();
+        for spec in caller.spec.any_of.iter().filter_map(|form| form.peer.as_ref()) {
+            facts.peers.extend(spec.service_accounts.iter().flatten().map(|account| MeshPeer {
+                trust_domain: spec.trust_domain.clone(),
+                namespace: spec.namespace.clone(),
+                service_account: account.clone(),
+            }));
+        }
+        known.insert(caller.source.id.qualified_name(), facts);
+    }
+    for rule in &objects.rules {
+        for name in rule.spec.from.iter().filter_map(|from| from.caller.as_ref()) {
+            if let Some(facts) = known.get_mut(name) {
+                facts.rules.insert(rule.source.id.qualified_name());
+            }
+        }
+    }
+    known
+}
+
+fn suite(object: &Object<RuleTestSpec>, context: &Context<'_>, findings: &mut Findings) -> Vec<RuleTest> {
+    let root = object.source.place();
+    let spec = root.key("spec");
+    let place = spec.key("tests");
+    not_empty(&place, &object.spec.tests, findings);
+    let before = findings.errors();
+    let tokens = named_tokens(&spec.key("tokens"), object.spec.tokens.as_ref(), context, findings);
+    let suite = Suite { spec: &object.spec, root: &spec, tokens, context };
+    if findings.errors() > before {
+        return Vec::new();
+    }
+    let mut names = BTreeSet::new();
+    let mut tests = Vec::new();
+    for (index, test) in object.spec.tests.iter().enumerate() {
+        let place = place.index(index);
+        if !names.insert(test.name.as_str()) {
+            findings.add(
+                &place.key("name"),
+                Code::DuplicateObject,
+                format!("another test is called `{}` as well", test.name),
+                "reports tell tests by their names",
+                "rename one of them",
+            );
+        }
+        let before = findings.errors();
+        let made = suite.question(&place, test, findings);
+        let expected = suite.expectation(&place.key("expect"), &test.expect, findings);
+        if let (Some(question), Some(expected)) = (made, expected)
+            && findings.errors() == before
+        {
+            tests.push(RuleTest {
+                suite: object.source.id.name.clone(),
+                name: test.name.clone(),
+                file: object.source.file.clone(),
+                line: place.position().line,
+                question,
+                expected,
+            });
+        }
+    }
+    tests
+}
+
+/// Resolves `like`, whatever the order in which names are written.
+fn named_tokens(
+    place: &Place<'_>,
+    tokens: Option<&BTreeMap<String, TestTokenFields>>,
+    context: &Context<'_>,
+    findings: &mut Findings,
+) -> BTreeMap<String, AskedToken> {
+    let mut known = BTreeMap::new();
+    let Some(tokens) = tokens else { return known };
+    let mut waiting: Vec<(&String, &TestTokenFields)> = tokens.iter().collect();
+    loop {
+        let before = waiting.len();
+        waiting.retain(|(name, fields)| {
+            let ready = fields.like.as_ref().is_none_or(|like| known.contains_key(like));
+            if ready && let Some(token) = token(&place.key(name), fields, &known, context, findings) {
+                known.insert((*name).clone(), token);
+            }
+            !ready
+        });
+        if waiting.is_empty() {
+            return known;
+        }
+        if waiting.len() == before {
+            break;
+        }
+    }
+    for (name, fields) in waiting {
+        let like = fields.like.as_deref().unwrap_or_default();
+        unknown_token(&place.key(name).key("like"), like, tokens.keys(), findings);
+    }
+    known
+}
+
+fn unknown_token<'n>(
+    place: &Place<'_>,
+    name: &str,
+    known: impl IntoIterator<Item = &'n String>,
+    findings: &mut Findings,
+) {
+    findings.add(
+        place,
+        Code::UnknownReference,
+        format!("there is no usable token `{name}` in `spec.tokens`"),
+        "a test without its token tests something else",
+        match suggest::closest(name, known.into_iter().map(String::as_str).filter(|known| *known != name)) {
+            Some(close) => format!("did you mean `{close}`?"),
+            None => "add it there, or write the token out: `{issuer: …, claims: {…}}`".to_owned(),
+        },
+    );
+}
+
+fn token(
+    place: &Place<'_>,
+    fields: &TestTokenFields,
+    known: &BTreeMap<String, AskedToken>,
+    context: &Context<'_>,
+    findings: &mut Findings,
+) -> Option<AskedToken> {
+    let mut token = match (&fields.like, &fields.issuer) {
+        (Some(like), _) => match known.get(like) {
+            Some(token) => token.clone(),
+            None => {
+                unknown_token(&place.key("like"), like, known.keys(), findings);
+                return None;
+            }
+        },
+        (None, Some(_)) => AskedToken::default(),
+        (None, None) => {
+            findings.add(
+                place,
+                Code::MissingField,
+                "neither `issuer` nor `like` is there",
+                "whose token it is decides what rules read",
+                "write the name of a TrustedIssuer in `issuer`",
+            );
+            return None;
+        }
+    };
+    if let Some(issuer) = &fields.issuer {
+        token.issuer.clone_from(issuer);
+    }
+    let issuer = context.issuer(&place.key("issuer"), &token.issuer, findings)?;
+    if let Some(claims) = &fields.claims {
+        token.merge(claims);
+    }
+    for (index, claim) in fields.without.iter().flatten().enumerate() {
+        if !token.remove(claim) {
+            findings.add(
+                &place.key("without").index(index),
+                Code::UnknownClaim,
+                format!("there is no claim `{claim}` to leave out"),
+                "the test would not test what it says",
+                "write the path of a claim that `like` has, e.g. `google.compute_engine.zone`",
+            );
+        }
+    }
+    check_claims(&place.key("claims"), &token, issuer.pack, findings);
+    if let Some(audience) = &fields.audience {
+        token.audiences = Some(many(audience));
+    }
+    if let Some(code) = &fields.refused {
+        let place = place.key("refused");
+        match reason(&place, code, findings) {
+            Some(Reason::TokenInvalid(fault)) => token.fault = Some(fault),
+            Some(_) => findings.add(
+                &place,
+                Code::UnknownValue,
+                format!("`{code}` is no fault of a token"),
+                "only what is wrong with the token itself makes a filter refuse it",
+                "write a code that begins with `token_`, e.g. `token_expired`; not `token_required`",
+            ),
+            None => {}
+        }
+    }
+    Some(token)
+}
+
+/// Refuses claims that the issuer's tokens cannot have.
+fn check_claims(place: &Place<'_>, token: &AskedToken, pack: PackKind, findings: &mut Findings) {
+    let mut json = String::new();
+    write_members(&token.claims, &mut json);
+    let Some(wrong) = tidegate_identity::explain::ill_typed(&json, pack) else {
+        findings.add(
+            place,
+            Code::LimitExceeded,
+            "the claims are more or deeper than a token may have",
+            "a filter refuses such a token",
+            "write only the claims that matter",
+        );
+        return;
+    };
+    for spec in wrong {
+        let name = claim_path::show(spec.path);
+        findings.add(
+            &place.key(spec.path.first().copied().unwrap_or_default()),
+            Code::ClaimType,
+            format!("`{name}` is not what tokens of the pack `{}` have there", pack.name()),
+            format!("it is {}; a filter refuses any other as `token_claim_malformed`", kind(spec.kind)),
+            "write it as the issuer does; to test the refusal, write `refused: token_claim_malformed`",
+        );
+    }
+    for name in token.claims.keys() {
+        let known = pack.claims().iter().filter_map(|spec| spec.path.first().copied());
+        let is_known = known.clone().any(|known| known == name);
+        if pack.pack().open || is_known || known.clone().any(|known| known.trim_end_matches('*') == name) {
+            continue;
+        }
+        findings.add(
+            &place.key(name),
+            Code::UnknownClaim,
+            format!("tokens of the pack `{}` have no claim `{name}`", pack.name()),
+            "no rule can read it, so the test would not test what it says",
+            match suggest::closest(name, known) {
+                Some(close) => format!("did you mean `{close}`?"),
+                None => "remove it".to_owned(),
+            },
+        );
+    }
+}
+
+fn kind(kind: tidegate_identity::pack::ClaimKind) -> &'static str {
+    use tidegate_identity::pack::ClaimKind as K;
+    match kind {
+        K::String => "a string",
+        K::Identifier => "a string of printable ASCII characters",
+        K::Digits => "a string of digits, in quotes",
+        K::Guid => "a string, a UUID in lower case",
+        K::BooleanString => "a string, `\"true\"` or `\"false\"` in quotes",
+        K::Integer => "a whole number, without quotes",
+        K::Boolean => "`true` or `false`, without quotes",
+        K::Strings => "a list of strings",
+        K::StringOrStrings => "a string or a list of strings",
+        K::Structure => "a structure",
+    }
+}
+
+/// The reason of this code.
+fn reason(place: &Place<'_>, code: &str, findings: &mut Findings) -> Option<Reason> {
+    let known = Reason::from_code(code);
+    if known.is_none() {
+        let codes = Reason::all().map(Reason::code);
+        findings.add(
+            place,
+            Code::UnknownValue,
+            format!("`{code}` is not a reason code"),
+            "callers see one of a fixed set of codes",
+            match suggest::closest(code, codes) {
+                Some(close) => format!("did you mean `{close}`?"),
+                None => "write the code of an error body's `reason`, e.g. `no_allow_matched`".to_owned(),
+            },
+        );
+    }
+    known
+}
+
+fn many(texts: &OneOrMany) -> Vec<String> {
+    match texts {
+        OneOrMany::One(one) => vec![one.clone()],
+        OneOrMany::Many(many) => many.clone(),
+    }
+}
+
+/// One RuleTest, with what its tests share.
+struct Suite<'s> {
+    spec: &'s RuleTestSpec,
+    root: &'s Place<'s>,
+    tokens: BTreeMap<String, AskedToken>,
+    context: &'s Context<'s>,
+}
+
+// === impl Suite ===
+
+impl Suite<'_> {
+    fn question(&self, test_place: &Place<'_>, test: &TestSpec, findings: &mut Findings) -> Option<Question> {
+        let none = RequestSpec::default();
+        let own = (test_place.key("request"), test.request.as_ref().unwrap_or(&none));
+        let defaults = (self.root.key("defaults"), self.spec.defaults.as_ref().unwrap_or(&none));
+        // A field of the request itself, or of the defaults, with its place.
+        macro_rules! field {
+            ($name:ident) => {
+                match &own.1.$name {
+                    Some(value) => Some((&own.0, value)),
+                    None => defaults.1.$name.as_ref().map(|value| (&defaults.0, value)),
+                }
+            };
+        }
+        let workload = match (field!(workload), &self.spec.workload) {
+            (Some((place, text)), _) => self.workload(&place.key("workload"), text, findings),
+            (None, Some(text)) => self.workload(&self.root.key("workload"), text, findings),
+            (None, None) => {
+                findings.add(
+                    test_place,
+                    Code::MissingField,
+                    "`workload` is missing",
+                    "each workload has its own rules",
+                    "write `workload: namespace/name` in the request, in `defaults`, or beside `tests`",
+                );
+                None
+            }
+        };
+        let peer = match field!(peer) {
+            None => None,
+            Some((_, text)) if text == "none" => None,
+            Some((place, text)) => {
+                let peer = MeshPeer::parse(text);
+                if peer.is_none() {
+                    findings.add(
+                        &place.key("peer"),
+                        Code::MalformedValue,
+                        format!("`{text}` is no peer"),
+                        "a peer is known by namespace and service account",
+                        "write `namespace/service-account`, a SPIFFE id, or `none`",
+                    );
+                }
+                peer
+            }
+        };
+        let mut tokens = Vec::new();
+        if let Some((place, list)) = field!(tokens) {
+            let place = place.key("tokens");
+            for (index, written) in list.iter().enumerate() {
+                let place = place.index(index);
+                tokens.extend(self.token(&place, written, findings));
+            }
+        }
+        let mut question = Question {
+            workload: workload?,
+            peer,
+            tokens,
+            method: field!(method).map_or_else(|| "GET".to_owned(), |(_, method)| method.clone()),
+            host: field!(host).map(|(_, host)| host.clone()),
+            path: field!(path).map_or_else(|| "/".to_owned(), |(_, path)| path.clone()),
+            headers: Vec::new(),
+            port: field!(port).map(|(_, port)| *port),
+            time: None,
+            directories: self.spec.directories.clone().unwrap_or_default(),
+        };
+        if let Some((place, url)) = field!(url) {
+            match split_url(url) {
+                Some((host, path)) => (question.host, question.path) = (Some(host), path),
+                None => findings.add(
+                    &place.key("url"),
+                    Code::MalformedValue,
+                    format!("`{url}` is not a URL"),
+                    "host and path are taken from it",
+                    "write `https://host/path`, or write `host` and `path`",
+                ),
+            }
+        }
+        if let Some((_, call)) = field!(grpc) {
+            question.method = "POST".to_owned();
+            question.path = format!("/{}", call.trim_start_matches('/'));
+            question.headers.push(("content-type".to_owned(), "application/grpc".to_owned()));
+        }
+        if let Some((_, headers)) = field!(headers) {
+            for (name, values) in headers {
+                let name = name.to_ascii_lowercase();
+                question.headers.extend(many(values).into_iter().map(|value| (name.clone(), value)));
+            }
+        }
+        if let Some((place, text)) = field!(time) {
+            question.time = syntax::moment(text);
+            if question.time.is_none() {
+                findings.add(
+                    &place.key("time"),
+                    Code::MalformedValue,
+                    format!("`{text}` is not a moment"),
+                    "rules may hold at certain times only",
+                    "write it as `2026-11-21T03:00:00Z`, in quotes",
+                );
+            }
+        }
+        Some(question)
+    }
+
+    fn token(
+        &self,
+        place: &Place<'_>,
+        written: &TestTokenSpec,
+        findings: &mut Findings,
+    ) -> Option<AskedToken> {
+        match written {
+            TestTokenSpec::Named(name) => {
+                let token = self.tokens.get(name);
+                if token.is_none() {
+                    unknown_token(place, name, self.tokens.keys(), findings);
+                }
+                token.cloned()
+            }
+            TestTokenSpec::Token(fields) => token(place, fields, &self.tokens, self.context, findings),
+        }
+    }
+
+    fn workload(&self, place: &Place<'_>, text: &str, findings: &mut Findings) -> Option<WorkloadId> {
+        let mesh = self.context.mesh?;
+        let id = syntax::qualified(text)
+            .map(|(namespace, name)| WorkloadId { namespace: namespace.to_owned(), name: name.to_owned() });
+        if let Some(id) = id.filter(|id| mesh.workloads.contains_key(id)) {
+            return Some(id);
+        }
+        let known: Vec<String> = mesh.workloads.keys().map(WorkloadId::to_string).collect();
+        findings.add(
+            place,
+            Code::UnknownReference,
+            format!("there is no workload `{text}`"),
+            "each workload has its own rules",
+            match suggest::closest(text, known.iter().map(String::as_str)) {
+                Some(close) => format!("did you mean `{close}`?"),
+                None => format!("write one of {}", suggest::some_of(&known)),
+            },
+        );
+        None
+    }
+
+    fn expectation(
+        &self,
+        place: &Place<'_>,
+        spec: &ExpectationSpec,
+        findings: &mut Findings,
+    ) -> Option<Expectation> {
+        let known = match &spec.reason {
+            Some(code) => Some(reason(&place.key("reason"), code, findings)?),
+            None => None,
+        };
+        self.check_rule(&place.key("rule"), spec.rule.as_deref(), findings);
+        let shadow = spec.shadow.as_ref().map(|shadow| {
+            let place = place.key("shadow");
+            self.check_rule(&place.key("rule"), shadow.rule.as_deref(), findings);
+            (outcome(shadow.decision), shadow.rule.clone())
+        });
+        Some(Expectation { outcome: outcome(spec.decision), reason: known, rule: spec.rule.clone(), shadow })
+    }
+
+    fn check_rule(&self, place: &Place<'_>, text: Option<&str>, findings: &mut Findings) {
+        let Some(text) = text else { return };
+        let ids = || self.context.objects.rules.iter().map(|rule| rule.source.id.qualified_name());
+        if ids().any(|id| id == text) {
+            return;
+        }
+        let known: Vec<String> = ids().collect();
+        findings.add(
+            place,
+            Code::UnknownReference,
+            format!("there is no AccessRule `{text}`"),
+            "a rule that does not exist decides nothing",
+            match suggest::closest(text, known.iter().map(String::as_str)) {
+                Some(close) => format!("did you mean `{close}`?"),
+                None => "write `namespace/name` of a rule".to_owned(),
+            },
+        );
+    }
+}
+
+fn outcome(spec: DecisionSpec) -> Outcome {
+    match spec {
+        DecisionSpec::Allow => Outcome::Allow,
+        DecisionSpec::Deny => Outcome::Deny,
+    }
+}
+
+/// Host (with port) and path (with query).
+pub fn split_url(url: &str) -> Option<(String, String)> {
+    let (scheme, rest) = url.split_once("://")?;
+    if !matches!(scheme, "https" | "http" | "grpc" | "grpcs") {
+        return None;
+    }
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at_checked(end)?;
+    // Credentials before the host are nothing that `:authority` has.
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let path = path.split('#').next().unwrap_or_default();
+    let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+    (!host.is_empty()).then(|| (host.to_owned(), path))
+}
+
+/// The object of an AccessRule, by `namespace/name`.
+pub fn rule_object(rule: &str) -> ObjectId {
+    let (namespace, name) = rule.split_once('/').unwrap_or(("", rule));
+    ObjectId { kind: Kind::AccessRule, namespace: Some(namespace.to_owned()), name: name.to_owned() }
+}

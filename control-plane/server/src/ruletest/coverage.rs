@@ -1,0 +1,215 @@
+//! Which rules were decisive in tests, and which of their conditions were seen both ways.
+//!
+//! A condition counts as seen only where it mattered: an entry of `from` where the operation matched, an operation where
+//! the caller matched, a claim where its entry's peer and tokens were there and the operation matched.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use tidegate_compiler::explain::{Explanation, PartTrace, RuleTrace, describe_peer, trace};
+use tidegate_compiler::{Compiled, RuleTests, rule_object};
+use tidegate_engine::model::PeerModel;
+use tidegate_engine::{Directories, HeaderFacts, Peer, Request, Truth, normal};
+
+use super::is_claim_test;
+
+/// What of the rules was tested.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Coverage {
+    /// Rules that matched in at least one test.
+    pub rules: Count,
+    /// Conditions that were seen true, and those that were seen false.
+    pub conditions: Count,
+    /// Rule by rule, in the order of their ids.
+    pub by_rule: Vec<RuleCoverage>,
+}
+
+/// So many of so many.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Count {
+    /// Seen.
+    pub covered: usize,
+    /// All.
+    pub total: usize,
+}
+
+/// What of a rule was tested.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RuleCoverage {
+    /// `namespace/name`.
+    pub rule: String,
+    /// Where it is written.
+    pub file: String,
+    /// Counted from 1.
+    pub line: u32,
+    /// Whether it matched in at least one test.
+    pub matched: bool,
+    /// Its conditions.
+    pub conditions: Vec<Point>,
+}
+
+/// A condition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Point {
+    /// What it is about.
+    pub kind: ConditionKind,
+    /// What must hold.
+    pub demand: String,
+    /// Whether a test saw it hold.
+    pub seen_true: bool,
+    /// Whether a test saw it not hold.
+    pub seen_false: bool,
+    /// Whether it can be false at all.
+    pub can_be_false: bool,
+}
+
+/// What a condition is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ConditionKind {
+    /// An entry of `from`.
+    From,
+    /// What a token or the request says.
+    When,
+    /// An operation.
+    To,
+}
+
+/// Collects what tests see.
+#[derive(Debug, Default)]
+pub(super) struct Recorder {
+    rules: BTreeMap<String, Seen>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    matched: bool,
+    points: Vec<Point>,
+}
+
+// === impl Recorder ===
+
+impl Recorder {
+    /// Notes what a request shows of every rule of its workload.
+    pub(super) fn note(&mut self, explanation: &Explanation) {
+        for rule in &explanation.rules {
+            let seen = self.rules.entry(rule.rule.clone()).or_default();
+            seen.matched |= rule.matches();
+            seen.note(rule, true);
+        }
+    }
+
+    /// All rules, those that no test came near included.
+    pub(super) fn finish(mut self, compiled: &Compiled, tests: &RuleTests) -> Coverage {
+        for model in compiled.workloads.values().map(|workload| &workload.model) {
+            for rule in &model.rules {
+                if !self.rules.contains_key(&rule.id) {
+                    let seen = self.rules.entry(rule.id.clone()).or_default();
+                    with_nothing(|request| seen.note(&trace(model, rule, request), false));
+                }
+            }
+        }
+        let mut coverage = Coverage::default();
+        for (id, seen) in self.rules {
+            let (file, line) = tests.origins.get(&rule_object(&id)).cloned().unwrap_or_default();
+            coverage.rules.total += 1;
+            coverage.rules.covered += usize::from(seen.matched);
+            for point in &seen.points {
+                coverage.conditions.total += 1 + usize::from(point.can_be_false);
+                coverage.conditions.covered +=
+                    usize::from(point.seen_true) + usize::from(point.can_be_false && point.seen_false);
+            }
+            coverage.by_rule.push(RuleCoverage {
+                rule: id,
+                file,
+                line,
+                matched: seen.matched,
+                conditions: seen.points,
+            });
+        }
+        coverage
+    }
+}
+
+/// Calls `with` with a request that nobody sent.
+fn with_nothing<T>(with: impl FnOnce(&Request<'_>) -> T) -> T {
+    let path = normal::path(b"/");
+    with(&Request {
+        now: 0,
+        expiry_grace_s: 0,
+        port: 0,
+        method: b"",
+        host: None,
+        path: &path,
+        query: &[],
+        fields: &[],
+        headers: HeaderFacts::default(),
+        peer: Peer::Absent,
+        tokens: &[],
+        directories: &Directories::default(),
+    })
+}
+
+// === impl Seen ===
+
+impl Seen {
+    /// `counts`: whether it is a test that the rule was held against.
+    fn note(&mut self, rule: &RuleTrace, counts: bool) {
+        let any = |parts: &[PartTrace]| parts.iter().any(|part| part.holds == Truth::True);
+        let called = counts && (rule.to.is_empty() || any(&rule.to));
+        let is_caller = counts && any(&rule.from);
+        let anyone = describe_peer(&PeerModel::Anyone);
+        for entry in &rule.from {
+            let can_be_false = entry.title != anyone;
+            self.see(ConditionKind::From, &entry.title, entry.holds, called, can_be_false);
+            for check in entry.checks.iter().filter(|check| is_claim_test(check)) {
+                self.see(ConditionKind::When, &check.demand, check.holds, called && check.reached, true);
+            }
+        }
+        for operation in &rule.to {
+            self.see(ConditionKind::To, &operation.title, operation.holds, is_caller, true);
+        }
+    }
+
+    fn see(&mut self, kind: ConditionKind, demand: &str, holds: Truth, matters: bool, can_be_false: bool) {
+        let at = self.points.iter().position(|point| point.kind == kind && point.demand == demand);
+        let at = at.unwrap_or_else(|| {
+            let demand = demand.to_owned();
+            self.points.push(Point { kind, demand, seen_true: false, seen_false: false, can_be_false });
+            self.points.len() - 1
+        });
+        if let Some(point) = self.points.get_mut(at).filter(|_| matters) {
+            point.seen_true |= holds == Truth::True;
+            point.seen_false |= holds == Truth::False;
+        }
+    }
+}
+
+// === impl Count ===
+
+impl Count {
+    /// In percent, rounded down, so that only all is 100.
+    pub fn percent(self) -> usize {
+        (self.covered * 100).checked_div(self.total).unwrap_or(100)
+    }
+}
+
+// === impl RuleCoverage ===
+
+impl RuleCoverage {
+    /// What no test has seen, in words.
+    pub fn gaps(&self) -> Vec<String> {
+        if !self.conditions.iter().any(|point| point.seen_true || point.seen_false) {
+            return vec!["no test comes near it".to_owned()];
+        }
+        let gap = |point: &Point| match (point.seen_true, point.seen_false || !point.can_be_false) {
+            (true, true) => None,
+            (true, false) => Some(format!("never false: {}", point.demand)),
+            (false, true) => Some(format!("never true: {}", point.demand)),
+            (false, false) => Some(format!("never seen: {}", point.demand)),
+        };
+        self.conditions.iter().filter_map(gap).collect()
+    }
+}
