@@ -35,6 +35,7 @@ mod layout;
 pub mod model;
 pub mod normal;
 mod operand;
+mod packed;
 mod pattern;
 mod policy;
 mod reason;
