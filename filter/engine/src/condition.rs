@@ -61,7 +61,7 @@ pub(crate) fn evaluate(scope: &Scope<'_, '_>, condition: u32) -> Truth {
         code::NOT => evaluate(scope, a).negate(),
         code::EQUAL | code::LESS | code::LESS_OR_EQUAL => operand::compare(scope, operator, a, b),
         code::TEXT_PRESENT..=code::TEXT_PATTERN => operand::test(scope, operator, a, b),
-        code::WITHIN => schedule::within(policy.run(Table::Zones, a).1, policy.list(b), scope.request.now),
+        code::WITHIN => schedule::within(policy.run(Table::Zones, a), policy.list(b), scope.request.now),
         _ => test(scope, operator, claim(scope.request, a), (b, c)),
     }
 }

@@ -9,11 +9,12 @@
 use crate::condition::Listing;
 use crate::decision::{Decision, Guarding, ShadowDifference, enforce};
 use crate::index;
+use crate::layout::code;
 use crate::normal;
 use crate::policy::PolicySet;
 use crate::reason::{Outcome, Reason, TokenFault};
 use crate::request::{Peer, Request, TokenState, VerifiedToken};
-use crate::search::{Search, probe};
+use crate::search::{Search, lookup};
 use crate::truth::Truth;
 
 /// Decides a request. Total: whatever the request is, there is an answer.
@@ -85,16 +86,22 @@ fn token_required(policy: &PolicySet, request: &Request<'_>) -> bool {
     }
     let subjects = match request.peer {
         Peer::Absent => [index::WITHOUT_PEER, index::ANYONE, index::ANYONE, index::ANYONE],
-        Peer::Mesh { trust_domain, namespace, service_account } => [
-            index::account_subject(trust_domain, namespace, service_account),
-            index::namespace_subject(trust_domain, namespace),
-            index::any_mesh_subject(trust_domain),
-            index::ANYONE,
-        ],
+        Peer::Mesh { trust_domain, namespace, service_account } => {
+            let namespace = index::namespace_part(namespace);
+            [
+                index::account_part(namespace, service_account),
+                namespace,
+                index::any_mesh_part(trust_domain),
+                index::ANYONE,
+            ]
+        }
     };
+    let search = Search::new(policy, request, Listing::Lenient);
     subjects.into_iter().any(|subject| {
         let mut found = false;
-        probe(policy, index::key(index::TOKEN_REQUIRED, subject, 0, 0), |_| found = true);
+        lookup(policy, index::token_required(subject), |target| {
+            found |= target & 3 == code::TARGET_TOKEN_REQUIRED && search.wants_token(target >> 2);
+        });
         found
     })
 }

@@ -1,40 +1,37 @@
 //! The flat form of the rules section, used in place.
 //!
 //! ```text
-//! magic "TGRULES\0" │ version u32 │ table count u32 │ (offset u32, length u32) per table │ words … │ text …
+//! magic "TGRULES\0" │ version u32 │ length u32 per table of words │ (count u32, 8 × width u8) per packed table
+//! │ length u32 of the text │ words … │ packed records … │ text …
 //! ```
 //!
-//! Everything is little-endian `u32` words except the last table, which is UTF-8 text. Offsets and lengths are in words,
-//! for the text in bytes, and count from the end of the table directory. Tables lie one behind the other, in the order
-//! of [`Table`], without gaps; so do the strings in the text and the runs in lists and postings: one policy has one
-//! encoding, and it is checked in linear time.
+//! Everything is little-endian. Tables lie one behind the other, in the order of [`Table`] and [`Packed`], without gaps;
+//! so do the strings in the text and the runs in lists: one policy has one encoding, and it is checked in linear time.
+//!
+//! What there is much of lies in packed tables, see [`crate::packed`], the rest in tables of `u32` words:
 //!
 //! | table | a record |
 //! | --- | --- |
-//! | strings | offset, length in the text |
 //! | issuers | name, list of slots (each a list of names) |
 //! | guards | id, mode, list of ports, list of audiences |
-//! | rules | id, meta, flags and grace after expiry, list of froms, list of operations |
-//! | meta | owner, contact |
-//! | froms | peer kind, trust domain, namespace, list of accounts, list of issuers, condition |
-//! | operations | flags, method bits, list of other methods, list of ports, list of hosts, list of paths, condition |
 //! | conditions | operator, a, b, c; children come before their parents |
 //! | lists | runs of words, each preceded by its length; a list is referred to by where its length stands |
-//! | clauses | rule, from, operation: what the index points to |
-//! | shapes | subject kind, issuer and slot, depth: which keys the index has |
-//! | buckets | tag, value: open addressing, a power of two of them |
-//! | postings | as lists, of clauses |
+//! | shapes | see [`crate::index::Shape`]: which keys the index has |
 //! | directories | name |
 //! | operands | kind, a, b, c; what an operand is made of comes before it |
 //! | automata | as lists, see `pattern` |
 //! | zones | as lists, see `schedule` |
-//! | text | bytes |
+//!
+//! A string is referred to by where its length stands in the text: in groups of six bits, the lowest first, each in a byte
+//! below 64 or, where another one follows, from 64 to 127. Its UTF-8 bytes follow.
+//!
+//! [`Packed`]: crate::packed::Packed
 //!
 //! INVARIANT: [`crate::PolicySet::decode`] has checked every reference. Readers here still never index: what could not
 //! be read is [`NONE`], which stands for nothing and matches nothing.
 
 /// Version of the format.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Largest accepted section, in bytes.
 pub const MAX_SECTION_BYTES: usize = 64 << 20;
@@ -56,30 +53,19 @@ pub(crate) const MAX_TEXT: usize = 8192;
 /// Most issuers that the rules of one workload name.
 pub(crate) const MAX_ISSUERS: usize = 64;
 
-/// Longest literal prefix of a path that the index uses, in segments.
-pub(crate) const MAX_DEPTH: usize = 6;
-
 /// "No constraint" for a list, "none" for an index.
 pub(crate) const NONE: u32 = u32::MAX;
 
 pub(crate) const MAGIC: [u8; 8] = *b"TGRULES\0";
 
-/// The tables, in the order in which they lie.
+/// The tables of words, in the order in which they lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Table {
-    Strings,
     Issuers,
     Guards,
-    Rules,
-    Meta,
-    Froms,
-    Operations,
     Conditions,
     Lists,
-    Clauses,
     Shapes,
-    Buckets,
-    Postings,
     Directories,
     Operands,
     Automata,
@@ -87,20 +73,12 @@ pub(crate) enum Table {
 }
 
 impl Table {
-    pub const ALL: [Self; 17] = [
-        Self::Strings,
+    pub const ALL: [Self; 9] = [
         Self::Issuers,
         Self::Guards,
-        Self::Rules,
-        Self::Meta,
-        Self::Froms,
-        Self::Operations,
         Self::Conditions,
         Self::Lists,
-        Self::Clauses,
         Self::Shapes,
-        Self::Buckets,
-        Self::Postings,
         Self::Directories,
         Self::Operands,
         Self::Automata,
@@ -110,35 +88,24 @@ impl Table {
     /// Words per record.
     pub const fn width(self) -> usize {
         match self {
-            Self::Lists | Self::Postings | Self::Directories | Self::Automata | Self::Zones => 1,
-            Self::Strings | Self::Issuers | Self::Meta | Self::Buckets => 2,
-            Self::Clauses | Self::Shapes => 3,
+            Self::Lists | Self::Directories | Self::Automata | Self::Zones => 1,
+            Self::Issuers => 2,
             Self::Guards | Self::Conditions | Self::Operands => 4,
-            Self::Rules => 5,
-            Self::Froms => 6,
-            Self::Operations => 7,
+            Self::Shapes => 6,
         }
     }
 
     pub const fn position(self) -> usize {
         match self {
-            Self::Strings => 0,
-            Self::Issuers => 1,
-            Self::Guards => 2,
-            Self::Rules => 3,
-            Self::Meta => 4,
-            Self::Froms => 5,
-            Self::Operations => 6,
-            Self::Conditions => 7,
-            Self::Lists => 8,
-            Self::Clauses => 9,
-            Self::Shapes => 10,
-            Self::Buckets => 11,
-            Self::Postings => 12,
-            Self::Directories => 13,
-            Self::Operands => 14,
-            Self::Automata => 15,
-            Self::Zones => 16,
+            Self::Issuers => 0,
+            Self::Guards => 1,
+            Self::Conditions => 2,
+            Self::Lists => 3,
+            Self::Shapes => 4,
+            Self::Directories => 5,
+            Self::Operands => 6,
+            Self::Automata => 7,
+            Self::Zones => 8,
         }
     }
 }
@@ -215,13 +182,19 @@ pub(crate) mod code {
     pub const OPERAND_LENGTH: u32 = 15;
     pub const OPERAND_PLUS: u32 = 16;
 
-    // Two high bits of a segment's or host's word; the rest is a string.
-    pub const KIND_SHIFT: u32 = 30;
-    pub const STRING_MASK: u32 = (1 << KIND_SHIFT) - 1;
+    // The two low bits of a segment; the rest is a string.
     pub const SEGMENT_LITERAL: u32 = 0;
     pub const SEGMENT_ONE: u32 = 1;
-    pub const SEGMENT_REST: u32 = 2;
-    pub const SEGMENT_GLOB: u32 = 3;
+    pub const SEGMENT_GLOB: u32 = 2;
+
+    // What follows a segment; from `PATH_NODES` on, a node.
+    pub const PATH_END: u32 = 0;
+    pub const PATH_END_SLASH: u32 = 1;
+    /// Whatever follows, nothing included.
+    pub const PATH_REST: u32 = 2;
+    pub const PATH_NODES: u32 = 3;
+
+    // The low bit of a host; the rest is a string.
     pub const HOST_EXACT: u32 = 0;
     pub const HOST_SUFFIX: u32 = 1;
 
@@ -232,26 +205,34 @@ pub(crate) mod code {
     /// Not for rules: marks peers that are let in only with a token.
     pub const SUBJECT_TOKEN_REQUIRED: u32 = 3;
 
-    /// In a bucket: the value is one clause, not a run of postings.
-    pub const BUCKET_INLINE: u32 = 1 << 31;
-}
+    // Kinds of claim in the index: which values it has.
+    pub const CLAIM_TEXT: u32 = 1;
+    pub const CLAIM_INTEGER: u32 = 2;
+    /// A list, of which one item suffices.
+    pub const CLAIM_LIST: u32 = 3;
 
-/// Methods that have a bit of their own.
-pub(crate) const METHODS: [&str; 9] =
-    ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
+    // The two low bits of an entry's target; the rest is a position.
+    pub const TARGET_RULE: u32 = 0;
+    pub const TARGET_CLAUSE: u32 = 1;
+    /// A from that lets somebody in only with a token.
+    pub const TARGET_TOKEN_REQUIRED: u32 = 2;
+}
 
 /// The bit of a well-known method; 0 for others.
 pub(crate) fn method_bit(method: &[u8]) -> u32 {
-    METHODS.iter().position(|known| known.as_bytes() == method).map_or(0, |position| 1 << position)
+    match method {
+        b"GET" => 1,
+        b"HEAD" => 1 << 1,
+        b"POST" => 1 << 2,
+        b"PUT" => 1 << 3,
+        b"DELETE" => 1 << 4,
+        b"CONNECT" => 1 << 5,
+        b"OPTIONS" => 1 << 6,
+        b"TRACE" => 1 << 7,
+        b"PATCH" => 1 << 8,
+        _ => 0,
+    }
 }
-
-/// Packs a kind and a string.
-pub(crate) const fn tagged(kind: u32, string: u32) -> u32 {
-    (kind << code::KIND_SHIFT) | (string & code::STRING_MASK)
-}
-
-/// The trailing slash of a path template, in the length word of its list.
-pub(crate) const TRAILING_SLASH: u32 = 1 << 31;
 
 /// Why a rules section was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -268,7 +249,7 @@ pub enum InvalidRules {
     /// The table directory does not describe the bytes.
     #[error("rules section: the table directory does not fit the content")]
     Tables,
-    /// The text is not UTF-8, or a string cuts a character.
+    /// The text is not UTF-8, or no sequence of strings.
     #[error("rules section: text is not UTF-8")]
     Text,
     /// A record refers to something that is not there, has an unknown code, or is empty where it must not be.

@@ -36,6 +36,7 @@ mod layout;
 pub mod model;
 pub mod normal;
 mod operand;
+mod packed;
 mod pattern;
 mod policy;
 mod reason;

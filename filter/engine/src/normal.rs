@@ -57,11 +57,15 @@ impl<'a> Path<'a> {
         self.ambiguous
     }
 
+    /// What is between the leading and a trailing slash.
+    pub(crate) fn inner(&self) -> &str {
+        let inner = self.whole.strip_prefix('/').unwrap_or_default();
+        if self.trailing_slash { inner.strip_suffix('/').unwrap_or(inner) } else { inner }
+    }
+
     /// The segments between slashes; none for `/`. A trailing slash is not a segment.
     pub fn segments(&self) -> impl Iterator<Item = &str> {
-        let inner = self.whole.strip_prefix('/').unwrap_or_default();
-        let inner = if self.trailing_slash { inner.strip_suffix('/').unwrap_or(inner) } else { inner };
-        let mut rest = Some(inner).filter(|inner| !inner.is_empty());
+        let mut rest = Some(self.inner()).filter(|inner| !inner.is_empty());
         core::iter::from_fn(move || {
             let text = rest.take()?;
             // Segments are short: searching in words, as `str::split` does, would take longer than looking at the bytes.

@@ -77,7 +77,7 @@ fn test_text(scope: &Scope<'_, '_>, operator: u32, text: &[u8], argument: u32) -
         code::TEXT_SUFFIX => text.ends_with(policy.bytes(argument)),
         code::TEXT_INFIX => glob::contains(text, policy.bytes(argument)),
         code::TEXT_GLOB => glob::matches(policy.bytes(argument), text),
-        code::TEXT_PATTERN => pattern::accepts(policy.run(Table::Automata, argument).1, text),
+        code::TEXT_PATTERN => pattern::accepts(policy.run(Table::Automata, argument), text),
         _ => false,
     }
 }

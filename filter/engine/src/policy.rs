@@ -1,10 +1,11 @@
 //! A decoded rules section: checked once, then read in place.
 
 use crate::decision::{Guarding, RuleIx};
-use crate::layout::{
-    InvalidRules, MAGIC, MAX_SECTION_BYTES, NONE, TRAILING_SLASH, Table, VERSION, code, size, word,
-};
+use crate::index::{Shape, Shapes};
+use crate::layout::{InvalidRules, MAGIC, MAX_SECTION_BYTES, NONE, Table, VERSION, code, size, word};
 use crate::model::{ClaimPath, Disclosure, Effect, Lease, Mode, OnExpiry};
+use crate::packed::{PADDING, Pack, Packed};
+use crate::scan;
 
 mod validate;
 
@@ -14,7 +15,13 @@ pub struct PolicySet {
     words: Vec<u32>,
     /// Where each table begins, and how many words it has.
     tables: [(usize, usize); Table::ALL.len()],
+    /// The packed tables, and some bytes that readers may look at behind them.
+    packed: Vec<u8>,
+    packs: [Pack; Packed::ALL.len()],
     text: Vec<u8>,
+    shapes: Shapes,
+    /// How every port is guarded, where no Guard names ports.
+    guarding: Option<Guarding>,
     needs_port: bool,
     needs_fields: bool,
     may_degrade: bool,
@@ -57,42 +64,51 @@ impl PolicySet {
         if version != VERSION {
             return Err(InvalidRules::Version(version));
         }
-        let (count, rest) = rest.split_first_chunk::<4>().ok_or(InvalidRules::Tables)?;
-        if size(u32::from_le_bytes(*count)) != Table::ALL.len() + 1 {
-            return Err(InvalidRules::Tables);
-        }
-        let (directory, body) =
-            rest.split_at_checked((Table::ALL.len() + 1) * 8).ok_or(InvalidRules::Tables)?;
-        let mut directory = words_of(directory).into_iter();
-        let mut next = || directory.next().map(size).ok_or(InvalidRules::Tables);
+        let mut reader = Reader { rest };
         let mut tables = [(0, 0); Table::ALL.len()];
-        let mut expected = 0;
+        let mut words = 0usize;
         for (table, slot) in Table::ALL.iter().zip(tables.iter_mut()) {
-            let (offset, length) = (next()?, next()?);
-            if offset != expected || !length.is_multiple_of(table.width()) {
+            let length = size(reader.word()?);
+            if !length.is_multiple_of(table.width()) {
                 return Err(InvalidRules::Tables);
             }
-            expected = expected.checked_add(length).ok_or(InvalidRules::Tables)?;
-            *slot = (offset, length);
+            *slot = (words, length);
+            words = words.checked_add(length).ok_or(InvalidRules::Tables)?;
         }
-        let (text_offset, text_length) = (next()?, next()?);
-        if expected.checked_mul(4) != Some(text_offset) {
-            return Err(InvalidRules::Tables);
+        let mut packs = [Pack::default(); Packed::ALL.len()];
+        let mut bytes = 0usize;
+        for (table, slot) in Packed::ALL.iter().zip(packs.iter_mut()) {
+            let pack = Pack::new(*table, bytes, reader.word()?, *reader.chunk()?)?;
+            bytes = pack.length().and_then(|length| bytes.checked_add(length)).ok_or(InvalidRules::Tables)?;
+            *slot = pack;
         }
-        let (body, text) = body.split_at_checked(text_offset).ok_or(InvalidRules::Tables)?;
+        let text_length = size(reader.word()?);
+        let word_bytes = words.checked_mul(4).ok_or(InvalidRules::Tables)?;
+        let (word_bytes, rest) = reader.rest.split_at_checked(word_bytes).ok_or(InvalidRules::Tables)?;
+        let (packed, text) = rest.split_at_checked(bytes).ok_or(InvalidRules::Tables)?;
         if text.len() != text_length {
             return Err(InvalidRules::Tables);
         }
         let mut policy = Self {
-            words: words_of(body),
+            words: words_of(word_bytes),
             tables,
+            packed: [packed, &[0; PADDING]].concat(),
+            packs,
             text: text.to_vec(),
+            shapes: Shapes::default(),
+            guarding: None,
             needs_port: false,
             needs_fields: false,
             may_degrade: false,
         };
         validate::validate(&policy)?;
-        policy.needs_port = policy.constrains_ports();
+        policy.shapes = Shapes::new(
+            (0..word(policy.count(Table::Shapes)))
+                .map(|shape| Shape::of_words(policy.record(Table::Shapes, shape))),
+        );
+        policy.guarding = (!policy.guards_name_ports()).then(|| policy.guarding_of(0));
+        policy.needs_port =
+            policy.guarding.is_none() || policy.rules_name_ports() || policy.reads(code::OPERAND_PORT);
         policy.needs_fields = policy.reads(code::OPERAND_HEADER);
         policy.may_degrade = policy.degrades();
         Ok(policy)
@@ -100,7 +116,12 @@ impl PolicySet {
 
     /// How many rules there are.
     pub fn rule_count(&self) -> usize {
-        self.count(Table::Rules)
+        self.packed_count(Packed::Rules)
+    }
+
+    /// How many bytes of the section are strings, their lengths included. Equal strings are there once.
+    pub fn string_bytes(&self) -> usize {
+        self.text.len()
     }
 
     /// The issuers that rules name, with the claims they read; positions are the indices that
@@ -142,8 +163,8 @@ impl PolicySet {
         if size(rule.0) >= self.rule_count() {
             return None;
         }
-        let [id, meta, flags, _, _] = self.record(Table::Rules, rule.0);
-        let [owner, contact] = self.record(Table::Meta, meta);
+        let [id, head, _, _] = self.packed(Packed::Rules, rule.0);
+        let [flags, owner, contact] = self.packed(Packed::Heads, head);
         let disclosure = if flags & code::RULE_DISCLOSE_NOTHING != 0 {
             Disclosure::Opaque
         } else if flags & code::RULE_DISCLOSE_CODE != 0 {
@@ -167,6 +188,14 @@ impl PolicySet {
 
     /// How a port is guarded: Enforce if any Guard that covers it enforces.
     pub fn guarding(&self, port: u16) -> Guarding {
+        // Most policies have Guards for all ports only.
+        match self.guarding {
+            Some(guarding) => guarding,
+            None => self.guarding_of(port),
+        }
+    }
+
+    fn guarding_of(&self, port: u16) -> Guarding {
         let mut guarding = Guarding::None;
         for [_, mode, _, _] in self.guards_of(port) {
             if mode == code::ENFORCE {
@@ -188,7 +217,9 @@ impl PolicySet {
                     if list == NONE {
                         host.is_some_and(|host| audience.strip_prefix("https://").unwrap_or(audience) == host)
                     } else {
-                        self.list(list).iter().any(|known| self.string(*known) == audience)
+                        self.list(list)
+                            .iter()
+                            .any(|known| scan::same(self.bytes(*known), audience.as_bytes()))
                     }
                 })
             },
@@ -201,18 +232,18 @@ impl PolicySet {
             .filter(move |[_, _, ports, _]| *ports == NONE || self.list(*ports).contains(&u32::from(port)))
     }
 
-    fn constrains_ports(&self) -> bool {
-        let guard = |guard| {
-            let [_, _, ports, _]: [u32; 4] = self.record(Table::Guards, guard);
+    fn guards_name_ports(&self) -> bool {
+        (0..word(self.count(Table::Guards))).any(|guard| {
+            let [_, _, ports, _] = self.record(Table::Guards, guard);
             ports != NONE
-        };
-        let operation = |operation| {
-            let [_, _, _, ports, _, _, _]: [u32; 7] = self.record(Table::Operations, operation);
+        })
+    }
+
+    fn rules_name_ports(&self) -> bool {
+        (0..word(self.packed_count(Packed::Frames))).any(|frame| {
+            let [_, _, _, ports, _] = self.packed(Packed::Frames, frame);
             ports != NONE
-        };
-        (0..word(self.count(Table::Guards))).any(guard)
-            || (0..word(self.count(Table::Operations))).any(operation)
-            || self.reads(code::OPERAND_PORT)
+        })
     }
 
     /// Whether any condition reads this kind of operand.
@@ -238,10 +269,12 @@ impl PolicySet {
     // Readers. INVARIANT: `validate` has seen every reference; what cannot be read is NONE or empty all the same.
 
     /// How many records a table has.
+    #[inline]
     pub(crate) fn count(&self, table: Table) -> usize {
         self.tables.get(table.position()).map_or(0, |(_, length)| length / table.width())
     }
 
+    #[inline]
     pub(crate) fn record<const WIDTH: usize>(&self, table: Table, position: u32) -> [u32; WIDTH] {
         debug_assert_eq!(WIDTH, table.width());
         self.table(table)
@@ -251,27 +284,62 @@ impl PolicySet {
             .unwrap_or([NONE; WIDTH])
     }
 
+    #[inline]
     pub(crate) fn table(&self, table: Table) -> &[u32] {
         let Some((offset, length)) = self.tables.get(table.position()) else { return &[] };
         self.words.get(*offset..).and_then(|rest| rest.get(..*length)).unwrap_or_default()
     }
 
     /// A list's items. Not for [`NONE`], which is "no constraint" and not an empty list.
+    #[inline]
     pub(crate) fn list(&self, at: u32) -> &[u32] {
-        self.run(Table::Lists, at).1
+        self.run(Table::Lists, at)
     }
 
-    /// A list with the flags in its length.
-    pub(crate) fn run(&self, table: Table, at: u32) -> (u32, &[u32]) {
-        let Some((length, rest)) = self.table(table).get(size(at)..).and_then(<[u32]>::split_first) else {
-            return (0, &[]);
-        };
-        (length & TRAILING_SLASH, rest.get(..size(length & !TRAILING_SLASH)).unwrap_or_default())
+    /// A run of words behind its length.
+    #[inline]
+    pub(crate) fn run(&self, table: Table, at: u32) -> &[u32] {
+        let run = self.table(table).get(size(at)..).and_then(<[u32]>::split_first);
+        run.and_then(|(length, rest)| rest.get(..size(*length))).unwrap_or_default()
     }
 
+    /// Calls `holds` with what is one thing or a list of them, until one is found.
+    #[inline]
+    pub(crate) fn each_of(&self, one_or_list: u32, mut found: impl FnMut(u32) -> bool) -> bool {
+        if one_or_list & 1 == 0 {
+            found(one_or_list >> 1)
+        } else {
+            self.list(one_or_list >> 1).iter().any(|one| found(*one))
+        }
+    }
+
+    /// How many records a packed table has.
+    #[inline]
+    pub(crate) fn packed_count(&self, table: Packed) -> usize {
+        self.packs.get(table.position()).map_or(0, Pack::count)
+    }
+
+    #[inline]
+    pub(crate) fn packed<const FIELDS: usize>(&self, table: Packed, position: u32) -> [u32; FIELDS] {
+        debug_assert_eq!(FIELDS, table.fields());
+        match self.packs.get(table.position()) {
+            Some(pack) => pack.record(&self.packed, position),
+            None => [NONE; FIELDS],
+        }
+    }
+
+    pub(crate) fn shapes(&self) -> &Shapes {
+        &self.shapes
+    }
+
+    #[inline]
     pub(crate) fn bytes(&self, string: u32) -> &[u8] {
-        let [offset, length]: [u32; 2] = self.record(Table::Strings, string);
-        self.text.get(size(offset)..).and_then(|rest| rest.get(..size(length))).unwrap_or_default()
+        let text = self.text.get(size(string)..).unwrap_or_default();
+        let Some((first, rest)) = text.split_first() else { return &[] };
+        if *first < 64 {
+            return rest.get(..usize::from(*first)).unwrap_or_default();
+        }
+        string_at(text).map_or(&[], |(string, _)| string)
     }
 
     pub(crate) fn string(&self, string: u32) -> &str {
@@ -281,6 +349,45 @@ impl PolicySet {
     pub(crate) fn directory(&self, directory: u32) -> &str {
         let [name] = self.record(Table::Directories, directory);
         self.string(name)
+    }
+}
+
+/// The string whose length is at the beginning of this text, and what follows it.
+#[cold]
+pub(crate) fn string_at(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (mut length, mut shift) = (0usize, 0u32);
+    let mut rest = text;
+    loop {
+        let (byte, behind) = rest.split_first()?;
+        // At most five groups, and none that says nothing: a length has one spelling.
+        if *byte >= 128 || shift > 24 || (*byte == 0 && shift > 0) {
+            return None;
+        }
+        rest = behind;
+        length |= usize::from(*byte & 63) << shift;
+        if *byte < 64 {
+            return rest.split_at_checked(length);
+        }
+        shift += 6;
+    }
+}
+
+/// What is left of a section's beginning.
+struct Reader<'b> {
+    rest: &'b [u8],
+}
+
+// === impl Reader ===
+
+impl<'b> Reader<'b> {
+    fn chunk<const LENGTH: usize>(&mut self) -> Result<&'b [u8; LENGTH], InvalidRules> {
+        let (chunk, rest) = self.rest.split_first_chunk().ok_or(InvalidRules::Tables)?;
+        self.rest = rest;
+        Ok(chunk)
+    }
+
+    fn word(&mut self) -> Result<u32, InvalidRules> {
+        self.chunk().map(|bytes| u32::from_le_bytes(*bytes))
     }
 }
 

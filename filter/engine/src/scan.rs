@@ -30,12 +30,27 @@ pub fn search(text: &[u8], among: impl Fn(u64) -> u64, is: impl Fn(u8) -> bool) 
 }
 
 /// Whether two texts are the same.
+#[inline]
 pub fn same(one: &[u8], other: &[u8]) -> bool {
-    let ((words, rest), (other_words, other_rest)) = (one.as_chunks::<8>(), other.as_chunks::<8>());
-    let equal = |(word, other): (&[u8; 8], &[u8; 8])| u64::from_le_bytes(*word) == u64::from_le_bytes(*other);
-    one.len() == other.len()
-        && words.iter().zip(other_words).all(equal)
-        && rest.iter().zip(other_rest).all(|(byte, other)| byte == other)
+    if one.len() != other.len() {
+        return false;
+    }
+    // What is left over at the end is looked at together with some bytes before it.
+    if let (Some(end), Some(other_end)) = (one.last_chunk::<8>(), other.last_chunk::<8>()) {
+        let ((words, _), (other_words, _)) = (one.as_chunks::<8>(), other.as_chunks::<8>());
+        return words
+            .iter()
+            .zip(other_words)
+            .all(|(word, other)| u64::from_le_bytes(*word) == u64::from_le_bytes(*other))
+            && u64::from_le_bytes(*end) == u64::from_le_bytes(*other_end);
+    }
+    if let (Some(start), Some(other_start), Some(end), Some(other_end)) =
+        (one.first_chunk::<4>(), other.first_chunk::<4>(), one.last_chunk::<4>(), other.last_chunk::<4>())
+    {
+        return u32::from_le_bytes(*start) == u32::from_le_bytes(*other_start)
+            && u32::from_le_bytes(*end) == u32::from_le_bytes(*other_end);
+    }
+    one.iter().zip(other).all(|(byte, other)| byte == other)
 }
 
 /// Where this byte is first.
@@ -43,9 +58,18 @@ pub fn position(text: &[u8], byte: u8) -> Option<usize> {
     search(text, |word| zero_bytes(word ^ each(byte)), |other| other == byte)
 }
 
+/// What stands before the first such byte, and what follows it; the whole text and nothing without one.
+#[inline]
+pub fn before(text: &[u8], byte: u8) -> (&[u8], &[u8]) {
+    match position(text, byte).and_then(|at| text.split_at_checked(at)) {
+        Some((before, rest)) => (before, rest.get(1..).unwrap_or_default()),
+        None => (text, &[]),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{each, position, same, search, zero_bytes};
+    use super::{before, each, position, same, search, zero_bytes};
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -68,6 +92,18 @@ mod tests {
                 }
             }
         }
+        for length in 0..40 {
+            let text: Vec<u8> = (0..length).collect();
+            for at in 0..text.len() {
+                let mut other = text.clone();
+                assert!(same(&text, &other), "{length}");
+                other[at] ^= 0x80;
+                assert!(!same(&text, &other), "{length} bytes, which differ at {at}");
+            }
+        }
+        assert_eq!(before(b"ab/c/d", b'/'), (&b"ab"[..], &b"c/d"[..]));
+        assert_eq!(before(b"/", b'/'), (&b""[..], &b""[..]));
+        assert_eq!(before(b"ab", b'/'), (&b"ab"[..], &b""[..]));
         assert!(same(b"", b"") && !same(b"", b"a") && !same(b"12345678", b"123456789"));
     }
 }

@@ -3,29 +3,63 @@
 use crate::condition::{self, Listing, Scope};
 use crate::decision::{Matches, RuleIx};
 use crate::glob;
-use crate::index::{self, Prefixes, Shape};
-use crate::layout::{NONE, TRAILING_SLASH, Table, code, method_bit, size, word};
+use crate::index;
+use crate::layout::{NONE, code, method_bit, size, word};
+use crate::packed::Packed;
 use crate::policy::PolicySet;
 use crate::request::{ClaimValue, Peer, Request, TokenState};
+use crate::scan;
 use crate::truth::Truth;
 
-/// Calls `found` with the value of every bucket that carries the key's tag.
-pub(crate) fn probe(policy: &PolicySet, key: u64, mut found: impl FnMut(u32)) {
-    let buckets = policy.count(Table::Buckets);
-    let mask = word(buckets.saturating_sub(1));
+/// From so many entries of one bucket on, the first one with the right tag is searched for.
+const MANY: u32 = 16;
+
+/// Calls `found` with the target of every entry that carries the key's tag.
+#[inline]
+pub(crate) fn lookup(policy: &PolicySet, key: u64, mut found: impl FnMut(u32)) {
+    let buckets = word(policy.packed_count(Packed::Starts)).saturating_sub(1);
+    let bucket = index::bucket(key, buckets);
+    let [mut at] = policy.packed(Packed::Starts, bucket);
+    let [end] = policy.packed(Packed::Starts, bucket.saturating_add(1));
+    if at >= end {
+        return;
+    }
     let tag = index::tag(key);
-    let mut at = index::home(key, mask);
-    // INVARIANT: at most half of the buckets are taken; were they all, this would still end.
-    for _ in 0..buckets {
-        let [there, value]: [u32; 2] = policy.record(Table::Buckets, at);
-        if there == 0 {
+    if end.wrapping_sub(at) > MANY {
+        at = first_with(policy, at, end, tag);
+    }
+    // A bucket's entries are ordered by their tags.
+    while at < end {
+        let [there, target] = policy.packed(Packed::Entries, at);
+        if there == tag {
+            found(target);
+        } else if there > tag {
             return;
         }
-        if there == tag {
-            found(value);
-        }
-        at = at.wrapping_add(1) & mask;
+        at = at.wrapping_add(1);
     }
+}
+
+#[cold]
+fn first_with(policy: &PolicySet, mut low: u32, mut high: u32, tag: u32) -> u32 {
+    while low < high {
+        let middle = low.midpoint(high);
+        let [there, _] = policy.packed(Packed::Entries, middle);
+        if there < tag {
+            low = middle.saturating_add(1);
+        } else {
+            high = middle;
+        }
+    }
+    low
+}
+
+/// A rule that may match: one of its froms and one of its operations; [`NONE`] stands for any of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Candidate {
+    pub rule: u32,
+    pub from: u32,
+    pub operation: u32,
 }
 
 /// Checks what the policy says against a request.
@@ -45,57 +79,33 @@ impl<'p, 'r> Search<'p, 'r> {
     /// The first rule of each kind that matches.
     pub fn matches(&self) -> Matches {
         let mut matches = Matches::default();
-        self.each_clause(|clause| self.clause(clause, &mut matches));
+        self.each_candidate(|candidate| self.candidate(candidate, &mut matches));
         matches
     }
 
-    /// Calls `visit` with every clause that the index offers: all that match the request, and some that do not.
-    pub fn each_clause(&self, mut visit: impl FnMut(u32)) {
-        let prefixes = Prefixes::of(self.scope.request.path.segments());
-        let (account, namespace) = match self.scope.request.peer {
-            Peer::Absent => (None, None),
-            Peer::Mesh { trust_domain, namespace, service_account } => {
-                let namespace = index::namespace_subject(trust_domain, namespace);
-                (Some(crate::hash::bytes(namespace, service_account.as_bytes())), Some(namespace))
-            }
-        };
+    /// Calls `visit` with every candidate that the index offers: all that match the request, and some that do not.
+    #[inline]
+    pub fn each_candidate(&self, mut visit: impl FnMut(Candidate)) {
         let policy = self.scope.policy;
-        let (shapes, _) = policy.table(Table::Shapes).as_chunks::<3>();
-        for [subject, claim, depth] in shapes {
-            let shape = Shape { subject: *subject, claim: *claim, depth: *depth };
-            let subject = match shape.subject {
-                code::SUBJECT_NONE => Some(0),
-                code::SUBJECT_ACCOUNT => account,
-                code::SUBJECT_NAMESPACE => namespace,
-                _ => None,
-            };
-            let Some((subject, prefix)) = subject.zip(prefixes.at(shape.depth)) else {
-                continue;
-            };
-            let value = if shape.claim == NONE {
-                0
-            } else {
-                match condition::claim(self.scope.request, shape.claim) {
-                    ClaimValue::String(value) => index::claim_value(value),
-                    // Only Allow rules are filed under claims, and no Allow holds without this one.
-                    _ => continue,
-                }
-            };
-            probe(policy, index::key(shape, subject, value, prefix), |bucket| {
-                if bucket & code::BUCKET_INLINE != 0 {
-                    visit(bucket & !code::BUCKET_INLINE);
-                } else {
-                    for clause in policy.run(Table::Postings, bucket).1 {
-                        visit(*clause);
+        policy.shapes().each_key(self.scope.request, |key| {
+            lookup(policy, key, |target| {
+                let position = target >> 2;
+                match target & 3 {
+                    code::TARGET_RULE => visit(Candidate { rule: position, from: NONE, operation: NONE }),
+                    code::TARGET_CLAUSE => {
+                        let [rule, from, operation] = policy.packed(Packed::Clauses, position);
+                        visit(Candidate { rule, from, operation });
                     }
+                    _ => {}
                 }
             });
-        }
+        });
     }
 
-    fn clause(&self, clause: u32, matches: &mut Matches) {
-        let [rule, from, operation] = self.scope.policy.record(Table::Clauses, clause);
-        let [_, _, flags, froms, operations] = self.scope.policy.record(Table::Rules, rule);
+    #[inline]
+    fn candidate(&self, Candidate { rule, from, operation }: Candidate, matches: &mut Matches) {
+        let [_, head, froms, operations] = self.scope.policy.packed(Packed::Rules, rule);
+        let [flags, _, _] = self.scope.policy.packed(Packed::Heads, head);
         let deny = flags & code::RULE_DENY != 0;
         let slot = match (deny, flags & code::RULE_SHADOW != 0) {
             (true, false) => &mut matches.deny,
@@ -125,7 +135,7 @@ impl<'p, 'r> Search<'p, 'r> {
 
     /// Whether a whole rule matches: any of its froms, and any of its operations.
     pub fn rule(&self, rule: RuleIx) -> Truth {
-        let [_, _, _, froms, operations] = self.scope.policy.record(Table::Rules, rule.0);
+        let [_, _, froms, operations] = self.scope.policy.packed(Packed::Rules, rule.0);
         self.operation_of(NONE, operations).and(self.any(froms, Self::from))
     }
 
@@ -134,89 +144,116 @@ impl<'p, 'r> Search<'p, 'r> {
         if operation == NONE { self.any(operations, Self::operation) } else { self.operation(operation) }
     }
 
-    /// Any of a rule's list; no list is "any operation".
-    fn any(&self, list: u32, holds: impl Fn(&Self, u32) -> Truth) -> Truth {
-        if list == NONE {
+    /// Any of these; [`NONE`] is "no constraint".
+    #[inline]
+    fn any(&self, one_or_list: u32, holds: impl Fn(&Self, u32) -> Truth) -> Truth {
+        if one_or_list == NONE {
             return Truth::True;
         }
         let mut any = Truth::False;
-        for item in self.scope.policy.list(list) {
-            any = any.or(holds(self, *item));
-            if any == Truth::True {
-                break;
-            }
-        }
+        self.scope.policy.each_of(one_or_list, |one| {
+            any = any.or(holds(self, one));
+            any == Truth::True
+        });
         any
     }
 
+    #[inline]
     pub fn from(&self, from: u32) -> Truth {
-        let [kind, trust_domain, namespace, accounts, issuers, condition] =
-            self.scope.policy.record(Table::Froms, from);
-        let peer = match (kind, self.scope.request.peer) {
+        let [peer, accounts, demand, value] = self.scope.policy.packed(Packed::Froms, from);
+        if self.peer(peer, accounts) { self.demand(demand, value) } else { Truth::False }
+    }
+
+    /// Whether a from is one for this peer, and demands a token.
+    pub fn wants_token(&self, from: u32) -> bool {
+        let [peer, accounts, demand, _] = self.scope.policy.packed(Packed::Froms, from);
+        let [issuers, _, _] = self.scope.policy.packed(Packed::Demands, demand);
+        self.peer(peer, accounts) && !self.scope.policy.list(issuers).is_empty()
+    }
+
+    #[inline]
+    fn peer(&self, peer: u32, accounts: u32) -> bool {
+        let [kind, trust_domain, namespace] = self.scope.policy.packed(Packed::Peers, peer);
+        match (kind, self.scope.request.peer) {
             (code::PEER_ANYONE, _) => true,
             (code::PEER_NONE, Peer::Absent) => true,
             (code::PEER_ANY_MESH, Peer::Mesh { trust_domain: peer, .. }) => self.is(trust_domain, peer),
             (code::PEER_MESH, Peer::Mesh { trust_domain: peer, namespace: space, service_account }) => {
-                self.is(namespace, space)
+                (accounts == NONE
+                    || self.scope.policy.each_of(accounts, |account| self.is(account, service_account)))
+                    && self.is(namespace, space)
                     && self.is(trust_domain, peer)
-                    && (accounts == NONE
-                        || self
-                            .scope
-                            .policy
-                            .list(accounts)
-                            .iter()
-                            .any(|account| self.is(*account, service_account)))
             }
             _ => false,
-        };
-        let tokens = peer
-            && self.scope.policy.list(issuers).iter().all(|issuer| {
-                matches!(self.scope.request.tokens.get(size(*issuer)), Some(TokenState::Verified(_)))
-            });
-        if tokens { condition::evaluate(&self.scope, condition) } else { Truth::False }
+        }
     }
 
-    fn is(&self, string: u32, text: &str) -> bool {
-        self.scope.policy.bytes(string) == text.as_bytes()
-    }
-
-    fn operation(&self, operation: u32) -> Truth {
-        let [flags, bits, others, ports, hosts, paths, condition] =
-            self.scope.policy.record(Table::Operations, operation);
-        let request = self.scope.request;
-        let method = bits == NONE
-            || bits & self.method_bit != 0
-            || (others != NONE
-                && self
-                    .scope
-                    .policy
-                    .list(others)
-                    .iter()
-                    .any(|known| self.scope.policy.bytes(*known) == request.method));
-        let port = || ports == NONE || self.scope.policy.list(ports).contains(&u32::from(request.port));
-        let host = || {
-            hosts == NONE
-                || request.host.is_some_and(|host| {
-                    self.scope.policy.list(hosts).iter().any(|pattern| self.host(*pattern, host))
-                })
-        };
-        if !(method && port() && host()) {
+    /// All tokens, the claim's value, and the condition besides.
+    #[inline]
+    fn demand(&self, demand: u32, value: u32) -> Truth {
+        let [issuers, claim, condition] = self.scope.policy.packed(Packed::Demands, demand);
+        let tokens = self.scope.policy.list(issuers).iter().all(|issuer| {
+            matches!(self.scope.request.tokens.get(size(*issuer)), Some(TokenState::Verified(_)))
+        });
+        if !tokens {
             return Truth::False;
         }
-        let path = if paths == NONE { Truth::True } else { self.any(paths, Self::path) };
+        let equal = if claim == NONE {
+            Truth::True
+        } else {
+            match condition::claim(self.scope.request, claim) {
+                ClaimValue::Absent => Truth::False,
+                ClaimValue::String(text) => Truth::from(self.is(value, text)),
+                _ => Truth::Unknown,
+            }
+        };
+        if equal == Truth::False { equal } else { equal.and(condition::evaluate(&self.scope, condition)) }
+    }
+
+    #[inline]
+    fn is(&self, string: u32, text: &str) -> bool {
+        scan::same(self.scope.policy.bytes(string), text.as_bytes())
+    }
+
+    /// The method, the path, the port, the host, for gRPC the content type, and the condition: first what is told quickly.
+    #[inline]
+    fn operation(&self, operation: u32) -> Truth {
+        let [frame, paths, condition] = self.scope.policy.packed(Packed::Operations, operation);
+        let [flags, bits, others, ports, hosts] = self.scope.policy.packed(Packed::Frames, frame);
+        let Scope { policy, request, .. } = self.scope;
+        if bits & self.method_bit == 0 && bits != NONE && !self.is_any(others, request.method) {
+            return Truth::False;
+        }
+        let path = self.any(paths, Self::path);
+        let port = || ports == NONE || policy.list(ports).contains(&u32::from(request.port));
+        let host = || {
+            hosts == NONE
+                || request
+                    .host
+                    .is_some_and(|host| policy.list(hosts).iter().any(|pattern| self.host(*pattern, host)))
+        };
+        if path == Truth::False || !port() || !host() {
+            return Truth::False;
+        }
         let path = if flags & code::OPERATION_GRPC != 0 && !request.headers.grpc {
             // An Allow demands the content type, a Deny does not.
             path.and(Truth::Unknown)
         } else {
             path
         };
-        if path == Truth::False { path } else { path.and(condition::evaluate(&self.scope, condition)) }
+        if condition == NONE { path } else { path.and(condition::evaluate(&self.scope, condition)) }
     }
 
+    fn is_any(&self, list: u32, text: &[u8]) -> bool {
+        let policy = self.scope.policy;
+        list != NONE && policy.list(list).iter().any(|known| scan::same(policy.bytes(*known), text))
+    }
+
+    #[inline]
     fn host(&self, pattern: u32, host: &str) -> bool {
-        let text = self.scope.policy.bytes(pattern & code::STRING_MASK);
-        if pattern >> code::KIND_SHIFT == code::HOST_EXACT {
-            text == host.as_bytes()
+        let text = self.scope.policy.bytes(pattern >> 1);
+        if pattern & 1 == code::HOST_EXACT {
+            scan::same(text, host.as_bytes())
         } else {
             host.len() > text.len() && host.as_bytes().ends_with(text)
         }
@@ -224,32 +261,36 @@ impl<'p, 'r> Search<'p, 'r> {
 
     /// True when the segments match; unknown when only the trailing slash differs, which servers treat differently.
     fn path(&self, pattern: u32) -> Truth {
-        let (trailing, segments) = self.scope.policy.run(Table::Lists, pattern);
-        let mut path = self.scope.request.path.segments();
-        for segment in segments {
-            let matched = match segment >> code::KIND_SHIFT {
-                code::SEGMENT_REST => return Truth::True,
-                kind => match path.next() {
-                    None => false,
-                    Some(_) if kind == code::SEGMENT_ONE => true,
-                    Some(there) if kind == code::SEGMENT_LITERAL => {
-                        self.is(segment & code::STRING_MASK, there)
-                    }
-                    Some(there) => {
-                        glob::matches(self.scope.policy.bytes(segment & code::STRING_MASK), there.as_bytes())
-                    }
-                },
+        let path = self.scope.request.path;
+        let mut rest = path.inner().as_bytes();
+        let mut pattern = pattern;
+        // Each turn takes a segment, so this ends where the path does.
+        while let Some(node) = pattern.checked_sub(code::PATH_NODES) {
+            if rest.is_empty() {
+                return Truth::False;
+            }
+            let [what, next] = self.scope.policy.packed(Packed::Nodes, node);
+            let (segment, behind) = scan::before(rest, b'/');
+            let matched = match what & 3 {
+                code::SEGMENT_LITERAL => scan::same(self.scope.policy.bytes(what >> 2), segment),
+                code::SEGMENT_ONE => true,
+                code::SEGMENT_GLOB => glob::matches(self.scope.policy.bytes(what >> 2), segment),
+                _ => false,
             };
             if !matched {
                 return Truth::False;
             }
+            rest = behind;
+            pattern = next;
         }
-        if path.next().is_some() {
-            Truth::False
-        } else if (trailing & TRAILING_SLASH != 0) == self.scope.request.path.trailing_slash() {
-            Truth::True
-        } else {
-            Truth::Unknown
+        match pattern {
+            code::PATH_REST => Truth::True,
+            _ if !rest.is_empty() => Truth::False,
+            end if (end == code::PATH_END_SLASH) == path.trailing_slash() => Truth::True,
+            _ => Truth::Unknown,
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

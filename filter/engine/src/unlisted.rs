@@ -8,6 +8,7 @@
 use crate::condition::{self, Listing};
 use crate::decide::decide;
 use crate::layout::{NONE, Table, code};
+use crate::packed::Packed;
 use crate::policy::PolicySet;
 use crate::reason::Reason;
 use crate::request::Request;
@@ -34,27 +35,29 @@ pub fn unlisted<'a>(policy: &'a PolicySet, request: &Request<'a>) -> Option<Unli
     }
     let mut first: Option<Missing<'a>> = None;
     let search = Search::new(policy, request, Listing::Lenient);
-    search.each_clause(|clause| {
-        let [rule, from, operation] = policy.record(Table::Clauses, clause);
-        let [_, _, flags, froms, operations] = policy.record(Table::Rules, rule);
+    search.each_candidate(|candidate| {
+        let rule = candidate.rule;
+        let [_, head, froms, operations] = policy.packed(Packed::Rules, rule);
+        let [flags, _, _] = policy.packed(Packed::Heads, head);
         if flags & (code::RULE_DENY | code::RULE_SHADOW) != 0
             || first.is_some_and(|first| first.rule < rule)
-            || search.operation_of(operation, operations) != Truth::True
+            || search.operation_of(candidate.operation, operations) != Truth::True
         {
             return;
         }
-        let one = [from];
-        for from in if from == NONE { policy.list(froms) } else { &one } {
-            let [_, _, _, _, _, condition]: [u32; 6] = policy.record(Table::Froms, *from);
+        policy.each_of(if candidate.from == NONE { froms } else { candidate.from << 1 }, |from| {
+            let [_, _, demand, _] = policy.packed(Packed::Froms, from);
+            let [_, _, condition] = policy.packed(Packed::Demands, demand);
             condition::each_unlisted(policy, condition, request, &mut |directory, id| {
                 let missing = Missing { rule, directory, id };
                 if first.is_none_or(|first| missing < first)
-                    && missing.assumed(policy, request).from(*from) == Truth::True
+                    && missing.assumed(policy, request).from(from) == Truth::True
                 {
                     first = Some(missing);
                 }
             });
-        }
+            false
+        });
     });
     let first = first?;
     // A Deny may look in the same directory.

@@ -1,60 +1,31 @@
-//! The hash table of the index: open addressing, at most half full.
+//! The hash table of the index: entries by bucket, within a bucket by tag.
 
-use std::collections::BTreeMap;
+use crate::index;
+use crate::layout::word;
+use crate::packed::Packed;
 
-use crate::index::{self, Shape};
-use crate::layout::{code, word};
+use super::Writer;
 
-use super::clauses::Keys;
-
-pub(super) struct Buckets {
-    /// Tag and value; a tag of 0 is an empty bucket.
-    pub buckets: Vec<(u32, u32)>,
-    /// Runs of clauses, each preceded by its length.
-    pub postings: Vec<u32>,
-}
-
-impl Buckets {
-    pub fn build(keys: &Keys) -> Self {
-        // Keys with the same hash share a bucket: their clauses are checked exactly anyway.
-        let mut by_hash: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
-        for ((_, key), clauses) in keys {
-            by_hash.entry(*key).or_default().extend_from_slice(clauses);
+/// Writes the entries (keys and targets).
+pub(super) fn write(writer: &mut Writer<'_>, entries: &[(u64, u32)]) {
+    // Two entries to a bucket: half as many starts, and a look-up reads both at once.
+    let buckets = word(entries.len() / 2).max(1);
+    let mut filed: Vec<(u32, u32, u32)> = entries
+        .iter()
+        .map(|(key, target)| (index::bucket(*key, buckets), index::tag(*key), *target))
+        .collect();
+    filed.sort_unstable();
+    filed.dedup();
+    let mut rest = filed.as_slice();
+    let mut start = 0;
+    writer.put(Packed::Starts, &[0]);
+    for bucket in 0..buckets {
+        let (here, behind) = rest.split_at(rest.partition_point(|(at, _, _)| *at <= bucket));
+        for (_, tag, target) in here {
+            writer.put(Packed::Entries, &[*tag, *target]);
         }
-        let capacity = (by_hash.len() * 2).next_power_of_two().max(2);
-        let mask = word(capacity - 1);
-        let mut buckets = vec![(0, 0); capacity];
-        let mut postings = Vec::new();
-        for (key, mut clauses) in by_hash {
-            clauses.sort_unstable();
-            clauses.dedup();
-            let value = match clauses.as_slice() {
-                [one] if *one < code::BUCKET_INLINE => *one | code::BUCKET_INLINE,
-                many => {
-                    let at = word(postings.len());
-                    postings.push(word(many.len()));
-                    postings.extend_from_slice(many);
-                    at
-                }
-            };
-            let mut at = index::home(key, mask);
-            // At most half of the buckets are taken: an empty one is found.
-            for _ in 0..capacity {
-                match usize::try_from(at).ok().and_then(|at| buckets.get_mut(at)) {
-                    Some(bucket) if bucket.0 == 0 => {
-                        *bucket = (index::tag(key), value);
-                        break;
-                    }
-                    _ => at = at.wrapping_add(1) & mask,
-                }
-            }
-        }
-        Self { buckets, postings }
+        rest = behind;
+        start += word(here.len());
+        writer.put(Packed::Starts, &[start]);
     }
-}
-
-/// Marks a key that has no clauses, only its presence.
-pub(super) fn presence(keys: &mut Keys, subject: u64) {
-    let shape: Shape = index::TOKEN_REQUIRED;
-    keys.entry((shape, index::key(shape, subject, 0, 0))).or_default();
 }

@@ -1,65 +1,106 @@
-//! Cuts rules into clauses and files each under its keys.
+//! Cuts rules into clauses, and tells what each demands literally.
 
-use std::collections::BTreeMap;
+use std::collections::{HashMap, HashSet};
 
-use crate::hash;
-use crate::index::{self, Shape};
-use crate::layout::{MAX_DEPTH, NONE, code, word};
+use crate::index::{self, MAX_BEGINNING, MAX_LABELS, MAX_SEGMENTS, Shape};
+use crate::layout::{NONE, code, word};
 use crate::model::{
-    Condition, Effect, FromModel, Mode, OperationModel, PeerModel, RuleModel, SegmentPattern, Test,
+    Condition, Effect, FromModel, HostPattern, Mode, OperationModel, PathPattern, PeerModel, PolicyModel,
+    RuleModel, SegmentPattern, Test,
 };
+use crate::packed::Packed;
 
-use super::{buckets, claim_word};
+use super::rules::Written;
+use super::{Writer, buckets, claim_word, shapes};
 
 /// Most clauses that one rule is cut into.
 const MAX_CLAUSES_PER_RULE: usize = 256;
 
+/// Up to so many clauses are not told apart: the index points to the rule.
+const FEW_CLAUSES: usize = 16;
+
 /// Most keys that one clause is filed under.
 const MAX_KEYS_PER_CLAUSE: usize = 64;
 
-/// Most shapes that a policy may have: each costs a request one look-up.
-const MAX_SHAPES: usize = 24;
+/// Most values of a claim that a clause is filed under.
+const MAX_VALUES: usize = 8;
 
-/// One from and one operation of a rule; [`NONE`] stands for any of the rule's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Clause {
-    pub rule: u32,
-    pub from: u32,
-    pub operation: u32,
+/// What a path demands of its segments.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct PathParts {
+    /// Which segments are literal.
+    literal: u32,
+    segments: [u64; MAX_SEGMENTS],
+    /// As [`Shape::beginning`], and its part.
+    beginning: (u32, u64),
 }
 
-/// Clauses by shape and key.
-pub(super) type Keys = BTreeMap<(Shape, u64), Vec<u32>>;
-
-#[derive(Default)]
-pub(super) struct ClauseIndex {
-    clauses: Vec<Clause>,
-    filed: Vec<Vec<Parts>>,
-    token_required: Vec<u64>,
-}
-
-/// What one key is made of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Parts {
+/// A clause with one of each of what it demands.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Item {
+    /// What an entry of the index points to.
+    pub target: u32,
     subject: (u32, u64),
-    claim: (u32, u64),
-    depth: u32,
-    prefix: u64,
+    claim: Claim,
+    value: u64,
+    host: (u32, u64),
+    path: PathParts,
 }
 
-// === impl ClauseIndex ===
+/// A claim, and of which kind its values are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Claim {
+    word: u32,
+    kind: u32,
+}
 
-impl ClauseIndex {
-    /// Files a rule whose froms and operations were written at these positions.
-    pub fn add(&mut self, position: u32, rule: &RuleModel, froms: &[u32], operations: &Option<Vec<u32>>) {
+/// A claim without one of whose values a condition does not hold.
+struct Demanded {
+    claim: Claim,
+    values: Vec<u64>,
+}
+
+/// Whom a from is for: trust domain, namespace, account.
+type Subject<'m> = (u32, &'m str, &'m str, &'m str);
+
+pub(super) struct Clauses<'m> {
+    /// In how many froms a claim is demanded to have a value.
+    rarity: HashMap<(Claim, u64), u32>,
+    clauses: Vec<[u32; 3]>,
+    items: Vec<Item>,
+    /// Who needs a token, with a from that says so.
+    token_required: Vec<(u64, u32)>,
+    known: HashSet<Subject<'m>>,
+}
+
+// === impl Clauses ===
+
+impl<'m> Clauses<'m> {
+    pub fn new(model: &PolicyModel) -> Self {
+        let mut rarity = HashMap::new();
+        for from in model.rules.iter().flat_map(|rule| &rule.from) {
+            for demanded in demanded(&from.condition) {
+                for value in demanded.values {
+                    *rarity.entry((demanded.claim, value)).or_default() += 1;
+                }
+            }
+        }
+        let (clauses, items, token_required) = (Vec::new(), Vec::new(), Vec::new());
+        Self { rarity, clauses, items, token_required, known: HashSet::new() }
+    }
+
+    /// Takes a rule that is at this position.
+    pub fn add(&mut self, position: u32, rule: &'m RuleModel, written: &Written) {
         if rule.effect == Effect::Allow && rule.mode == Mode::Enforce {
-            for from in rule.from.iter().filter(|from| !from.issuers.is_empty()) {
-                self.token_required.extend(token_required_subjects(from));
+            for (at, from) in written.froms.iter().zip(&rule.from) {
+                if !from.issuers.is_empty() {
+                    self.require_token(*at, from);
+                }
             }
         }
         let froms: Vec<(u32, Option<&FromModel>)> =
-            froms.iter().copied().zip(rule.from.iter().map(Some)).collect();
-        let to: Vec<(u32, Option<&OperationModel>)> = match (operations, &rule.to) {
+            written.froms.iter().copied().zip(rule.from.iter().map(Some)).collect();
+        let to: Vec<(u32, Option<&OperationModel>)> = match (&written.operations, &rule.to) {
             (Some(positions), Some(models)) => {
                 positions.iter().copied().zip(models.iter().map(Some)).collect()
             }
@@ -67,6 +108,7 @@ impl ClauseIndex {
         };
         let any_from = [(NONE, None)];
         let any_to = [(NONE, None)];
+        let few = froms.len() * to.len() <= FEW_CLAUSES;
         // Every pair if these are few; else the longer side only, which is the more selective one; else one clause.
         let (froms, to) = if froms.len() * to.len() <= MAX_CLAUSES_PER_RULE {
             (froms.as_slice(), to.as_slice())
@@ -79,127 +121,251 @@ impl ClauseIndex {
         };
         for (from, from_model) in froms {
             for (operation, operation_model) in to {
-                self.clauses.push(Clause { rule: position, from: *from, operation: *operation });
-                self.filed.push(parts(rule.effect, *from_model, *operation_model));
+                let target = if few {
+                    position << 2 | code::TARGET_RULE
+                } else {
+                    self.clauses.push([position, *from, *operation]);
+                    word(self.clauses.len() - 1) << 2 | code::TARGET_CLAUSE
+                };
+                self.file(target, rule.effect, *from_model, *operation_model);
             }
         }
     }
 
-    /// All clauses, and under which keys they are.
-    pub fn finish(self) -> (Vec<Clause>, Keys) {
-        // Fewer parts make fewer shapes: first without claims, then with shorter prefixes.
-        let mut with_claims = true;
-        let mut depth = word(MAX_DEPTH);
-        let keys = loop {
-            let keys = self.keys(with_claims, depth);
-            let shapes = keys.keys().map(|(shape, _)| shape).collect::<std::collections::BTreeSet<_>>().len();
-            if shapes <= MAX_SHAPES || (!with_claims && depth == 0) {
-                break keys;
-            }
-            if with_claims {
-                with_claims = false;
-            } else {
-                depth = depth.saturating_sub(1);
+    fn require_token(&mut self, at: u32, from: &'m FromModel) {
+        let mut subject = |subject: Subject<'m>, part: u64| {
+            if self.known.insert(subject) {
+                self.token_required.push((part, at));
             }
         };
-        let mut keys = keys;
-        for subject in self.token_required {
-            buckets::presence(&mut keys, subject);
+        match &from.peer {
+            PeerModel::Mesh { trust_domain, namespace, service_accounts } => {
+                let part = index::namespace_part(namespace);
+                match service_accounts {
+                    None => subject((code::SUBJECT_NAMESPACE, trust_domain, namespace, ""), part),
+                    Some(accounts) => {
+                        for account in accounts {
+                            let named =
+                                (code::SUBJECT_ACCOUNT, trust_domain.as_str(), namespace.as_str(), account);
+                            subject((named.0, named.1, named.2, named.3), index::account_part(part, account));
+                        }
+                    }
+                }
+            }
+            PeerModel::AnyMesh { trust_domain } => {
+                subject((code::SUBJECT_NONE, trust_domain, "", ""), index::any_mesh_part(trust_domain));
+            }
+            PeerModel::NoPeer => subject((code::PEER_NONE, "", "", "-"), index::WITHOUT_PEER),
+            PeerModel::Anyone => subject((code::PEER_ANYONE, "", "", "*"), index::ANYONE),
         }
-        (self.clauses, keys)
     }
 
-    fn keys(&self, with_claims: bool, max_depth: u32) -> Keys {
-        let mut keys = Keys::new();
-        for (position, filed) in self.filed.iter().enumerate() {
-            for parts in filed {
-                let (claim, value) = if with_claims { parts.claim } else { (NONE, 0) };
-                let (depth, prefix) =
-                    if parts.depth <= max_depth { (parts.depth, parts.prefix) } else { (0, hash::SEED) };
-                let shape = Shape { subject: parts.subject.0, claim, depth };
-                let key = index::key(shape, parts.subject.1, value, prefix);
-                keys.entry((shape, key)).or_default().push(word(position));
+    fn file(
+        &mut self,
+        target: u32,
+        effect: Effect,
+        from: Option<&FromModel>,
+        operation: Option<&OperationModel>,
+    ) {
+        let mut subjects = from.map_or_else(|| vec![(code::SUBJECT_NONE, 0)], subjects);
+        let mut paths: Vec<PathParts> = operation
+            .and_then(|operation| operation.paths.as_ref())
+            .map_or_else(|| vec![PathParts::default()], |paths| paths.iter().map(path_parts).collect());
+        let mut hosts: Vec<(u32, u64)> = operation
+            .and_then(|operation| operation.hosts.as_ref())
+            .and_then(|hosts| hosts.iter().map(host_part).collect::<Option<_>>())
+            .unwrap_or_else(|| vec![(0, 0)]);
+        let none = (Claim { word: NONE, kind: 0 }, vec![0]);
+        let (mut claim, mut values) =
+            from.and_then(|from| self.rarest(&from.condition)).unwrap_or_else(|| none.clone());
+        // A claim that cannot be told makes a Deny match: such a request looks there.
+        if effect == Effect::Deny && claim.word != NONE {
+            values.push(index::UNTELLABLE);
+        }
+        for parts in [&mut subjects, &mut hosts] {
+            parts.sort_unstable();
+            parts.dedup();
+        }
+        paths.sort_unstable();
+        paths.dedup();
+        let most = MAX_KEYS_PER_CLAUSE;
+        if subjects.len() * paths.len() * values.len() * hosts.len() > most {
+            hosts = vec![(0, 0)];
+        }
+        if subjects.len() * paths.len() * values.len() > most {
+            (claim, values) = none;
+        }
+        if subjects.len() * paths.len() > most && paths.len() > 1 {
+            paths = vec![PathParts::default()];
+        }
+        if subjects.len() > most {
+            subjects = vec![(code::SUBJECT_NONE, 0)];
+        }
+        for subject in &subjects {
+            for path in &paths {
+                for value in &values {
+                    for host in &hosts {
+                        let (subject, value, host, path) = (*subject, *value, *host, *path);
+                        self.items.push(Item { target, subject, claim, value, host, path });
+                    }
+                }
             }
         }
-        keys
+    }
+
+    /// Of the claims that a condition demands the one whose values are the rarest.
+    fn rarest(&self, condition: &Condition) -> Option<(Claim, Vec<u64>)> {
+        let often = |demanded: &Demanded| {
+            let known = demanded.values.iter().map(|value| self.rarity.get(&(demanded.claim, *value)));
+            known.map(|often| often.copied().unwrap_or(0)).max().unwrap_or(0)
+        };
+        let all = demanded(condition).into_iter().filter(|demanded| demanded.values.len() <= MAX_VALUES);
+        all.min_by_key(|demanded| (often(demanded), demanded.values.len(), demanded.claim))
+            .map(|demanded| (demanded.claim, demanded.values))
+    }
+
+    /// Writes clauses and index.
+    pub fn write(self, writer: &mut Writer<'_>) {
+        for clause in &self.clauses {
+            writer.put(Packed::Clauses, clause);
+        }
+        let mut entries = shapes::file(writer, &self.items);
+        for (subject, from) in self.token_required {
+            entries.push((index::token_required(subject), from << 2 | code::TARGET_TOKEN_REQUIRED));
+        }
+        buckets::write(writer, &entries);
     }
 }
 
-fn parts(effect: Effect, from: Option<&FromModel>, operation: Option<&OperationModel>) -> Vec<Parts> {
-    let mut prefixes: Vec<(u32, u64)> = match operation.and_then(|operation| operation.paths.as_ref()) {
-        None => vec![(0, hash::SEED)],
-        Some(paths) => paths.iter().map(|path| literal_prefix(&path.segments)).collect(),
-    };
-    prefixes.sort_unstable();
-    prefixes.dedup();
-    if prefixes.len() > MAX_KEYS_PER_CLAUSE {
-        prefixes = vec![(0, hash::SEED)];
-    }
-    let mut subjects = from.map_or_else(|| vec![(code::SUBJECT_NONE, 0)], subjects);
-    if subjects.len() * prefixes.len() > MAX_KEYS_PER_CLAUSE {
-        subjects = vec![(code::SUBJECT_NONE, 0)];
-    }
-    // A claim that cannot be told makes a Deny match, so a Deny must be found without it.
-    let claim = match (effect, from) {
-        (Effect::Allow, Some(from)) => demanded_claim(&from.condition).unwrap_or((NONE, 0)),
-        _ => (NONE, 0),
-    };
-    let mut parts = Vec::with_capacity(subjects.len() * prefixes.len());
-    for subject in subjects {
-        for (depth, prefix) in &prefixes {
-            parts.push(Parts { subject, claim, depth: *depth, prefix: *prefix });
-        }
-    }
-    parts.sort_unstable();
-    parts.dedup();
-    parts
-}
+// === impl Item ===
 
-fn literal_prefix(segments: &[SegmentPattern]) -> (u32, u64) {
-    let mut prefix = hash::SEED;
-    let mut depth = 0;
-    for segment in segments.iter().take(MAX_DEPTH) {
-        match segment {
-            SegmentPattern::Literal(text) if !text.is_empty() => {
-                prefix = index::extend_prefix(prefix, text);
-                depth += 1;
-            }
-            _ => break,
+impl Item {
+    /// Everything that it demands.
+    pub fn shape(&self) -> Shape {
+        Shape {
+            subject: self.subject.0,
+            claim: self.claim.word,
+            claim_kind: self.claim.kind,
+            host: self.host.0,
+            segments: self.path.literal,
+            beginning: self.path.beginning.0,
         }
     }
-    (depth, prefix)
+
+    /// Its key under a shape that has some of what it demands.
+    pub fn key(&self, shape: Shape, salt: u64) -> u64 {
+        let mut parts = 0;
+        if shape.subject != code::SUBJECT_NONE {
+            parts ^= self.subject.1;
+        }
+        if shape.claim != NONE {
+            parts ^= self.value;
+        }
+        if shape.host != 0 {
+            parts ^= self.host.1;
+        }
+        for (position, segment) in self.path.segments.iter().enumerate() {
+            if shape.segments >> position & 1 != 0 {
+                parts ^= segment;
+            }
+        }
+        if shape.beginning != 0 {
+            parts ^= self.path.beginning.1;
+        }
+        index::key(salt, parts)
+    }
+
+    /// Whether it is only there for claims that cannot be told.
+    pub fn untellable(&self) -> bool {
+        self.claim.word != NONE && self.value == index::UNTELLABLE
+    }
 }
 
 fn subjects(from: &FromModel) -> Vec<(u32, u64)> {
     match &from.peer {
-        PeerModel::Mesh { trust_domain, namespace, service_accounts: None } => {
-            vec![(code::SUBJECT_NAMESPACE, index::namespace_subject(trust_domain, namespace))]
+        PeerModel::Mesh { namespace, service_accounts: None, .. } => {
+            vec![(code::SUBJECT_NAMESPACE, index::namespace_part(namespace))]
         }
-        PeerModel::Mesh { trust_domain, namespace, service_accounts: Some(accounts) } => accounts
-            .iter()
-            .map(|account| (code::SUBJECT_ACCOUNT, index::account_subject(trust_domain, namespace, account)))
-            .collect(),
+        PeerModel::Mesh { namespace, service_accounts: Some(accounts), .. } => {
+            let namespace = index::namespace_part(namespace);
+            let account = |account: &String| (code::SUBJECT_ACCOUNT, index::account_part(namespace, account));
+            accounts.iter().map(account).collect()
+        }
         PeerModel::AnyMesh { .. } | PeerModel::NoPeer | PeerModel::Anyone => vec![(code::SUBJECT_NONE, 0)],
     }
 }
 
-/// A claim without whose exact value the condition does not hold.
-fn demanded_claim(condition: &Condition) -> Option<(u32, u64)> {
-    match condition {
-        Condition::Claim(claim, Test::OneOf(values)) => match values.as_slice() {
-            [value] => Some((claim_word(*claim), index::claim_value(value))),
-            _ => None,
-        },
-        Condition::All(parts) => parts.iter().find_map(demanded_claim),
-        _ => None,
+/// `None` for a suffix of more labels than the index uses.
+fn host_part(host: &HostPattern) -> Option<(u32, u64)> {
+    match host {
+        HostPattern::Exact(name) => Some((1, index::host_part(name))),
+        HostPattern::Suffix(suffix) => {
+            let labels = word(suffix.bytes().filter(|byte| *byte == b'.').count());
+            (1..=MAX_LABELS).contains(&labels).then(|| (labels + 1, index::host_part(suffix)))
+        }
     }
 }
 
-fn token_required_subjects(from: &FromModel) -> Vec<u64> {
-    match &from.peer {
-        PeerModel::Mesh { .. } => subjects(from).into_iter().map(|(_, subject)| subject).collect(),
-        PeerModel::AnyMesh { trust_domain } => vec![index::any_mesh_subject(trust_domain)],
-        PeerModel::NoPeer => vec![index::WITHOUT_PEER],
-        PeerModel::Anyone => vec![index::ANYONE],
+fn path_parts(path: &PathPattern) -> PathParts {
+    let mut parts = PathParts::default();
+    for (position, segment) in path.segments.iter().enumerate().take(MAX_SEGMENTS) {
+        match segment {
+            SegmentPattern::Literal(text) if !text.is_empty() => {
+                parts.literal |= 1 << position;
+                if let Some(part) = parts.segments.get_mut(position) {
+                    *part = index::segment_part(position, text.as_bytes());
+                }
+            }
+            SegmentPattern::Glob(pattern) if parts.beginning.0 == 0 => {
+                let start = pattern.split('*').next().unwrap_or_default().as_bytes();
+                let length = word(start.len()).min(MAX_BEGINNING);
+                let start = start.get(..start.len().min(64)).unwrap_or_default();
+                if length > 0 {
+                    let at = word(position);
+                    parts.beginning = (at << 8 | length, index::beginning_part(at, start));
+                }
+            }
+            _ => {}
+        }
+    }
+    parts
+}
+
+/// What a condition demands: it is false where such a claim is absent, or of this kind and has none of the values.
+fn demanded(condition: &Condition) -> Vec<Demanded> {
+    let one = |claim, kind, values| vec![Demanded { claim: Claim { word: claim_word(claim), kind }, values }];
+    match condition {
+        Condition::Claim(claim, Test::OneOf(values)) => {
+            let mut values: Vec<u64> = values.iter().map(|value| index::text_part(value)).collect();
+            values.sort_unstable();
+            values.dedup();
+            one(*claim, code::CLAIM_TEXT, values)
+        }
+        Condition::Claim(claim, Test::Integer(value)) => {
+            one(*claim, code::CLAIM_INTEGER, vec![index::integer_part(*value)])
+        }
+        Condition::Claim(claim, Test::Contains(value)) => {
+            one(*claim, code::CLAIM_LIST, vec![index::text_part(value)])
+        }
+        // Every part must hold, so what any of them demands is demanded.
+        Condition::All(parts) => parts.iter().flat_map(demanded).collect(),
+        // Some part must hold, so what all of them demand is demanded.
+        Condition::Any(parts) => {
+            let mut each = parts.iter().map(demanded);
+            let mut common = each.next().unwrap_or_default();
+            for other in each {
+                common.retain_mut(|demanded| {
+                    let same = other.iter().find(|other| other.claim == demanded.claim);
+                    if let Some(same) = same {
+                        demanded.values.extend(&same.values);
+                        demanded.values.sort_unstable();
+                        demanded.values.dedup();
+                    }
+                    same.is_some()
+                });
+            }
+            common
+        }
+        _ => Vec::new(),
     }
 }

@@ -109,7 +109,7 @@ impl Writer<'_> {
 
     /// A claim as one word. Only tokens that the entry demands may be named: an entry that reads a token it does not
     /// demand would see nothing where the caller leaves the token out.
-    fn claim(&self, claim: ClaimRef, issuers: &[u16], place: &str) -> Result<u32, EncodeError> {
+    pub(super) fn claim(&self, claim: ClaimRef, issuers: &[u16], place: &str) -> Result<u32, EncodeError> {
         let known = self.model.issuers.get(usize::from(claim.issuer));
         if !issuers.contains(&claim.issuer) || known.is_none() {
             return Err(EncodeError::Dangling { place: place.to_owned(), what: "token" });

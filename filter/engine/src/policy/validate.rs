@@ -5,12 +5,14 @@
 
 use std::collections::HashMap;
 
-use crate::layout::{InvalidRules, MAX_DEPTH, MAX_ISSUERS, NONE, TRAILING_SLASH, Table, code, size, word};
+use crate::layout::{InvalidRules, MAX_ISSUERS, NONE, Table, code, size, word};
+use crate::packed::Packed;
 use crate::{pattern, schedule};
 
-use super::PolicySet;
+use super::{PolicySet, string_at};
 
 mod conditions;
+mod rules;
 
 type Check = Result<(), &'static str>;
 
@@ -24,9 +26,8 @@ mod good {
     pub const OPERATIONS: u16 = 1 << 5;
     pub const HOSTS: u16 = 1 << 6;
     pub const PATHS: u16 = 1 << 7;
-    pub const SEGMENTS: u16 = 1 << 8;
-    pub const CLAIM_PATHS: u16 = 1 << 9;
-    pub const WINDOWS: u16 = 1 << 10;
+    pub const CLAIM_PATHS: u16 = 1 << 8;
+    pub const WINDOWS: u16 = 1 << 9;
 }
 
 /// Up to so many conditions are looked at again each time that a record lists them.
@@ -47,10 +48,11 @@ struct Validation<'p> {
     policy: &'p PolicySet,
     /// How many records each table has.
     counts: [usize; Table::ALL.len()],
+    /// One bit for each byte of the text: whether a string's length stands there.
+    strings: Vec<u64>,
     /// See [`good`].
     lists: Vec<u16>,
-    /// Whether a run of postings begins at this word.
-    postings: Vec<bool>,
+    /// Whether a run begins at this word.
     automata: Vec<bool>,
     zones: Vec<bool>,
     operands: Vec<Extent>,
@@ -65,8 +67,8 @@ pub(super) fn validate(policy: &PolicySet) -> Result<usize, InvalidRules> {
     let mut validation = Validation {
         policy,
         counts: Table::ALL.map(|table| policy.count(table)),
+        strings: Vec::new(),
         lists: Vec::new(),
-        postings: Vec::new(),
         automata: Vec::new(),
         zones: Vec::new(),
         operands: Vec::new(),
@@ -91,37 +93,28 @@ impl<'p> Validation<'p> {
     /// The text consists of the strings, in their order.
     fn strings(&mut self) -> Result<(), InvalidRules> {
         let text = core::str::from_utf8(&self.policy.text).map_err(|_| InvalidRules::Text)?;
-        let mut end = 0;
-        self.each("strings", Table::Strings, |_, [offset, length]: [u32; 2]| {
-            if size(offset) != end {
-                return Err("it does not begin where the one before it ends");
+        self.strings = vec![0; text.len() / 64 + 1];
+        let mut at = 0;
+        while let Some(rest) = text.as_bytes().get(at..).filter(|rest| !rest.is_empty()) {
+            self.looked_at += 1;
+            let (_, behind) = string_at(rest).ok_or(InvalidRules::Text)?;
+            if let Some(bits) = self.strings.get_mut(at / 64) {
+                *bits |= 1 << (at % 64);
             }
-            end = end.checked_add(size(length)).ok_or("it lies outside the text")?;
-            if end > text.len() {
-                Err("it lies outside the text")
-            } else if text.is_char_boundary(end) {
-                Ok(())
-            } else {
-                Err("it cuts a character")
+            at = text.len().saturating_sub(behind.len());
+            // Lengths are ASCII, so strings are whole characters if they end where one does.
+            if !text.is_char_boundary(at) {
+                return Err(InvalidRules::Text);
             }
-        })?;
-        if end == text.len() {
-            return Ok(());
         }
-        let (record, why) = (self.count(Table::Strings), "text follows the last one");
-        Err(InvalidRules::Record { table: "strings", record, why })
+        Ok(())
     }
 
-    /// Where lists and postings begin.
+    /// Where lists begin.
     fn lists(&mut self) -> Result<(), InvalidRules> {
         self.lists = vec![0; self.count(Table::Lists)];
-        self.postings = vec![false; self.count(Table::Postings)];
         self.runs("lists", Table::Lists, |validation, at, _| {
             validation.lists.get_mut(at).map(|bits| *bits |= good::BEGINS).ok_or("it lies outside the table")
-        })?;
-        self.runs("postings", Table::Postings, |validation, at, clauses| {
-            begins(&mut validation.postings, at)?;
-            clauses.iter().try_for_each(|clause| validation.is_below(*clause, Table::Clauses))
         })?;
         self.automata = vec![false; self.count(Table::Automata)];
         self.zones = vec![false; self.count(Table::Zones)];
@@ -145,7 +138,7 @@ impl<'p> Validation<'p> {
         let policy = self.policy;
         let (mut at, mut rest) = (0usize, policy.table(table));
         while let Some((length, behind)) = rest.split_first() {
-            let length = size(length & !TRAILING_SLASH);
+            let length = size(*length);
             let run = behind.split_at_checked(length).ok_or("it lies outside the table");
             let checked = run.and_then(|(items, behind)| {
                 self.looked_at += items.len();
@@ -193,31 +186,22 @@ impl<'p> Validation<'p> {
         })
     }
 
-    fn rules(&mut self) -> Result<(), InvalidRules> {
-        self.each("meta", Table::Meta, |validation, [owner, contact]: [u32; 2]| {
-            validation.is_string(owner)?;
-            validation.is_string(contact)
-        })?;
-        self.each("froms", Table::Froms, Self::from)?;
-        self.each("operations", Table::Operations, Self::operation)?;
-        self.each("rules", Table::Rules, |validation, [id, meta, flags, froms, operations]: [u32; 5]| {
-            validation.is_string(id)?;
-            validation.is_below(meta, Table::Meta)?;
-            if flags & ((1 << code::RULE_GRACE_SHIFT) - 1) & !code::RULE_FLAGS != 0 {
-                return Err("unknown flags");
-            }
-            if froms == NONE {
-                return Err("it says nothing about callers");
-            }
-            validation
-                .optional(froms, good::FROMS, |validation, from| validation.is_below(from, Table::Froms))?;
-            validation.optional(operations, good::OPERATIONS, |validation, operation| {
-                validation.is_below(operation, Table::Operations)
-            })
-        })?;
-        self.each("directories", Table::Directories, |validation, [name]: [u32; 1]| {
-            validation.is_string(name)
-        })
+    fn each_packed<const FIELDS: usize>(
+        &mut self,
+        table: Packed,
+        mut check: impl FnMut(&mut Self, u32, [u32; FIELDS]) -> Check,
+    ) -> Result<(), InvalidRules> {
+        let policy = self.policy;
+        for position in 0..policy.packed_count(table) {
+            self.looked_at += 1;
+            let at = word(position);
+            check(self, at, policy.packed(table, at)).map_err(|why| InvalidRules::Record {
+                table: table.name(),
+                record: position,
+                why,
+            })?;
+        }
+        Ok(())
     }
 
     fn each<const WIDTH: usize>(
@@ -249,8 +233,37 @@ impl<'p> Validation<'p> {
         }
     }
 
+    fn is_packed(&self, position: u32, table: Packed) -> Check {
+        if size(position) < self.policy.packed_count(table) {
+            Ok(())
+        } else {
+            Err("it refers to a record that is not there")
+        }
+    }
+
     fn is_string(&mut self, string: u32) -> Check {
-        self.is_below(string, Table::Strings)
+        let at = size(string);
+        if self.strings.get(at / 64).is_some_and(|bits| bits >> (at % 64) & 1 != 0) {
+            Ok(())
+        } else {
+            Err("it refers to a string that is not there")
+        }
+    }
+
+    /// [`NONE`], one thing that `check` accepts, or a list of them that is not empty.
+    fn optional_of(
+        &mut self,
+        one_or_list: u32,
+        kind: u16,
+        mut check: impl FnMut(&mut Self, u32) -> Check,
+    ) -> Check {
+        if one_or_list == NONE {
+            Ok(())
+        } else if one_or_list & 1 == 0 {
+            check(self, one_or_list >> 1)
+        } else {
+            self.optional(one_or_list >> 1, kind, check)
+        }
     }
 
     /// A list of things that `check` accepts. What was accepted once is not looked at again.
@@ -288,89 +301,6 @@ impl<'p> Validation<'p> {
     fn are_ports(&mut self, at: u32) -> Check {
         self.optional(at, good::PORTS, |_, port| {
             if port <= u32::from(u16::MAX) { Ok(()) } else { Err("a port is out of range") }
-        })
-    }
-
-    fn from(&mut self, [kind, trust_domain, namespace, accounts, issuers, condition]: [u32; 6]) -> Check {
-        match kind {
-            code::PEER_MESH => {
-                self.is_string(trust_domain)?;
-                self.is_string(namespace)?;
-                self.are_strings(accounts)?;
-            }
-            code::PEER_ANY_MESH => self.is_string(trust_domain)?,
-            code::PEER_NONE | code::PEER_ANYONE => {}
-            _ => return Err("unknown kind of peer"),
-        }
-        self.list(issuers, good::ISSUERS, |validation, issuer| validation.is_below(issuer, Table::Issuers))?;
-        self.is_below(condition, Table::Conditions)
-    }
-
-    fn operation(&mut self, [flags, bits, others, ports, hosts, paths, condition]: [u32; 7]) -> Check {
-        if self.known_condition(condition)?.claims {
-            return Err("it reads a claim, and demands no token");
-        }
-        if flags & !code::OPERATION_FLAGS != 0 {
-            return Err("unknown flags");
-        }
-        if bits == 0 && others == NONE {
-            return Err("it allows no method");
-        }
-        self.are_strings(others)?;
-        self.are_ports(ports)?;
-        self.optional(hosts, good::HOSTS, |validation, host| match host >> code::KIND_SHIFT {
-            code::HOST_EXACT | code::HOST_SUFFIX => validation.is_string(host & code::STRING_MASK),
-            _ => Err("unknown kind of host"),
-        })?;
-        self.optional(paths, good::PATHS, Self::path)
-    }
-
-    fn path(&mut self, path: u32) -> Check {
-        let mut rest_seen = false;
-        self.list(path, good::SEGMENTS, |validation, segment| {
-            if rest_seen {
-                return Err("`{**}` is not the last segment");
-            }
-            match segment >> code::KIND_SHIFT {
-                code::SEGMENT_LITERAL | code::SEGMENT_GLOB => {
-                    validation.is_string(segment & code::STRING_MASK)?;
-                }
-                kind => rest_seen = kind == code::SEGMENT_REST,
-            }
-            Ok(())
-        })
-    }
-
-    fn index(&mut self) -> Result<(), InvalidRules> {
-        self.each("clauses", Table::Clauses, |validation, [rule, from, operation]: [u32; 3]| {
-            validation.is_below(rule, Table::Rules)?;
-            if from != NONE {
-                validation.is_below(from, Table::Froms)?;
-            }
-            if operation != NONE {
-                validation.is_below(operation, Table::Operations)?;
-            }
-            Ok(())
-        })?;
-        self.each("shapes", Table::Shapes, |validation, [subject, claim, depth]: [u32; 3]| {
-            if subject > code::SUBJECT_TOKEN_REQUIRED || size(depth) > MAX_DEPTH {
-                return Err("unknown shape");
-            }
-            if claim == NONE { Ok(()) } else { validation.is_claim(claim) }
-        })?;
-        if !self.count(Table::Buckets).is_power_of_two() {
-            return Err(InvalidRules::Tables);
-        }
-        self.each("buckets", Table::Buckets, |validation, [tag, value]: [u32; 2]| {
-            if tag == 0 {
-                Ok(())
-            } else if value & code::BUCKET_INLINE != 0 {
-                validation.is_below(value & !code::BUCKET_INLINE, Table::Clauses)
-            } else if validation.postings.get(size(value)) == Some(&true) {
-                Ok(())
-            } else {
-                Err("it refers to postings that are not there")
-            }
         })
     }
 }

@@ -12,6 +12,7 @@ use tidegate_engine::{
     reference,
 };
 
+mod crowded;
 mod directories;
 mod examples;
 mod generate;

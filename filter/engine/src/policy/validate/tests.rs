@@ -53,7 +53,12 @@ fn sharing(count: usize, listed: usize) -> PolicyModel {
 /// A section's parts, to be changed.
 struct Parts {
     tables: Vec<Vec<u32>>,
+    packed: Vec<Vec<u32>>,
     text: Vec<u8>,
+}
+
+fn records<const FIELDS: usize>(policy: &PolicySet, table: Packed) -> Vec<u32> {
+    (0..word(policy.packed_count(table))).flat_map(|record| policy.packed::<FIELDS>(table, record)).collect()
 }
 
 // === impl Parts ===
@@ -62,11 +67,22 @@ impl Parts {
     fn of(model: &PolicyModel) -> Self {
         let policy = PolicySet::decode(&encode(model).unwrap()).unwrap();
         let tables = Table::ALL.iter().map(|table| policy.table(*table).to_vec()).collect();
-        Self { tables, text: policy.text }
+        let packed = Packed::ALL.map(|table| match table.fields() {
+            1 => records::<1>(&policy, table),
+            2 => records::<2>(&policy, table),
+            3 => records::<3>(&policy, table),
+            4 => records::<4>(&policy, table),
+            _ => records::<5>(&policy, table),
+        });
+        Self { tables, packed: packed.into(), text: policy.text }
     }
 
     fn table(&mut self, table: Table) -> &mut Vec<u32> {
         &mut self.tables[table.position()]
+    }
+
+    fn packed(&mut self, table: Packed) -> &mut Vec<u32> {
+        &mut self.packed[table.position()]
     }
 
     /// Appends a record or run; returns where it is, in words.
@@ -82,8 +98,14 @@ impl Parts {
         self
     }
 
+    /// Changes one field.
+    fn put(mut self, table: Packed, field: usize, value: u32) -> Self {
+        self.packed(table)[field] = value;
+        self
+    }
+
     fn decoded(&self) -> Result<PolicySet, InvalidRules> {
-        PolicySet::decode(&section(&self.tables, &self.text))
+        PolicySet::decode(&section(&self.tables, &self.packed, &self.text))
     }
 
     fn refusal(&self) -> String {
@@ -98,7 +120,9 @@ fn small() -> Parts {
 /// How many records and list items decoding looks at, and how many words there are.
 fn work(parts: &Parts) -> (usize, usize) {
     let policy = parts.decoded().unwrap();
-    (validate(&policy).unwrap(), policy.words.len())
+    let records: usize = Packed::ALL.iter().map(|table| policy.packed_count(*table)).sum();
+    let strings = policy.text.len() / 4;
+    (validate(&policy).unwrap(), policy.words.len() + records + strings)
 }
 
 #[cfg_attr(target_arch = "wasm32", wasm_bindgen_test::wasm_bindgen_test)]
@@ -149,28 +173,60 @@ fn a_small_section_with_a_condition_that_takes_years_is_refused() {
 fn lists_and_postings_are_referred_to_where_they_begin() {
     assert_eq!(small().refusal(), "accepted");
     let mut parts = small();
-    let accounts = parts.table(Table::Froms)[3];
+    let accounts = parts.packed(Packed::Froms)[1];
+    assert_eq!(accounts & 1, 1, "a list");
     // The list of accounts, from its second word on: what stands there is an account.
-    let inside = parts.set(Table::Froms, 3, accounts + 1).refusal();
+    let inside = parts.put(Packed::Froms, 1, accounts + 2).refusal();
     assert!(inside.ends_with("froms[0] is invalid: it refers to a list that is not there"), "{inside}");
     let mut parts = small();
     let beyond = word(parts.table(Table::Lists).len());
-    let beyond = parts.set(Table::Froms, 3, beyond).refusal();
+    let beyond = parts.put(Packed::Froms, 1, beyond << 1 | 1).refusal();
     assert!(beyond.ends_with("froms[0] is invalid: it refers to a list that is not there"), "{beyond}");
     let mut parts = small();
     parts.add(Table::Lists, &[2, 0]);
     assert!(parts.refusal().contains("lists["), "{}", parts.refusal());
+}
+
+#[cfg_attr(target_arch = "wasm32", wasm_bindgen_test::wasm_bindgen_test)]
+#[test]
+fn entries_of_the_index_are_all_in_some_bucket_and_point_to_something() {
+    let last = |table: Packed, value: u32| {
+        let mut parts = small();
+        *parts.packed(table).last_mut().unwrap() = value;
+        parts.refusal()
+    };
+    let entries = word(small().packed(Packed::Entries).len() / 2);
+    assert_eq!(last(Packed::Starts, entries), "accepted");
+    let short = last(Packed::Starts, entries - 1);
+    assert_ne!(short, "accepted");
+    for wrong in [entries + 1, NONE] {
+        let refusal = last(Packed::Starts, wrong);
+        assert!(refusal.ends_with("a bucket does not begin where the one before it ends"), "{refusal}");
+    }
+    for wrong in [2 << 2 | code::TARGET_RULE, code::TARGET_CLAUSE, NONE - 3] {
+        let refusal = last(Packed::Entries, wrong);
+        assert!(refusal.ends_with("it refers to a record that is not there"), "{wrong} {refusal}");
+    }
+    assert!(last(Packed::Entries, 3).ends_with("unknown kind of target"));
     let mut parts = small();
-    parts.add(Table::Postings, &[1, u32::MAX]);
-    assert!(parts.refusal().ends_with("it refers to a record that is not there"), "{}", parts.refusal());
-    let mut parts = small();
-    let posting = parts.add(Table::Postings, &[2, 0, 0]);
+    *parts.packed(Packed::Starts) = vec![0, 2];
+    *parts.packed(Packed::Entries) = vec![7, 0, 6, 4];
+    assert!(parts.refusal().ends_with("a bucket's entries are not in order"), "{}", parts.refusal());
+    *parts.packed(Packed::Entries) = vec![7, 0, 7, 4];
     assert_eq!(parts.refusal(), "accepted");
-    let bucket = parts.table(Table::Buckets).iter().position(|tag| *tag == 0).unwrap();
-    for (at, expected) in [(posting, "accepted"), (posting + 1, "it refers to postings that are not there")] {
-        parts.table(Table::Buckets)[bucket] = 1;
-        parts.table(Table::Buckets)[bucket + 1] = word(at);
-        assert!(parts.refusal().ends_with(expected), "{}", parts.refusal());
+}
+
+#[cfg_attr(target_arch = "wasm32", wasm_bindgen_test::wasm_bindgen_test)]
+#[test]
+fn paths_end() {
+    let mut parts = small();
+    let node = word(parts.packed(Packed::Nodes).len() / 2);
+    parts.packed(Packed::Nodes).extend([code::SEGMENT_ONE, code::PATH_NODES + node - 1]);
+    assert_eq!(parts.refusal(), "accepted");
+    let next = parts.packed(Packed::Nodes).len() - 1;
+    for next_node in [node, node + 1] {
+        parts.packed(Packed::Nodes)[next] = code::PATH_NODES + next_node;
+        assert!(parts.refusal().ends_with("what follows does not come before it"), "{}", parts.refusal());
     }
 }
 
@@ -179,44 +235,46 @@ fn lists_and_postings_are_referred_to_where_they_begin() {
 #[test]
 fn what_is_a_list_of_one_thing_is_not_one_of_another() {
     let mut parts = small();
-    let last = word(parts.table(Table::Strings).len() / 2 - 1);
-    let list = word(parts.add(Table::Lists, &[1, last]));
+    let last = word(parts.text.len());
+    parts.text.extend_from_slice(b"\x01x");
+    let list = word(parts.add(Table::Lists, &[1, last])) << 1 | 1;
     // First as a from's accounts, which are strings, then as a rule's froms, of which there are not so many.
-    let parts = parts.set(Table::Froms, 3, list);
+    let parts = parts.put(Packed::Froms, 1, list);
     assert_eq!(parts.refusal(), "accepted");
-    let mistaken = parts.set(Table::Rules, 3, list).refusal();
+    let mistaken = parts.put(Packed::Rules, 2, list).refusal();
     assert!(mistaken.ends_with("rules[0] is invalid: it refers to a record that is not there"), "{mistaken}");
 }
 
 #[cfg_attr(target_arch = "wasm32", wasm_bindgen_test::wasm_bindgen_test)]
 #[test]
 fn strings_lie_one_behind_the_other() {
-    let mut parts = small();
-    let length = parts.table(Table::Strings)[1];
-    let parts = parts.set(Table::Strings, 1, length - 1);
-    assert!(
-        parts.refusal().ends_with("it does not begin where the one before it ends"),
-        "{}",
-        parts.refusal()
-    );
-    let mut parts = small();
-    parts.text.push(b'x');
-    assert!(parts.refusal().ends_with("text follows the last one"), "{}", parts.refusal());
-    let end = word(parts.text.len() - 1);
-    parts.add(Table::Strings, &[end, 1]);
-    assert_eq!(parts.refusal(), "accepted");
-    // Cut inside of a character.
-    let end = parts.text.len();
-    parts.text.extend_from_slice("\u{e9}".as_bytes());
-    parts.add(Table::Strings, &[word(end), 1]);
-    parts.add(Table::Strings, &[word(end + 1), 1]);
-    assert!(parts.refusal().ends_with("it cuts a character"), "{}", parts.refusal());
-    for length in [3, u32::MAX] {
+    let with = |text: &[u8]| {
         let mut parts = small();
-        let end = word(parts.text.len());
-        parts.add(Table::Strings, &[end, length]);
-        assert!(parts.refusal().ends_with("it lies outside the text"), "{}", parts.refusal());
+        parts.text.extend_from_slice(text);
+        parts.refusal()
+    };
+    let long = [&[64 | 36, 1][..], &[b'x'; 100]].concat();
+    for good in [&b""[..], b"\0", b"\x01x", b"\x02\xC3\xA9", &long] {
+        assert_eq!(with(good), "accepted", "{good:?}");
     }
+    // Too short, cut inside of a character, not UTF-8, a length with two spellings or without an end.
+    let bad: [&[u8]; 8] = [
+        b"\x01",
+        b"\x02x",
+        b"\x01\xC3\xA9",
+        b"\x01\xC3",
+        b"\x41\x00x",
+        b"\x41",
+        b"\x7F\x7F\x7F\x7F\x7F\x01",
+        b"\x80",
+    ];
+    for bad in bad {
+        assert!(with(bad).ends_with("text is not UTF-8"), "{bad:?} {}", with(bad));
+    }
+    let mut parts = small();
+    let id = parts.packed(Packed::Rules)[0];
+    let inside = parts.put(Packed::Rules, 0, id + 1).refusal();
+    assert!(inside.ends_with("rules[0] is invalid: it refers to a string that is not there"), "{inside}");
 }
 
 #[cfg_attr(target_arch = "wasm32", wasm_bindgen_test::wasm_bindgen_test)]
@@ -224,8 +282,8 @@ fn strings_lie_one_behind_the_other() {
 fn what_a_later_engine_may_mean_is_refused() {
     let flags = |bit: u32| {
         let mut parts = small();
-        let flags = parts.table(Table::Rules)[2];
-        parts.set(Table::Rules, 2, flags | bit).refusal()
+        let flags = parts.packed(Packed::Heads)[0];
+        parts.put(Packed::Heads, 0, flags | bit).refusal()
     };
     assert_eq!(flags(code::RULE_KEEP), "accepted");
     assert_eq!(flags(1 << code::RULE_GRACE_SHIFT), "accepted");
@@ -280,7 +338,7 @@ fn what_a_condition_reads_is_there_and_whole() {
     };
     operand(0, 0, "unknown kind of operand");
     operand(code::OPERAND_PLUS + 1, 0, "unknown kind of operand");
-    operand(code::OPERAND_TEXT, 9999, "it refers to a record that is not there");
+    operand(code::OPERAND_TEXT, 9999, "it refers to a string that is not there");
     operand(code::OPERAND_CLAIM, 1, "it reads a claim without a slot");
     operand(code::OPERAND_BOOLEAN, 2, "it is neither true nor false");
     operand(code::OPERAND_LENGTH, 9999, "it refers to an operand that is not there");
@@ -299,9 +357,8 @@ fn what_a_condition_reads_is_there_and_whole() {
     // A header's name in upper case: no request has it.
     let mut parts = reading();
     let end = parts.text.len();
-    parts.text.extend_from_slice(b"X");
-    let name = parts.add(Table::Strings, &[word(end), 1]) / 2;
-    parts.add(Table::Operands, &[code::OPERAND_HEADER, word(name), 0, 0]);
+    parts.text.extend_from_slice(b"\x01X");
+    parts.add(Table::Operands, &[code::OPERAND_HEADER, word(end), 0, 0]);
     assert!(parts.refusal().ends_with("no header has this name"), "{}", parts.refusal());
     let condition = |record: [u32; 4], expected: &str| {
         let mut parts = reading();
@@ -311,7 +368,7 @@ fn what_a_condition_reads_is_there_and_whole() {
     condition([code::EQUAL, 0, 9999, 0], "it refers to an operand that is not there");
     condition([code::TEXT_PRESENT, 9999, 0, 0], "it refers to an operand that is not there");
     condition([code::TEXT_ONE_OF, 0, NONE, 0], "a list is missing");
-    condition([code::TEXT_PREFIX, 0, 9999, 0], "it refers to a record that is not there");
+    condition([code::TEXT_PREFIX, 0, 9999, 0], "it refers to a string that is not there");
     condition([code::TEXT_PATTERN, 0, 1, 0], "it refers to an automaton that is not there");
     condition([code::WITHIN, 1, 0, 0], "it refers to a time zone that is not there");
     condition([code::WITHIN, 0, NONE, 0], "a list is missing");
@@ -321,8 +378,9 @@ fn what_a_condition_reads_is_there_and_whole() {
 #[test]
 fn an_operation_reads_no_claims() {
     let mut parts = reading();
-    let froms = parts.table(Table::Froms)[5];
-    let refusal = parts.set(Table::Operations, 6, froms).refusal();
+    assert_eq!(parts.packed(Packed::Operations)[2], NONE);
+    let condition = parts.packed(Packed::Demands)[2];
+    let refusal = parts.put(Packed::Operations, 2, condition).refusal();
     assert!(refusal.ends_with("it reads a claim, and demands no token"), "{refusal}");
 }
 

@@ -1,0 +1,245 @@
+//! Writes rules: what they share is written once, and what differs from rule to rule is kept apart from it.
+
+use std::collections::HashMap;
+
+use crate::layout::{NONE, code, method_bit, word};
+use crate::model::{
+    ClaimRef, Condition, Disclosure, Effect, FromModel, HostPattern, Lease, Mode, OnExpiry, OperationModel,
+    PathPattern, PeerModel, PolicyModel, RuleModel, SegmentPattern, Test,
+};
+use crate::packed::Packed;
+
+use super::{EncodeError, Writer};
+
+/// How many froms demand that a claim is a certain string.
+pub(super) type Rarity<'m> = HashMap<(ClaimRef, &'m str), u32>;
+
+/// Where a rule's froms and operations were written (`None`: any operation).
+pub(super) struct Written {
+    pub froms: Vec<u32>,
+    pub operations: Option<Vec<u32>>,
+    from_list: u32,
+    to_list: u32,
+}
+
+pub(super) fn rarity(model: &PolicyModel) -> Rarity<'_> {
+    let mut rarity = Rarity::new();
+    for from in model.rules.iter().flat_map(|rule| &rule.from) {
+        for part in conjuncts(&from.condition) {
+            if let Some(equality) = equality(part) {
+                *rarity.entry(equality).or_default() += 1;
+            }
+        }
+    }
+    rarity
+}
+
+fn conjuncts(condition: &Condition) -> &[Condition] {
+    match condition {
+        Condition::All(parts) => parts,
+        one => std::slice::from_ref(one),
+    }
+}
+
+fn equality(condition: &Condition) -> Option<(ClaimRef, &str)> {
+    match condition {
+        Condition::Claim(claim, Test::OneOf(values)) => match values.as_slice() {
+            [value] => Some((*claim, value)),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+// === impl Writer ===
+
+impl<'m> Writer<'m> {
+    /// Writes a rule but for its record.
+    pub(super) fn parts_of(&mut self, rule: &'m RuleModel) -> Result<Written, EncodeError> {
+        let place = format!("rule {}", rule.id);
+        let froms = rule
+            .from
+            .iter()
+            .enumerate()
+            .map(|(position, from)| self.from(from, &format!("{place}: from[{position}]")))
+            .collect::<Result<Vec<u32>, _>>()?;
+        let from_list = self.one_or_list(Some(&froms), &place, "from", |_, from| Ok(*from))?;
+        let operations = match &rule.to {
+            None => None,
+            Some(to) => Some(
+                to.iter()
+                    .enumerate()
+                    .map(|(position, one)| self.operation(one, &format!("{place}: to[{position}]")))
+                    .collect::<Result<Vec<u32>, _>>()?,
+            ),
+        };
+        let to_list = self.one_or_list(operations.as_deref(), &place, "to", |_, one| Ok(*one))?;
+        Ok(Written { froms, operations, from_list, to_list })
+    }
+
+    /// Writes a rule's record. Its names come last, so that what requests are compared with lies together.
+    pub(super) fn rule(&mut self, rule: &RuleModel, written: &Written) -> Result<(), EncodeError> {
+        let mut flags = 0;
+        if rule.effect == Effect::Deny {
+            flags |= code::RULE_DENY;
+        }
+        if rule.mode == Mode::Shadow {
+            flags |= code::RULE_SHADOW;
+        }
+        flags |= match rule.disclosure {
+            Disclosure::Full => 0,
+            Disclosure::Code => code::RULE_DISCLOSE_CODE,
+            Disclosure::Opaque => code::RULE_DISCLOSE_NOTHING,
+        };
+        if rule.lease.on_expiry == OnExpiry::Keep {
+            flags |= code::RULE_KEEP;
+        }
+        if rule.lease.grace_s > Lease::MAX_GRACE_S {
+            return Err(EncodeError::Grace(format!("rule {}", rule.id)));
+        }
+        flags |= rule.lease.grace_s << code::RULE_GRACE_SHIFT;
+        let head = [flags, self.string(&rule.owner), self.string(&rule.contact)];
+        let head = self.share(Packed::Heads, &head);
+        let record = [self.string(&rule.id), head, written.from_list, written.to_list];
+        self.put(Packed::Rules, &record);
+        Ok(())
+    }
+
+    /// Twice the position of the one thing, or twice the list's and one; [`NONE`] for `None`.
+    fn one_or_list<T>(
+        &mut self,
+        items: Option<&[T]>,
+        place: &str,
+        field: &str,
+        mut item: impl FnMut(&mut Self, &T) -> Result<u32, EncodeError>,
+    ) -> Result<u32, EncodeError> {
+        match items {
+            Some([one]) => Ok(item(self, one)? << 1),
+            Some(_) => Ok(self.optional(items, place, field, item)? << 1 | 1),
+            None => Ok(NONE),
+        }
+    }
+
+    fn from(&mut self, from: &'m FromModel, place: &str) -> Result<u32, EncodeError> {
+        let (peer, accounts) = match &from.peer {
+            PeerModel::Mesh { trust_domain, namespace, service_accounts } => {
+                let accounts = self.one_or_list(
+                    service_accounts.as_deref(),
+                    place,
+                    "peer.serviceAccounts",
+                    |writer, account| Ok(writer.string(account)),
+                )?;
+                ([code::PEER_MESH, self.string(trust_domain), self.string(namespace)], accounts)
+            }
+            PeerModel::AnyMesh { trust_domain } => {
+                ([code::PEER_ANY_MESH, self.string(trust_domain), NONE], NONE)
+            }
+            PeerModel::NoPeer => ([code::PEER_NONE, NONE, NONE], NONE),
+            PeerModel::Anyone => ([code::PEER_ANYONE, NONE, NONE], NONE),
+        };
+        let mut issuers: Vec<u32> = from.issuers.iter().map(|issuer| u32::from(*issuer)).collect();
+        issuers.sort_unstable();
+        issuers.dedup();
+        if issuers.iter().any(|issuer| word(self.model.issuers.len()) <= *issuer) {
+            return Err(EncodeError::Dangling { place: place.to_owned(), what: "issuer" });
+        }
+        let issuer_list = self.list(&issuers);
+        self.parts = 0;
+        let (claim, value, condition) = match self.lifted(&from.condition) {
+            None => (NONE, NONE, self.condition(&from.condition, &from.issuers, place, 0)?),
+            Some((claim, value, rest)) => {
+                let claim = self.claim(claim, &from.issuers, place)?;
+                (claim, self.string(value), self.condition(&rest, &from.issuers, place, 0)?)
+            }
+        };
+        let peer = self.share(Packed::Peers, &peer);
+        let demand = self.share(Packed::Demands, &[issuer_list, claim, condition]);
+        Ok(self.share(Packed::Froms, &[peer, accounts, demand, value]))
+    }
+
+    /// Of the claims that must have a certain value the one with the rarest, and what must hold besides: many froms share
+    /// that.
+    fn lifted(&self, condition: &'m Condition) -> Option<(ClaimRef, &'m str, Condition)> {
+        let parts = conjuncts(condition);
+        let (_, lifted, claim, value) = parts
+            .iter()
+            .enumerate()
+            .filter_map(|(position, part)| {
+                let (claim, value) = equality(part)?;
+                let rarity = self.rarity.get(&(claim, value)).copied().unwrap_or(0);
+                Some((rarity, position, claim, value))
+            })
+            .min_by_key(|(rarity, position, _, _)| (*rarity, *position))?;
+        let others = parts.iter().enumerate().filter(|(position, _)| *position != lifted);
+        let mut others: Vec<Condition> = others.map(|(_, part)| part.clone()).collect();
+        let rest = match others.len() {
+            0 => Condition::True,
+            1 => others.pop().unwrap_or(Condition::True),
+            _ => Condition::All(others),
+        };
+        Some((claim, value, rest))
+    }
+
+    fn operation(&mut self, operation: &OperationModel, place: &str) -> Result<u32, EncodeError> {
+        let (bits, others) = match operation.methods.as_deref() {
+            None => (NONE, NONE),
+            Some([]) => return Err(EncodeError::Empty(format!("{place}.methods"))),
+            Some(methods) => {
+                let bits = methods.iter().fold(0, |bits, method| bits | method_bit(method.as_bytes()));
+                let others: Vec<String> =
+                    methods.iter().filter(|method| method_bit(method.as_bytes()) == 0).cloned().collect();
+                (bits, if others.is_empty() { NONE } else { self.strings(&others) })
+            }
+        };
+        let ports =
+            self.optional(operation.ports.as_deref(), place, "ports", |_, port| Ok(u32::from(*port)))?;
+        let hosts = self.optional(operation.hosts.as_deref(), place, "hosts", |writer, host| match host {
+            HostPattern::Exact(name) => Ok(writer.string(name) << 1 | code::HOST_EXACT),
+            HostPattern::Suffix(suffix) if suffix.starts_with('.') => {
+                Ok(writer.string(suffix) << 1 | code::HOST_SUFFIX)
+            }
+            HostPattern::Suffix(_) => Err(EncodeError::Pattern {
+                place: format!("{place}.hosts"),
+                why: "the suffix after `*` must begin with a dot",
+            }),
+        })?;
+        let paths = self.one_or_list(operation.paths.as_deref(), place, "paths", |writer, path| {
+            writer.path(path, place)
+        })?;
+        let flags = if operation.grpc { code::OPERATION_GRPC } else { 0 };
+        let frame = self.share(Packed::Frames, &[flags, bits, others, ports, hosts]);
+        // No tokens are demanded, so no claims can be read.
+        self.parts = 0;
+        let condition = match &operation.condition {
+            Condition::True => NONE,
+            condition => self.condition(condition, &[], place, 0)?,
+        };
+        Ok(self.share(Packed::Operations, &[frame, paths, condition]))
+    }
+
+    /// Writes a template from its end to its beginning. Its last segment may be an empty literal: a trailing slash.
+    fn path(&mut self, path: &PathPattern, place: &str) -> Result<u32, EncodeError> {
+        let refuse = |why| EncodeError::Pattern { place: format!("{place}.paths"), why };
+        let slash = SegmentPattern::Literal(String::new());
+        let (segments, mut next) = match path.segments.as_slice() {
+            [] => return Err(refuse("a path has at least one segment; `/` is one empty literal")),
+            [one] if *one == slash => (&[][..], code::PATH_END),
+            [inner @ .., last] if *last == slash => (inner, code::PATH_END_SLASH),
+            [inner @ .., SegmentPattern::Rest] => (inner, code::PATH_REST),
+            all => (all, code::PATH_END),
+        };
+        for segment in segments.iter().rev() {
+            let what = match segment {
+                SegmentPattern::Literal(text) if text.is_empty() || text.contains('/') => {
+                    return Err(refuse("a literal segment is not empty and has no slash"));
+                }
+                SegmentPattern::Literal(text) => self.string(text) << 2 | code::SEGMENT_LITERAL,
+                SegmentPattern::One => code::SEGMENT_ONE,
+                SegmentPattern::Rest => return Err(refuse("`{**}` can only be the last segment")),
+                SegmentPattern::Glob(pattern) => self.string(pattern) << 2 | code::SEGMENT_GLOB,
+            };
+            next = self.share(Packed::Nodes, &[what, next]).saturating_add(code::PATH_NODES);
+        }
+        Ok(next)
+    }
+}

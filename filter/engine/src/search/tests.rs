@@ -1,0 +1,204 @@
+//! However many rules there are, a request meets few of them.
+
+use super::*;
+use crate::directory::Directories;
+use crate::encode::encode;
+use crate::model::*;
+use crate::normal;
+use crate::request::{HeaderFacts, VerifiedToken};
+
+const RULES: usize = 2_000;
+
+fn literal(text: &str) -> SegmentPattern {
+    SegmentPattern::Literal(text.to_owned())
+}
+
+fn anyone() -> FromModel {
+    FromModel { peer: PeerModel::Anyone, issuers: vec![], condition: Condition::True }
+}
+
+fn account(at: usize) -> FromModel {
+    let peer = PeerModel::Mesh {
+        trust_domain: "prod.example".into(),
+        namespace: "etl".into(),
+        service_accounts: Some(vec![format!("worker-{at}")]),
+    };
+    FromModel { peer, ..anyone() }
+}
+
+fn claim(slot: u16, test: Test) -> FromModel {
+    let condition = Condition::All(vec![
+        Condition::Claim(ClaimRef { issuer: 0, slot: 0 }, Test::OneOf(vec!["prod".into()])),
+        Condition::Claim(ClaimRef { issuer: 0, slot }, test),
+    ]);
+    FromModel { issuers: vec![0], condition, ..anyone() }
+}
+
+fn path(segments: Vec<SegmentPattern>) -> OperationModel {
+    OperationModel { paths: Some(vec![PathPattern { segments }]), ..OperationModel::default() }
+}
+
+fn policy(effect: Effect, rule: impl Fn(usize) -> (FromModel, OperationModel)) -> PolicySet {
+    let rules = (0..RULES).map(|at| {
+        let (from, to) = rule(at);
+        RuleModel {
+            id: format!("sales/rule-{at}"),
+            effect,
+            mode: Mode::Enforce,
+            owner: String::new(),
+            contact: String::new(),
+            disclosure: Disclosure::Full,
+            lease: Lease::default(),
+            from: vec![from],
+            to: Some(vec![to]),
+        }
+    });
+    let slots = vec![vec!["x".into()], vec!["y".into()]];
+    let model = PolicyModel {
+        issuers: vec![IssuerModel { name: "a".into(), slots }],
+        rules: rules.collect(),
+        ..PolicyModel::default()
+    };
+    PolicySet::decode(&encode(&model).unwrap()).unwrap()
+}
+
+/// How many candidates a request of `worker-77` has, with this path and host and this value of the second claim.
+fn candidates(policy: &PolicySet, target: &str, host: &str, value: ClaimValue) -> usize {
+    let path = normal::path(target.as_bytes());
+    let slots = vec![ClaimValue::String("prod".into()), value];
+    let token = VerifiedToken { audiences: vec![], expires_at: 2000, slots };
+    let tokens = [TokenState::Verified(&token)];
+    let directories = Directories::default();
+    let request = Request {
+        now: 1000,
+        expiry_grace_s: 0,
+        port: 8080,
+        method: b"GET",
+        host: Some(host),
+        path: &path,
+        query: &[],
+        headers: HeaderFacts::default(),
+        fields: &[],
+        peer: Peer::Mesh { trust_domain: "prod.example", namespace: "etl", service_account: "worker-77" },
+        tokens: &tokens,
+        directories: &directories,
+    };
+    let mut count = 0;
+    Search::new(policy, &request, Listing::Lenient).each_candidate(|_| count += 1);
+    count
+}
+
+#[cfg_attr(target_arch = "wasm32", wasm_bindgen_test::wasm_bindgen_test)]
+#[test]
+fn rules_that_differ_in_one_thing_are_told_apart_by_it() {
+    let same_path = || path(vec![literal("v1"), literal("orders"), SegmentPattern::One]);
+    let host = |host: HostPattern| OperationModel { hosts: Some(vec![host]), ..same_path() };
+    let text = |at: usize| Test::OneOf(vec![format!("v{at}")]);
+    let (target, sent_host) = ("/v1/orders/7", "orders.example");
+    let nothing = || ClaimValue::Absent;
+    let some = || ClaimValue::String("v77".into());
+    let list = || ClaimValue::Strings(vec!["v77".into(), "other".into()]);
+    let (allow, deny) = (Effect::Allow, Effect::Deny);
+    type Case<'t> = (&'static str, PolicySet, &'t str, &'t str, ClaimValue);
+    let cases: [Case<'_>; 14] = [
+        ("accounts", policy(allow, |at| (account(at), same_path())), target, sent_host, nothing()),
+        ("accounts, denied", policy(deny, |at| (account(at), same_path())), target, sent_host, nothing()),
+        (
+            "first segments",
+            policy(allow, |at| (account(77), path(vec![literal(&format!("s{at}")), SegmentPattern::Rest]))),
+            "/s77/x",
+            sent_host,
+            nothing(),
+        ),
+        (
+            "segments behind a placeholder",
+            policy(allow, |at| (account(77), path(vec![SegmentPattern::One, literal(&format!("s{at}"))]))),
+            "/anything/s77",
+            sent_host,
+            nothing(),
+        ),
+        (
+            "beginnings of segments",
+            policy(allow, |at| {
+                (anyone(), path(vec![SegmentPattern::Glob(format!("team-{at}-*")), SegmentPattern::Rest]))
+            }),
+            "/team-77-blue/x",
+            sent_host,
+            nothing(),
+        ),
+        (
+            "hosts",
+            policy(allow, |at| (anyone(), host(HostPattern::Exact(format!("h{at}.example"))))),
+            target,
+            "h77.example",
+            nothing(),
+        ),
+        (
+            "suffixes of hosts",
+            policy(deny, |at| (anyone(), host(HostPattern::Suffix(format!(".h{at}.example"))))),
+            target,
+            "a.b.h77.example",
+            nothing(),
+        ),
+        ("texts", policy(allow, |at| (claim(1, text(at)), same_path())), target, sent_host, some()),
+        ("texts, denied", policy(deny, |at| (claim(1, text(at)), same_path())), target, sent_host, some()),
+        (
+            "texts, denied, without the claim",
+            policy(deny, |at| (claim(1, text(at)), same_path())),
+            target,
+            sent_host,
+            nothing(),
+        ),
+        (
+            "one of several texts",
+            policy(allow, |at| {
+                let values = vec![format!("v{at}"), format!("w{at}")];
+                (claim(1, Test::OneOf(values)), same_path())
+            }),
+            target,
+            sent_host,
+            some(),
+        ),
+        (
+            "numbers",
+            policy(deny, |at| (claim(1, Test::Integer(i64::try_from(at).unwrap())), same_path())),
+            target,
+            sent_host,
+            ClaimValue::Integer(77),
+        ),
+        (
+            "items of a list",
+            policy(deny, |at| (claim(1, Test::Contains(format!("v{at}"))), same_path())),
+            target,
+            sent_host,
+            list(),
+        ),
+        // Nobody shares both; a hundred share either.
+        (
+            "accounts and segments",
+            policy(allow, |at| {
+                (account(at % 100), path(vec![literal(&format!("s{}", at / 100)), SegmentPattern::One]))
+            }),
+            "/s7/x",
+            sent_host,
+            nothing(),
+        ),
+    ];
+    for (name, policy, target, host, value) in cases {
+        let count = candidates(&policy, target, host, value);
+        // The tags of an entry's neighbours may be the same.
+        assert!(count <= 6, "{name}: {count} candidates");
+        assert_eq!(count > 0, !name.contains("without"), "{name}: {count} candidates");
+    }
+}
+
+#[cfg_attr(target_arch = "wasm32", wasm_bindgen_test::wasm_bindgen_test)]
+#[test]
+fn where_a_claim_cannot_be_told_every_deny_that_demands_it_is_looked_at() {
+    let policy = policy(Effect::Deny, |at| {
+        (claim(1, Test::OneOf(vec![format!("v{at}")])), path(vec![literal("v1"), SegmentPattern::Rest]))
+    });
+    for value in [ClaimValue::Unknown, ClaimValue::Integer(7), ClaimValue::Strings(vec![])] {
+        assert!(candidates(&policy, "/v1/x", "orders.example", value) >= RULES);
+    }
+}
