@@ -79,8 +79,13 @@ pub fn check(inputs: &Inputs<'_>, compiled: &Compiled) -> RuleTests {
     let objects = objects::read(inputs.sources, &inputs.env, &mut shape);
     let issuers = compiled.issuers.iter().map(|issuer| (issuer.name.clone(), Some(issuer.clone()))).collect();
     let none = BTreeMap::new();
-    let context =
-        Context { mesh: Some(&compiled.mesh), objects: &objects, issuers: &issuers, callers: &none };
+    let context = Context {
+        mesh: Some(&compiled.mesh),
+        objects: &objects,
+        issuers: &issuers,
+        callers: &none,
+        now: inputs.now,
+    };
     let mut findings = Findings::default();
     let tests = objects.tests.iter().flat_map(|object| suite(object, &context, &mut findings)).collect();
     RuleTests {
