@@ -14,10 +14,16 @@ mod grpc;
 mod json;
 mod protobuf;
 
+use core::fmt;
+use core::str::FromStr;
+
 use crate::model::BodyField;
 
 /// Longer values are unknown. Bytes.
 pub const MAX_VALUE_BYTES: usize = 2048;
+
+/// Fields that a policy may read.
+pub const MAX_BODY_FIELDS: usize = 1024;
 
 /// Of a field with more values than so many that differ, the value is unknown.
 pub const MAX_VALUES: usize = 64;
@@ -80,6 +86,61 @@ struct Malformed;
 #[derive(Debug, Clone, Default)]
 struct Values {
     found: Vec<FieldValue>,
+}
+
+/// A text that names no field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no field of a body")]
+pub struct NoField;
+
+// === impl BodyField ===
+
+/// `json:environment/serviceAccountEmail|service_account_email` and `grpc:2.5.10`: the way from the outside in.
+impl fmt::Display for BodyField {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Json(path) => {
+                f.write_str("json:")?;
+                for (at, names) in path.iter().enumerate() {
+                    write!(f, "{}{}", if at == 0 { "" } else { "/" }, names.join("|"))?;
+                }
+            }
+            Self::Protobuf(numbers) => {
+                f.write_str("grpc:")?;
+                for (at, number) in numbers.iter().enumerate() {
+                    write!(f, "{}{number}", if at == 0 { "" } else { "." })?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for BodyField {
+    type Err = NoField;
+
+    fn from_str(text: &str) -> Result<Self, NoField> {
+        let (format, path) = text.split_once(':').ok_or(NoField)?;
+        match format {
+            "json" => {
+                let name = |name: &str| {
+                    let fits = !name.is_empty()
+                        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte));
+                    fits.then(|| name.to_owned()).ok_or(NoField)
+                };
+                let step = |step: &str| step.split('|').map(name).collect();
+                path.split('/').map(step).collect::<Result<_, _>>().map(Self::Json)
+            }
+            "grpc" => {
+                let number = |number: &str| {
+                    let known = number.parse().ok().filter(|known| (1..1 << 29).contains(known));
+                    known.filter(|known: &u32| known.to_string() == number).ok_or(NoField)
+                };
+                path.split('.').map(number).collect::<Result<_, _>>().map(Self::Protobuf)
+            }
+            _ => Err(NoField),
+        }
+    }
 }
 
 // === impl Format ===

@@ -143,6 +143,40 @@ pub(crate) fn each_unlisted<'a>(
     }
 }
 
+/// Calls `found` for every field of the body that the condition reads, by position.
+pub(crate) fn each_body_field(policy: &PolicySet, condition: u32, found: &mut impl FnMut(u16)) {
+    let mut operand = |mut at: u32| {
+        // What an operand is made of comes before it, so this ends.
+        loop {
+            let [kind, a, b, _] = policy.record(Table::Operands, at);
+            match kind {
+                code::OPERAND_BODY => found(u16::try_from(b).unwrap_or(u16::MAX)),
+                code::OPERAND_LENGTH | code::OPERAND_PLUS if a < at => {
+                    at = a;
+                    continue;
+                }
+                _ => {}
+            }
+            return;
+        }
+    };
+    let [operator, a, b, _] = policy.record(Table::Conditions, condition);
+    match operator {
+        code::ALL | code::ANY => {
+            for child in policy.list(a) {
+                each_body_field(policy, *child, found);
+            }
+        }
+        code::NOT => each_body_field(policy, a, found),
+        code::EQUAL | code::LESS | code::LESS_OR_EQUAL => {
+            operand(a);
+            operand(b);
+        }
+        code::TEXT_PRESENT..=code::TEXT_PATTERN => operand(a),
+        _ => {}
+    }
+}
+
 /// The claim that a word (issuer and slot) refers to.
 pub(crate) fn claim<'a>(request: &Request<'a>, claim: u32) -> &'a ClaimValue {
     match request.tokens.get(size(claim >> 16)) {

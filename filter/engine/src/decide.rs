@@ -13,7 +13,7 @@ use crate::layout::code;
 use crate::normal;
 use crate::policy::PolicySet;
 use crate::reason::{Outcome, Reason, TokenFault};
-use crate::request::{Peer, Request, TokenState, VerifiedToken};
+use crate::request::{Body, Peer, Request, TokenState, VerifiedToken};
 use crate::search::{Search, lookup};
 use crate::truth::Truth;
 
@@ -26,6 +26,7 @@ pub fn decide(policy: &PolicySet, request: &Request<'_>) -> Decision {
             reason: Reason::NotGuarded,
             rule: None,
             degraded: false,
+            awaits_body: false,
             shadow: None,
         };
     }
@@ -35,9 +36,31 @@ pub fn decide(policy: &PolicySet, request: &Request<'_>) -> Decision {
         let refusal = ShadowDifference { outcome: Outcome::Deny, reason, rule: None };
         return enforce(guarding, refusal, refusal);
     }
-    let matches = Search::new(policy, request, Listing::Lenient).matches();
-    let decision = matches.settle(guarding, || token_required(policy, request));
-    if policy.may_degrade() { with_degradation(policy, request, decision) } else { decision }
+    let search = Search::new(policy, request, Listing::Lenient);
+    let decision = search.matches().settle(guarding, || token_required(policy, request));
+    let decision = if policy.may_degrade() { with_degradation(policy, request, decision) } else { decision };
+    if policy.body_fields().is_empty() || request.body != Body::Unread {
+        return decision;
+    }
+    let best = search.best().matches().settle(guarding, || false);
+    with_body(decision, best)
+}
+
+/// Tells whether a body can make a difference. In `decision` it turned out badly for the request, in `best` well.
+pub(crate) fn with_body(decision: Decision, best: Decision) -> Decision {
+    let outcome = |shadow: Option<ShadowDifference>| shadow.map(|shadow| shadow.outcome);
+    let awaits_body = decision.outcome != best.outcome || outcome(decision.shadow) != outcome(best.shadow);
+    if decision.outcome == best.outcome {
+        return Decision { awaits_body, ..decision };
+    }
+    Decision { awaits_body, reason: Reason::BodyUnread, rule: None, ..decision }
+}
+
+/// The fields of the body, by position in [`PolicySet::body_fields`], on which the decision depends.
+pub fn wanted_fields(policy: &PolicySet, request: &Request<'_>) -> Vec<u16> {
+    let mut wanted = Vec::new();
+    Search::new(policy, request, Listing::Lenient).wanted_fields(&mut wanted);
+    wanted
 }
 
 /// Tells whether the Allow would not have matched with the answers that its directories give.

@@ -18,6 +18,9 @@ pub struct Decision {
     /// The rule allows only because a directory is stale or missing and the rule says that it may be done without
     /// ([`crate::model::Test::ListedOrStale`]): with the directory's answer demanded it would not have matched.
     pub degraded: bool,
+    /// What is decided depends on the body, which was not read: it has to be decided again with it. Until then nothing is
+    /// allowed that some body would make refused.
+    pub awaits_body: bool,
     /// What would have happened, where Shadow rules or a Shadow Guard make a difference.
     pub shadow: Option<ShadowDifference>,
 }
@@ -86,6 +89,7 @@ pub(crate) fn enforce(
             reason: Reason::NotGuarded,
             rule: None,
             degraded: false,
+            awaits_body: false,
             shadow: None,
         },
         // Shadow rules report what they would do, against what is enforced now.
@@ -94,6 +98,7 @@ pub(crate) fn enforce(
             reason: enforced.reason,
             rule: enforced.rule,
             degraded: false,
+            awaits_body: false,
             shadow: (candidate.outcome != enforced.outcome).then_some(candidate),
         },
         // A Guard in Shadow mode evaluates all that, the implied refusal included, and reports.
@@ -102,6 +107,7 @@ pub(crate) fn enforce(
             reason: Reason::GuardInShadow,
             rule: None,
             degraded: false,
+            awaits_body: false,
             shadow: (candidate.outcome == Outcome::Deny).then_some(candidate),
         },
     }

@@ -8,7 +8,7 @@ use crate::layout::{
     MAGIC, MAX_CONDITION_DEPTH, MAX_CONDITION_PARTS, MAX_ISSUERS, MAX_SECTION_BYTES, NONE, Table, VERSION,
     code, word,
 };
-use crate::model::{ClaimRef, GuardModel, Lease, Mode, PolicyModel, RuleModel};
+use crate::model::{BodyField, ClaimRef, GuardModel, Lease, Mode, PolicyModel, RuleModel};
 use crate::packed::{Packed, pack};
 
 mod buckets;
@@ -98,6 +98,8 @@ pub fn encode(model: &PolicyModel) -> Result<Vec<u8>, EncodeError> {
         interned: HashMap::new(),
         shared: HashMap::new(),
         parts: 0,
+        of_operation: false,
+        body_fields: Vec::new(),
     };
     writer.issuers();
     for guard in &model.guards {
@@ -130,6 +132,10 @@ struct Writer<'m> {
     shared: HashMap<(Packed, Vec<u32>), u32>,
     /// How many parts the condition has that is being written.
     parts: u32,
+    /// Whether it may read the body.
+    of_operation: bool,
+    /// Fields of bodies, in the order of their operands.
+    body_fields: Vec<BodyField>,
 }
 
 // === impl Writer ===

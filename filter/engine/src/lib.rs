@@ -48,13 +48,13 @@ mod search;
 mod truth;
 mod unlisted;
 
-pub use decide::decide;
+pub use decide::{decide, wanted_fields};
 pub use decision::{Decision, Guarding, RuleIx, ShadowDifference};
 pub use directory::{Directories, InvalidDirectories};
 pub use encode::{EncodeError, encode};
 pub use layout::{InvalidRules, MAX_SECTION_BYTES, VERSION};
 pub use policy::{PolicySet, RuleView};
 pub use reason::{Ambiguity, Outcome, Reason, TokenFault};
-pub use request::{ClaimValue, HeaderFacts, Peer, Request, TokenState, VerifiedToken};
+pub use request::{Body, ClaimValue, HeaderFacts, Peer, Request, TokenState, VerifiedToken};
 pub use truth::Truth;
 pub use unlisted::{Unlisted, unlisted};

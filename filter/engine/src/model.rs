@@ -308,6 +308,9 @@ pub enum Operand {
     Header(String),
     /// A query parameter by its name.
     Query(String),
+    /// A field of the body. Only operations read bodies. A test of it holds if it does of every value that the field has;
+    /// of some but not all, it is unknown.
+    Body(BodyField),
     /// When the request is decided, in Unix seconds.
     Now,
     /// This string.

@@ -5,12 +5,13 @@
 //! "Absent" makes every test false; "unknown" makes every test unknown. What is there and cannot be read makes every test
 //! unknown but that it is there.
 
+use crate::body::FieldValue;
 use crate::condition::{Scope, claim};
 use crate::glob;
-use crate::layout::{MAX_TEXT, Table, code, long};
+use crate::layout::{MAX_TEXT, Table, code, long, size};
 use crate::normal::{self, Parameter};
 use crate::pattern;
-use crate::request::{ClaimValue, Peer};
+use crate::request::{Body, ClaimValue, Peer};
 use crate::truth::Truth;
 
 /// A value.
@@ -27,11 +28,32 @@ enum Value<'a> {
     Integer(i64),
     Boolean(bool),
     List(&'a [String]),
+    /// Each of these, at least one.
+    Each(&'a [String]),
 }
 
 /// Evaluates a comparison of two operands.
 pub(crate) fn compare(scope: &Scope<'_, '_>, operator: u32, left: u32, right: u32) -> Truth {
     let (left, right) = (value(scope, left), value(scope, right));
+    match (left, right) {
+        (Value::Each(lefts), right) => {
+            each(lefts, |left| relate_decoded(operator, Value::Text(left.as_bytes()), right))
+        }
+        (left, Value::Each(rights)) => {
+            each(rights, |right| relate_decoded(operator, left, Value::Text(right.as_bytes())))
+        }
+        (left, right) => relate_decoded(operator, left, right),
+    }
+}
+
+/// What holds of every value, and of none: of some only, it cannot be told.
+fn each(values: &[String], holds: impl Fn(&String) -> Truth) -> Truth {
+    let mut values = values.iter().map(holds);
+    let Some(first) = values.next() else { return Truth::Unknown };
+    if values.all(|other| other == first) { first } else { Truth::Unknown }
+}
+
+fn relate_decoded(operator: u32, left: Value<'_>, right: Value<'_>) -> Truth {
     match (left, right) {
         (Value::Encoded(left), right) => decoding(left, |left| match right {
             Value::Encoded(right) => decoding(right, |right| relate(operator, left, right)),
@@ -61,6 +83,9 @@ pub(crate) fn test(scope: &Scope<'_, '_>, operator: u32, operand: u32, argument:
         Value::Unknown => Truth::Unknown,
         _ if operator == code::TEXT_PRESENT => Truth::True,
         Value::Text(text) => Truth::from(test_text(scope, operator, text, argument)),
+        Value::Each(texts) => {
+            each(texts, |text| Truth::from(test_text(scope, operator, text.as_bytes(), argument)))
+        }
         Value::Encoded(raw) => decoding(raw, |value| match value {
             Value::Text(text) => Truth::from(test_text(scope, operator, text, argument)),
             _ => Truth::Unknown,
@@ -120,6 +145,15 @@ fn value<'a>(scope: &Scope<'a, 'a>, operand: u32) -> Value<'a> {
             Parameter::Once(value) if value.contains(&b'%') => Value::Encoded(value),
             Parameter::Once(value) => text(value),
         },
+        code::OPERAND_BODY => match request.body {
+            Body::Unread => Value::Unknown,
+            Body::Empty => Value::Absent,
+            Body::Read { values, .. } => match values.get(size(b)) {
+                Some(FieldValue::Absent) => Value::Absent,
+                Some(FieldValue::Texts(texts)) => Value::Each(texts.as_slice()),
+                Some(FieldValue::Unknown) | None => Value::Unknown,
+            },
+        },
         code::OPERAND_NOW => Value::Integer(request.now),
         code::OPERAND_TEXT => Value::Text(policy.bytes(a)),
         code::OPERAND_INTEGER => Value::Integer(long(a, b)),
@@ -164,7 +198,7 @@ fn length<'a>(value: Value<'_>) -> Value<'a> {
             });
             counted.map_or(Value::Other, count)
         }
-        Value::Other | Value::Integer(_) | Value::Boolean(_) => Value::Other,
+        Value::Other | Value::Each(_) | Value::Integer(_) | Value::Boolean(_) => Value::Other,
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::decision::{Guarding, RuleIx};
 use crate::index::{Shape, Shapes};
 use crate::layout::{InvalidRules, MAGIC, MAX_SECTION_BYTES, NONE, Table, VERSION, code, size, word};
-use crate::model::{ClaimPath, Disclosure, Effect, Lease, Mode, OnExpiry};
+use crate::model::{BodyField, ClaimPath, Disclosure, Effect, Lease, Mode, OnExpiry};
 use crate::packed::{PADDING, Pack, Packed};
 use crate::scan;
 
@@ -25,6 +25,7 @@ pub struct PolicySet {
     needs_port: bool,
     needs_fields: bool,
     may_degrade: bool,
+    body_fields: Vec<BodyField>,
 }
 
 /// A rule as people see it.
@@ -100,6 +101,7 @@ impl PolicySet {
             needs_port: false,
             needs_fields: false,
             may_degrade: false,
+            body_fields: Vec::new(),
         };
         validate::validate(&policy)?;
         policy.shapes = Shapes::new(
@@ -111,6 +113,7 @@ impl PolicySet {
             policy.guarding.is_none() || policy.rules_name_ports() || policy.reads(code::OPERAND_PORT);
         policy.needs_fields = policy.reads(code::OPERAND_HEADER);
         policy.may_degrade = policy.degrades();
+        policy.body_fields = policy.fields_of_bodies();
         Ok(policy)
     }
 
@@ -156,6 +159,19 @@ impl PolicySet {
     /// Whether decisions depend on headers by their names: [`crate::Request::fields`].
     pub fn needs_fields(&self) -> bool {
         self.needs_fields
+    }
+
+    /// The fields of bodies that conditions read, for [`crate::body::Scanner`]. Without any, no decision
+    /// [awaits](crate::Decision::awaits_body) a body.
+    pub fn body_fields(&self) -> &[BodyField] {
+        &self.body_fields
+    }
+
+    fn fields_of_bodies(&self) -> Vec<BodyField> {
+        let operands = (0..word(self.count(Table::Operands))).map(|at| self.record(Table::Operands, at));
+        let fields = operands.filter(|[kind, _, _, _]| *kind == code::OPERAND_BODY);
+        // Each can be read: `validate` has tried.
+        fields.filter_map(|[_, text, _, _]| self.string(text).parse().ok()).collect()
     }
 
     /// What a rule says about itself. `None` for a position that the policy does not have.

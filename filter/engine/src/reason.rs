@@ -30,6 +30,8 @@ pub enum Reason {
     NotGuarded,
     /// Only Guards in Shadow mode cover the port; what they would have decided is in [`crate::Decision::shadow`].
     GuardInShadow,
+    /// Whether it may pass depends on its body, which was not read.
+    BodyUnread,
     /// The filter has no Bundle yet.
     NotReady,
     /// The filter's configuration is unusable.
@@ -191,6 +193,7 @@ impl Reason {
             Self::NoAllowMatched,
             Self::TokenRequired,
             Self::NotGuarded,
+            Self::BodyUnread,
             Self::GuardInShadow,
             Self::NotReady,
             Self::ConfigurationInvalid,
@@ -215,6 +218,7 @@ impl Reason {
             Self::TokenInvalid(fault) => fault.code(),
             Self::Ambiguous(ambiguity) => ambiguity.code(),
             Self::NotGuarded => "not_guarded",
+            Self::BodyUnread => "body_unread",
             Self::GuardInShadow => "guard_in_shadow",
             Self::NotReady => "not_ready",
             Self::ConfigurationInvalid => "configuration_invalid",
@@ -234,6 +238,7 @@ impl Reason {
             | Self::NoAllowMatched
             | Self::Ambiguous(_)
             | Self::NotGuarded
+            | Self::BodyUnread
             | Self::GuardInShadow => 403,
         }
     }
@@ -279,6 +284,7 @@ impl Reason {
                 Ambiguity::DuplicateHeader => "a header that must be unique was sent more than once",
             },
             Self::NotGuarded => "no guard covers this port",
+            Self::BodyUnread => "whether this may pass depends on the body, which this proxy does not read",
             Self::GuardInShadow => "the guard only observes",
             Self::NotReady => "the authorization filter has no rules yet; try again",
             Self::ConfigurationInvalid => "the authorization filter is misconfigured",

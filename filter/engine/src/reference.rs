@@ -4,15 +4,15 @@
 //! against it; who explains a decision asks it about single conditions and operations; nothing else uses it. It shares
 //! with the engine only what happens before and after the rules (normalisation, and how matches settle into a decision).
 
-use crate::decide::refused_before_rules;
+use crate::decide::{refused_before_rules, with_body};
 use crate::decision::{Decision, Guarding, Matches, RuleIx, ShadowDifference, enforce};
 use crate::layout::{size, word};
 use crate::model::{
-    ClaimRef, Condition, Effect, FromModel, GuardModel, HostPattern, Mode, OperationModel, PathPattern,
-    PeerModel, PolicyModel, RuleModel, SegmentPattern, Test,
+    ClaimRef, Condition, Effect, FromModel, GuardModel, HostPattern, Mode, Operand, OperationModel,
+    PathPattern, PeerModel, PolicyModel, RuleModel, SegmentPattern, Test,
 };
 use crate::reason::{Outcome, Reason};
-use crate::request::{ClaimValue, Peer, Request, TokenState};
+use crate::request::{Body, ClaimValue, Peer, Request, TokenState};
 use crate::truth::Truth;
 use crate::unlisted::Unlisted;
 
@@ -40,6 +40,7 @@ pub fn decide(model: &PolicyModel, request: &Request<'_>) -> Decision {
             reason: Reason::NotGuarded,
             rule: None,
             degraded: false,
+            awaits_body: false,
             shadow: None,
         };
     }
@@ -60,13 +61,14 @@ pub fn decide(model: &PolicyModel, request: &Request<'_>) -> Decision {
     }
     let mut rules: Vec<&RuleModel> = model.rules.iter().collect();
     rules.sort_by(|a, b| a.id.cmp(&b.id));
-    let first = |effect: Effect, mode: Mode| {
+    // The first rule of a kind that matches; `best`: with a body that is the best for the request, where none was read.
+    let first = |effect: Effect, mode: Mode, best: bool| {
         rules
             .iter()
             .position(|rule| {
                 rule.effect == effect
                     && rule.mode == mode
-                    && match rule_matches(model, rule, request) {
+                    && match rule_matches(model, rule, request, best) {
                         Truth::True => true,
                         Truth::Unknown => effect == Effect::Deny,
                         Truth::False => false,
@@ -74,13 +76,13 @@ pub fn decide(model: &PolicyModel, request: &Request<'_>) -> Decision {
             })
             .map(|position| RuleIx(word(position)))
     };
-    let matches = Matches {
-        deny: first(Effect::Deny, Mode::Enforce),
-        allow: first(Effect::Allow, Mode::Enforce),
-        shadow_deny: first(Effect::Deny, Mode::Shadow),
-        shadow_allow: first(Effect::Allow, Mode::Shadow),
+    let matches = |best: bool| Matches {
+        deny: first(Effect::Deny, Mode::Enforce, best),
+        allow: first(Effect::Allow, Mode::Enforce, best),
+        shadow_deny: first(Effect::Deny, Mode::Shadow, best),
+        shadow_allow: first(Effect::Allow, Mode::Shadow, best),
     };
-    let mut decision = matches.settle(guarding, || {
+    let mut decision = matches(false).settle(guarding, || {
         !request.tokens.iter().any(|token| matches!(token, TokenState::Verified(_)))
             && rules.iter().any(|rule| {
                 rule.effect == Effect::Allow
@@ -98,9 +100,13 @@ pub fn decide(model: &PolicyModel, request: &Request<'_>) -> Decision {
                 Test::ListedOrStale(directory) => Condition::Claim(claim, Test::Listed(*directory)),
                 other => Condition::Claim(claim, other.clone()),
             });
-            rule_matches(model, &strict, request) != Truth::True
+            rule_matches(model, &strict, request, false) != Truth::True
         });
-    decision
+    if request.body == Body::Unread {
+        with_body(decision, matches(true).settle(guarding, || false))
+    } else {
+        decision
+    }
 }
 
 /// Finds what is missing as [`crate::unlisted`] must: rule by rule, directory by directory, every id that any token has.
@@ -136,7 +142,7 @@ pub fn unlisted<'a>(model: &'a PolicyModel, request: &Request<'a>) -> Option<Unl
                         }
                         other => Condition::Claim(claim, other.clone()),
                     });
-                    rule_matches(model, &rule, request)
+                    rule_matches(model, &rule, request, false)
                 };
                 if request.directories.lists(directory, id, request.now) != Truth::True
                     && assumed(rule) == Truth::True
@@ -171,11 +177,22 @@ fn with_tests(rule: &RuleModel, replace: &dyn Fn(ClaimRef, &Test) -> Condition) 
 }
 
 /// Any from matches, and any operation matches.
-fn rule_matches(model: &PolicyModel, rule: &RuleModel, request: &Request<'_>) -> Truth {
+fn rule_matches(model: &PolicyModel, rule: &RuleModel, request: &Request<'_>, best: bool) -> Truth {
     let from = rule.from.iter().map(|from| from_matches(model, from, request)).fold(Truth::False, Truth::or);
     let to = match &rule.to {
         None => Truth::True,
-        Some(to) => to.iter().map(|one| operation_matches(model, one, request)).fold(Truth::False, Truth::or),
+        Some(to) => to
+            .iter()
+            .map(|one| {
+                let condition = match condition_holds(model, &one.condition, request) {
+                    Truth::Unknown if best && reads_body(&one.condition) => {
+                        Truth::from(rule.effect == Effect::Allow)
+                    }
+                    told => told,
+                };
+                bare_operation_matches(one, request).and(condition)
+            })
+            .fold(Truth::False, Truth::or),
     };
     from.and(to)
 }
@@ -289,8 +306,31 @@ fn glob_matches(pattern: &str, text: &str) -> bool {
     }
 }
 
+fn reads_body(condition: &Condition) -> bool {
+    fn is_body(operand: &Operand) -> bool {
+        match operand {
+            Operand::Body(_) => true,
+            Operand::Length(of) | Operand::Plus(of, _) => is_body(of),
+            _ => false,
+        }
+    }
+    match condition {
+        Condition::All(parts) | Condition::Any(parts) => parts.iter().any(reads_body),
+        Condition::Not(part) => reads_body(part),
+        Condition::Compare(left, _, right) => is_body(left) || is_body(right),
+        Condition::Text(operand, _) => is_body(operand),
+        Condition::True | Condition::Claim(..) | Condition::Within(_) => false,
+    }
+}
+
 /// The port, the method, the host, the path, for gRPC the content type, and the condition.
 pub fn operation_matches(model: &PolicyModel, operation: &OperationModel, request: &Request<'_>) -> Truth {
+    let condition = condition_holds(model, &operation.condition, request);
+    bare_operation_matches(operation, request).and(condition)
+}
+
+/// All but the condition.
+fn bare_operation_matches(operation: &OperationModel, request: &Request<'_>) -> Truth {
     let port = operation.ports.as_ref().is_none_or(|ports| ports.contains(&request.port));
     let method = operation
         .methods
@@ -312,8 +352,7 @@ pub fn operation_matches(model: &PolicyModel, operation: &OperationModel, reques
         }
     };
     let content_type = if operation.grpc && !request.headers.grpc { Truth::Unknown } else { Truth::True };
-    let condition = condition_holds(model, &operation.condition, request);
-    Truth::from(port && method && host).and(path).and(content_type).and(condition)
+    Truth::from(port && method && host).and(path).and(content_type)
 }
 
 fn path_matches(pattern: &PathPattern, request: &Request<'_>) -> Truth {

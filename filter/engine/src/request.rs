@@ -3,7 +3,9 @@
 //! Everything the decision depends on is a field here, the time included: [`crate::decide`] reads no clock, no
 //! environment and no memory of earlier requests.
 
+use crate::body::FieldValue;
 use crate::directory::Directories;
+use crate::model::BodyField;
 use crate::normal::{Host, Path};
 use crate::reason::TokenFault;
 
@@ -29,6 +31,8 @@ pub struct Request<'a> {
     pub headers: HeaderFacts,
     /// The headers, names in lower case. May be empty where [`crate::PolicySet::needs_fields`] is false.
     pub fields: &'a [(&'a [u8], &'a [u8])],
+    /// What was found in the body.
+    pub body: Body<'a>,
     /// The workload at the other end of the mTLS connection.
     pub peer: Peer<'a>,
     /// One per issuer of the policy, in its order. A missing entry counts as [`TokenState::Absent`].
@@ -62,6 +66,22 @@ pub enum Peer<'a> {
         /// Kubernetes service account.
         service_account: &'a str,
     },
+}
+
+/// What is known of a request's body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Body<'a> {
+    /// Nothing yet. See [`crate::Decision::awaits_body`].
+    Unread,
+    /// What was found; what is missing is unknown.
+    Read {
+        /// [`crate::PolicySet::body_fields`].
+        fields: &'a [BodyField],
+        /// Their values, in the same order.
+        values: &'a [FieldValue],
+    },
+    /// There is none, so that every field is absent.
+    Empty,
 }
 
 impl<'a> Peer<'a> {

@@ -67,13 +67,21 @@ pub(crate) struct Candidate {
 pub(crate) struct Search<'p, 'r> {
     scope: Scope<'p, 'r>,
     method_bit: u32,
+    /// Whatever depends on a body that was not read turns out well for the request.
+    best: bool,
 }
 
 // === impl Search ===
 
 impl<'p, 'r> Search<'p, 'r> {
     pub fn new(policy: &'p PolicySet, request: &'p Request<'r>, listing: Listing<'p>) -> Self {
-        Self { scope: Scope { policy, request, listing }, method_bit: method_bit(request.method) }
+        let scope = Scope { policy, request, listing };
+        Self { scope, method_bit: method_bit(request.method), best: false }
+    }
+
+    /// The same, with the best body that there could be.
+    pub fn best(self) -> Self {
+        Self { best: true, ..self }
     }
 
     /// The first rule of each kind that matches.
@@ -117,7 +125,7 @@ impl<'p, 'r> Search<'p, 'r> {
         if slot.is_some_and(|known| known.0 <= rule) {
             return;
         }
-        let operation = self.operation_of(operation, operations);
+        let operation = self.operation_of(operation, operations, deny);
         if operation == Truth::False {
             return;
         }
@@ -136,12 +144,39 @@ impl<'p, 'r> Search<'p, 'r> {
     /// Whether a whole rule matches: any of its froms, and any of its operations.
     pub fn rule(&self, rule: RuleIx) -> Truth {
         let [_, _, froms, operations] = self.scope.policy.packed(Packed::Rules, rule.0);
-        self.operation_of(NONE, operations).and(self.any(froms, Self::from))
+        self.operation_of(NONE, operations, false).and(self.any(froms, Self::from))
     }
 
-    /// One operation, or any of the rule's.
-    pub fn operation_of(&self, operation: u32, operations: u32) -> Truth {
-        if operation == NONE { self.any(operations, Self::operation) } else { self.operation(operation) }
+    /// One operation, or any of the rule's. `deny`: of a Deny.
+    pub fn operation_of(&self, operation: u32, operations: u32, deny: bool) -> Truth {
+        if operation == NONE {
+            self.any(operations, |search, one| search.operation(one, deny))
+        } else {
+            self.operation(operation, deny)
+        }
+    }
+
+    /// Adds the fields of the body that decide whether an operation matches, by position.
+    pub fn wanted_fields(&self, wanted: &mut Vec<u16>) {
+        let policy = self.scope.policy;
+        self.each_candidate(|candidate| {
+            let [_, _, _, operations] = policy.packed(Packed::Rules, candidate.rule);
+            let operations = if candidate.operation == NONE { operations } else { candidate.operation << 1 };
+            if operations == NONE {
+                return;
+            }
+            policy.each_of(operations, |operation| {
+                let [_, _, condition] = policy.packed(Packed::Operations, operation);
+                if condition != NONE && self.operation(operation, false) == Truth::Unknown {
+                    condition::each_body_field(policy, condition, &mut |field| {
+                        if !wanted.contains(&field) {
+                            wanted.push(field);
+                        }
+                    });
+                }
+                false
+            });
+        });
     }
 
     /// Any of these; [`NONE`] is "no constraint".
@@ -217,7 +252,7 @@ impl<'p, 'r> Search<'p, 'r> {
 
     /// The method, the path, the port, the host, for gRPC the content type, and the condition: first what is told quickly.
     #[inline]
-    fn operation(&self, operation: u32) -> Truth {
+    fn operation(&self, operation: u32, deny: bool) -> Truth {
         let [frame, paths, condition] = self.scope.policy.packed(Packed::Operations, operation);
         let [flags, bits, others, ports, hosts] = self.scope.policy.packed(Packed::Frames, frame);
         let Scope { policy, request, .. } = self.scope;
@@ -241,7 +276,14 @@ impl<'p, 'r> Search<'p, 'r> {
         } else {
             path
         };
-        if condition == NONE { path } else { path.and(condition::evaluate(&self.scope, condition)) }
+        if condition == NONE {
+            return path;
+        }
+        let mut holds = condition::evaluate(&self.scope, condition);
+        if self.best && holds == Truth::Unknown {
+            condition::each_body_field(policy, condition, &mut |_| holds = Truth::from(!deny));
+        }
+        path.and(holds)
     }
 
     fn is_any(&self, list: u32, text: &[u8]) -> bool {

@@ -41,7 +41,7 @@ pub fn unlisted<'a>(policy: &'a PolicySet, request: &Request<'a>) -> Option<Unli
         let [flags, _, _] = policy.packed(Packed::Heads, head);
         if flags & (code::RULE_DENY | code::RULE_SHADOW) != 0
             || first.is_some_and(|first| first.rule < rule)
-            || search.operation_of(candidate.operation, operations) != Truth::True
+            || search.operation_of(candidate.operation, operations, false) != Truth::True
         {
             return;
         }

@@ -1,5 +1,6 @@
 //! Writes conditions and what they are made of.
 
+use crate::body::MAX_BODY_FIELDS;
 use crate::layout::{
     MAX_CONDITION_DEPTH, MAX_CONDITION_PARTS, MAX_OPERAND_DEPTH, NONE, Table, code, long_words, word,
 };
@@ -161,6 +162,24 @@ impl Writer<'_> {
                     return Err(refuse(place)("a query parameter has a name"));
                 }
                 [code::OPERAND_QUERY, self.string(name), 0, 0]
+            }
+            Operand::Body(field) => {
+                let text = field.to_string();
+                if !self.of_operation {
+                    return Err(refuse(place)("only operations read bodies"));
+                }
+                if text.parse() != Ok(field.clone()) {
+                    return Err(refuse(place)("no body has this field"));
+                }
+                let known = self.body_fields.iter().position(|known| known == field);
+                let at = known.unwrap_or_else(|| {
+                    self.body_fields.push(field.clone());
+                    self.body_fields.len() - 1
+                });
+                if at >= MAX_BODY_FIELDS {
+                    return Err(refuse(place)("the policy reads too many fields of bodies"));
+                }
+                [code::OPERAND_BODY, self.string(&text), word(at), 0]
             }
             Operand::Now => [code::OPERAND_NOW, 0, 0, 0],
             Operand::Text(text) => [code::OPERAND_TEXT, self.string(text), 0, 0],

@@ -212,7 +212,12 @@ impl<'m> Writer<'m> {
         self.parts = 0;
         let condition = match &operation.condition {
             Condition::True => NONE,
-            condition => self.condition(condition, &[], place, 0)?,
+            condition => {
+                self.of_operation = true;
+                let written = self.condition(condition, &[], place, 0);
+                self.of_operation = false;
+                written?
+            }
         };
         Ok(self.share(Packed::Operations, &[frame, paths, condition]))
     }

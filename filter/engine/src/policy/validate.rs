@@ -42,6 +42,8 @@ struct Extent {
     parts: u32,
     /// Whether it reads claims.
     claims: bool,
+    /// Whether it reads the body.
+    body: bool,
 }
 
 struct Validation<'p> {
@@ -56,6 +58,8 @@ struct Validation<'p> {
     automata: Vec<bool>,
     zones: Vec<bool>,
     operands: Vec<Extent>,
+    /// How many operands are fields of the body.
+    body_fields: usize,
     conditions: Vec<Extent>,
     /// Of all conditions that a list refers to, together.
     condition_lists: HashMap<u32, Extent>,
@@ -72,6 +76,7 @@ pub(super) fn validate(policy: &PolicySet) -> Result<usize, InvalidRules> {
         automata: Vec::new(),
         zones: Vec::new(),
         operands: Vec::new(),
+        body_fields: 0,
         conditions: Vec::new(),
         condition_lists: HashMap::new(),
         looked_at: 0,
@@ -313,7 +318,7 @@ fn begins(runs: &mut [bool], at: usize) -> Check {
 // === impl Extent ===
 
 impl Extent {
-    const LEAF: Self = Self { depth: 0, parts: 1, claims: false };
+    const LEAF: Self = Self { depth: 0, parts: 1, claims: false, body: false };
 
     /// Of a condition around this one.
     fn wrapped(self) -> Self {

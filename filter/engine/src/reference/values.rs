@@ -1,14 +1,18 @@
 //! Operands and their tests, naively: every value is made anew, every text is searched from the beginning.
 
+use crate::body::FieldValue;
 use crate::layout::MAX_TEXT;
 use crate::model::{Operand, Pattern, Relation, Schedule, TextTest};
-use crate::request::{ClaimValue, Peer, Request};
+use crate::request::{Body, ClaimValue, Peer, Request};
 use crate::truth::Truth;
 
 use super::{glob_matches, value};
 
+#[derive(Clone)]
 enum Known {
     Text(String),
+    /// All values of one field.
+    Each(Vec<String>),
     Integer(i64),
     Boolean(bool),
     Items(usize),
@@ -32,7 +36,17 @@ pub(super) fn compare(left: &Operand, relation: Relation, right: &Operand, reque
     let (State::Present(Some(left)), State::Present(Some(right))) = (left, right) else {
         return Truth::Unknown;
     };
+    relate(left, relation, right)
+}
+
+fn relate(left: Known, relation: Relation, right: Known) -> Truth {
     match (left, right, relation) {
+        (Known::Each(texts), right, _) => {
+            of_each(texts.into_iter().map(|text| relate(Known::Text(text), relation, right.clone())))
+        }
+        (left, Known::Each(texts), _) => {
+            of_each(texts.into_iter().map(|text| relate(left.clone(), relation, Known::Text(text))))
+        }
         (Known::Integer(left), Known::Integer(right), Relation::Equal) => Truth::from(left == right),
         (Known::Integer(left), Known::Integer(right), Relation::Less) => Truth::from(left < right),
         (Known::Integer(left), Known::Integer(right), Relation::LessOrEqual) => Truth::from(left <= right),
@@ -47,7 +61,22 @@ pub(super) fn test(operand: &Operand, test: &TextTest, request: &Request<'_>) ->
         (State::Absent, _) => Truth::False,
         (State::Present(_), TextTest::Present) => Truth::True,
         (State::Present(Some(Known::Text(text))), test) => Truth::from(text_matches(&text, test)),
+        (State::Present(Some(Known::Each(texts))), test) => {
+            of_each(texts.iter().map(|text| Truth::from(text_matches(text, test))))
+        }
         _ => Truth::Unknown,
+    }
+}
+
+/// "Of some but not all, it is unknown."
+fn of_each(truths: impl Iterator<Item = Truth>) -> Truth {
+    let truths: Vec<Truth> = truths.collect();
+    if truths.iter().all(|truth| *truth == Truth::True) {
+        Truth::True
+    } else if truths.iter().all(|truth| *truth == Truth::False) {
+        Truth::False
+    } else {
+        Truth::Unknown
     }
 }
 
@@ -83,6 +112,7 @@ pub fn operand_value(operand: &Operand, request: &Request<'_>) -> ClaimValue {
         (Operand::Claim(claim), _) => value(*claim, request).clone(),
         (_, State::Unknown | State::Present(None)) => ClaimValue::Unknown,
         (_, State::Present(Some(Known::Text(text)))) => ClaimValue::String(text),
+        (_, State::Present(Some(Known::Each(texts)))) => ClaimValue::Strings(texts),
         (_, State::Present(Some(Known::Integer(integer)))) => ClaimValue::Integer(integer),
         (_, State::Present(Some(Known::Boolean(boolean)))) => ClaimValue::Boolean(boolean),
         (_, State::Present(Some(Known::Items(_)))) => ClaimValue::Other,
@@ -126,6 +156,17 @@ fn state(operand: &Operand, request: &Request<'_>) -> State {
             }
         }
         Operand::Query(name) => parameter(name, request.query),
+        Operand::Body(field) => match request.body {
+            Body::Unread => State::Unknown,
+            Body::Empty => State::Absent,
+            Body::Read { fields, values } => {
+                match fields.iter().zip(values).find(|(known, _)| *known == field) {
+                    Some((_, FieldValue::Absent)) => State::Absent,
+                    Some((_, FieldValue::Texts(texts))) => known(Known::Each(texts.clone())),
+                    Some((_, FieldValue::Unknown)) | None => State::Unknown,
+                }
+            }
+        },
         Operand::Now => known(Known::Integer(request.now)),
         Operand::Text(text) => known(Known::Text(text.clone())),
         Operand::Integer(value) => known(Known::Integer(*value)),

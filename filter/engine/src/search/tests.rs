@@ -79,6 +79,7 @@ fn candidates(policy: &PolicySet, target: &str, host: &str, value: ClaimValue) -
         query: &[],
         headers: HeaderFacts::default(),
         fields: &[],
+        body: crate::request::Body::Unread,
         peer: Peer::Mesh { trust_domain: "prod.example", namespace: "etl", service_account: "worker-77" },
         tokens: &tokens,
         directories: &directories,

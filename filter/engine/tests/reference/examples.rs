@@ -28,6 +28,7 @@ pub fn plain() -> Sent {
         fields: vec![],
         peer: None,
         tokens: vec![],
+        body: vec![],
     }
 }
 

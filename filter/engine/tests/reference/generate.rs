@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
+use tidegate_engine::body::FieldValue;
 use tidegate_engine::model::*;
 use tidegate_engine::{ClaimValue, HeaderFacts, VerifiedToken};
 
@@ -156,6 +157,18 @@ fn request_condition(claims: bool) -> impl Strategy<Value = Condition> {
     ]
 }
 
+/// What reads the body.
+fn body_condition() -> impl Strategy<Value = Condition> {
+    let field = || select(body_fields().to_vec()).prop_map(Operand::Body);
+    prop_oneof![
+        3 => (field(), text_test()).prop_map(|(field, test)| Condition::Text(field, test)),
+        1 => (field(), operand(false))
+            .prop_map(|(field, other)| Condition::Compare(field, Relation::Equal, other)),
+        1 => (operand(false), field())
+            .prop_map(|(other, field)| Condition::Compare(other, Relation::LessOrEqual, Operand::Length(Box::new(field)))),
+    ]
+}
+
 /// Conditions on issuer 0, which entries with conditions demand.
 pub fn condition() -> impl Strategy<Value = Condition> {
     let leaf = prop_oneof![
@@ -217,7 +230,11 @@ pub fn operation() -> impl Strategy<Value = OperationModel> {
         proptest::option::weighted(0.3, proptest::collection::vec(host, 1..3)),
         proptest::option::weighted(0.8, proptest::collection::vec(path_pattern(), 1..4)),
         proptest::bool::weighted(0.2),
-        prop_oneof![3 => Just(Condition::True), 1 => combined(request_condition(false))],
+        prop_oneof![
+            3 => Just(Condition::True),
+            1 => combined(request_condition(false)),
+            1 => combined(prop_oneof![body_condition(), request_condition(false)]),
+        ],
     )
         .prop_map(|(ports, methods, hosts, paths, grpc, condition)| OperationModel {
             ports,
@@ -335,6 +352,27 @@ pub struct Sent {
     pub fields: Vec<(String, Vec<u8>)>,
     pub peer: Option<(String, String, String)>,
     pub tokens: Vec<Token>,
+    /// What its body says, by position in [`body_fields`].
+    pub body: Vec<FieldValue>,
+}
+
+/// Fields of bodies.
+pub fn body_fields() -> [BodyField; 3] {
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    [
+        BodyField::Json(vec![names(&["topic"])]),
+        BodyField::Json(vec![names(&["env"]), names(&["runAs", "run_as"])]),
+        BodyField::Protobuf(vec![2, 6]),
+    ]
+}
+
+fn field_value() -> impl Strategy<Value = FieldValue> {
+    prop_oneof![
+        1 => Just(FieldValue::Absent),
+        1 => Just(FieldValue::Unknown),
+        3 => strings(&VALUES).prop_map(FieldValue::Texts),
+        4 => select(&VALUES[..]).prop_map(|text| FieldValue::Texts(vec![text.to_owned()])),
+    ]
 }
 
 fn query() -> impl Strategy<Value = String> {
@@ -375,9 +413,10 @@ pub fn sent() -> impl Strategy<Value = Sent> {
         proptest::option::weighted(0.8, (select(&DOMAINS[..]).prop_map(str::to_owned), name(), name())),
         proptest::collection::vec(token(), 0..3),
         select(vec![0, 0, 0, 30, u32::MAX]),
+        proptest::collection::vec(field_value(), 3),
     )
         .prop_map(
-            |(port, method, host, path, (headers, query, fields), peer, tokens, expiry_grace_s)| Sent {
+            |(port, method, host, path, (headers, query, fields), peer, tokens, expiry_grace_s, body)| Sent {
                 now: 1000,
                 expiry_grace_s,
                 port,
@@ -389,6 +428,7 @@ pub fn sent() -> impl Strategy<Value = Sent> {
                 fields,
                 peer,
                 tokens,
+                body,
             },
         )
 }

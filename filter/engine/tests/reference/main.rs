@@ -1,6 +1,6 @@
 //! The engine against the naive reference interpreter: any policy, any request, the same decision.
 //!
-//! `TIDEGATE_CASES` sets the number of cases (default 4 096).
+//! `TIDEGATE_CASES` sets the number of cases (default 1 024).
 
 #![cfg(not(target_arch = "wasm32"))]
 
@@ -8,10 +8,11 @@ use proptest::prelude::*;
 use tidegate_engine::directory::{DirectoryModel, encode_directories};
 use tidegate_engine::model::*;
 use tidegate_engine::{
-    Decision, Directories, Outcome, Peer, PolicySet, Request, TokenFault, TokenState, decide, encode, normal,
-    reference,
+    Body, Decision, Directories, Outcome, Peer, PolicySet, Request, TokenFault, TokenState, decide, encode,
+    normal, reference,
 };
 
+mod bodies;
 mod crowded;
 mod directories;
 mod examples;
@@ -22,7 +23,7 @@ mod values;
 use generate::{Sent, Token, policy, rule, sent};
 
 fn cases() -> ProptestConfig {
-    let cases = std::env::var("TIDEGATE_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(4096);
+    let cases = std::env::var("TIDEGATE_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(1024);
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 
@@ -63,6 +64,7 @@ fn with_directories<T>(directories: &Directories, sent: &Sent, with: impl FnOnce
         query: sent.query.as_bytes(),
         headers: sent.headers,
         fields: &fields,
+        body: Body::Unread,
         peer: match &sent.peer {
             None => Peer::Absent,
             Some((trust_domain, namespace, service_account)) => {

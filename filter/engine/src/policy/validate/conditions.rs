@@ -1,8 +1,10 @@
 //! Conditions, and the operands that they read.
 
+use crate::body::MAX_BODY_FIELDS;
 use crate::layout::{
     InvalidRules, MAX_CONDITION_DEPTH, MAX_CONDITION_PARTS, MAX_OPERAND_DEPTH, NONE, Table, code, size,
 };
+use crate::model::BodyField;
 use crate::{normal, schedule};
 
 use super::{Check, Extent, SHORT, Validation, good};
@@ -31,8 +33,9 @@ impl Validation<'_> {
             code::ALL | code::ANY => return self.condition_list(a).map(Extent::wrapped),
             code::NOT => return self.known_condition(a).map(Extent::wrapped),
             code::EQUAL | code::LESS | code::LESS_OR_EQUAL => {
-                let claims = self.known_operand(a)?.claims || self.known_operand(b)?.claims;
-                return Ok(Extent { claims, ..Extent::LEAF });
+                let (left, right) = (self.known_operand(a)?, self.known_operand(b)?);
+                let (claims, body) = (left.claims || right.claims, left.body || right.body);
+                return Ok(Extent { claims, body, ..Extent::LEAF });
             }
             code::TEXT_PRESENT..=code::TEXT_PATTERN => return self.text_test(operator, a, b),
             code::WITHIN => {
@@ -73,12 +76,13 @@ impl Validation<'_> {
             code::TEXT_PATTERN => return Err("it refers to an automaton that is not there"),
             _ => self.is_string(argument)?,
         }
-        Ok(Extent { claims: self.known_operand(operand)?.claims, ..Extent::LEAF })
+        let Extent { claims, body, .. } = self.known_operand(operand)?;
+        Ok(Extent { claims, body, ..Extent::LEAF })
     }
 
     /// What an operand is made of comes before it.
     pub(super) fn operands(&mut self) -> Result<(), InvalidRules> {
-        self.each("operands", Table::Operands, |validation, [kind, a, _, _]: [u32; 4]| {
+        self.each("operands", Table::Operands, |validation, [kind, a, b, _]: [u32; 4]| {
             let mut extent = Extent::LEAF;
             match kind {
                 code::OPERAND_CLAIM => {
@@ -98,6 +102,17 @@ impl Validation<'_> {
                     }
                 }
                 code::OPERAND_TEXT => validation.is_string(a)?,
+                code::OPERAND_BODY => {
+                    validation.is_string(a)?;
+                    if size(b) != validation.body_fields || size(b) >= MAX_BODY_FIELDS {
+                        return Err("fields of bodies are not numbered in order");
+                    }
+                    validation.body_fields += 1;
+                    if validation.policy.string(a).parse::<BodyField>().is_err() {
+                        return Err("no body has this field");
+                    }
+                    extent.body = true;
+                }
                 code::OPERAND_BOOLEAN if a > 1 => return Err("it is neither true nor false"),
                 code::OPERAND_LENGTH | code::OPERAND_PLUS => {
                     extent = validation.known_operand(a)?.wrapped();
@@ -148,6 +163,7 @@ impl Validation<'_> {
             all.depth = all.depth.max(child.depth);
             all.parts = all.parts.saturating_add(child.parts);
             all.claims |= child.claims;
+            all.body |= child.body;
         }
         // To remember a short list costs more than to look through it again.
         if children.len() > SHORT {

@@ -33,7 +33,10 @@ impl Validation<'_> {
             if claim != NONE {
                 validation.is_claim(claim)?;
             }
-            validation.is_below(condition, Table::Conditions)
+            if validation.known_condition(condition)?.body {
+                return Err("it reads the body, which only operations do");
+            }
+            Ok(())
         })?;
         self.each_packed(Packed::Froms, |validation, _, [peer, accounts, demand, value]| {
             validation.is_packed(peer, Packed::Peers)?;

@@ -337,11 +337,15 @@ fn what_a_condition_reads_is_there_and_whole() {
         assert!(parts.refusal().ends_with(expected), "{kind} {a}: {}", parts.refusal());
     };
     operand(0, 0, "unknown kind of operand");
-    operand(code::OPERAND_PLUS + 1, 0, "unknown kind of operand");
+    operand(code::OPERAND_BODY + 1, 0, "unknown kind of operand");
+    operand(code::OPERAND_BODY, 0, "no body has this field");
     operand(code::OPERAND_TEXT, 9999, "it refers to a string that is not there");
     operand(code::OPERAND_CLAIM, 1, "it reads a claim without a slot");
     operand(code::OPERAND_BOOLEAN, 2, "it is neither true nor false");
     operand(code::OPERAND_LENGTH, 9999, "it refers to an operand that is not there");
+    let mut parts = reading();
+    parts.add(Table::Operands, &[code::OPERAND_BODY, 0, 1, 0]);
+    assert!(parts.refusal().ends_with("fields of bodies are not numbered in order"), "{}", parts.refusal());
     let mut parts = reading();
     let first = parts.table(Table::Operands).len() / 4;
     for position in 0..4 {
