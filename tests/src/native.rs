@@ -63,6 +63,7 @@ pub fn decision(
         query: normal::query(header(b":path")),
         headers: normal::header_facts(headers.iter().copied()),
         fields: &headers,
+        body: tidegate_engine::Body::Unread,
         peer,
         tokens: &tokens,
         directories: &directories,

@@ -42,6 +42,7 @@ fn the_first_rule_compiles_and_lets_exactly_its_caller_in() {
             query: &[],
             headers: HeaderFacts::default(),
             fields: &[],
+            body: tidegate_engine::Body::Unread,
             peer: Peer::Mesh { trust_domain: "prod.example", namespace: "etl", service_account },
             tokens: &[],
             directories: &Directories::default(),

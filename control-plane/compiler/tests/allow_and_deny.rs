@@ -160,6 +160,7 @@ fn reason(set: &PolicySet, values: &Values, namespace: &str, fresh: bool) -> Rea
         query: &[],
         headers: HeaderFacts::default(),
         fields: &[],
+        body: tidegate_engine::Body::Unread,
         peer: Peer::Mesh { trust_domain: "prod.example", namespace, service_account: "a" },
         tokens: &states,
         directories: &directories,

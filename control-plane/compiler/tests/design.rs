@@ -165,6 +165,7 @@ fn the_same_without_them_means_what_it_says() {
                 query: &[],
                 headers: HeaderFacts::default(),
                 fields: &[],
+                body: tidegate_engine::Body::Unread,
                 peer,
                 tokens: &tokens,
                 directories: &directories,

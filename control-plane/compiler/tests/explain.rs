@@ -49,6 +49,7 @@ fn with_request<T>(sent: &Sent, with: impl FnOnce(&Request<'_>) -> T) -> T {
         path: &path,
         query: sent.query.as_bytes(),
         fields: &fields,
+        body: tidegate_engine::Body::Unread,
         headers: sent.headers,
         peer: match &sent.peer {
             None => Peer::Absent,

@@ -79,6 +79,7 @@ fn reason(model: &tidegate_compiler::WorkloadPolicy, sent: &Sent) -> Reason {
         query: normal::query(sent.target.as_bytes()),
         headers: HeaderFacts::default(),
         fields: &fields,
+        body: tidegate_engine::Body::Unread,
         peer: match sent.absent_peer {
             true => Peer::Absent,
             false => Peer::Mesh { trust_domain: "prod.example", namespace: "etl", service_account: "worker" },

@@ -137,6 +137,7 @@ impl Enforcer {
             query: normal::query(header(headers, b":path")),
             headers: facts,
             fields: headers,
+            body: tidegate_engine::Body::Unread,
             peer: received.peer(),
             tokens: &tokens,
             directories: &self.installed.directory,
@@ -245,7 +246,14 @@ fn expires_at(tokens: &[TokenState<'_>], skews: &[i64]) -> i64 {
 impl Answer {
     fn without_tokens(outcome: Outcome, reason: Reason, refusal: Option<Refusal>) -> Self {
         Self {
-            decision: Decision { outcome, reason, rule: None, degraded: false, shadow: None },
+            decision: Decision {
+                outcome,
+                reason,
+                rule: None,
+                degraded: false,
+                awaits_body: false,
+                shadow: None,
+            },
             refusal,
             remove: Vec::new(),
             terms: Terms::UNBOUNDED,

@@ -270,6 +270,7 @@ impl<'a> Prepared<'a> {
             path: &path,
             query: normal::query(question.path.as_bytes()),
             fields: &headers,
+            body: tidegate_engine::Body::Unread,
             headers: normal::header_facts(headers.iter().copied()),
             peer: match &question.peer {
                 None => Peer::Absent,

@@ -95,6 +95,11 @@ fn words(reason: Reason) -> (Turn, &'static str, &'static str) {
             "the Guard is in Shadow mode: requests pass, and what would be refused is only counted",
             "look at what would be refused, then set the Guard's mode to Enforce",
         ),
+        Reason::BodyUnread => (
+            Turn::Platform,
+            "a rule depends on what the request's body says, and the body was not read: this proxy runs the build of the module that reads none, or only the head of the request is known here",
+            "load the build of the module that reads bodies into this proxy (`tidegate module --bodies`)",
+        ),
         Reason::NotReady => (
             Turn::Platform,
             "the filter has no rules yet; it refuses everything until they arrive",

@@ -145,6 +145,7 @@ fn with_nothing<T>(with: impl FnOnce(&Request<'_>) -> T) -> T {
         path: &path,
         query: &[],
         fields: &[],
+        body: tidegate_engine::Body::Unread,
         headers: HeaderFacts::default(),
         peer: Peer::Absent,
         tokens: &[],

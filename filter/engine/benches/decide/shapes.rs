@@ -286,6 +286,7 @@ pub fn decided(set: &PolicySet, sent: &Sent, directories: &Directories) -> Decis
             query: &[],
             headers: HeaderFacts::default(),
             fields: &[],
+            body: tidegate_engine::Body::Unread,
             peer: Peer::Mesh {
                 trust_domain: "prod.example",
                 namespace: "etl",

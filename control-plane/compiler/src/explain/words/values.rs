@@ -21,6 +21,7 @@ pub(super) fn name(model: &PolicyModel, operand: &Operand) -> String {
         Operand::Port => "request.port".to_owned(),
         Operand::Header(name) => format!("request.headers[{}]", quoted(name)),
         Operand::Query(name) => format!("request.query[{}]", quoted(name)),
+        Operand::Body(field) => format!("request.body[{}]", quoted(&field.to_string())),
         Operand::Now => "now".to_owned(),
         Operand::Text(text) => quoted(text),
         Operand::Integer(integer) => integer.to_string(),

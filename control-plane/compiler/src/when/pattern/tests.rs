@@ -40,6 +40,7 @@ fn accepts(pattern: &Pattern, text: &str) -> bool {
         query: &[],
         headers: Default::default(),
         fields: &[],
+        body: tidegate_engine::Body::Unread,
         peer: tidegate_engine::Peer::Absent,
         tokens: &[],
         directories: &Default::default(),

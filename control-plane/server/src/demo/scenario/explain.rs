@@ -112,6 +112,7 @@ impl Explainer {
                 query: normal::query(call.path().as_bytes()),
                 headers: normal::header_facts(headers.iter().copied()),
                 fields: &headers,
+                body: tidegate_engine::Body::Unread,
                 peer,
                 tokens: &tokens,
                 directories: &bundle.directories,

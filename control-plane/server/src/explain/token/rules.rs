@@ -332,6 +332,7 @@ impl<'a> Eye<'a> {
             query: &[],
             headers: HeaderFacts::default(),
             fields: &[],
+            body: tidegate_engine::Body::Unread,
             peer,
             tokens: &[TokenState::Verified(&token)],
             directories: &Directories::default(),

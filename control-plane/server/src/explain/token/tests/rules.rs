@@ -71,6 +71,7 @@ fn conditions_hold_exactly_where_the_engine_says() {
                 query: &[],
                 headers: HeaderFacts::default(),
                 fields: &[],
+                body: tidegate_engine::Body::Unread,
                 peer: Peer::Mesh { trust_domain: "prod.example", namespace: "ci", service_account: "runner" },
                 tokens: &states,
                 directories: &Directories::default(),
