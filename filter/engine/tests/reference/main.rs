@@ -17,6 +17,7 @@ mod directories;
 mod examples;
 mod generate;
 mod leases;
+mod until;
 mod values;
 
 use generate::{Sent, Token, policy, rule, sent};

@@ -122,7 +122,7 @@ fn work(parts: &Parts) -> (usize, usize) {
     let policy = parts.decoded().unwrap();
     let records: usize = Packed::ALL.iter().map(|table| policy.packed_count(*table)).sum();
     let strings = policy.text.len() / 4;
-    (validate(&policy).unwrap(), policy.words.len() + records + strings)
+    (validate(&policy).unwrap().looked_at, policy.words.len() + records + strings)
 }
 
 #[cfg_attr(target_arch = "wasm32", wasm_bindgen_test::wasm_bindgen_test)]
@@ -337,7 +337,7 @@ fn what_a_condition_reads_is_there_and_whole() {
         assert!(parts.refusal().ends_with(expected), "{kind} {a}: {}", parts.refusal());
     };
     operand(0, 0, "unknown kind of operand");
-    operand(code::OPERAND_PLUS + 1, 0, "unknown kind of operand");
+    operand(code::OPERAND_TOKEN_CLOCK + 1, 0, "unknown kind of operand");
     operand(code::OPERAND_TEXT, 9999, "it refers to a string that is not there");
     operand(code::OPERAND_CLAIM, 1, "it reads a claim without a slot");
     operand(code::OPERAND_BOOLEAN, 2, "it is neither true nor false");
