@@ -177,6 +177,21 @@ pub(crate) fn each_body_field(policy: &PolicySet, condition: u32, found: &mut im
     }
 }
 
+/// The first moment after now at which a condition may come out otherwise, only because time passes; `i64::MAX` if none.
+pub(crate) fn next_change(scope: &Scope<'_, '_>, condition: u32) -> i64 {
+    let policy = scope.policy;
+    let [operator, a, b, _] = policy.record(Table::Conditions, condition);
+    match operator {
+        code::ALL | code::ANY => {
+            policy.list(a).iter().map(|child| next_change(scope, *child)).min().unwrap_or(i64::MAX)
+        }
+        code::NOT => next_change(scope, a),
+        code::EQUAL | code::LESS | code::LESS_OR_EQUAL => operand::next_change(scope, a, b),
+        code::WITHIN => schedule::next_change(policy.run(Table::Zones, a), policy.list(b), scope.request.now),
+        _ => i64::MAX,
+    }
+}
+
 /// The claim that a word (issuer and slot) refers to.
 pub(crate) fn claim<'a>(request: &Request<'a>, claim: u32) -> &'a ClaimValue {
     match request.tokens.get(size(claim >> 16)) {

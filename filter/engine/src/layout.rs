@@ -181,7 +181,8 @@ pub(crate) mod code {
     pub const OPERAND_BOOLEAN: u32 = 14;
     pub const OPERAND_LENGTH: u32 = 15;
     pub const OPERAND_PLUS: u32 = 16;
-    pub const OPERAND_BODY: u32 = 17;
+    pub const OPERAND_TOKEN_CLOCK: u32 = 17;
+    pub const OPERAND_BODY: u32 = 18;
 
     // The two low bits of a segment; the rest is a string.
     pub const SEGMENT_LITERAL: u32 = 0;

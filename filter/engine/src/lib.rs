@@ -47,6 +47,7 @@ mod schedule;
 mod search;
 mod truth;
 mod unlisted;
+mod until;
 
 pub use decide::{decide, wanted_fields};
 pub use decision::{Decision, Guarding, RuleIx, ShadowDifference};
@@ -58,3 +59,4 @@ pub use reason::{Ambiguity, Outcome, Reason, TokenFault};
 pub use request::{Body, ClaimValue, HeaderFacts, Peer, Request, TokenState, VerifiedToken};
 pub use truth::Truth;
 pub use unlisted::{Unlisted, unlisted};
+pub use until::until;

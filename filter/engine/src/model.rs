@@ -313,6 +313,9 @@ pub enum Operand {
     Body(BodyField),
     /// When the request is decided, in Unix seconds.
     Now,
+    /// The same for the age of tokens: less the grace that a stream has after their expiry
+    /// ([`crate::Request::expiry_grace_s`]), so that a token that has become too old is as one that has expired.
+    TokenClock,
     /// This string.
     Text(String),
     /// This number.

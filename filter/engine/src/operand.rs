@@ -76,6 +76,36 @@ fn relate(operator: u32, left: Value<'_>, right: Value<'_>) -> Truth {
     }
 }
 
+/// The first moment after now at which a comparison may come out otherwise, only because time passes; `i64::MAX` if none.
+pub(crate) fn next_change(scope: &Scope<'_, '_>, left: u32, right: u32) -> i64 {
+    let grace = i64::from(scope.request.expiry_grace_s);
+    let (clock, other) = match (clock(scope, left), clock(scope, right)) {
+        (Some(clock), None) => (clock, value(scope, right)),
+        (None, Some(clock)) => (clock, value(scope, left)),
+        // Either there is none, or both go on alike.
+        _ => return i64::MAX,
+    };
+    let Value::Integer(other) = other else { return i64::MAX };
+    let (of_tokens, ahead) = clock;
+    let same = other.saturating_sub(ahead).saturating_add(if of_tokens { grace } else { 0 });
+    // They become the same, and cease to be.
+    [same, same.saturating_add(1)].into_iter().find(|moment| *moment > scope.request.now).unwrap_or(i64::MAX)
+}
+
+/// Whether an operand is a clock: of the tokens, and by how much it is ahead.
+fn clock(scope: &Scope<'_, '_>, operand: u32) -> Option<(bool, i64)> {
+    let [kind, a, b, c] = scope.policy.record(Table::Operands, operand);
+    match kind {
+        code::OPERAND_NOW => Some((false, 0)),
+        code::OPERAND_TOKEN_CLOCK => Some((true, 0)),
+        code::OPERAND_PLUS => {
+            let (of_tokens, ahead) = clock(scope, a)?;
+            Some((of_tokens, ahead.saturating_add(long(b, c))))
+        }
+        _ => None,
+    }
+}
+
 /// Evaluates a test of one operand.
 pub(crate) fn test(scope: &Scope<'_, '_>, operator: u32, operand: u32, argument: u32) -> Truth {
     match value(scope, operand) {
@@ -155,6 +185,7 @@ fn value<'a>(scope: &Scope<'a, 'a>, operand: u32) -> Value<'a> {
             },
         },
         code::OPERAND_NOW => Value::Integer(request.now),
+        code::OPERAND_TOKEN_CLOCK => Value::Integer(request.token_clock()),
         code::OPERAND_TEXT => Value::Text(policy.bytes(a)),
         code::OPERAND_INTEGER => Value::Integer(long(a, b)),
         code::OPERAND_BOOLEAN => Value::Boolean(a == 1),

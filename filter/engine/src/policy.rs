@@ -26,6 +26,9 @@ pub struct PolicySet {
     needs_fields: bool,
     may_degrade: bool,
     body_fields: Vec<BodyField>,
+    /// Conditions that read the clock, of rules that deny: each once.
+    timed_denies: Vec<u32>,
+    reads_time: bool,
 }
 
 /// A rule as people see it.
@@ -102,8 +105,12 @@ impl PolicySet {
             needs_fields: false,
             may_degrade: false,
             body_fields: Vec::new(),
+            timed_denies: Vec::new(),
+            reads_time: false,
         };
-        validate::validate(&policy)?;
+        let validated = validate::validate(&policy)?;
+        policy.timed_denies = validated.timed_denies;
+        policy.reads_time = validated.reads_time;
         policy.shapes = Shapes::new(
             (0..word(policy.count(Table::Shapes)))
                 .map(|shape| Shape::of_words(policy.record(Table::Shapes, shape))),
@@ -268,6 +275,16 @@ impl PolicySet {
             let [there, _, _, _] = self.record(Table::Operands, operand);
             there == kind
         })
+    }
+
+    /// Whether any condition reads the clock.
+    pub(crate) fn reads_time(&self) -> bool {
+        self.reads_time
+    }
+
+    /// Conditions of Deny rules that read the clock.
+    pub(crate) fn timed_denies(&self) -> &[u32] {
+        &self.timed_denies
     }
 
     /// Whether any condition holds where a directory is stale.

@@ -41,6 +41,13 @@ pub struct Request<'a> {
     pub directories: &'a Directories,
 }
 
+impl Request<'_> {
+    /// What tokens' age is compared with.
+    pub(crate) fn token_clock(&self) -> i64 {
+        self.now.saturating_sub(i64::from(self.expiry_grace_s))
+    }
+}
+
 /// What the engine needs to know of the headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct HeaderFacts {

@@ -27,6 +27,23 @@ pub(crate) fn within(zone: &[u32], windows: &[u32], now: i64) -> Truth {
     }))
 }
 
+/// The first moment after `now` at which [`within`] may answer otherwise: an edge of a window, or of what is known.
+pub(crate) fn next_change(zone: &[u32], windows: &[u32], now: i64) -> i64 {
+    let (offsets, until) = read(zone);
+    let after = offsets.partition_point(|[low, high, _]| long(*low, *high) <= now);
+    let known = offsets.get(after).map_or(until, |[low, high, _]| long(*low, *high));
+    let known = if known > now { known } else { i64::MAX };
+    let Some(local) = offset(zone, now).and_then(|offset| now.checked_add(offset)) else { return known };
+    let second = local.rem_euclid(DAY_S);
+    let edges = windows.iter().flat_map(|window| {
+        let (_, from, to) = parts(*window);
+        [i64::from(from) * 60, i64::from(to) * 60]
+    });
+    // The day's remaining edges, whichever day it is, and its end.
+    let next = edges.filter(|edge| *edge > second).min().unwrap_or(DAY_S);
+    known.min(now.saturating_add(next).saturating_sub(second))
+}
+
 fn read(zone: &[u32]) -> (&[[u32; 3]], i64) {
     let Some(([low, high], offsets)) = zone.split_first_chunk::<2>() else { return (&[], i64::MIN) };
     let (offsets, _) = offsets.as_chunks::<3>();

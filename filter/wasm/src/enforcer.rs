@@ -2,7 +2,9 @@
 
 use std::rc::Rc;
 
-use tidegate_engine::{Decision, Outcome, Peer, Reason, Request, TokenState, decide, normal, unlisted};
+use tidegate_engine::{
+    Decision, Outcome, Peer, Reason, Request, TokenState, decide, normal, unlisted, until,
+};
 use tidegate_identity::{At, Authenticator, CacheLimits, MissingIssuer, TokenOutcome, Usage};
 
 use crate::bundle::{Installed, MAX_CLOCK_DIFFERENCE};
@@ -161,7 +163,7 @@ impl Enforcer {
                 terms: Terms {
                     expires_at: expires_at(&tokens, &self.skews),
                     grace_s: rule.map_or(0, |rule| rule.lease.expiry_grace_s()),
-                    again_at: self.again_at(&tokens, at.now),
+                    again_at: self.again_at(&tokens, at.now).min(until(&rules, &request, &decision)),
                 },
                 question: None,
                 unsettled: None,

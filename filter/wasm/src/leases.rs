@@ -58,8 +58,8 @@ pub struct Terms {
     pub expires_at: i64,
     /// For how many seconds afterwards it may go on; `u32::MAX`: for ever.
     pub grace_s: u32,
-    /// When something else that it rests on ends, in Unix seconds: its issuer's keys, its issuer, a directory. It is
-    /// decided on again then, whatever the grace; `i64::MAX`: nothing does.
+    /// When something else that it rests on ends, in Unix seconds: its issuer's keys, its issuer, a directory, the hours of
+    /// a rule. It is decided on again then, whatever the grace; `i64::MAX`: nothing does.
     pub again_at: i64,
 }
 

@@ -89,7 +89,7 @@ impl Entry {
         self.tokens.iter().filter_map(|token| {
             let issued_at = ClaimName { issuer: token.issuer.clone(), path: vec!["iat".to_owned()] };
             let until = Value::Plus(Box::new(Value::Claim(issued_at)), i64::from(token.max_age_s?));
-            Some(Tree::Compare(Value::Request(Operand::Now), Relation::LessOrEqual, until))
+            Some(Tree::Compare(Value::Request(Operand::TokenClock), Relation::LessOrEqual, until))
         })
     }
 

@@ -159,7 +159,7 @@ impl Checker<'_> {
         let condition = self.condition(condition);
         let (yes, no) = (self.condition(yes), self.condition(no));
         let (condition, yes, no) = (self.depends(condition?)?, yes?, no?);
-        if yes == no {
+        if matches!((&yes, &no), (Tree::Constant(yes), Tree::Constant(no)) if yes == no) {
             return self.refuse(
                 "both sides of `? :` are the same",
                 "what is asked before makes no difference",

@@ -182,6 +182,7 @@ impl Writer<'_> {
                 [code::OPERAND_BODY, self.string(&text), word(at), 0]
             }
             Operand::Now => [code::OPERAND_NOW, 0, 0, 0],
+            Operand::TokenClock => [code::OPERAND_TOKEN_CLOCK, 0, 0, 0],
             Operand::Text(text) => [code::OPERAND_TEXT, self.string(text), 0, 0],
             Operand::Integer(value) => {
                 let [low, high] = long_words(*value);

@@ -44,6 +44,20 @@ struct Extent {
     claims: bool,
     /// Whether it reads the body.
     body: bool,
+    /// Whether it reads the clock.
+    clock: bool,
+}
+
+/// What was found while everything was looked at.
+#[derive(Debug)]
+pub(super) struct Validated {
+    /// How many records and list items were looked at.
+    #[cfg_attr(not(test), expect(dead_code, reason = "tests count"))]
+    pub looked_at: usize,
+    /// Conditions that read the clock, of rules that deny: each once.
+    pub timed_denies: Vec<u32>,
+    /// Whether any condition reads the clock.
+    pub reads_time: bool,
 }
 
 struct Validation<'p> {
@@ -66,8 +80,8 @@ struct Validation<'p> {
     looked_at: usize,
 }
 
-/// Checks a section; returns how many records and list items were looked at.
-pub(super) fn validate(policy: &PolicySet) -> Result<usize, InvalidRules> {
+/// Checks a section.
+pub(super) fn validate(policy: &PolicySet) -> Result<Validated, InvalidRules> {
     let mut validation = Validation {
         policy,
         counts: Table::ALL.map(|table| policy.count(table)),
@@ -89,7 +103,9 @@ pub(super) fn validate(policy: &PolicySet) -> Result<usize, InvalidRules> {
     validation.conditions()?;
     validation.rules()?;
     validation.index()?;
-    Ok(validation.looked_at)
+    let reads_time = validation.conditions.iter().any(|condition| condition.clock);
+    let timed_denies = if reads_time { validation.timed_denies() } else { Vec::new() };
+    Ok(Validated { looked_at: validation.looked_at, timed_denies, reads_time })
 }
 
 // === impl Validation ===
@@ -318,7 +334,7 @@ fn begins(runs: &mut [bool], at: usize) -> Check {
 // === impl Extent ===
 
 impl Extent {
-    const LEAF: Self = Self { depth: 0, parts: 1, claims: false, body: false };
+    const LEAF: Self = Self { depth: 0, parts: 1, claims: false, body: false, clock: false };
 
     /// Of a condition around this one.
     fn wrapped(self) -> Self {

@@ -168,6 +168,7 @@ fn state(operand: &Operand, request: &Request<'_>) -> State {
             }
         },
         Operand::Now => known(Known::Integer(request.now)),
+        Operand::TokenClock => known(Known::Integer(request.now - i64::from(request.expiry_grace_s))),
         Operand::Text(text) => known(Known::Text(text.clone())),
         Operand::Integer(value) => known(Known::Integer(*value)),
         Operand::Boolean(value) => known(Known::Boolean(*value)),

@@ -80,8 +80,9 @@ fn operand(claims: bool) -> impl Strategy<Value = Operand> {
         3 => select(&FIELDS[..]).prop_map(|name| Operand::Header(name.to_owned())),
         3 => select(&PARAMETERS[..]).prop_map(|name| Operand::Query(name.to_owned())),
         2 => Just(Operand::Now),
+        1 => Just(Operand::TokenClock),
         3 => select(&VALUES[..]).prop_map(|text| Operand::Text(text.to_owned())),
-        3 => select(vec![-1i64, 0, 1, 2, 4, 999, 1000, 8080, i64::MAX]).prop_map(Operand::Integer),
+        3 => select(vec![-1i64, 0, 1, 2, 4, 999, 1000, 1001, 1007, 8080, i64::MAX]).prop_map(Operand::Integer),
         1 => any::<bool>().prop_map(Operand::Boolean),
         6 => claim,
     ]

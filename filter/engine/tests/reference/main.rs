@@ -18,6 +18,7 @@ mod directories;
 mod examples;
 mod generate;
 mod leases;
+mod until;
 mod values;
 
 use generate::{Sent, Token, policy, rule, sent};

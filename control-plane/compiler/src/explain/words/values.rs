@@ -22,7 +22,7 @@ pub(super) fn name(model: &PolicyModel, operand: &Operand) -> String {
         Operand::Header(name) => format!("request.headers[{}]", quoted(name)),
         Operand::Query(name) => format!("request.query[{}]", quoted(name)),
         Operand::Body(field) => format!("request.body[{}]", quoted(&field.to_string())),
-        Operand::Now => "now".to_owned(),
+        Operand::Now | Operand::TokenClock => "now".to_owned(),
         Operand::Text(text) => quoted(text),
         Operand::Integer(integer) => integer.to_string(),
         Operand::Boolean(boolean) => boolean.to_string(),

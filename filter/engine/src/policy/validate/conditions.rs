@@ -1,10 +1,14 @@
 //! Conditions, and the operands that they read.
 
+use std::collections::BTreeSet;
+
 use crate::body::MAX_BODY_FIELDS;
 use crate::layout::{
-    InvalidRules, MAX_CONDITION_DEPTH, MAX_CONDITION_PARTS, MAX_OPERAND_DEPTH, NONE, Table, code, size,
+    InvalidRules, MAX_CONDITION_DEPTH, MAX_CONDITION_PARTS, MAX_OPERAND_DEPTH, NONE, Table, code, size, word,
 };
 use crate::model::BodyField;
+use crate::packed::Packed;
+use crate::until::each_condition;
 use crate::{normal, schedule};
 
 use super::{Check, Extent, SHORT, Validation, good};
@@ -35,7 +39,7 @@ impl Validation<'_> {
             code::EQUAL | code::LESS | code::LESS_OR_EQUAL => {
                 let (left, right) = (self.known_operand(a)?, self.known_operand(b)?);
                 let (claims, body) = (left.claims || right.claims, left.body || right.body);
-                return Ok(Extent { claims, body, ..Extent::LEAF });
+                return Ok(Extent { claims, body, clock: left.clock || right.clock, ..Extent::LEAF });
             }
             code::TEXT_PRESENT..=code::TEXT_PATTERN => return self.text_test(operator, a, b),
             code::WITHIN => {
@@ -43,7 +47,7 @@ impl Validation<'_> {
                     return Err("it refers to a time zone that is not there");
                 }
                 self.given(b, good::WINDOWS, |_, window| schedule::check_window(window))?;
-                return Ok(Extent::LEAF);
+                return Ok(Extent { clock: true, ..Extent::LEAF });
             }
             code::PRESENT | code::INTEGER | code::PEER_NAMESPACE | code::PEER_ACCOUNT => self.is_claim(a)?,
             code::BOOLEAN if b <= 1 => self.is_claim(a)?,
@@ -120,8 +124,8 @@ impl Validation<'_> {
                         return Err("operands are nested too deep");
                     }
                 }
+                code::OPERAND_NOW | code::OPERAND_TOKEN_CLOCK => extent.clock = true,
                 code::OPERAND_PEER_NAMESPACE..=code::OPERAND_PORT
-                | code::OPERAND_NOW
                 | code::OPERAND_INTEGER
                 | code::OPERAND_BOOLEAN => {}
                 _ => return Err("unknown kind of operand"),
@@ -164,6 +168,7 @@ impl Validation<'_> {
             all.parts = all.parts.saturating_add(child.parts);
             all.claims |= child.claims;
             all.body |= child.body;
+            all.clock |= child.clock;
         }
         // To remember a short list costs more than to look through it again.
         if children.len() > SHORT {
@@ -181,5 +186,28 @@ impl Validation<'_> {
         } else {
             Err("it reads a claim without a slot")
         }
+    }
+
+    /// Conditions of enforced Deny rules that read the clock: each once, however many rules share it.
+    pub(super) fn timed_denies(&mut self) -> Vec<u32> {
+        let policy = self.policy;
+        let mut denies = BTreeSet::new();
+        let mut seen = BTreeSet::new();
+        for rule in 0..word(policy.packed_count(Packed::Rules)) {
+            let [_, head, froms, operations] = policy.packed(Packed::Rules, rule);
+            let [flags, _, _] = policy.packed(Packed::Heads, head);
+            if flags & code::RULE_DENY == 0 || flags & code::RULE_SHADOW != 0 {
+                continue;
+            }
+            // What many rules share is looked at once.
+            let froms = if seen.insert((true, froms)) { froms } else { NONE };
+            let operations = if seen.insert((false, operations)) { operations } else { NONE };
+            each_condition(policy, froms, operations, |condition| {
+                if self.conditions.get(size(condition)).is_some_and(|extent| extent.clock) {
+                    denies.insert(condition);
+                }
+            });
+        }
+        denies.into_iter().collect()
     }
 }

@@ -113,6 +113,32 @@ fn a_rule_may_give_grace_or_keep_streams_but_lets_no_expired_token_in() {
 }
 
 #[test]
+fn a_stream_ends_when_its_rule_does_and_when_a_token_is_too_old() {
+    use tidegate_engine::model::{Condition, Operand, Relation};
+    let began = World::new(|_| {}).host.now_ms.get() / 1_000;
+    let began = i64::try_from(began).unwrap();
+    let before = |clock: Operand| Condition::Compare(clock, Relation::Less, Operand::Integer(began + 30));
+    for lease in [OnExpiry::Reset, OnExpiry::Keep] {
+        let mut world = World::new(|rule| {
+            rule.lease = RuleLease { on_expiry: lease, grace_s: 0 };
+            rule.from[0].condition = before(Operand::Now);
+        });
+        assert_eq!(world.begin(1, 600), Verdict::Continue);
+        assert_eq!(world.tick(29), []);
+        assert_eq!(world.tick(1), [(1, 403)], "{lease:?}");
+    }
+    // A token that has become too old is as one that has expired: there may be grace.
+    let mut world = World::new(|rule| {
+        rule.lease = RuleLease { on_expiry: OnExpiry::Reset, grace_s: 10 };
+        rule.from[0].condition = before(Operand::TokenClock);
+    });
+    assert_eq!(world.begin(1, 600), Verdict::Continue);
+    assert_eq!(world.tick(39), []);
+    assert_eq!(status(&world.begin(2, 600)), 403);
+    assert_eq!(world.tick(1), [(1, 403)]);
+}
+
+#[test]
 fn a_changed_rule_ends_what_it_no_longer_allows_at_once_kept_or_not() {
     for lease in [OnExpiry::Reset, OnExpiry::Keep] {
         let mut world = World::new(on_expiry(lease, 0));
