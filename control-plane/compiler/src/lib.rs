@@ -50,6 +50,7 @@ mod suggest;
 mod syntax;
 mod text;
 mod tokens;
+mod warnings;
 mod when;
 mod yaml;
 
@@ -182,6 +183,7 @@ fn check(objects: &Objects, now: Option<i64>, findings: &mut Findings) -> Option
     let rules = rules.into_iter().collect::<Option<Vec<_>>>()?;
     let mesh = mesh?;
     let workloads = plan::plan(&mesh, &issuers, &guards, &rules, findings);
+    warnings::check(&rules, &workloads, findings);
     let issuers = issuers.into_values().collect::<Option<Vec<_>>>()?;
     Some(Compiled { mesh, issuers, workloads })
 }
