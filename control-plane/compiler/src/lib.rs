@@ -33,6 +33,7 @@ mod claim_path;
 mod context;
 mod demand;
 mod diagnostic;
+pub mod diff;
 mod directory;
 mod environment;
 pub mod explain;

@@ -65,7 +65,7 @@ fn condition(wide: &Condition, narrow: &Condition) -> bool {
 }
 
 /// The parts all of which must hold.
-pub(super) fn demands(condition: &Condition) -> Vec<&Condition> {
+pub(crate) fn demands(condition: &Condition) -> Vec<&Condition> {
     match condition {
         Condition::True => Vec::new(),
         Condition::All(parts) => parts.iter().flat_map(demands).collect(),
@@ -131,7 +131,7 @@ fn segment(wide: &SegmentPattern, narrow: &SegmentPattern) -> bool {
 }
 
 /// Whether a glob with `*` for zero or more characters matches a text as a whole.
-pub(super) fn glob_matches(glob: &str, text: &str) -> bool {
+pub(crate) fn glob_matches(glob: &str, text: &str) -> bool {
     match glob.split_once('*') {
         None => glob == text,
         Some((prefix, rest)) => text.strip_prefix(prefix).is_some_and(|text| {

@@ -20,6 +20,9 @@ use crate::plan::WorkloadPolicy;
 use crate::rules::Rule;
 use crate::suggest;
 
+pub(crate) use cover::{demands, glob_matches};
+pub(crate) use overlap::may_meet;
+
 /// Denies and Allows with the same callers that a rule is compared with, at most.
 const MOST_COMPARED: usize = 64;
 

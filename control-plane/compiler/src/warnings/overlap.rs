@@ -6,6 +6,11 @@ use tidegate_engine::model::{
 
 use super::cover::{glob_matches, peer};
 
+/// Whether a request may match both.
+pub(crate) fn may_meet(a: &RuleModel, b: &RuleModel) -> bool {
+    operations(a, b) && a.from.iter().any(|a| b.from.iter().any(|b| peers(&a.peer, &b.peer)))
+}
+
 /// Whether a peer may be both.
 pub(super) fn peers(a: &PeerModel, b: &PeerModel) -> bool {
     let accounts = |peer: &PeerModel| match peer {
