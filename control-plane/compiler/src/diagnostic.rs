@@ -147,6 +147,10 @@ codes! {
     AudienceOutsideCeiling = "TG0907", Warning, "Tokens meant for this Guard are never accepted from an issuer.";
     AmbiguousIssuer = "TG0908", Warning, "An issuer name that other clusters have too.";
     IssuerRetires = "TG0909", Warning, "An issuer whose tokens are refused soon, or already.";
+    ShadowedRule = "TG0920", Warning, "An Allow whose requests a Deny refuses wholly.";
+    DuplicateRule = "TG0921", Warning, "A rule whose requests another rule of its effect matches wholly.";
+    NeverMatches = "TG0922", Warning, "A rule whose demands contradict each other.";
+    EvadedDeny = "TG0923", Warning, "A Deny that callers evade by leaving a token out.";
     PatternNotAnchored = "TG0930", Warning, "A regular expression of an Allow that matches anywhere in a text.";
     RuleOver = "TG0931", Warning, "A rule whose time is over.";
 }

@@ -33,6 +33,7 @@ mod claim_path;
 mod context;
 mod demand;
 mod diagnostic;
+pub mod diff;
 mod directory;
 mod environment;
 pub mod explain;
@@ -50,6 +51,7 @@ mod suggest;
 mod syntax;
 mod text;
 mod tokens;
+mod warnings;
 mod when;
 mod yaml;
 
@@ -182,6 +184,7 @@ fn check(objects: &Objects, now: Option<i64>, findings: &mut Findings) -> Option
     let rules = rules.into_iter().collect::<Option<Vec<_>>>()?;
     let mesh = mesh?;
     let workloads = plan::plan(&mesh, &issuers, &guards, &rules, findings);
+    warnings::check(&rules, &workloads, findings);
     let issuers = issuers.into_values().collect::<Option<Vec<_>>>()?;
     Some(Compiled { mesh, issuers, workloads })
 }

@@ -24,6 +24,7 @@ use tidegate_engine::{
 pub use nearest::{Nearest, nearest};
 pub use question::{AskedToken, InvalidQuestion, MeshPeer, Prepared, Question};
 pub use trace::{Check, PartTrace, RuleTrace, Subject, trace};
+pub(crate) use words::show_value;
 pub use words::{describe_condition, describe_operation, describe_peer};
 
 /// What was decided, and why.

@@ -182,10 +182,10 @@ pub(super) fn actual(model: &PolicyModel, condition: &Condition, request: &Reque
         Condition::Text(operand, _) => values::actual(operand, request),
         Condition::Within(schedule) => Some(values::clock(schedule, request.now)),
         Condition::Claim(claim, test) => {
-            let value = shown_value(claim_value(*claim, request));
+            let value = show_value(claim_value(*claim, request));
             Some(match test {
                 Test::Same(other) => {
-                    let other = (claim_name(model, *other), shown_value(claim_value(*other, request)));
+                    let other = (claim_name(model, *other), show_value(claim_value(*other, request)));
                     format!("{value}; {} is {}", other.0, other.1)
                 }
                 Test::Listed(at) | Test::ListedOrStale(at) => {
@@ -213,7 +213,7 @@ fn claim_value<'a>(claim: ClaimRef, request: &Request<'a>) -> &'a ClaimValue {
     }
 }
 
-fn shown_value(value: &ClaimValue) -> String {
+pub(crate) fn show_value(value: &ClaimValue) -> String {
     match value {
         ClaimValue::Absent => "missing".to_owned(),
         ClaimValue::Unknown => "not told by the issuer".to_owned(),

@@ -6,11 +6,13 @@
 mod access;
 mod check;
 mod completions;
+mod diff;
 mod directories;
 mod explain;
 mod fetching;
 mod folder;
 mod formats;
+mod init;
 mod issuer;
 mod junit;
 mod keys;
@@ -64,12 +66,14 @@ enum LogFormat {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Init(init::Arguments),
     Serve(serve::Arguments),
     Check(check::Arguments),
     Test(test::Arguments),
     Explain(explain::Arguments),
     WhoCan(access::WhoArguments),
     WhatCan(access::WhatArguments),
+    Diff(diff::Arguments),
     PluginConfig(plugin_config::Arguments),
     Demo(demo::Arguments),
     Module(module::Arguments),
@@ -131,6 +135,8 @@ fn run(command: Command) -> anyhow::Result<Ending> {
         Command::Explain(arguments) => explain::run(&arguments),
         Command::WhoCan(arguments) => access::who(&arguments),
         Command::WhatCan(arguments) => access::what(&arguments),
+        Command::Diff(arguments) => diff::run(&arguments),
+        Command::Init(arguments) => init::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments),
         Command::PluginConfig(arguments) => plugin_config::run(&arguments),
         Command::Demo(arguments) => runtime()?.block_on(demo::run(arguments)),

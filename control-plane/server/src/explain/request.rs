@@ -258,7 +258,7 @@ fn is_in_its_header(issuer: &TrustedIssuer, name: &str, value: &str) -> bool {
 }
 
 /// What a token says. Its signature is not looked at here.
-fn claims_of(token: &str) -> Option<BTreeMap<String, ClaimJson>> {
+pub(crate) fn claims_of(token: &str) -> Option<BTreeMap<String, ClaimJson>> {
     use base64::Engine;
     let payload = token.split('.').nth(1)?;
     let json = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(payload).ok()?;

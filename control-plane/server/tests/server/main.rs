@@ -1,6 +1,7 @@
 //! The server as filters and people meet it: real gRPC and HTTP on free ports, real files.
 
 mod admin;
+mod commands;
 mod directories;
 mod fixture;
 #[path = "../../src/keys/testing.rs"]

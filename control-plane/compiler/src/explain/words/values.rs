@@ -3,7 +3,7 @@
 use tidegate_engine::model::{Operand, PolicyModel, Schedule, TextTest, Window, Zone};
 use tidegate_engine::{Request, reference};
 
-use super::{claim_name, list, quoted, shown_value};
+use super::{claim_name, list, quoted, show_value};
 
 /// Headers whose values are nobody else's to see.
 const SECRET: [&str; 4] = ["authorization", "cookie", "proxy-authorization", "x-api-key"];
@@ -51,7 +51,7 @@ pub(super) fn actual(operand: &Operand, request: &Request<'_>) -> Option<String>
     match operand {
         Operand::Text(_) | Operand::Integer(_) | Operand::Boolean(_) => None,
         Operand::Header(name) if SECRET.contains(&name.as_str()) => Some("not shown".to_owned()),
-        operand => Some(shown_value(&reference::operand_value(operand, request))),
+        operand => Some(show_value(&reference::operand_value(operand, request))),
     }
 }
 
