@@ -29,6 +29,7 @@ use std::collections::BTreeMap;
 
 mod bind;
 mod callers;
+pub mod catalogue;
 mod claim_path;
 mod context;
 mod demand;
