@@ -294,7 +294,7 @@ impl Service {
     pub fn methods_of<'s>(&'s self, action: &str) -> impl Iterator<Item = &'s Method> {
         let class = Action::parse(action);
         self.methods.iter().filter(move |method| match class {
-            Some(class) => method.action == class && method.in_classes(),
+            Some(class) => method.action == class,
             None => method.is_called(action),
         })
     }

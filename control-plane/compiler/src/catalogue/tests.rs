@@ -153,7 +153,7 @@ fn actions_are_classes_or_the_ends_of_names() {
     assert_eq!(called(""), Vec::<&str>::new());
     assert_eq!(called("write").len(), 2);
     let iam = service("iamcredentials").unwrap().unwrap();
-    assert_eq!(iam.methods_of("launch").count(), 0);
+    assert!(iam.methods_of("launch").all(|method| !method.in_classes()));
     assert_eq!(iam.methods_of("generateAccessToken").count(), 1);
 }
 
