@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::calls::{allowing, denying};
+use common::calls::{EGRESS, Gateway, allowing, denying};
 
 const PUBLISH: &str = "resources: {service: pubsub, actions: [publish], names: ['projects/acme/topics/orders-*'], protocols: [http]}";
 
@@ -259,4 +259,21 @@ fn a_deny_on_a_bucket_covers_all_surfaces() {
     ]);
     gateway
         .allows(&["GET storage.googleapis.com/storage/v1/b/mine/o/a", "GET mine.storage.googleapis.com/a"]);
+}
+
+/// The example of the catalogue's README means what it says there.
+#[test]
+fn the_example_of_the_documentation_compiles() {
+    let readme = include_str!("../catalogue/README.md");
+    let (_, rest) = readme.split_once("```yaml\n").unwrap();
+    let (example, _) = rest.split_once("```").unwrap();
+    let gateway = Gateway::new(&common::compiled(&format!("{EGRESS}{example}")));
+    let calls = [
+        "POST pubsub.googleapis.com/v1/projects/acme/topics/orders-eu:publish",
+        "POST dataflow.googleapis.com/v1b3/projects/acme/locations/europe-west4/templates:launch?gcsPath=gs://acme-templates/orders/v1",
+    ];
+    // Only the account that the rule names.
+    gateway.refuses(&calls);
+    let anybody = example.replace(", serviceAccounts: [orders-worker]", "");
+    Gateway::new(&common::compiled(&format!("{EGRESS}{anybody}"))).allows(&calls);
 }

@@ -216,11 +216,8 @@ pub(super) fn overlaps(mine: &BoundPath, other: &Binding) -> Option<String> {
     };
     let their_rest = theirs.iter().position(|(_, is_rest)| *is_rest);
     // What stands before and after the open middle, or everything.
-    let (before, after): (&[(String, bool)], &[(String, bool)]) = match their_rest {
-        Some(at) => theirs.split_at_checked(at).map_or((&[], &[]), |(before, after)| (before, after)),
-        None => (&theirs, &[]),
-    };
-    let after = after.get(1..).unwrap_or_default();
+    let before = their_rest.and_then(|at| theirs.get(..at)).unwrap_or(&theirs);
+    let after = their_rest.and_then(|at| theirs.get(at..)).and_then(|rest| rest.get(1..)).unwrap_or_default();
     let long_enough = match (their_rest, goes_on) {
         (None, false) => before.len() == own.len(),
         (None, true) => before.len() >= own.len(),

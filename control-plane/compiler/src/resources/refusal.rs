@@ -135,7 +135,7 @@ impl<'m> Lack<'m> {
             steps.push("write `protocols: [http]`".to_owned());
         }
         let mut larger = Vec::new();
-        if !self.name.is_empty() || (self.message_name.is_some() && !(over_http && !self.has_http())) {
+        if !self.name.is_empty() || (self.message_name.is_some() && (self.has_http() || !over_http)) {
             larger.push(format!("allow all of `{}`", self.method.pattern.join("/")));
         }
         if !self.stated.is_empty() {
