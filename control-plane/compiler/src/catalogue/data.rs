@@ -119,7 +119,6 @@ struct AlsoSpec {
     r#type: String,
     from: AlsoFrom,
     path: Option<String>,
-    #[expect(dead_code, reason = "for filters that read bodies")]
     fields: Option<Vec<u32>>,
     #[expect(dead_code, reason = "for filters that read bodies")]
     template_fields: Option<Vec<Vec<u32>>>,
@@ -197,11 +196,12 @@ fn method(spec: MethodSpec) -> Result<Method, InvalidCatalogue> {
         also: also
             .unwrap_or_default()
             .into_iter()
-            .map(|AlsoSpec { role, r#type, from, path, .. }| Also {
+            .map(|AlsoSpec { role, r#type, from, path, fields, .. }| Also {
                 role,
                 kind: r#type,
                 from,
                 path: path.unwrap_or_default(),
+                fields: fields.unwrap_or_default(),
             })
             .collect(),
     })

@@ -228,6 +228,8 @@ pub struct Also {
     pub from: AlsoFrom,
     /// The field, parameter or header; of [`AlsoFrom::Path`] and [`AlsoFrom::Grpc`] the name's template. May be empty.
     pub path: String,
+    /// In the gRPC message: numbers of fields from the root down; empty where that is not known.
+    pub fields: Vec<u32>,
 }
 
 /// Where a request carries something.
