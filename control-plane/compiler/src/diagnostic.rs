@@ -135,7 +135,12 @@ codes! {
     MalformedCondition = "TG0417", Error, "A condition that cannot be read, or that is about something else than it may be.";
     ConditionTooCostly = "TG0430", Error, "Conditions of a rule that would take too long to evaluate.";
     MalformedPattern = "TG0431", Error, "A regular expression that cannot be used.";
+    UnknownInCatalogue = "TG0440", Error, "A service, action, role or host that the catalogue does not have.";
+    NameNeverMatches = "TG0441", Error, "A name that no resource of the actions has.";
+    NoPlaintext = "TG0442", Error, "Resources at a workload that does not see requests to the service.";
     NotSupported = "TG0501", Error, "Not supported by this version.";
+    NeedsBody = "TG0510", Error, "A rule that is narrower than can be enforced without reading bodies.";
+    NeverAllowed = "TG0511", Error, "A method that no rule can allow.";
     EncodingFailed = "TG0601", Error, "The rules of a workload cannot be encoded.";
     Unfinished = "TG0602", Error, "The compiler gave up without saying why: a defect of the compiler.";
     NotGuarded = "TG0901", Warning, "Rules target a workload that no Guard covers.";

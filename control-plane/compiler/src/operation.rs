@@ -9,8 +9,10 @@ use tidegate_engine::model::{Condition, Effect, HostPattern, OperationModel, Pat
 use tidegate_engine::normal;
 
 use crate::diagnostic::Code;
+use crate::launch;
 use crate::mesh::not_empty;
 use crate::place::{Findings, Place};
+use crate::resources;
 use crate::spec::{GrpcSpec, HttpSpec, OperationSpec};
 use crate::suggest;
 
@@ -22,6 +24,7 @@ const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OP
 pub(crate) fn check(
     place: &Place<'_>,
     to: &[OperationSpec],
+    effect: Effect,
     findings: &mut Findings,
 ) -> Option<Vec<OperationModel>> {
     not_empty(place, to, findings);
@@ -29,17 +32,20 @@ pub(crate) fn check(
     let operations: Vec<_> = to
         .iter()
         .enumerate()
-        .map(|(index, operation)| check_operation(&place.index(index), operation, findings))
+        .map(|(index, operation)| check_operation(&place.index(index), operation, effect, findings))
         .collect();
     let operations = operations.into_iter().collect::<Option<Vec<_>>>();
-    operations.filter(|_| findings.errors() == before && !to.is_empty())
+    operations
+        .map(|operations| operations.into_iter().flatten().collect())
+        .filter(|_| findings.errors() == before && !to.is_empty())
 }
 
 fn check_operation(
     place: &Place<'_>,
     spec: &OperationSpec,
+    effect: Effect,
     findings: &mut Findings,
-) -> Option<OperationModel> {
+) -> Option<Vec<OperationModel>> {
     let written: Vec<&str> = [
         ("http", spec.http.is_some()),
         ("grpc", spec.grpc.is_some()),
@@ -49,7 +55,7 @@ fn check_operation(
     .into_iter()
     .filter_map(|(name, written)| written.then_some(name))
     .collect();
-    let [one] = written.as_slice() else {
+    let [_] = written.as_slice() else {
         findings.add(
             place,
             Code::NotExactlyOne,
@@ -59,22 +65,22 @@ fn check_operation(
                 format!("{} are in the same entry", suggest::list(written))
             },
             "an entry is one kind of operation",
-            "write `http` or `grpc`; for several, write several entries",
+            "write `http`, `grpc`, `resources` or `launch`; for several, write several entries",
         );
         return None;
     };
-    match (&spec.http, &spec.grpc) {
-        (Some(http), _) => check_http(&place.key("http"), http, findings),
-        (None, Some(grpc)) => check_grpc(&place.key("grpc"), grpc, findings),
-        (None, None) => {
-            findings.add(
-                &place.key(one),
-                Code::NotSupported,
-                format!("`{one}` is not supported by this version"),
-                "a part of a rule that is not understood is never left out",
-                "remove the entry, or describe the requests with `http` or `grpc`",
-            );
-            None
+    match spec {
+        OperationSpec { http: Some(http), .. } => {
+            check_http(&place.key("http"), http, findings).map(|operation| vec![operation])
+        }
+        OperationSpec { grpc: Some(grpc), .. } => {
+            check_grpc(&place.key("grpc"), grpc, findings).map(|operation| vec![operation])
+        }
+        OperationSpec { resources: Some(resources), .. } => {
+            resources::check(&place.key("resources"), resources, effect, findings)
+        }
+        OperationSpec { launch, .. } => {
+            launch::check(&place.key("launch"), launch.as_ref()?, effect, findings)
         }
     }
 }
@@ -246,7 +252,8 @@ pub(crate) fn check_method(place: &Place<'_>, text: &str, findings: &mut Finding
     Some(text.to_owned())
 }
 
-fn check_host(place: &Place<'_>, text: &str, findings: &mut Findings) -> Option<HostPattern> {
+/// Checks a host, `*.` before it standing for one or more labels.
+pub(crate) fn check_host(place: &Place<'_>, text: &str, findings: &mut Findings) -> Option<HostPattern> {
     let refused = |findings: &mut Findings, why: &str, fix: String| {
         findings.add(place, Code::MalformedHost, format!("`{text}` is not a host"), why, fix);
         None

@@ -17,6 +17,7 @@ use crate::spec::{
     AccessRuleSpec, AuditSpec, DisclosureSpec, EffectSpec, GuardSpec, ModeSpec, OnExpirySpec, OneOrMany,
     TargetSpec,
 };
+use crate::suggest;
 use crate::text::{check_duration, check_text};
 use crate::when::{Cost, Tree};
 
@@ -131,7 +132,7 @@ pub(crate) fn check_rule<'o>(
     let when = schedule::check(&place, spec, context.now, findings);
     let from =
         check_from(&place.key("from"), &spec.from, effect, object.source.namespace(), context, findings);
-    let to = spec.to.as_ref().map(|to| operation::check(&place.key("to"), to, findings));
+    let to = spec.to.as_ref().map(|to| operation::check(&place.key("to"), to, effect, findings));
     if let Some(from) = &from {
         limit_cost(&place, from, findings);
     }
@@ -144,6 +145,9 @@ pub(crate) fn check_rule<'o>(
         return None;
     }
     let reach = reach(&place.key("target"), &object.source, spec.target.as_ref(), context, findings);
+    if let Some(reach) = &reach {
+        demand_plaintext(&place, spec, reach, context, findings);
+    }
     let to = match to {
         None => None,
         Some(Some(to)) => Some(to),
@@ -189,6 +193,40 @@ fn limit_cost(place: &Place<'_>, from: &[Entry], findings: &mut Findings) {
                 "write several rules, or shorter conditions",
             );
         }
+    }
+}
+
+/// "Resources compile only for places where plaintext HTTP to that service exists": gateways, which originate TLS.
+fn demand_plaintext(
+    place: &Place<'_>,
+    spec: &AccessRuleSpec,
+    reach: &BTreeSet<WorkloadId>,
+    context: &Context<'_>,
+    findings: &mut Findings,
+) {
+    let Some(mesh) = context.mesh else { return };
+    let others: Vec<String> = reach
+        .iter()
+        .filter(|id| mesh.workloads.get(id).is_some_and(|workload| !workload.gateway))
+        .map(WorkloadId::to_string)
+        .collect();
+    if others.is_empty() {
+        return;
+    }
+    for (at, to) in spec.to.iter().flatten().enumerate() {
+        let field = match (&to.resources, &to.launch) {
+            (Some(_), _) => "resources",
+            (None, Some(_)) => "launch",
+            (None, None) => continue,
+        };
+        findings.add(
+            &place.key("to").index(at).key(field),
+            Code::NoPlaintext,
+            format!("{} would have to enforce it", suggest::some_of(&others)),
+            "only a gateway that originates TLS sees requests to such services in plain text; in a sidecar the rule would \
+             never match",
+            "write the egress gateway, e.g. `target: {gateway: egress/external}`",
+        );
     }
 }
 

@@ -263,11 +263,7 @@ spec:
   effect: Allow
   mode: Enforce
   audit: required
-  from:
-  - peer: {namespace: ci}
-  to:
-  - launch: {service: dataflow}
-  - resources: {service: pubsub, actions: [write]}
+  from: [{peer: {namespace: ci}}]
 ";
 
     refuses_issuers_that_cannot_be_trusted: "\

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde::de::{self, IgnoredAny, SeqAccess, Visitor};
 
 mod issuer;
+mod resource;
 mod rule;
 mod test;
 mod token;
@@ -18,6 +19,7 @@ pub use issuer::{
     HeaderSpec, KeysSpec, RevokedKeySpec, RevokedSpec, RevokedSubjectSpec, RevokedTokenSpec,
     TrustedIssuerSpec,
 };
+pub use resource::{LaunchServiceSpec, LaunchSpec, ProtocolSpec, ResourcesSpec};
 pub use rule::{
     AccessRuleSpec, AuditSpec, DaySpec, DisclosureSpec, EffectSpec, FieldSpec, FromSpec, GrpcSpec, HttpSpec,
     OnExpirySpec, OperationSpec, PeerSpec, ScheduleSpec, TargetSpec, TokenOnlySpec, WindowSpec,

@@ -1,9 +1,8 @@
 //! `AccessRule` as it is written.
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 
-use super::{ModeSpec, SelectorSpec, TokenSpec};
+use super::{LaunchSpec, ModeSpec, ResourcesSpec, SelectorSpec, TokenSpec};
 
 /// Who may, or must not, do what.
 #[derive(Debug, Clone, Deserialize)]
@@ -183,10 +182,10 @@ pub struct OperationSpec {
     pub http: Option<HttpSpec>,
     /// gRPC methods.
     pub grpc: Option<GrpcSpec>,
-    /// Not supported yet.
-    pub launch: Option<IgnoredAny>,
-    /// Not supported yet.
-    pub resources: Option<IgnoredAny>,
+    /// Something that is started.
+    pub launch: Option<LaunchSpec>,
+    /// Resources of a known service.
+    pub resources: Option<ResourcesSpec>,
 }
 
 /// HTTP requests: all parts must match.

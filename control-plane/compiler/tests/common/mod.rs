@@ -1,6 +1,8 @@
 //! A mesh, its issuers, and short ways to compile rules for it.
 #![allow(dead_code, unused_imports, unused_macros, reason = "every test binary uses a part of it")]
 
+pub mod calls;
+
 use std::collections::BTreeMap;
 
 use tidegate_compiler::{Compilation, Compiled, Inputs, SourceFile, WorkloadId, WorkloadPolicy, compile};

@@ -1,0 +1,337 @@
+//! The files of the catalogue, read.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Deserialize;
+
+use super::{
+    Action, Also, AlsoFrom, Binding, Flag, Grpc, HostForm, Method, NamePart, PermissionSource, Scope,
+    Service, Source, Streaming, Template, template::VariablePart,
+};
+use crate::yaml::{self, Decoded};
+
+/// A file of the catalogue that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvalidCatalogue(String);
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct ServiceSpec {
+    service: String,
+    hosts: Option<Vec<String>>,
+    operator_hosts: Option<bool>,
+    #[expect(dead_code, reason = "where the data comes from, for people")]
+    discovery: Option<BTreeMap<String, String>>,
+    reserved_first_segments: Option<Vec<String>>,
+    methods: Vec<MethodSpec>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct MethodSpec {
+    name: String,
+    action: String,
+    permissions: Option<Vec<String>>,
+    permission_source: PermissionSource,
+    flags: Option<Vec<Flag>>,
+    http: Option<Vec<BindingSpec>>,
+    resource: ResourceSpec,
+    grpc: Option<GrpcSpec>,
+    also: Option<Vec<AlsoSpec>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct BindingSpec {
+    call: String,
+    host: Option<String>,
+    query: Option<BTreeMap<String, String>>,
+    body: Option<BTreeMap<String, String>>,
+    default: Option<BTreeMap<String, String>>,
+    query_has: Option<Vec<String>>,
+    header_has: Option<Vec<String>>,
+    resource: Option<String>,
+    #[expect(dead_code, reason = "the path says the same")]
+    upload: Option<bool>,
+    #[expect(dead_code, reason = "the path says the same")]
+    download: Option<bool>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct ResourceSpec {
+    r#type: String,
+    scope: Scope,
+    pattern: String,
+    template: String,
+    #[expect(dead_code, reason = "where most of the name is, for people; bindings say it exactly")]
+    from: String,
+    vars: Option<BTreeMap<String, VarSpec>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct VarSpec {
+    from: String,
+    key: Option<String>,
+    else_body: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct GrpcSpec {
+    method: String,
+    streaming: Streaming,
+    #[expect(dead_code, reason = "for filters that read bodies")]
+    template: Option<String>,
+    fields: BTreeMap<String, Vec<u32>>,
+    any_of: Option<Vec<AlternativeSpec>>,
+    #[expect(dead_code, reason = "for filters that read bodies")]
+    nested_bytes_at: Option<Vec<u32>>,
+    #[expect(dead_code, reason = "a hint that the client sets")]
+    routing: Option<String>,
+    #[expect(dead_code, reason = "a hint that the client sets")]
+    routing_params: Option<Vec<RoutingSpec>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct AlternativeSpec {
+    #[expect(dead_code, reason = "for filters that read bodies")]
+    template: String,
+    fields: BTreeMap<String, Vec<u32>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct RoutingSpec {
+    #[expect(dead_code, reason = "a hint that the client sets")]
+    field: String,
+    #[expect(dead_code, reason = "a hint that the client sets")]
+    template: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct AlsoSpec {
+    role: String,
+    r#type: String,
+    from: AlsoFrom,
+    path: Option<String>,
+    fields: Option<Vec<u32>>,
+    #[expect(dead_code, reason = "for filters that read bodies")]
+    template_fields: Option<Vec<Vec<u32>>>,
+}
+
+/// Reads one file.
+///
+/// # Errors
+/// If it is not well formed, or says something about a variable that no request carries.
+pub(super) fn read(text: &str) -> Result<Service, InvalidCatalogue> {
+    let (documents, faults) = yaml::parse(text);
+    let [document] = documents.as_slice() else {
+        return Err(InvalidCatalogue(format!("{} documents instead of one", documents.len())));
+    };
+    if let Some(fault) = faults.first() {
+        return Err(InvalidCatalogue(format!("line {}: {}", fault.at.line, fault.message)));
+    }
+    match yaml::decode::<ServiceSpec>(&document.root) {
+        Decoded::Value(spec) => service(spec),
+        Decoded::Faults(faults) => Err(InvalidCatalogue(format!("{faults:?}"))),
+    }
+}
+
+fn service(spec: ServiceSpec) -> Result<Service, InvalidCatalogue> {
+    let ServiceSpec { service, hosts, operator_hosts, reserved_first_segments, methods, .. } = spec;
+    if hosts.is_some() == operator_hosts.unwrap_or(false) {
+        return Err(InvalidCatalogue("hosts are either listed or the operator's".to_owned()));
+    }
+    let methods = methods
+        .into_iter()
+        .map(|spec| {
+            let name = spec.name.clone();
+            method(spec).map_err(|InvalidCatalogue(why)| InvalidCatalogue(format!("{name}: {why}")))
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(Service {
+        name: service,
+        hosts: hosts.map(|hosts| hosts.into_iter().map(HostForm::new).collect()),
+        reserved_first_segments: reserved_first_segments.unwrap_or_default(),
+        methods,
+    })
+}
+
+fn method(spec: MethodSpec) -> Result<Method, InvalidCatalogue> {
+    let MethodSpec {
+        name,
+        action,
+        permissions,
+        permission_source,
+        flags,
+        http,
+        resource,
+        grpc: grpc_spec,
+        also,
+    } = spec;
+    let action =
+        Action::parse(&action).ok_or_else(|| InvalidCatalogue(format!("no such action: {action}")))?;
+    let pattern: Vec<String> = resource.pattern.split('/').map(str::to_owned).collect();
+    let bindings = http
+        .unwrap_or_default()
+        .into_iter()
+        .map(|spec| binding(spec, &resource, &pattern))
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(Method {
+        name,
+        action,
+        permissions: permissions.unwrap_or_default(),
+        permission_source,
+        flags: flags.unwrap_or_default(),
+        bindings,
+        grpc: grpc_spec.map(grpc).transpose()?,
+        resource_type: resource.r#type,
+        scope: resource.scope,
+        pattern,
+        also: also
+            .unwrap_or_default()
+            .into_iter()
+            .map(|AlsoSpec { role, r#type, from, path, fields, .. }| Also {
+                role,
+                kind: r#type,
+                from,
+                path: path.unwrap_or_default(),
+                fields: fields.unwrap_or_default(),
+            })
+            .collect(),
+    })
+}
+
+fn grpc(spec: GrpcSpec) -> Result<Grpc, InvalidCatalogue> {
+    let (service, method) = spec
+        .method
+        .split_once('/')
+        .ok_or_else(|| InvalidCatalogue(format!("no gRPC method: {}", spec.method)))?;
+    let mut fields = spec.fields;
+    fields.extend(spec.any_of.unwrap_or_default().into_iter().flat_map(|other| other.fields));
+    Ok(Grpc { service: service.to_owned(), method: method.to_owned(), streaming: spec.streaming, fields })
+}
+
+fn binding(
+    spec: BindingSpec,
+    resource: &ResourceSpec,
+    pattern: &[String],
+) -> Result<Binding, InvalidCatalogue> {
+    let (verb, path) = spec
+        .call
+        .split_once(' ')
+        .ok_or_else(|| InvalidCatalogue(format!("neither verb nor path: {}", spec.call)))?;
+    let path = Template::parse(path)
+        .map_err(|invalid| InvalidCatalogue(format!("{}: {}", invalid.template, invalid.why)))?;
+    let (template, own) = match &spec.resource {
+        Some(template) => (template, false),
+        None => (&resource.template, true),
+    };
+    let mut parts = Vec::new();
+    for segment in segments(template) {
+        match segment.strip_prefix('{').and_then(|name| name.strip_suffix('}')) {
+            None => parts.push(NamePart::Literal(segment.to_owned())),
+            Some(name) => variable(name, &path, &spec, resource, &mut parts)?,
+        }
+    }
+    if own {
+        align(&mut parts, pattern)?;
+    }
+    Ok(Binding {
+        verb: verb.to_owned(),
+        path,
+        host: spec.host.map(HostForm::new),
+        query_has: spec.query_has.unwrap_or_default(),
+        header_has: spec.header_has.unwrap_or_default(),
+        resource: parts,
+    })
+}
+
+/// Segments of a name's template, `{v=a/b}` being one.
+fn segments(template: &str) -> Vec<&str> {
+    template.split('/').collect()
+}
+
+/// The parts of a name that a variable stands for, and where the request carries it.
+fn variable(
+    name: &str,
+    path: &Template,
+    binding: &BindingSpec,
+    resource: &ResourceSpec,
+    parts: &mut Vec<NamePart>,
+) -> Result<(), InvalidCatalogue> {
+    if let Some(segments) = path.variable(name) {
+        parts.extend(segments.iter().map(|segment| match segment {
+            VariablePart::Literal(text) => NamePart::Literal(text.clone()),
+            VariablePart::Open { index, rest } => {
+                NamePart::Variable { from: Source::Path(name.to_owned(), *index), many: *rest }
+            }
+        }));
+        return Ok(());
+    }
+    let of = |map: &Option<BTreeMap<String, String>>| map.as_ref().and_then(|map| map.get(name).cloned());
+    let from = if let Some(parameter) = of(&binding.query) {
+        Source::Query(parameter, of(&binding.default))
+    } else if let Some(field) = of(&binding.body) {
+        Source::Body(field)
+    } else if binding.host.as_ref().is_some_and(|host| host.contains(&format!("{{{name}}}"))) {
+        Source::Host
+    } else {
+        resource
+            .vars
+            .as_ref()
+            .and_then(|vars| vars.get(name))
+            .and_then(VarSpec::source)
+            .ok_or_else(|| InvalidCatalogue(format!("{}: nothing carries `{name}`", binding.call)))?
+    };
+    parts.push(NamePart::Variable { from, many: false });
+    Ok(())
+}
+
+/// The canonical pattern says which parts may be several segments; otherwise the two are the same.
+fn align(parts: &mut [NamePart], pattern: &[String]) -> Result<(), InvalidCatalogue> {
+    if parts.len() != pattern.len() {
+        return Err(InvalidCatalogue(format!("the name has not the parts of `{}`", pattern.join("/"))));
+    }
+    for (part, pattern) in parts.iter_mut().zip(pattern) {
+        match (part, pattern.as_str()) {
+            (NamePart::Variable { many, .. }, "**") => *many = true,
+            (NamePart::Variable { many: false, .. }, "*") => {}
+            // Buckets have no project: `_` stands for all.
+            (NamePart::Literal(text), "*") if text == "_" => {}
+            (NamePart::Literal(text), literal) if text == literal => {}
+            (part, _) => return Err(InvalidCatalogue(format!("{part:?} is not `{pattern}`"))),
+        }
+    }
+    Ok(())
+}
+
+// === impl VarSpec ===
+
+impl VarSpec {
+    fn source(&self) -> Option<Source> {
+        let key = self.key.clone();
+        Some(match (self.from.as_str(), &self.else_body) {
+            ("query", None) => Source::Query(key?, None),
+            ("query", Some(field)) => Source::QueryElseBody(key?, field.clone()),
+            ("header", None) => Source::Header(key?),
+            ("host", None) => Source::Host,
+            ("body", None) => Source::Body(key?),
+            ("bodyOrQuery", None) => Source::BodyOrQuery(key?),
+            _ => return None,
+        })
+    }
+}
+
+// === impl InvalidCatalogue ===
+
+impl fmt::Display for InvalidCatalogue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

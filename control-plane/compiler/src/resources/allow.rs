@@ -1,0 +1,437 @@
+//! An Allow: exactly the requests that the catalogue lists for the methods and names.
+//!
+//! INVARIANT: every operation demands methods, hosts and paths; none is left open.
+
+use std::collections::BTreeSet;
+
+use tidegate_engine::model::{
+    Condition, HostPattern, Operand, OperationModel, PathPattern, SegmentPattern, TextTest,
+};
+
+use super::bind::{self, BoundPath, Obstacle};
+use super::conditions::{
+    self, all, any, none_of, not, path_like, present, spellings, text_like, without_query,
+};
+use super::name::{Bound, Name, Value};
+use super::noise;
+use super::refusal::{self, Lack};
+use super::{Wanted, is_about};
+use crate::catalogue::{
+    Also, AlsoFrom, Binding, Flag, HostForm, Method, NamePart, Part, Service, Source, Template,
+};
+use crate::place::{Findings, Place};
+
+/// What one request has to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Call {
+    verb: String,
+    hosts: Vec<HostPattern>,
+    path: PathPattern,
+    grpc: bool,
+    condition: Condition,
+}
+
+/// The operations of everything that is wanted. What of it cannot be enforced is reported.
+pub(super) fn operations(
+    place: &Place<'_>,
+    wanted: &Wanted<'_>,
+    findings: &mut Findings,
+) -> Vec<OperationModel> {
+    let mut calls = Vec::new();
+    let mut lacks = Vec::new();
+    for (method, by_name) in &wanted.methods {
+        let names: Vec<&Name> = wanted.names.iter().filter(|name| is_about(method, name)).collect();
+        let mut lack = Lack::new(method);
+        let before = calls.len();
+        if wanted.http && !method.bindings.is_empty() && !method.is(Flag::HttpAmbiguous) {
+            over_http(wanted, method, &names, &mut calls, &mut lack);
+        }
+        if wanted.grpc && method.grpc.is_some() {
+            over_grpc(wanted, method, &names, &mut calls, &mut lack);
+        }
+        if calls.len() == before && lack.is_nothing() && *by_name {
+            refusal::not_over_protocol(place, method, findings);
+        }
+        if !lack.is_nothing() {
+            lacks.push(lack);
+        }
+    }
+    refusal::cannot_be_enforced(place, wanted, &lacks, findings);
+    merge(calls)
+}
+
+/// The same calls in as few operations as possible.
+fn merge(calls: Vec<Call>) -> Vec<OperationModel> {
+    let mut operations: Vec<OperationModel> = Vec::new();
+    for Call { verb, hosts, path, grpc, condition } in calls {
+        let same = operations.iter_mut().find(|known| {
+            known.grpc == grpc
+                && known.condition == condition
+                && known.hosts.as_ref() == Some(&hosts)
+                && known.methods.as_ref().is_some_and(|methods| *methods == [verb.as_str()])
+        });
+        match same.and_then(|known| known.paths.as_mut()) {
+            Some(paths) if paths.contains(&path) => {}
+            Some(paths) => paths.push(path),
+            None => operations.push(OperationModel {
+                ports: None,
+                methods: Some(vec![verb]),
+                hosts: Some(hosts),
+                paths: Some(vec![path]),
+                grpc,
+                condition,
+            }),
+        }
+    }
+    for operation in &mut operations {
+        if let Some(paths) = &mut operation.paths {
+            paths.sort();
+        }
+    }
+    operations
+}
+
+fn over_http<'m>(
+    wanted: &Wanted<'_>,
+    method: &'m Method,
+    names: &[&Name],
+    calls: &mut Vec<Call>,
+    lack: &mut Lack<'m>,
+) {
+    let Some(besides) = besides_http(wanted, method, names, lack) else { return };
+    for name in names {
+        let mut obstacles = BTreeSet::new();
+        let mut told = false;
+        for binding in method.bindings.iter().filter(|binding| binding.is_decidable()) {
+            let Some(bound) = name.bind(&binding.resource) else { continue };
+            // A second resource that the path names has to be one of the names as well.
+            let sources = match source_parts(wanted, method, binding) {
+                None => vec![Vec::new()],
+                Some(parts) => wanted
+                    .names
+                    .iter()
+                    .filter_map(|name| name.bind(&parts).map(|bound| owned(&bound)))
+                    .collect(),
+            };
+            for source in &sources {
+                let Some(whole) = together(&bound, source) else { continue };
+                match call(wanted, method, binding, &whole, &besides) {
+                    Ok(call) => {
+                        told = true;
+                        calls.push(call);
+                    }
+                    Err(obstacle) => {
+                        obstacles.insert(obstacle);
+                    }
+                }
+            }
+        }
+        if !told {
+            lack.name(obstacles);
+        }
+    }
+}
+
+/// Two names in one path. `None` if they disagree about a part.
+fn together<'p>(bound: &Bound<'p>, source: &'p [(Source, Value)]) -> Option<Bound<'p>> {
+    let mut whole = bound.clone();
+    for (from, value) in source {
+        match whole.iter().find(|(known, _)| *known == from) {
+            Some((_, known)) if known == value => {}
+            Some(_) => return None,
+            None => whole.push((from, value.clone())),
+        }
+    }
+    Some(whole)
+}
+
+fn owned(bound: &Bound<'_>) -> Vec<(Source, Value)> {
+    bound.iter().map(|(from, value)| ((*from).clone(), value.clone())).collect()
+}
+
+/// The parts of a second resource that the path names, where it has to be one of the rule's names as well.
+fn source_parts(wanted: &Wanted<'_>, method: &Method, binding: &Binding) -> Option<Vec<NamePart>> {
+    let also = method
+        .also
+        .iter()
+        .find(|also| also.from == AlsoFrom::Path && !wanted.unchecked.contains(also.role.as_str()))?;
+    Some(bind::second(method, binding, also))
+}
+
+/// One binding with one name.
+fn call(
+    wanted: &Wanted<'_>,
+    method: &Method,
+    binding: &Binding,
+    bound: &Bound<'_>,
+    besides: &Condition,
+) -> Result<Call, Obstacle> {
+    let path = bind::path(&binding.path, bound)?;
+    let elsewhere = bind::elsewhere(bound)?;
+    let (hosts, host_condition) = hosts_of(wanted, binding, bound);
+    let mut parts = vec![
+        host_condition,
+        elsewhere,
+        besides.clone(),
+        without_query(binding.path.variables().flat_map(spellings)),
+        siblings(wanted.service, method, binding),
+    ];
+    parts.extend(other_paths(wanted, method, binding, &path));
+    if method.name.starts_with("bigquery.") && has_open_table(&path) {
+        // `t$20240101` and `t@-3600000` are parts of the table `t`.
+        parts.push(none_of(
+            ["$", "@"].map(|mark| Condition::Text(Operand::Path, TextTest::Infix(mark.to_owned()))).to_vec(),
+        ));
+    }
+    Ok(Call { verb: binding.verb.clone(), hosts, path: path.pattern, grpc: false, condition: all(parts) })
+}
+
+/// Whether the table is a pattern that says how its name ends.
+fn has_open_table(path: &BoundPath) -> bool {
+    path.pattern.segments.iter().any(|segment| matches!(segment, SegmentPattern::Glob(_)))
+}
+
+/// What the path must not be, because it would be another method; and what it must be, because the pattern is cut.
+fn other_paths(wanted: &Wanted<'_>, method: &Method, binding: &Binding, path: &BoundPath) -> Vec<Condition> {
+    let mut parts = Vec::new();
+    if path.is_cut {
+        parts.push(path_like(path.glob.clone()));
+    }
+    if path.is_open && uses_verbs(wanted.service, &binding.path) {
+        parts.push(not(bind::other_verb(path)));
+    }
+    let mut others: Vec<String> = wanted
+        .service
+        .methods
+        .iter()
+        .filter(|other| other.name != method.name)
+        .flat_map(|other| &other.bindings)
+        .filter(|other| other.verb == binding.verb && !other.is_xml() && other.host == binding.host)
+        .filter_map(|other| bind::overlaps(path, other))
+        .collect();
+    others.sort();
+    others.dedup();
+    parts.push(none_of(others.into_iter().map(path_like).collect()));
+    parts
+}
+
+/// Whether paths that begin like this one end with verbs after a colon.
+fn uses_verbs(service: &Service, template: &Template) -> bool {
+    let first = |template: &Template| match template.parts().first() {
+        Some(Part::Literal(text)) => Some(text.clone()),
+        _ => None,
+    };
+    let wanted = first(template);
+    service
+        .methods
+        .iter()
+        .flat_map(|method| &method.bindings)
+        .any(|binding| binding.path.has_verb() && first(&binding.path) == wanted)
+}
+
+/// "The request is this method's only if …": its own parameters and headers, and none of those that make it another's.
+fn siblings(service: &Service, method: &Method, binding: &Binding) -> Condition {
+    let mut parts = Vec::new();
+    let key = |name: &String| present(Operand::Query(name.clone()));
+    if !binding.query_has.is_empty() {
+        parts.push(any(binding.query_has.iter().map(key).collect()));
+    }
+    for header in &binding.header_has {
+        parts.push(match header.split_once(": ") {
+            Some((name, value)) => text_like(Operand::Header(name.to_owned()), value),
+            None => present(Operand::Header(header.clone())),
+        });
+    }
+    let mut keys: Vec<String> = service
+        .methods
+        .iter()
+        .filter(|other| other.name != method.name)
+        .flat_map(|other| &other.bindings)
+        .filter(|other| other.verb == binding.verb && same_shape(&other.path, &binding.path))
+        .flat_map(|other| other.query_has.iter().cloned())
+        .filter(|name| !binding.query_has.contains(name))
+        .collect();
+    keys.sort();
+    keys.dedup();
+    parts.push(without_query(keys));
+    all(parts)
+}
+
+fn same_shape(one: &Template, other: &Template) -> bool {
+    one.parts().len() == other.parts().len()
+        && one.parts().iter().zip(other.parts()).all(|parts| match parts {
+            (Part::Literal(one), Part::Literal(other)) => one == other,
+            (Part::Variable { suffix: one, .. }, Part::Variable { suffix: other, .. }) => one == other,
+            _ => false,
+        })
+}
+
+/// What must hold besides the name, for every request of the method over HTTP. `None`: it cannot be told.
+fn besides_http<'m>(
+    wanted: &Wanted<'_>,
+    method: &'m Method,
+    names: &[&Name],
+    lack: &mut Lack<'m>,
+) -> Option<Condition> {
+    let mut parts = vec![noise::absent(&wanted.service.name, |role| wanted.unchecked.contains(role))];
+    for also in &method.also {
+        if let Some(stated) = wanted.stated.get(also.role.as_str()) {
+            match also.from {
+                AlsoFrom::Query => parts.push(may_be(&also.path, stated)),
+                _ => lack.stated(also),
+            }
+            continue;
+        }
+        if wanted.unchecked.contains(also.role.as_str()) || also.only_narrows() || is_covered(also, names) {
+            continue;
+        }
+        match also.from {
+            AlsoFrom::Query if is_name_of(method, also) => {}
+            AlsoFrom::Query => parts.push(without_query(spellings(&also.path))),
+            AlsoFrom::Header => parts.push(conditions::without_headers([also.path.clone()])),
+            AlsoFrom::Path if wanted.reads => {}
+            AlsoFrom::Path => lack.source(also),
+            AlsoFrom::Body | AlsoFrom::BodyOrQuery => lack.open(also),
+            AlsoFrom::Grpc => {}
+        }
+    }
+    for (role, stated) in &wanted.stated {
+        let fields: Vec<&str> = method
+            .also
+            .iter()
+            .filter(|also| also.role == *role && also.from == AlsoFrom::Query)
+            .map(|also| also.path.as_str())
+            .collect();
+        if !fields.is_empty() {
+            let fields = fields.iter().flat_map(|field| spellings(field));
+            parts.push(any(fields.map(|field| text_like(Operand::Query(field), stated)).collect()));
+        }
+    }
+    lack.has_http().then(|| all(parts))
+}
+
+/// A query parameter that is absent or matches, in each of its spellings.
+fn may_be(field: &str, stated: &str) -> Condition {
+    all(spellings(field)
+        .into_iter()
+        .map(|spelling| {
+            let operand = Operand::Query(spelling);
+            any(vec![not(present(operand.clone())), text_like(operand, stated)])
+        })
+        .collect())
+}
+
+/// Whether it is the parameter that the resource's name is made of.
+fn is_name_of(method: &Method, also: &Also) -> bool {
+    method.bindings.iter().flat_map(|binding| &binding.resource).any(|part| match part {
+        NamePart::Variable { from: Source::Query(name, _) | Source::QueryElseBody(name, _), .. } => {
+            *name == also.path
+        }
+        _ => false,
+    })
+}
+
+/// Whether the rule's names cover whatever it may say: a suffix of a table's name, where the name is open at its end; the
+/// name in the body, where the one in the query takes precedence over it.
+fn is_covered(also: &Also, names: &[&Name]) -> bool {
+    match also.role.as_str() {
+        "templateSuffix" => names.iter().all(|name| name.is_open_at_the_end()),
+        "objectName" => also.from == AlsoFrom::Body,
+        _ => false,
+    }
+}
+
+fn over_grpc<'m>(
+    wanted: &Wanted<'_>,
+    method: &'m Method,
+    names: &[&Name],
+    calls: &mut Vec<Call>,
+    lack: &mut Lack<'m>,
+) {
+    let Some(grpc) = &method.grpc else { return };
+    if !names.iter().any(|name| name.covers(&method.pattern)) {
+        lack.message_name(grpc);
+    }
+    for also in &method.also {
+        let is_open = wanted.unchecked.contains(also.role.as_str()) || also.only_narrows();
+        if wanted.stated.contains_key(also.role.as_str()) || (!is_open && !is_covered(also, names)) {
+            lack.message(also);
+        }
+    }
+    if !lack.has_grpc() {
+        return;
+    }
+    let (hosts, host_condition) = all_hosts(wanted);
+    let literal = |text: &String| SegmentPattern::Literal(text.clone());
+    calls.push(Call {
+        verb: "POST".to_owned(),
+        hosts,
+        path: PathPattern { segments: vec![literal(&grpc.service), literal(&grpc.method)] },
+        grpc: true,
+        condition: all(vec![
+            host_condition,
+            noise::absent(&wanted.service.name, |role| wanted.unchecked.contains(role)),
+        ]),
+    });
+}
+
+/// The hosts of a service on which its paths mean what the catalogue says: not those of the XML surface of Cloud Storage,
+/// where the same path is an object.
+pub(super) fn forms<'s>(service: &Service, hosts: &'s [HostForm]) -> Vec<&'s HostForm> {
+    const ONLY_XML: [&str; 6] = [
+        "c.storage.googleapis.com",
+        "commondatastorage.googleapis.com",
+        "content-storage-download.googleapis.com",
+        "storage-download.googleapis.com",
+        "storage-upload.googleapis.com",
+        "storage.cloud.google.com",
+    ];
+    let is_json = |form: &&HostForm| {
+        service.name != "storage"
+            || !(form.as_str().contains("{bucket}") || ONLY_XML.contains(&form.as_str()))
+    };
+    hosts.iter().filter(is_json).collect()
+}
+
+fn all_hosts(wanted: &Wanted<'_>) -> (Vec<HostPattern>, Condition) {
+    match (&wanted.hosts, &wanted.service.hosts) {
+        (Some(hosts), _) => (hosts.clone(), Condition::True),
+        (None, Some(hosts)) => conditions::hosts(&forms(wanted.service, hosts)),
+        // INVARIANT: a service without hosts of its own is refused unless the rule names some.
+        (None, None) => (Vec::new(), Condition::Any(Vec::new())),
+    }
+}
+
+/// The hosts of one request, where the host may name a part of the resource.
+fn hosts_of(wanted: &Wanted<'_>, binding: &Binding, bound: &Bound<'_>) -> (Vec<HostPattern>, Condition) {
+    let named =
+        binding.resource.iter().any(|part| matches!(part, NamePart::Variable { from: Source::Host, .. }));
+    if !named {
+        return all_hosts(wanted);
+    }
+    let value = bound.iter().find(|(from, _)| **from == Source::Host).map(|(_, value)| value);
+    let open: Vec<&HostForm> = match (&binding.host, &wanted.service.hosts) {
+        (Some(form), _) => vec![form],
+        // Of hosts without a place for it the path says something else.
+        (None, Some(hosts)) => hosts
+            .iter()
+            .filter(|form| form.exact().is_none() && !form.as_str().ends_with(".gcr.io"))
+            .collect(),
+        (None, None) => Vec::new(),
+    };
+    let (patterns, condition) = conditions::hosts(&open);
+    let told = match value {
+        Some(Value::One(one)) => {
+            let with = |form: &&HostForm| {
+                let glob = form.glob().replacen('*', one.glob(), 1);
+                text_like(Operand::Host, &glob)
+            };
+            any(open.iter().map(with).collect())
+        }
+        _ => Condition::True,
+    };
+    match &wanted.hosts {
+        Some(hosts) => (hosts.clone(), all(vec![condition, told])),
+        None => (patterns, all(vec![condition, told])),
+    }
+}
