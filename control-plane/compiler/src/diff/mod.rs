@@ -280,6 +280,7 @@ impl Example {
             path: &path,
             query: &[],
             fields: &[],
+            body: tidegate_engine::Body::Unread,
             headers: facts,
             peer: match &self.peer {
                 None => Peer::Absent,

@@ -73,6 +73,7 @@ impl Gateway {
             query: normal::query(path.as_bytes()),
             headers,
             fields: &fields,
+            body: tidegate_engine::Body::Unread,
             peer: Peer::Mesh { trust_domain: "prod.example", namespace: "etl", service_account: "worker" },
             tokens: &[],
             directories: &self.directories,
