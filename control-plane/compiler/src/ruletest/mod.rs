@@ -16,6 +16,7 @@ use crate::place::{Findings, Kind, ObjectId, Place};
 use crate::spec::{
     DecisionSpec, ExpectationSpec, OneOrMany, RequestSpec, RuleTestSpec, TestSpec, TestTokenSpec,
 };
+use crate::when::Cache;
 use crate::{Compiled, Inputs, suggest, syntax};
 
 mod tokens;
@@ -79,12 +80,13 @@ pub fn check(inputs: &Inputs<'_>, compiled: &Compiled) -> RuleTests {
     let mut shape = Findings::default();
     let objects = objects::read(inputs.sources, &inputs.env, &mut shape);
     let issuers = compiled.issuers.iter().map(|issuer| (issuer.name.clone(), Some(issuer.clone()))).collect();
-    let none = BTreeMap::new();
+    let (none, cache) = (BTreeMap::new(), Cache::default());
     let context = Context {
         mesh: Some(&compiled.mesh),
         objects: &objects,
         issuers: &issuers,
         callers: &none,
+        cache: &cache,
         now: inputs.now,
     };
     let mut findings = Findings::default();
