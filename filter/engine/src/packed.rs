@@ -29,9 +29,6 @@ const MOST: usize = 5;
 /// How many bytes from a record's beginning on a reader looks at, whatever the record's size.
 const WINDOW: usize = 36;
 
-/// How many bytes lie behind the last record.
-pub(crate) const PADDING: usize = WINDOW;
-
 /// The tables, in the order in which they lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Packed {
@@ -149,6 +146,10 @@ impl Pack {
             at += u32::from(*width);
         }
         pack.stride = size(at);
+        // Records that take no bytes could be any number of them.
+        if (pack.stride == 0) != (pack.count == 0) {
+            return Err(InvalidRules::Tables);
+        }
         Ok(pack)
     }
 
@@ -171,8 +172,14 @@ impl Pack {
             return record;
         }
         let at = self.offset.wrapping_add(position.wrapping_mul(self.stride));
-        let Some(window) = bytes.get(at..).and_then(|rest| rest.first_chunk::<WINDOW>()) else {
-            return record;
+        let rest = bytes.get(at..).unwrap_or_default();
+        let end;
+        let window = match rest.first_chunk::<WINDOW>() {
+            Some(window) => window,
+            None => {
+                end = last_window(rest);
+                &end
+            }
         };
         for (value, column) in record.iter_mut().zip(&self.columns) {
             // A record has at most 20 bytes; said so that the compiler sees it, too.
@@ -182,6 +189,16 @@ impl Pack {
         }
         record
     }
+}
+
+/// Fewer bytes than a reader looks at, and zeros behind them.
+#[cold]
+fn last_window(rest: &[u8]) -> [u8; WINDOW] {
+    let mut window = [0; WINDOW];
+    for (byte, there) in window.iter_mut().zip(rest) {
+        *byte = *there;
+    }
+    window
 }
 
 /// Writes a table's records (as many words each as it has fields): count and widths, and the bytes.
@@ -220,13 +237,15 @@ mod tests {
         for largest in interesting {
             let values = [0, largest, NONE, 7];
             let (count, widths, mut bytes) = pack(Packed::Entries, &values);
-            let length = bytes.len();
-            bytes.extend([0; PADDING]);
             let pack = Pack::new(Packed::Entries, 0, count, widths).unwrap();
-            assert_eq!(pack.length(), Some(length));
-            assert_eq!(pack.record(&bytes, 0), [0, largest], "{largest}");
-            assert_eq!(pack.record(&bytes, 1), [NONE, 7], "{largest}");
-            assert_eq!(pack.record(&bytes, 2), [NONE, NONE], "beyond the end");
+            assert_eq!(pack.length(), Some(bytes.len()));
+            // Whatever follows.
+            for _ in 0..50 {
+                assert_eq!(pack.record(&bytes, 0), [0, largest], "{largest}");
+                assert_eq!(pack.record(&bytes, 1), [NONE, 7], "{largest}");
+                assert_eq!(pack.record(&bytes, 2), [NONE, NONE], "beyond the end");
+                bytes.push(0xA5);
+            }
         }
     }
 
@@ -237,5 +256,9 @@ mod tests {
         assert_eq!((count, widths, bytes.len()), (2, [0, 1, 2, 0, 0, 0, 0, 0], 6));
         assert!(Pack::new(Packed::Demands, 0, 1, [5, 0, 0, 0, 0, 0, 0, 0]).is_err());
         assert!(Pack::new(Packed::Demands, 0, 1, [1, 1, 1, 1, 0, 0, 0, 0]).is_err());
+        // Any number of records without a byte would take any time to look at.
+        assert!(Pack::new(Packed::Demands, 0, u32::MAX, [0; 8]).is_err());
+        assert!(Pack::new(Packed::Demands, 0, 0, [1, 0, 0, 0, 0, 0, 0, 0]).is_err());
+        assert!(Pack::new(Packed::Demands, 0, 0, [0; 8]).is_ok());
     }
 }

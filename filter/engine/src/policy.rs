@@ -4,7 +4,7 @@ use crate::decision::{Guarding, RuleIx};
 use crate::index::{Shape, Shapes};
 use crate::layout::{InvalidRules, MAGIC, MAX_SECTION_BYTES, NONE, Table, VERSION, code, size, word};
 use crate::model::{BodyField, ClaimPath, Disclosure, Effect, Lease, Mode, OnExpiry};
-use crate::packed::{PADDING, Pack, Packed};
+use crate::packed::{Pack, Packed};
 use crate::scan;
 
 mod validate;
@@ -15,10 +15,11 @@ pub struct PolicySet {
     words: Vec<u32>,
     /// Where each table begins, and how many words it has.
     tables: [(usize, usize); Table::ALL.len()],
-    /// The packed tables, and some bytes that readers may look at behind them.
-    packed: Vec<u8>,
+    /// The packed tables, and the text.
+    rest: Vec<u8>,
     packs: [Pack; Packed::ALL.len()],
-    text: Vec<u8>,
+    /// Where the text begins.
+    text: usize,
     shapes: Shapes,
     /// How every port is guarded, where no Guard names ports.
     guarding: Option<Guarding>,
@@ -59,16 +60,23 @@ impl PolicySet {
     /// When it is not exactly what [`crate::encode`] writes: another version, a reference to something that is not
     /// there, an unknown code, an empty list where nothing would match.
     pub fn decode(bytes: &[u8]) -> Result<Self, InvalidRules> {
-        if bytes.len() > MAX_SECTION_BYTES {
-            return Err(InvalidRules::TooLarge(bytes.len()));
+        Self::decode_in_place(bytes.to_vec())
+    }
+
+    /// As [`Self::decode`], and most of the section stays where it is: it is not in memory twice.
+    ///
+    /// # Errors
+    /// As [`Self::decode`].
+    pub fn decode_in_place(mut section: Vec<u8>) -> Result<Self, InvalidRules> {
+        if section.len() > MAX_SECTION_BYTES {
+            return Err(InvalidRules::TooLarge(section.len()));
         }
-        let rest = bytes.strip_prefix(&MAGIC).ok_or(InvalidRules::Magic)?;
-        let (version, rest) = rest.split_first_chunk::<4>().ok_or(InvalidRules::Tables)?;
-        let version = u32::from_le_bytes(*version);
+        let rest = section.strip_prefix(&MAGIC).ok_or(InvalidRules::Magic)?;
+        let mut reader = Reader { rest };
+        let version = reader.word()?;
         if version != VERSION {
             return Err(InvalidRules::Version(version));
         }
-        let mut reader = Reader { rest };
         let mut tables = [(0, 0); Table::ALL.len()];
         let mut words = 0usize;
         for (table, slot) in Table::ALL.iter().zip(tables.iter_mut()) {
@@ -80,25 +88,28 @@ impl PolicySet {
             words = words.checked_add(length).ok_or(InvalidRules::Tables)?;
         }
         let mut packs = [Pack::default(); Packed::ALL.len()];
-        let mut bytes = 0usize;
+        let mut text = 0usize;
         for (table, slot) in Packed::ALL.iter().zip(packs.iter_mut()) {
-            let pack = Pack::new(*table, bytes, reader.word()?, *reader.chunk()?)?;
-            bytes = pack.length().and_then(|length| bytes.checked_add(length)).ok_or(InvalidRules::Tables)?;
+            let pack = Pack::new(*table, text, reader.word()?, *reader.chunk()?)?;
+            text = pack.length().and_then(|length| text.checked_add(length)).ok_or(InvalidRules::Tables)?;
             *slot = pack;
         }
         let text_length = size(reader.word()?);
-        let word_bytes = words.checked_mul(4).ok_or(InvalidRules::Tables)?;
-        let (word_bytes, rest) = reader.rest.split_at_checked(word_bytes).ok_or(InvalidRules::Tables)?;
-        let (packed, text) = rest.split_at_checked(bytes).ok_or(InvalidRules::Tables)?;
-        if text.len() != text_length {
+        let words = words.checked_mul(4).ok_or(InvalidRules::Tables)?;
+        let (words, rest) = reader.rest.split_at_checked(words).ok_or(InvalidRules::Tables)?;
+        if text.checked_add(text_length) != Some(rest.len()) {
             return Err(InvalidRules::Tables);
         }
+        let before = section.len().saturating_sub(rest.len());
+        let words = words_of(words);
+        section.drain(..before);
+        section.shrink_to_fit();
         let mut policy = Self {
-            words: words_of(word_bytes),
+            words,
             tables,
-            packed: [packed, &[0; PADDING]].concat(),
+            rest: section,
             packs,
-            text: text.to_vec(),
+            text,
             shapes: Shapes::default(),
             guarding: None,
             needs_port: false,
@@ -131,7 +142,12 @@ impl PolicySet {
 
     /// How many bytes of the section are strings, their lengths included. Equal strings are there once.
     pub fn string_bytes(&self) -> usize {
-        self.text.len()
+        self.text().len()
+    }
+
+    /// All strings, each behind its length.
+    fn text(&self) -> &[u8] {
+        self.rest.get(self.text..).unwrap_or_default()
     }
 
     /// The issuers that rules name, with the claims they read; positions are the indices that
@@ -356,7 +372,7 @@ impl PolicySet {
     pub(crate) fn packed<const FIELDS: usize>(&self, table: Packed, position: u32) -> [u32; FIELDS] {
         debug_assert_eq!(FIELDS, table.fields());
         match self.packs.get(table.position()) {
-            Some(pack) => pack.record(&self.packed, position),
+            Some(pack) => pack.record(&self.rest, position),
             None => [NONE; FIELDS],
         }
     }
@@ -367,7 +383,7 @@ impl PolicySet {
 
     #[inline]
     pub(crate) fn bytes(&self, string: u32) -> &[u8] {
-        let text = self.text.get(size(string)..).unwrap_or_default();
+        let text = self.rest.get(self.text.saturating_add(size(string))..).unwrap_or_default();
         let Some((first, rest)) = text.split_first() else { return &[] };
         if *first < 64 {
             return rest.get(..usize::from(*first)).unwrap_or_default();

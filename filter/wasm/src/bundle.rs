@@ -287,7 +287,7 @@ impl Assembly {
     ///
     /// # Errors
     /// When a section is missing or is not what its kind says, or contradicts the manifest.
-    pub fn install(self, installed: Option<&Installed>) -> Result<Installed, Refused> {
+    pub fn install(mut self, installed: Option<&Installed>) -> Result<Installed, Refused> {
         if !self.is_complete() {
             return refused(NackReason::MissingSection, "a section has not arrived");
         }
@@ -296,21 +296,21 @@ impl Assembly {
             None => None,
             Some(section) => Some(match installed.filter(|old| old.manifest.rules == Some(section)) {
                 Some(Installed { rules: Some(rules), .. }) => Rc::clone(rules),
-                _ => self.decode(section, "rules", PolicySet::decode)?,
+                _ => self.decode(section, "rules", PolicySet::decode_in_place)?,
             }),
         };
         let keys = match manifest.keys {
             None => None,
             Some(section) => Some(match installed.filter(|old| old.manifest.keys == Some(section)) {
                 Some(Installed { keys: Some(keys), .. }) => Rc::clone(keys),
-                _ => self.decode(section, "keys", IssuerSet::decode)?,
+                _ => self.decode(section, "keys", |content| IssuerSet::decode(&content))?,
             }),
         };
         let directory = match manifest.directory {
             None => Rc::new(Directories::default()),
             Some(section) => match installed.filter(|old| old.manifest.directory == Some(section)) {
                 Some(old) => Rc::clone(&old.directory),
-                None => self.decode(section, "directory", Directories::decode)?,
+                None => self.decode(section, "directory", |content| Directories::decode(&content))?,
             },
         };
         // The statement about coverage and the rules must agree: neither can take back what the other says.
@@ -335,14 +335,16 @@ impl Assembly {
     }
 
     fn decode<T, E: std::fmt::Display>(
-        &self,
+        &mut self,
         section: SectionRef,
         kind: &str,
-        decode: impl FnOnce(&[u8]) -> Result<T, E>,
+        decode: impl FnOnce(Vec<u8>) -> Result<T, E>,
     ) -> Result<Rc<T>, Refused> {
-        let Some((_, content)) = self.complete.iter().find(|(digest, _)| *digest == section.digest) else {
+        let Some(at) = self.complete.iter().position(|(digest, _)| *digest == section.digest) else {
             return refused(NackReason::MissingSection, format!("the {kind} section has not arrived"));
         };
+        // It is not needed again, and need not be in memory twice.
+        let (_, content) = self.complete.swap_remove(at);
         match decode(content) {
             Ok(decoded) => Ok(Rc::new(decoded)),
             Err(error) => refused(NackReason::InvalidSection, error.to_string()),

@@ -113,7 +113,7 @@ pub(super) fn validate(policy: &PolicySet) -> Result<Validated, InvalidRules> {
 impl<'p> Validation<'p> {
     /// The text consists of the strings, in their order.
     fn strings(&mut self) -> Result<(), InvalidRules> {
-        let text = core::str::from_utf8(&self.policy.text).map_err(|_| InvalidRules::Text)?;
+        let text = core::str::from_utf8(self.policy.text()).map_err(|_| InvalidRules::Text)?;
         self.strings = vec![0; text.len() / 64 + 1];
         let mut at = 0;
         while let Some(rest) = text.as_bytes().get(at..).filter(|rest| !rest.is_empty()) {

@@ -74,7 +74,7 @@ impl Parts {
             4 => records::<4>(&policy, table),
             _ => records::<5>(&policy, table),
         });
-        Self { tables, packed: packed.into(), text: policy.text }
+        Self { tables, packed: packed.into(), text: policy.text().to_vec() }
     }
 
     fn table(&mut self, table: Table) -> &mut Vec<u32> {
@@ -121,7 +121,7 @@ fn small() -> Parts {
 fn work(parts: &Parts) -> (usize, usize) {
     let policy = parts.decoded().unwrap();
     let records: usize = Packed::ALL.iter().map(|table| policy.packed_count(*table)).sum();
-    let strings = policy.text.len() / 4;
+    let strings = policy.text().len() / 4;
     (validate(&policy).unwrap().looked_at, policy.words.len() + records + strings)
 }
 
