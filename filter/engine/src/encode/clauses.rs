@@ -5,8 +5,8 @@ use std::collections::{HashMap, HashSet};
 use crate::index::{self, MAX_BEGINNING, MAX_LABELS, MAX_SEGMENTS, Shape};
 use crate::layout::{NONE, code, word};
 use crate::model::{
-    Condition, Effect, FromModel, HostPattern, Mode, OperationModel, PathPattern, PeerModel, PolicyModel,
-    RuleModel, SegmentPattern, Test,
+    Condition, Effect, FromModel, HostPattern, Mode, Operand, OperationModel, PathPattern, PeerModel,
+    PolicyModel, Relation, RuleModel, SegmentPattern, Test, TextTest,
 };
 use crate::packed::Packed;
 
@@ -335,13 +335,20 @@ fn path_parts(path: &PathPattern) -> PathParts {
 fn demanded(condition: &Condition) -> Vec<Demanded> {
     let one = |claim, kind, values| vec![Demanded { claim: Claim { word: claim_word(claim), kind }, values }];
     match condition {
-        Condition::Claim(claim, Test::OneOf(values)) => {
+        Condition::Claim(claim, Test::OneOf(values))
+        | Condition::Text(Operand::Claim(claim), TextTest::OneOf(values)) => {
             let mut values: Vec<u64> = values.iter().map(|value| index::text_part(value)).collect();
             values.sort_unstable();
             values.dedup();
             one(*claim, code::CLAIM_TEXT, values)
         }
-        Condition::Claim(claim, Test::Integer(value)) => {
+        Condition::Compare(Operand::Claim(claim), Relation::Equal, Operand::Text(value))
+        | Condition::Compare(Operand::Text(value), Relation::Equal, Operand::Claim(claim)) => {
+            one(*claim, code::CLAIM_TEXT, vec![index::text_part(value)])
+        }
+        Condition::Claim(claim, Test::Integer(value))
+        | Condition::Compare(Operand::Claim(claim), Relation::Equal, Operand::Integer(value))
+        | Condition::Compare(Operand::Integer(value), Relation::Equal, Operand::Claim(claim)) => {
             one(*claim, code::CLAIM_INTEGER, vec![index::integer_part(*value)])
         }
         Condition::Claim(claim, Test::Contains(value)) => {

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use crate::layout::{NONE, code, method_bit, word};
 use crate::model::{
-    ClaimRef, Condition, Disclosure, Effect, FromModel, HostPattern, Lease, Mode, OnExpiry, OperationModel,
-    PathPattern, PeerModel, PolicyModel, RuleModel, SegmentPattern, Test,
+    ClaimRef, Condition, Disclosure, Effect, FromModel, HostPattern, Lease, Mode, OnExpiry, Operand,
+    OperationModel, PathPattern, PeerModel, PolicyModel, Relation, RuleModel, SegmentPattern, Test, TextTest,
 };
 use crate::packed::Packed;
 
@@ -41,12 +41,19 @@ fn conjuncts(condition: &Condition) -> &[Condition] {
     }
 }
 
+/// A claim that must be a certain string: however that is said, it is false where the claim is absent, and unknown where
+/// it is no string.
 fn equality(condition: &Condition) -> Option<(ClaimRef, &str)> {
     match condition {
-        Condition::Claim(claim, Test::OneOf(values)) => match values.as_slice() {
+        Condition::Claim(claim, Test::OneOf(values))
+        | Condition::Text(Operand::Claim(claim), TextTest::OneOf(values)) => match values.as_slice() {
             [value] => Some((*claim, value)),
             _ => None,
         },
+        Condition::Compare(Operand::Claim(claim), Relation::Equal, Operand::Text(value))
+        | Condition::Compare(Operand::Text(value), Relation::Equal, Operand::Claim(claim)) => {
+            Some((*claim, value))
+        }
         _ => None,
     }
 }

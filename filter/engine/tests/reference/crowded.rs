@@ -45,7 +45,26 @@ fn equality() -> impl Strategy<Value = Condition> {
         2 => group().prop_map(|group| (2, Test::Contains(group))),
         1 => Just((0, Test::Present)),
     ];
-    test.prop_map(|(slot, test)| Condition::Claim(ClaimRef { issuer: 0, slot }, test))
+    (test, 0u8..3).prop_map(|((slot, test), said)| {
+        let claim = ClaimRef { issuer: 0, slot };
+        let operand = || Operand::Claim(claim);
+        // The same, said in other words.
+        match (test, said) {
+            (Test::OneOf(values), 1) => Condition::Text(operand(), TextTest::OneOf(values)),
+            (Test::OneOf(values), 2) => {
+                let equal = |value| Condition::Compare(Operand::Text(value), Relation::Equal, operand());
+                let mut values: Vec<Condition> = values.into_iter().map(equal).collect();
+                if values.len() == 1 { values.remove(0) } else { Condition::Any(values) }
+            }
+            (Test::Integer(value), 1) => {
+                Condition::Compare(operand(), Relation::Equal, Operand::Integer(value))
+            }
+            (Test::Integer(value), 2) => {
+                Condition::Compare(Operand::Integer(value), Relation::Equal, operand())
+            }
+            (test, _) => Condition::Claim(claim, test),
+        }
+    })
 }
 
 fn condition() -> impl Strategy<Value = Condition> {
