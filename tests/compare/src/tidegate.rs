@@ -95,6 +95,7 @@ impl Engine for Tidegate {
             query: &[],
             headers: HeaderFacts::default(),
             fields: &[],
+            body: tidegate_engine::Body::Unread,
             peer: Peer::Mesh {
                 trust_domain: "prod.example",
                 namespace: "etl",
