@@ -54,6 +54,7 @@ fn outcome(model: &PolicyModel, sent: &Sent) -> Outcome {
             }
         },
         tokens: &tokens,
+        body: tidegate_engine::Body::Empty,
         directories: &Directories::default(),
     };
     reference::decide(model, &request).outcome

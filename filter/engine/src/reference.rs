@@ -306,7 +306,8 @@ fn glob_matches(pattern: &str, text: &str) -> bool {
     }
 }
 
-fn reads_body(condition: &Condition) -> bool {
+/// Whether a condition is about the body.
+pub fn reads_body(condition: &Condition) -> bool {
     fn is_body(operand: &Operand) -> bool {
         match operand {
             Operand::Body(_) => true,

@@ -24,6 +24,8 @@ pub struct RuleTrace {
     pub from: Vec<PartTrace>,
     /// What may be called; any of them. Empty: anything.
     pub to: Vec<PartTrace>,
+    /// The same with the body that is the best for the request, where none was read.
+    pub(super) best: Truth,
 }
 
 /// An entry of `from` or `to`, held against a request.
@@ -78,6 +80,11 @@ pub enum Subject {
 // === impl RuleTrace ===
 
 impl RuleTrace {
+    /// Whether the rule takes effect with the body that is the best for the request.
+    pub(super) fn matches_at_best(&self) -> bool {
+        counts(self.effect, self.best)
+    }
+
     /// Whether the rule takes effect: "a Deny matches on true and unknown, an Allow on true only".
     pub fn matches(&self) -> bool {
         counts(self.effect, self.holds)
@@ -100,6 +107,19 @@ impl PartTrace {
 pub fn trace(model: &PolicyModel, rule: &RuleModel, request: &Request<'_>) -> RuleTrace {
     let from: Vec<PartTrace> = rule.from.iter().map(|from| entry(model, from, request)).collect();
     let to: Vec<PartTrace> = rule.to.iter().flatten().map(|to| operation(model, to, request)).collect();
+    // What rests on the body and cannot be told without it turns out well for the request: an Allow holds, a Deny does not.
+    let at_best = |(part, to): (&PartTrace, &OperationModel)| match part.holds {
+        Truth::Unknown if reference::reads_body(&to.condition) => {
+            let rest = OperationModel { condition: Condition::True, ..to.clone() };
+            let told = match reference::condition_holds(model, &to.condition, request) {
+                Truth::Unknown => Truth::from(rule.effect == Effect::Allow),
+                told => told,
+            };
+            reference::operation_matches(model, &rest, request).and(told)
+        }
+        told => told,
+    };
+    let best = to.iter().zip(rule.to.iter().flatten()).map(at_best).fold(Truth::False, Truth::or);
     let any = |parts: &[PartTrace]| parts.iter().map(|part| part.holds).fold(Truth::False, Truth::or);
     let called = if rule.to.is_none() { Truth::True } else { any(&to) };
     RuleTrace {
@@ -109,6 +129,7 @@ pub fn trace(model: &PolicyModel, rule: &RuleModel, request: &Request<'_>) -> Ru
         owner: rule.owner.clone(),
         contact: rule.contact.clone(),
         holds: any(&from).and(called),
+        best: any(&from).and(if rule.to.is_none() { Truth::True } else { best }),
         from,
         to,
     }
