@@ -284,7 +284,6 @@ impl Example {
             path: &path,
             query: &[],
             fields: &[],
-            body: tidegate_engine::Body::Unread,
             headers: facts,
             body: Body::Empty,
             peer: match &self.peer {

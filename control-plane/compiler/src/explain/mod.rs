@@ -53,7 +53,19 @@ pub struct Verdict {
 
 /// Explains the decision on a request.
 pub fn explain(model: &PolicyModel, request: &Request<'_>) -> Explanation {
-    let rules: Vec<RuleTrace> = sorted(model).into_iter().map(|rule| trace(model, rule, request)).collect();
+    // Where some operation takes encoded slashes for data, that is the reading; a Deny counts with the other as well.
+    let readings = reference::readings(model, request.path);
+    let data = readings.as_ref().map(|(data, _)| Request { path: data, ..*request });
+    let separated = readings.as_ref().map(|(_, separated)| Request { path: separated, ..*request });
+    let request = data.as_ref().unwrap_or(request);
+    let either = |rule: &RuleModel| {
+        let traced = trace(model, rule, request);
+        match &separated {
+            Some(other) if rule.effect == Effect::Deny && !traced.matches() => trace(model, rule, other),
+            _ => traced,
+        }
+    };
+    let rules: Vec<RuleTrace> = sorted(model).into_iter().map(either).collect();
     let guards: Vec<&GuardModel> = guards(model, request.port);
     let (enforced, shadow) = settle(model, &guards, &rules, request);
     Explanation {

@@ -213,7 +213,10 @@ impl<'m> Writer<'m> {
         let paths = self.one_or_list(operation.paths.as_deref(), place, "paths", |writer, path| {
             writer.path(path, place)
         })?;
-        let flags = if operation.grpc { code::OPERATION_GRPC } else { 0 };
+        let mut flags = if operation.grpc { code::OPERATION_GRPC } else { 0 };
+        if operation.encoded_slashes {
+            flags |= code::OPERATION_ENCODED_SLASHES;
+        }
         let frame = self.share(Packed::Frames, [flags, bits, others, ports, hosts]);
         // No tokens are demanded, so no claims can be read.
         self.parts = 0;
