@@ -6,6 +6,7 @@ use crate::CAPABILITIES;
 use crate::host::fake::Fake;
 use crate::testing::*;
 
+mod bodies;
 mod budget;
 mod leases;
 mod questions;
