@@ -91,12 +91,14 @@ impl Recorder {
 }
 
 fn is_whole(request: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(request);
-    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    // Heads are short; bodies need not be.
+    let beginning = &request[..request.len().min(8192)];
+    let Some(end) = beginning.windows(4).position(|window| window == b"\r\n\r\n") else { return false };
+    let head = String::from_utf8_lossy(&beginning[..end]).to_lowercase();
     let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
     match length.and_then(|length| length.parse::<usize>().ok()) {
-        Some(length) => body.len() >= length,
-        None => body.ends_with("0\r\n\r\n"),
+        Some(length) => request.len() >= end + 4 + length,
+        None => request.ends_with(b"0\r\n\r\n"),
     }
 }
 
