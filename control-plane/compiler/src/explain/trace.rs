@@ -133,7 +133,7 @@ pub fn trace(model: &PolicyModel, rule: &RuleModel, request: &Request<'_>) -> Ru
         owner: rule.owner.clone(),
         contact: rule.contact.clone(),
         holds: any(&from).and(called),
-        best: any(&from).and(if rule.to.is_none() { Truth::True } else { best }),
+        best: any(&from).and(if rule.to.is_none() { called } else { best }),
         from,
         to,
     }
