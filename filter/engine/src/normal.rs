@@ -81,19 +81,10 @@ impl<'a> Path<'a> {
             return None;
         }
         let trailing_slash = self.trailing_slash;
-        let data = Path {
-            whole: Cow::Borrowed(&self.whole),
-            trailing_slash,
-            ambiguous: false,
-            slashes: Slashes::Kept,
-        };
-        let separated = Path {
-            whole: Cow::Owned(self.whole.replace(ENCODED_SLASH, "/")),
-            trailing_slash,
-            ambiguous: false,
-            slashes: Slashes::Plain,
-        };
-        Some((data, separated))
+        let whole = Cow::Borrowed(self.whole.as_ref());
+        let data = Path { whole, trailing_slash, ambiguous: false, slashes: Slashes::Kept };
+        let whole = Cow::Owned(self.whole.replace(ENCODED_SLASH, "/"));
+        Some((data, Path { whole, trailing_slash, ambiguous: false, slashes: Slashes::Plain }))
     }
 
     /// What is between the leading and a trailing slash.

@@ -61,7 +61,11 @@ pub fn explain(model: &PolicyModel, request: &Request<'_>) -> Explanation {
     let either = |rule: &RuleModel| {
         let traced = trace(model, rule, request);
         match &separated {
-            Some(other) if rule.effect == Effect::Deny && !traced.matches() => trace(model, rule, other),
+            Some(other) if rule.effect == Effect::Deny => {
+                let other = trace(model, rule, other);
+                let (holds, best) = (traced.holds.or(other.holds), traced.best.or(other.best));
+                RuleTrace { holds, best, ..if traced.matches() { traced } else { other } }
+            }
             _ => traced,
         }
     };
