@@ -1,5 +1,5 @@
 //! Builds the filter, packages it, and leaves it for the library to embed. `TIDEGATE_FILTER_WASM` names a packaged module
-//! to embed instead.
+//! to embed instead, in both forms. (One that was built for headers only refuses what depends on a body.)
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -21,13 +21,15 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("cargo::rerun-if-changed={part}");
     }
     let out_dir = PathBuf::from(variable("OUT_DIR")?);
-    let embedded = match env::var_os(OVERRIDE) {
-        Some(path) if !path.is_empty() => read_override(Path::new(&path))?,
-        _ => build_and_package(&out_dir)?,
-    };
-    let digest: String = Sha256::digest(&embedded).iter().map(|byte| format!("{byte:02x}")).collect();
-    fs::write(out_dir.join("tidegate_filter.wasm"), &embedded)?;
-    println!("cargo::rustc-env=TIDEGATE_FILTER_SHA256={digest}");
+    for (bodies, name) in [(true, "tidegate_filter_bodies"), (false, "tidegate_filter")] {
+        let embedded = match env::var_os(OVERRIDE) {
+            Some(path) if !path.is_empty() => read_override(Path::new(&path))?,
+            _ => build_and_package(&out_dir, bodies)?,
+        };
+        let digest: String = Sha256::digest(&embedded).iter().map(|byte| format!("{byte:02x}")).collect();
+        fs::write(out_dir.join(format!("{name}.wasm")), &embedded)?;
+        println!("cargo::rustc-env={}_SHA256={digest}", name.to_uppercase());
+    }
     Ok(())
 }
 
@@ -38,7 +40,7 @@ fn read_override(path: &Path) -> Result<Vec<u8>, Box<dyn Error>> {
     })
 }
 
-fn build_and_package(out_dir: &Path) -> Result<Vec<u8>, Box<dyn Error>> {
+fn build_and_package(out_dir: &Path, bodies: bool) -> Result<Vec<u8>, Box<dyn Error>> {
     let manifest_dir = PathBuf::from(variable("CARGO_MANIFEST_DIR")?);
     let workspace = manifest_dir
         .ancestors()
@@ -48,9 +50,9 @@ fn build_and_package(out_dir: &Path) -> Result<Vec<u8>, Box<dyn Error>> {
     for source in build::SOURCES {
         println!("cargo::rerun-if-changed={}", workspace.join(source).display());
     }
-    let linked = build::build(&workspace, &target_dir(out_dir))?;
-    let packaged =
-        module::package(&linked).map_err(|error| format!("cannot package the filter module: {error}"))?;
+    let linked = build::build(&workspace, &target_dir(out_dir), bodies)?;
+    let packaged = module::package(&linked, bodies)
+        .map_err(|error| format!("cannot package the filter module: {error}"))?;
     Ok(packaged.module)
 }
 

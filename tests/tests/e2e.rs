@@ -29,9 +29,10 @@ mod e2e {
     pub mod rotation;
 }
 
-const CORPUS: [(&str, &str); 2] = [
+const CORPUS: [(&str, &str); 3] = [
     ("main.yaml", include_str!("../corpus/main.yaml")),
     ("providers.yaml", include_str!("../corpus/providers.yaml")),
+    ("conditions.yaml", include_str!("../corpus/conditions.yaml")),
 ];
 
 async fn corpus(rig: &Rig) -> Result<()> {

@@ -86,8 +86,12 @@ pub(crate) fn check(
     for (index, text) in bind.iter().enumerate() {
         let place = place.index(index);
         let mut reader = Reader { place: &place, tokens, context, asserted: &mut asserted };
-        let read = parse(&place, text, "job.project_id == release.project_id", findings)
-            .and_then(|expr| reader.conditions(&expr, findings));
+        let example = "job.project_id == release.project_id";
+        let parsed = parse(&place, text, example, context, findings);
+        let read = match parsed.as_deref() {
+            Some(Ok(expr)) => reader.conditions(expr, findings),
+            _ => None,
+        };
         equalities = equalities.zip(read).map(|(mut equalities, read)| {
             equalities.extend(read);
             equalities

@@ -10,6 +10,7 @@ use crate::objects::Objects;
 use crate::place::{Findings, Kind, ObjectId, Place};
 use crate::suggest;
 use crate::syntax;
+use crate::when::Cache;
 
 /// Everything that references are resolved against.
 pub(crate) struct Context<'c> {
@@ -20,6 +21,7 @@ pub(crate) struct Context<'c> {
     pub(crate) issuers: &'c BTreeMap<String, Option<TrustedIssuer>>,
     /// By `namespace/name`, in the same way.
     pub(crate) callers: &'c BTreeMap<String, Option<Caller>>,
+    pub(crate) cache: &'c Cache,
     /// Unix seconds, for warnings only.
     pub(crate) now: Option<i64>,
 }

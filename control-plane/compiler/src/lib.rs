@@ -172,7 +172,9 @@ fn check(objects: &Objects, now: Option<i64>, findings: &mut Findings) -> Option
     }
     let issuers = issuers::check(&objects.issuers, now, findings);
     let no_callers = BTreeMap::new();
-    let context = Context { mesh: mesh.as_ref(), objects, issuers: &issuers, callers: &no_callers, now };
+    let cache = when::Cache::default();
+    let context =
+        Context { mesh: mesh.as_ref(), objects, issuers: &issuers, callers: &no_callers, cache: &cache, now };
     let callers = callers::check(&objects.callers, &context, findings);
     let context = Context { callers: &callers, ..context };
     let guards: Vec<_> =

@@ -111,7 +111,15 @@ fn check_http(place: &Place<'_>, spec: &HttpSpec, findings: &mut Findings) -> Op
     let ports = check_ports(&place.key("ports"), ports.as_deref(), findings);
     let condition = fields::check(place, headers.as_deref(), query.as_deref(), findings);
     let grpc = false;
-    (findings.errors() == before).then_some(OperationModel { ports, methods, hosts, paths, grpc, condition })
+    (findings.errors() == before).then_some(OperationModel {
+        ports,
+        methods,
+        hosts,
+        paths,
+        grpc,
+        encoded_slashes: false,
+        condition,
+    })
 }
 
 fn check_grpc(place: &Place<'_>, spec: &GrpcSpec, findings: &mut Findings) -> Option<OperationModel> {
@@ -145,6 +153,7 @@ fn check_grpc(place: &Place<'_>, spec: &GrpcSpec, findings: &mut Findings) -> Op
         hosts,
         paths: Some(paths.into_iter().collect()),
         grpc: true,
+        encoded_slashes: false,
         condition: Condition::True,
     })
 }

@@ -45,7 +45,6 @@ fn outcome(model: &PolicyModel, sent: &Sent) -> Outcome {
         path: &path,
         query: sent.query.as_bytes(),
         fields: &fields,
-        body: tidegate_engine::Body::Unread,
         headers: HeaderFacts { grpc: sent.headers.grpc, ..HeaderFacts::default() },
         peer: match &sent.peer {
             None => Peer::Absent,
@@ -54,6 +53,7 @@ fn outcome(model: &PolicyModel, sent: &Sent) -> Outcome {
             }
         },
         tokens: &tokens,
+        body: tidegate_engine::Body::Empty,
         directories: &Directories::default(),
     };
     reference::decide(model, &request).outcome

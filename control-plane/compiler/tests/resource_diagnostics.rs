@@ -44,8 +44,8 @@ refused! {
         allow("resources: {service: bigquery, actions: [jobs.insert], names: ['projects/acme/jobs'], protocols: [http]}");
     refuses_to_cancel_alone:
         allow("resources: {service: dataflow, actions: [cancel], names: ['projects/acme/locations/europe-west4/jobs/*']}");
-    refuses_objects_whose_slashes_are_encoded:
-        allow("resources: {service: storage, actions: [objects.get], names: ['projects/_/buckets/lake/objects/raw/2026/**'], protocols: [http]}");
+    refuses_wildcards_among_encoded_slashes:
+        allow("resources: {service: storage, actions: [objects.get], names: ['projects/_/buckets/lake/objects/*/2026/**'], protocols: [http]}");
     refuses_copies_without_the_right_to_read:
         allow("resources: {service: storage, actions: [objects.copy], names: ['projects/_/buckets/lake/objects/**'], protocols: [http]}");
     refuses_methods_that_no_rule_can_allow:

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::calls::{EGRESS, Gateway, allowing, denying};
+use common::calls::{EGRESS, Gateway, allowing, denying, rule};
 
 const PUBLISH: &str = "resources: {service: pubsub, actions: [publish], names: ['projects/acme/topics/orders-*'], protocols: [http]}";
 
@@ -120,6 +120,74 @@ fn objects_are_uploaded_under_the_name_in_the_query() {
         "POST lake.storage.googleapis.com/upload/storage/v1/b/lake/o?name=raw/a",
         "POST storage.googleapis.com/upload/storage/v1/b/other/o?name=raw/a",
     ]);
+}
+
+#[test]
+fn objects_have_slashes_in_their_names() {
+    let reading = |names: &str| {
+        allowing(&format!(
+            "resources: {{service: storage, actions: [objects.get], names: [{names}], protocols: [http]}}"
+        ))
+    };
+    let get = |object: &str| format!("GET storage.googleapis.com/storage/v1/b/lake/o/{object}?alt=media");
+    let raw = reading("'projects/_/buckets/lake/objects/raw/2026/**'");
+    raw.allows(&[&get("raw%2F2026%2Fa.csv"), &get("raw%2f2026%2f11%2fa.csv")]);
+    raw.refuses(&[
+        &get("raw%2F2025%2Fa.csv"),
+        &get("raw%2F2026"),
+        &get("raw%2F2026%2F"),
+        &get("raw%2F2026%2F%2Fa"),
+        &get("raw%2F2026%2F..%2F..%2Fsecret"),
+        &get("raw%2F2026%2F%2e%2e%2Fsecret"),
+        &get("raw%2F2026%5C..%5Csecret"),
+        &get("raw%252F2026%252Fa.csv"),
+        &get("raw/2026/a.csv"),
+        &get("raw%2F2026/a.csv"),
+        &get("secret"),
+        "GET storage.googleapis.com/storage/v1/b/lake%2Fo%2Fraw%2F2026%2Fa",
+        "GET storage.googleapis.com/storage/v1%2Fb%2Flake/o/raw%2F2026%2Fa",
+        "GET pubsub.googleapis.com/storage/v1/b/lake/o/raw%2F2026%2Fa",
+    ]);
+    let csv = reading("'projects/_/buckets/lake/objects/raw/*.csv', 'projects/_/buckets/lake/objects/top-*'");
+    csv.allows(&[&get("raw%2Fa.csv"), &get("top-a")]);
+    csv.refuses(&[&get("raw%2Fb%2Fa.csv"), &get("top-%2Fa"), &get("top-a%2Fb"), &get("raw%2Fa.json")]);
+    let any = reading("'projects/_/buckets/l*/objects/**'");
+    any.allows(&[&get("a"), &get("a%2Fb%2Fc")]);
+    any.refuses(&["GET storage.googleapis.com/storage/v1/b/l%2Fo%2Fx/o/a", &get("a%2Fb/acl")]);
+}
+
+/// A rule that takes encoded slashes for data opens nothing else: no other Allow matches such paths, and every Deny does
+/// with either meaning.
+#[test]
+fn other_rules_do_not_see_past_encoded_slashes() {
+    let object = "resources: {service: storage, actions: [objects.get], names: ['projects/_/buckets/lake/objects/**'], \
+                  protocols: [http]}";
+    let with = |others: &str| {
+        Gateway::new(&common::compiled(&format!("{EGRESS}{}{others}", rule("a", "Allow", object))))
+    };
+    let get = "GET storage.googleapis.com/storage/v1/b/lake/o/raw%2Fsecret";
+    with("").allows(&[get]);
+    let all = with(&rule("b", "Allow", "http: {methods: [GET, POST], paths: ['/{**}']}"));
+    all.allows(&[get, "GET orders.example/v1/orders"]);
+    all.refuses(&[
+        "GET orders.example/v1%2Forders",
+        "POST storage.googleapis.com/storage/v1/b/lake/o/raw%2Fsecret",
+    ]);
+    let anything = "kind: AccessRule\nmetadata: {name: c, namespace: egress}\nspec: {owner: a, target: {gateway: \
+                    egress/external}, effect: Allow, mode: Enforce, from: [{anyMesh: true}]}\n---\n";
+    with(anything).refuses(&["GET orders.example/v1%2Forders"]);
+    for deny in [
+        "http: {paths: ['/storage/v1/b/lake/o/raw/{**}']}",
+        "http: {paths: ['/storage/v1/b/lake/o/raw%20x', '/storage/v1/b/lake/o/{name}']}",
+        "http: {paths: ['/storage/{**}']}",
+        "http: {hosts: [storage.googleapis.com]}",
+        "resources: {service: storage, actions: [read], names: ['projects/_/buckets/lake/objects/raw/**']}",
+        "resources: {service: storage, actions: [read], names: ['projects/_/buckets/*/objects/raw/secret']}",
+        "resources: {service: storage, actions: [read], names: ['projects/_/buckets/lake/objects/*/secret']}",
+    ] {
+        with(&rule("d", "Deny", deny)).denies(&[get]);
+    }
+    with(&rule("d", "Deny", "http: {paths: ['/storage/v1/b/lake/o/other/{**}']}")).allows(&[get]);
 }
 
 #[test]

@@ -26,4 +26,4 @@ pub mod ruletest;
 pub mod serve;
 pub mod state;
 
-pub use package::{FILTER_SHA256, FILTER_WASM};
+pub use package::{FILTER_BODIES_SHA256, FILTER_BODIES_WASM, FILTER_SHA256, FILTER_WASM};

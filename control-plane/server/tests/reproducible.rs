@@ -39,14 +39,15 @@ fn the_filter_built_from_another_folder_has_the_same_digest() {
     let elsewhere = tempfile::Builder::new().prefix("a folder of another name ").tempdir().unwrap();
     let root = elsewhere.path().canonicalize().unwrap().join("and depth/tidegate");
     copy(&workspace, &root);
-    let linked = build::build(&root, &elsewhere.path().join("target")).unwrap();
-    let packaged = module::package(&linked).unwrap();
-    assert!(!packaged.dropped_exports.is_empty());
-    assert_eq!(
-        tidegate::bundle::hex(&tidegate::bundle::sha256(&packaged.module)),
-        tidegate::FILTER_SHA256,
-        "{} bytes here, {} bytes there",
-        tidegate::FILTER_WASM.len(),
-        packaged.module.len()
-    );
+    let target = elsewhere.path().join("target");
+    for (bodies, digest, size) in [
+        (false, tidegate::FILTER_SHA256, tidegate::FILTER_WASM.len()),
+        (true, tidegate::FILTER_BODIES_SHA256, tidegate::FILTER_BODIES_WASM.len()),
+    ] {
+        let linked = build::build(&root, &target, bodies).unwrap();
+        let packaged = module::package(&linked, bodies).unwrap();
+        assert!(!packaged.dropped_exports.is_empty());
+        let there = tidegate::bundle::hex(&tidegate::bundle::sha256(&packaged.module));
+        assert_eq!(there, digest, "{size} bytes here, {} bytes there", packaged.module.len());
+    }
 }

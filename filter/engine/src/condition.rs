@@ -8,6 +8,7 @@ use crate::layout::{Table, code, long, size};
 use crate::operand;
 use crate::policy::PolicySet;
 use crate::request::{ClaimValue, Peer, Request, TokenState};
+use crate::scan;
 use crate::schedule;
 use crate::truth::Truth;
 
@@ -76,7 +77,7 @@ fn test(scope: &Scope<'_, '_>, operator: u32, claim: &ClaimValue, (b, c): (u32, 
     match (operator, claim) {
         (code::PRESENT, _) => Truth::True,
         (code::ONE_OF, ClaimValue::String(value)) => {
-            Truth::from(policy.list(b).iter().any(|known| policy.bytes(*known) == value.as_bytes()))
+            Truth::from(policy.list(b).iter().any(|known| scan::same(policy.bytes(*known), value.as_bytes())))
         }
         (code::INTEGER, ClaimValue::Integer(value)) => Truth::from(*value == long(b, c)),
         (code::BOOLEAN, ClaimValue::Boolean(value)) => Truth::from(u32::from(*value) == b),

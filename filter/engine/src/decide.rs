@@ -5,6 +5,9 @@
 //! refused. A rule matches iff *any* of its froms matches and *any* of its operations matches. A from matches iff its
 //! peer *and* all its tokens *and* its condition hold. An operation matches iff its port *and* method *and* host *and*
 //! path hold.
+//!
+//! Where some operation says that encoded slashes are data, a path that has some is ambiguous no more: only such an
+//! operation allows it, and a Deny refuses it if it matches with either meaning.
 
 use crate::condition::Listing;
 use crate::decision::{Decision, Guarding, ShadowDifference, enforce};
@@ -30,6 +33,23 @@ pub fn decide(policy: &PolicySet, request: &Request<'_>) -> Decision {
             shadow: None,
         };
     }
+    if policy.keeps_slashes()
+        && let Some((data, separated)) = request.path.readings()
+    {
+        let separated = Request { path: &separated, ..*request };
+        return decide_as(policy, &Request { path: &data, ..*request }, guarding, Some(&separated));
+    }
+    decide_as(policy, request, guarding, None)
+}
+
+/// Decides a request with one reading of its path. A Deny matches as well if it does with the other.
+#[inline]
+fn decide_as(
+    policy: &PolicySet,
+    request: &Request<'_>,
+    guarding: Guarding,
+    other: Option<&Request<'_>>,
+) -> Decision {
     if let Some(reason) =
         refused_before_rules(request, |audiences| policy.meant_for(audiences, request.port, request.host))
     {
@@ -37,12 +57,17 @@ pub fn decide(policy: &PolicySet, request: &Request<'_>) -> Decision {
         return enforce(guarding, refusal, refusal);
     }
     let search = Search::new(policy, request, Listing::Lenient);
-    let decision = search.matches().settle(guarding, || token_required(policy, request));
+    let other = other.map(|other| Search::new(policy, other, Listing::Lenient));
+    let matches = |search: Search<'_, '_>, other: Option<Search<'_, '_>>| match other {
+        Some(other) => search.matches().denied_as(&other.matches()),
+        None => search.matches(),
+    };
+    let decision = matches(search, other).settle(guarding, || token_required(policy, request));
     let decision = if policy.may_degrade() { with_degradation(policy, request, decision) } else { decision };
     if policy.body_fields().is_empty() || request.body != Body::Unread {
         return decision;
     }
-    let best = search.best().matches().settle(guarding, || false);
+    let best = matches(search.best(), other.map(Search::best)).settle(guarding, || false);
     with_body(decision, best)
 }
 

@@ -57,6 +57,19 @@ pub(crate) struct Matches {
 }
 
 impl Matches {
+    /// With what else is denied.
+    pub fn denied_as(self, other: &Self) -> Self {
+        let first = |one: Option<RuleIx>, other: Option<RuleIx>| match (one, other) {
+            (Some(one), Some(other)) => Some(if one.0 <= other.0 { one } else { other }),
+            (one, other) => one.or(other),
+        };
+        Self {
+            deny: first(self.deny, other.deny),
+            shadow_deny: first(self.shadow_deny, other.shadow_deny),
+            ..self
+        }
+    }
+
     /// Settles rules into a decision. Deny wins, whatever the order; without any Allow everything is refused.
     ///
     /// `token_required` tells whether a caller that nothing allows should hear that it lacks a token.

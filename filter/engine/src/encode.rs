@@ -9,7 +9,7 @@ use crate::layout::{
     code, word,
 };
 use crate::model::{BodyField, ClaimRef, GuardModel, Lease, Mode, PolicyModel, RuleModel};
-use crate::packed::{Packed, pack};
+use crate::packed::{MOST_FIELDS, Packed, pack};
 
 mod buckets;
 mod clauses;
@@ -94,9 +94,10 @@ pub fn encode(model: &PolicyModel) -> Result<Vec<u8>, EncodeError> {
         tables: Default::default(),
         packed: Default::default(),
         text: Vec::new(),
-        strings: HashMap::new(),
+        // Most rules have three or four of their own.
+        strings: HashMap::with_capacity(4 * rules.len()),
         interned: HashMap::new(),
-        shared: HashMap::new(),
+        shared: HashMap::with_capacity(4 * rules.len()),
         parts: 0,
         of_operation: false,
         body_fields: Vec::new(),
@@ -129,7 +130,7 @@ struct Writer<'m> {
     strings: HashMap<String, u32>,
     /// Records and runs that are written once however often they occur, by table and content.
     interned: HashMap<(usize, Vec<u32>), u32>,
-    shared: HashMap<(Packed, Vec<u32>), u32>,
+    shared: HashMap<(Packed, [u32; MOST_FIELDS]), u32>,
     /// How many parts the condition has that is being written.
     parts: u32,
     /// Whether it may read the body.
@@ -169,14 +170,18 @@ impl Writer<'_> {
     }
 
     /// Appends a record to a packed table unless the same one is there already.
-    fn share(&mut self, table: Packed, record: &[u32]) -> u32 {
-        let key = (table, record.to_vec());
-        if let Some(known) = self.shared.get(&key) {
-            return *known;
+    fn share<const FIELDS: usize>(&mut self, table: Packed, record: [u32; FIELDS]) -> u32 {
+        let mut key = [NONE; MOST_FIELDS];
+        for (field, value) in key.iter_mut().zip(record) {
+            *field = value;
         }
-        let position = self.put(table, record);
-        self.shared.insert(key, position);
-        position
+        let words = self.packed.get(table.position()).map_or(0, Vec::len);
+        let position = word(words / table.fields());
+        let known = *self.shared.entry((table, key)).or_insert(position);
+        if known == position {
+            self.put(table, &record);
+        }
+        known
     }
 
     fn string(&mut self, text: &str) -> u32 {

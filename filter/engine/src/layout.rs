@@ -134,7 +134,8 @@ pub(crate) mod code {
 
     // Flags of an operation.
     pub const OPERATION_GRPC: u32 = 1;
-    pub const OPERATION_FLAGS: u32 = 1;
+    pub const OPERATION_ENCODED_SLASHES: u32 = 1 << 1;
+    pub const OPERATION_FLAGS: u32 = OPERATION_GRPC | OPERATION_ENCODED_SLASHES;
 
     // Operators of conditions.
     pub const TRUE: u32 = 1;

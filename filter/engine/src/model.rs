@@ -190,6 +190,9 @@ pub struct OperationModel {
     pub paths: Option<Vec<PathPattern>>,
     /// A gRPC call: an Allow demands a gRPC content type, a Deny does not.
     pub grpc: bool,
+    /// Encoded slashes in the path are data inside of segments; for an Allow only. Without it no Allow matches a path that
+    /// has some, and a Deny matches if it does with either meaning.
+    pub encoded_slashes: bool,
     /// What must hold of the request besides. Reads no claims.
     pub condition: Condition,
 }

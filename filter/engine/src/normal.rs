@@ -22,6 +22,18 @@ pub struct Path<'a> {
     whole: Cow<'a, str>,
     trailing_slash: bool,
     ambiguous: bool,
+    slashes: Slashes,
+}
+
+/// Encoded slashes in a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Slashes {
+    /// There are none.
+    Plain,
+    /// There are some: servers differ about what they separate.
+    Encoded,
+    /// They are data inside of segments. Only what says so may be allowed.
+    Kept,
 }
 
 /// Headers that some servers take for the method, host or path of the request, by length.
@@ -54,7 +66,25 @@ const fn unique(length: usize) -> Option<(&'static str, u8)> {
 impl<'a> Path<'a> {
     /// Whether the path can be read in more than one way.
     pub fn ambiguous(&self) -> bool {
-        self.ambiguous
+        self.ambiguous || self.slashes == Slashes::Encoded
+    }
+
+    /// Whether it has encoded slashes that are read as data: see [`Path::readings`].
+    pub fn keeps_slashes(&self) -> bool {
+        self.slashes == Slashes::Kept
+    }
+
+    /// Both readings of a path that is ambiguous only because it has encoded slashes: as data inside of segments, and as
+    /// what separates segments. No piece between slashes of either kind is empty or ends in a dot or a space.
+    pub fn readings(&self) -> Option<(Path<'_>, Path<'static>)> {
+        if self.ambiguous || self.slashes != Slashes::Encoded {
+            return None;
+        }
+        let trailing_slash = self.trailing_slash;
+        let whole = Cow::Borrowed(self.whole.as_ref());
+        let data = Path { whole, trailing_slash, ambiguous: false, slashes: Slashes::Kept };
+        let whole = Cow::Owned(self.whole.replace(ENCODED_SLASH, "/"));
+        Some((data, Path { whole, trailing_slash, ambiguous: false, slashes: Slashes::Plain }))
     }
 
     /// What is between the leading and a trailing slash.
@@ -104,7 +134,8 @@ impl<'a> Path<'a> {
 /// which clients encode or not as they please. Other encoded bytes stay encoded, with upper-case digits. Ambiguous are:
 /// no leading slash, `.` and `..` segments, segments that end in a dot or a space (which some file systems cut off), empty
 /// segments, `;`, backslash, `#`, encoded slash, backslash, percent, semicolon and control characters, encoded bytes that
-/// are not UTF-8 (overlong spellings among them), broken encodings, and bytes that no URI has.
+/// are not UTF-8 (overlong spellings among them), broken encodings, and bytes that no URI has. Where nothing but encoded
+/// slashes makes it so, [`Path::readings`] has both meanings.
 pub fn path(raw: &[u8]) -> Path<'_> {
     let raw = raw.split(|byte| *byte == b'?').next().unwrap_or_default();
     let Some(inner) = raw.strip_prefix(b"/") else { return unreadable() };
@@ -125,18 +156,26 @@ pub fn path(raw: &[u8]) -> Path<'_> {
             None => return unreadable(),
         }
     };
-    let mut path = Path { whole, trailing_slash, ambiguous: false };
+    let slashes = if !plain && whole.contains(ENCODED_SLASH) { Slashes::Encoded } else { Slashes::Plain };
+    let mut path = Path { whole, trailing_slash, ambiguous: false, slashes };
     // `//` alone leaves an empty inner part with a trailing slash.
     path.ambiguous = if inner.is_empty() {
         trailing_slash
     } else {
-        path.segments().any(|segment| matches!(segment.as_bytes(), [] | [.., b'.'] | [.., b'%', b'2', b'0']))
+        path.segments().any(|segment| {
+            let unsound = |piece: &str| matches!(piece.as_bytes(), [] | [.., b'.'] | [.., b'%', b'2', b'0']);
+            if slashes == Slashes::Plain {
+                unsound(segment)
+            } else {
+                segment.split(ENCODED_SLASH).any(unsound)
+            }
+        })
     };
     path
 }
 
 fn unreadable<'a>() -> Path<'a> {
-    Path { whole: Cow::Borrowed(""), trailing_slash: false, ambiguous: true }
+    Path { whole: Cow::Borrowed(""), trailing_slash: false, ambiguous: true, slashes: Slashes::Plain }
 }
 
 /// The query of `:path` as sent: what follows the first `?`; empty without one.
@@ -226,6 +265,9 @@ fn is_segment_byte(byte: u8) -> bool {
     class(byte) & SEGMENT != 0
 }
 
+/// A slash, as it stays encoded.
+const ENCODED_SLASH: &str = "%2F";
+
 /// A byte of a segment.
 const SEGMENT: u8 = 1;
 /// A byte of a host's name.
@@ -270,9 +312,7 @@ fn decode(inner: &[u8]) -> Option<String> {
             plain.push(decoded);
             if is_segment_byte(decoded) {
                 text.push(char::from(decoded));
-            } else if decoded.is_ascii_control()
-                || matches!(decoded, b'/' | b'\\' | b'%' | b';' | b'?' | b'#')
-            {
+            } else if decoded.is_ascii_control() || matches!(decoded, b'\\' | b'%' | b';' | b'?' | b'#') {
                 return None;
             } else {
                 text.push('%');

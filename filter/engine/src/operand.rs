@@ -12,6 +12,7 @@ use crate::layout::{MAX_TEXT, Table, code, long, size};
 use crate::normal::{self, Parameter};
 use crate::pattern;
 use crate::request::{Body, ClaimValue, Peer};
+use crate::scan;
 use crate::truth::Truth;
 
 /// A value.
@@ -127,7 +128,7 @@ pub(crate) fn test(scope: &Scope<'_, '_>, operator: u32, operand: u32, argument:
 fn test_text(scope: &Scope<'_, '_>, operator: u32, text: &[u8], argument: u32) -> bool {
     let policy = scope.policy;
     match operator {
-        code::TEXT_ONE_OF => policy.list(argument).iter().any(|known| policy.bytes(*known) == text),
+        code::TEXT_ONE_OF => policy.list(argument).iter().any(|known| scan::same(policy.bytes(*known), text)),
         code::TEXT_PREFIX => text.starts_with(policy.bytes(argument)),
         code::TEXT_SUFFIX => text.ends_with(policy.bytes(argument)),
         code::TEXT_INFIX => glob::contains(text, policy.bytes(argument)),

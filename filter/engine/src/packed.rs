@@ -24,7 +24,7 @@
 use crate::layout::{InvalidRules, NONE, size, word};
 
 /// Most fields of a record.
-const MOST: usize = 5;
+pub(crate) const MOST_FIELDS: usize = 5;
 
 /// How many bytes from a record's beginning on a reader looks at, whatever the record's size.
 const WINDOW: usize = 36;
@@ -51,7 +51,7 @@ pub(crate) struct Pack {
     offset: usize,
     stride: usize,
     count: usize,
-    columns: [Column; MOST],
+    columns: [Column; MOST_FIELDS],
 }
 
 /// Where a field is in its record, and which bits of four bytes belong to it.
@@ -127,7 +127,8 @@ impl Packed {
 impl Pack {
     /// Of a table that begins at `offset`, with the widths that its directory entry gives (one byte per field).
     pub fn new(table: Packed, offset: usize, count: u32, widths: [u8; 8]) -> Result<Self, InvalidRules> {
-        let mut pack = Self { offset, stride: 0, count: size(count), columns: [Column::default(); MOST] };
+        let mut pack =
+            Self { offset, stride: 0, count: size(count), columns: [Column::default(); MOST_FIELDS] };
         let (used, unused) = widths.split_at_checked(table.fields()).ok_or(InvalidRules::Tables)?;
         if unused.iter().any(|width| *width != 0) {
             return Err(InvalidRules::Tables);

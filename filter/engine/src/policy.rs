@@ -30,6 +30,7 @@ pub struct PolicySet {
     /// Conditions that read the clock, of rules that deny: each once.
     timed_denies: Vec<u32>,
     reads_time: bool,
+    keeps_slashes: bool,
 }
 
 /// A rule as people see it.
@@ -118,6 +119,7 @@ impl PolicySet {
             body_fields: Vec::new(),
             timed_denies: Vec::new(),
             reads_time: false,
+            keeps_slashes: false,
         };
         let validated = validate::validate(&policy)?;
         policy.timed_denies = validated.timed_denies;
@@ -132,6 +134,7 @@ impl PolicySet {
         policy.needs_fields = policy.reads(code::OPERAND_HEADER);
         policy.may_degrade = policy.degrades();
         policy.body_fields = policy.fields_of_bodies();
+        policy.keeps_slashes = policy.allows_encoded_slashes();
         Ok(policy)
     }
 
@@ -301,6 +304,18 @@ impl PolicySet {
     /// Conditions of Deny rules that read the clock.
     pub(crate) fn timed_denies(&self) -> &[u32] {
         &self.timed_denies
+    }
+
+    /// Whether any operation takes encoded slashes for data.
+    pub(crate) fn keeps_slashes(&self) -> bool {
+        self.keeps_slashes
+    }
+
+    fn allows_encoded_slashes(&self) -> bool {
+        (0..word(self.packed_count(Packed::Frames))).any(|frame| {
+            let [flags, ..] = self.packed::<5>(Packed::Frames, frame);
+            flags & code::OPERATION_ENCODED_SLASHES != 0
+        })
     }
 
     /// Whether any condition holds where a directory is stale.

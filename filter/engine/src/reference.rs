@@ -11,6 +11,7 @@ use crate::model::{
     ClaimRef, Condition, Effect, FromModel, GuardModel, HostPattern, Mode, Operand, OperationModel,
     PathPattern, PeerModel, PolicyModel, RuleModel, SegmentPattern, Test,
 };
+use crate::normal::Path;
 use crate::reason::{Outcome, Reason};
 use crate::request::{Body, ClaimValue, Peer, Request, TokenState};
 use crate::truth::Truth;
@@ -55,6 +56,11 @@ pub fn decide(model: &PolicyModel, request: &Request<'_>) -> Decision {
             (None, None) => false,
         })
     };
+    // Both readings of encoded slashes, where some operation takes them for data.
+    let readings = readings(model, request.path);
+    let data = readings.as_ref().map(|(data, _)| Request { path: data, ..*request });
+    let separated = readings.as_ref().map(|(_, separated)| Request { path: separated, ..*request });
+    let request = data.as_ref().unwrap_or(request);
     if let Some(reason) = refused_before_rules(request, meant_for) {
         let refusal = ShadowDifference { outcome: Outcome::Deny, reason, rule: None };
         return enforce(guarding, refusal, refusal);
@@ -68,10 +74,12 @@ pub fn decide(model: &PolicyModel, request: &Request<'_>) -> Decision {
             .position(|rule| {
                 rule.effect == effect
                     && rule.mode == mode
-                    && match rule_matches(model, rule, request, best) {
-                        Truth::True => true,
-                        Truth::Unknown => effect == Effect::Deny,
-                        Truth::False => false,
+                    && match (effect, rule_matches(model, rule, request, best)) {
+                        (Effect::Allow, holds) => holds == Truth::True,
+                        (Effect::Deny, Truth::False) => separated
+                            .as_ref()
+                            .is_some_and(|other| rule_matches(model, rule, other, best) != Truth::False),
+                        (Effect::Deny, _) => true,
                     }
             })
             .map(|position| RuleIx(word(position)))
@@ -109,9 +117,15 @@ pub fn decide(model: &PolicyModel, request: &Request<'_>) -> Decision {
     }
 }
 
+/// Both readings of a path, as data and as separated, where some operation takes encoded slashes for data.
+pub fn readings<'p>(model: &PolicyModel, path: &'p Path<'_>) -> Option<(Path<'p>, Path<'static>)> {
+    let keeps = |rule: &RuleModel| rule.to.iter().flatten().any(|operation| operation.encoded_slashes);
+    if model.rules.iter().any(keeps) { path.readings() } else { None }
+}
+
 /// Finds what is missing as [`crate::unlisted`] must: rule by rule, directory by directory, every id that any token has.
 pub fn unlisted<'a>(model: &'a PolicyModel, request: &Request<'a>) -> Option<Unlisted<'a>> {
-    if decide(model, request).reason != Reason::NoAllowMatched {
+    if request.path.ambiguous() || decide(model, request).reason != Reason::NoAllowMatched {
         return None;
     }
     let mut ids: Vec<&'a str> = request
@@ -180,6 +194,7 @@ fn with_tests(rule: &RuleModel, replace: &dyn Fn(ClaimRef, &Test) -> Condition) 
 fn rule_matches(model: &PolicyModel, rule: &RuleModel, request: &Request<'_>, best: bool) -> Truth {
     let from = rule.from.iter().map(|from| from_matches(model, from, request)).fold(Truth::False, Truth::or);
     let to = match &rule.to {
+        None if request.path.keeps_slashes() => Truth::Unknown,
         None => Truth::True,
         Some(to) => to
             .iter()
@@ -306,7 +321,8 @@ fn glob_matches(pattern: &str, text: &str) -> bool {
     }
 }
 
-fn reads_body(condition: &Condition) -> bool {
+/// Whether a condition is about the body.
+pub fn reads_body(condition: &Condition) -> bool {
     fn is_body(operand: &Operand) -> bool {
         match operand {
             Operand::Body(_) => true,
@@ -350,6 +366,11 @@ fn bare_operation_matches(operation: &OperationModel, request: &Request<'_>) -> 
         Some(paths) => {
             paths.iter().map(|pattern| path_matches(pattern, request)).fold(Truth::False, Truth::or)
         }
+    };
+    let path = if request.path.keeps_slashes() && !operation.encoded_slashes {
+        path.and(Truth::Unknown)
+    } else {
+        path
     };
     let content_type = if operation.grpc && !request.headers.grpc { Truth::Unknown } else { Truth::True };
     Truth::from(port && method && host).and(path).and(content_type)

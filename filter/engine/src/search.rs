@@ -149,10 +149,13 @@ impl<'p, 'r> Search<'p, 'r> {
 
     /// One operation, or any of the rule's. `deny`: of a Deny.
     pub fn operation_of(&self, operation: u32, operations: u32, deny: bool) -> Truth {
-        if operation == NONE {
-            self.any(operations, |search, one| search.operation(one, deny))
-        } else {
+        if operation != NONE {
             self.operation(operation, deny)
+        } else if operations == NONE && self.scope.request.path.keeps_slashes() {
+            // "Any operation" does not say that encoded slashes are data.
+            Truth::Unknown
+        } else {
+            self.any(operations, |search, one| search.operation(one, deny))
         }
     }
 
@@ -272,6 +275,11 @@ impl<'p, 'r> Search<'p, 'r> {
         }
         let path = if flags & code::OPERATION_GRPC != 0 && !request.headers.grpc {
             // An Allow demands the content type, a Deny does not.
+            path.and(Truth::Unknown)
+        } else {
+            path
+        };
+        let path = if flags & code::OPERATION_ENCODED_SLASHES == 0 && request.path.keeps_slashes() {
             path.and(Truth::Unknown)
         } else {
             path

@@ -30,7 +30,10 @@ pub struct Unlisted<'a> {
 /// Of several the one that the first rule in order would need; within a rule the first directory of the policy, and the
 /// least id in byte order.
 pub fn unlisted<'a>(policy: &'a PolicySet, request: &Request<'a>) -> Option<Unlisted<'a>> {
-    if policy.count(Table::Directories) == 0 || decide(policy, request).reason != Reason::NoAllowMatched {
+    if policy.count(Table::Directories) == 0
+        || request.path.ambiguous()
+        || decide(policy, request).reason != Reason::NoAllowMatched
+    {
         return None;
     }
     let mut first: Option<Missing<'a>> = None;

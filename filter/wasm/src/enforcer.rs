@@ -2,8 +2,11 @@
 
 use std::rc::Rc;
 
+use tidegate_engine::body::{FieldValue, Format};
+use tidegate_engine::model::BodyField;
 use tidegate_engine::{
-    Decision, Outcome, Peer, Reason, Request, TokenState, decide, normal, unlisted, until,
+    Body, Decision, Outcome, Peer, Reason, Request, TokenState, decide, normal, unlisted, until,
+    wanted_fields,
 };
 use tidegate_identity::{At, Authenticator, CacheLimits, MissingIssuer, TokenOutcome, Usage};
 
@@ -12,7 +15,7 @@ use crate::downstream::{Downstream, Unsettled};
 use crate::leases::Terms;
 use crate::lookups::Question;
 use crate::reply::{Refusal, Telling, decision_id, refuse};
-use crate::request::{Header, Received, Unreadable, header};
+use crate::request::{Content, Header, Received, Unreadable, header};
 
 /// Verified tokens kept per VM: so many, and so many bytes.
 const CACHE: CacheLimits = CacheLimits { max_entries: 1024, max_bytes: 4 << 20 };
@@ -42,6 +45,8 @@ pub struct Answer {
     pub terms: Terms,
     /// What a request that is refused would need to be known, with everything else right.
     pub question: Option<Question>,
+    /// What the body decides: how to read it, and the fields to look for, by position in the policy's.
+    pub awaits: Option<(Option<Format>, Vec<u16>)>,
     /// What was charged for checking signatures, where the request may yet be allowed.
     pub unsettled: Option<Unsettled>,
     /// Tokens were accepted without checking a signature: they are known.
@@ -91,6 +96,11 @@ impl Enforcer {
         &self.installed
     }
 
+    /// The fields of bodies that rules read.
+    pub fn body_fields(&self) -> &[BodyField] {
+        self.installed.rules.as_ref().map_or(&[], |rules| rules.body_fields())
+    }
+
     /// How much each issuer's tokens are used, by its name.
     pub fn usage(&self) -> impl Iterator<Item = (&str, Usage)> {
         self.authenticator.iter().flat_map(Authenticator::usage)
@@ -129,6 +139,16 @@ impl Enforcer {
         let path = normal::path(header(headers, b":path"));
         let host = normal::host(header(headers, b":authority"));
         let facts = normal::header_facts(headers.iter().copied());
+        let values: Vec<FieldValue>;
+        let body = match received.body() {
+            Content::Unread => Body::Unread,
+            Content::Empty => Body::Empty,
+            Content::Fields(found) => {
+                let fields = rules.body_fields();
+                values = fields.iter().map(|field| value_of(field, found)).collect();
+                Body::Read { fields, values: &values }
+            }
+        };
         let request = Request {
             now: at.now,
             expiry_grace_s: at.expiry_grace_s,
@@ -139,7 +159,7 @@ impl Enforcer {
             query: normal::query(header(headers, b":path")),
             headers: facts,
             fields: headers,
-            body: tidegate_engine::Body::Unread,
+            body,
             peer: received.peer(),
             tokens: &tokens,
             directories: &self.installed.directory,
@@ -147,25 +167,26 @@ impl Enforcer {
         let decision = decide(&rules, &request);
         let rule = decision.rule.and_then(|rule| rules.rule(rule));
         let verified = tokens.iter().any(|token| matches!(token, TokenState::Verified(_)));
+        let awaits = decision.reason == Reason::BodyUnread;
+        let remove = || {
+            let withheld = self.authenticator.iter().flat_map(Authenticator::withheld_headers);
+            withheld.map(str::to_owned).collect()
+        };
         if decision.outcome == Outcome::Allow {
             if verified && !tokens.iter().any(|token| matches!(token, TokenState::Invalid(_))) {
                 downstream.allowed();
             }
-            let remove = self
-                .authenticator
-                .iter()
-                .flat_map(|authenticator| authenticator.withheld_headers().map(str::to_owned))
-                .collect();
             return Ok(Answer {
                 decision,
                 refusal: None,
-                remove,
+                remove: remove(),
                 terms: Terms {
                     expires_at: expires_at(&tokens, &self.skews),
                     grace_s: rule.map_or(0, |rule| rule.lease.expiry_grace_s()),
                     again_at: self.again_at(&tokens, at.now).min(until(&rules, &request, &decision)),
                 },
                 question: None,
+                awaits: None,
                 unsettled: None,
                 remembered: verified && downstream.checks() == 0,
             });
@@ -193,9 +214,11 @@ impl Enforcer {
         Ok(Answer {
             decision,
             refusal: Some(refuse(telling, decision_id(random()))),
-            remove: Vec::new(),
+            remove: if awaits { remove() } else { Vec::new() },
             terms: Terms::UNBOUNDED,
-            unsettled: question.is_some().then(|| downstream.unsettled()).flatten(),
+            unsettled: (awaits || question.is_some()).then(|| downstream.unsettled()).flatten(),
+            awaits: awaits
+                .then(|| (Format::of(header(headers, b"content-type")), wanted_fields(&rules, &request))),
             question,
             remembered: verified && downstream.checks() == 0,
         })
@@ -211,6 +234,12 @@ impl Enforcer {
         });
         ends.min().unwrap_or(i64::MAX).min(self.installed.directory.next_stale(now))
     }
+}
+
+/// What a body says of a field, as far as it was looked for.
+fn value_of(field: &BodyField, found: &[(BodyField, FieldValue)]) -> FieldValue {
+    let known = found.iter().find(|(known, _)| known == field);
+    known.map_or(FieldValue::Unknown, |(_, value)| value.clone())
 }
 
 /// For each issuer of the rules, in their order: when its keys and itself cease to count, in Unix seconds.
@@ -260,6 +289,7 @@ impl Answer {
             remove: Vec::new(),
             terms: Terms::UNBOUNDED,
             question: None,
+            awaits: None,
             unsettled: None,
             remembered: false,
         }

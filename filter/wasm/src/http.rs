@@ -4,11 +4,11 @@ use std::rc::Rc;
 
 use proxy_wasm::hostcalls;
 use proxy_wasm::traits::{Context, HttpContext};
-use proxy_wasm::types::Action;
+use proxy_wasm::types::{Action, BufferType};
 
 use crate::host::Host as _;
 use crate::host::envoy::Envoy;
-use crate::plugin::Verdict;
+use crate::plugin::{Plugin, Verdict};
 use crate::root::Shared;
 
 pub struct Http {
@@ -46,7 +46,7 @@ pub fn answer(host: &Envoy, verdict: Verdict, waited: bool) -> Action {
 impl Context for Http {}
 
 impl HttpContext for Http {
-    fn on_http_request_headers(&mut self, _count: usize, _end_of_stream: bool) -> Action {
+    fn on_http_request_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
         let host = &self.shared.host;
         let mut guard = self.shared.plugin.borrow_mut();
         let Some(plugin) = guard.as_mut() else {
@@ -54,13 +54,46 @@ impl HttpContext for Http {
             host.reply(503, &[], b"");
             return Action::Pause;
         };
-        let verdict = plugin.on_request(self.context, host);
+        let verdict = plugin.on_request(self.context, end_of_stream, host);
         self.known = !matches!(verdict, Verdict::Refuse(_));
         if verdict == Verdict::Hold {
             // Its question goes out now, and the tick that ends the wait is set.
             self.shared.settle(plugin);
         }
         drop(guard);
+        answer(host, verdict, false)
+    }
+
+    /// Never called of the build of the module that reads no bodies.
+    fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        let piece = match size {
+            0 => Some(Vec::new()),
+            _ => hostcalls::get_buffer(BufferType::HttpRequestBody, 0, size).ok().flatten(),
+        };
+        self.with(|plugin, host, context| match piece.filter(|piece| piece.len() == size) {
+            Some(piece) => plugin.on_body(context, &piece, end_of_stream, host),
+            // What cannot be looked at is as what cannot be read.
+            None => plugin.on_body(context, &[], true, host),
+        })
+    }
+
+    fn on_http_request_trailers(&mut self, _count: usize) -> Action {
+        self.with(|plugin, host, context| plugin.on_body(context, &[], true, host))
+    }
+
+    fn on_http_response_headers(&mut self, _count: usize, _end_of_stream: bool) -> Action {
+        self.with(|plugin, host, context| plugin.on_response(context, host))
+    }
+}
+
+impl Http {
+    /// What the plugin says to a part of the request that follows its headers.
+    fn with(&self, decide: impl FnOnce(&mut Plugin, &Envoy, u32) -> Verdict) -> Action {
+        let host = &self.shared.host;
+        let verdict = match self.shared.plugin.borrow_mut().as_mut() {
+            Some(plugin) => decide(plugin, host, self.context),
+            None => return Action::Pause,
+        };
         answer(host, verdict, false)
     }
 }

@@ -13,6 +13,9 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
+use tidegate_engine::body::FieldValue;
+use tidegate_engine::model::BodyField;
+
 use crate::request::Received;
 
 /// Bytes of headers that may be kept per VM and configuration, of the 1 GiB that a VM can have. Requests beyond are
@@ -164,6 +167,20 @@ impl Leases {
     /// The one at this position.
     pub fn get(&self, position: usize) -> Option<&Lease> {
         self.entries.get(position).map(|entry| &entry.lease)
+    }
+
+    /// Where a context's entry is.
+    pub fn position(&self, context: u32) -> Option<usize> {
+        self.index.get(&context).copied()
+    }
+
+    /// The one at this position has a body that says this, as far as it was read.
+    pub fn set_body(&mut self, position: usize, fields: Vec<(BodyField, FieldValue)>) {
+        if let Some(entry) = self.entries.get_mut(position) {
+            self.bytes = self.bytes.saturating_sub(weight(&entry.lease));
+            entry.lease.received.set_body(fields);
+            self.bytes = self.bytes.saturating_add(weight(&entry.lease));
+        }
     }
 
     /// The one at this position is still allowed, on these terms. It is due again no sooner than in a second.

@@ -23,8 +23,10 @@ use crate::reply::{Refusal, Telling, decision_id, refuse};
 use crate::request::{Header, Received, Unreadable};
 use crate::signature::{Path, Signatures};
 use crate::stream::Subscription;
+use bodies::Scans;
 use live::Held;
 
+mod bodies;
 mod live;
 mod session;
 
@@ -48,6 +50,8 @@ pub struct Plugin {
     /// More of them than one callback can release need not wait any longer.
     is_behind: bool,
     leases: Leases,
+    /// Requests whose bodies are read.
+    scans: Scans,
     lookups: Lookups,
     /// To be sent to the control plane.
     outbox: Vec<Vec<u8>>,
@@ -110,6 +114,7 @@ impl Plugin {
             held: Vec::new(),
             is_behind: false,
             leases: Leases::default(),
+            scans: Scans::new(cfg!(feature = "bodies")),
             lookups: Lookups::default(),
             outbox: Vec::new(),
             receipt_due_ms: 0,
@@ -180,11 +185,12 @@ impl Plugin {
     }
 
     /// Reads and decides a request. `context` is its id, for as long as it lives.
-    pub fn on_request(&mut self, context: u32, host: &dyn Host) -> Verdict {
+    /// `is_whole`: nothing follows its headers.
+    pub fn on_request(&mut self, context: u32, is_whole: bool, host: &dyn Host) -> Verdict {
         if matches!(self.state, State::Invalid) {
             return self.unavailable(Reason::ConfigurationInvalid, host);
         }
-        let received = match Received::read(host, self.config.peers) {
+        let received = match Received::read(host, self.config.peers, is_whole) {
             Ok(received) => received,
             Err(unreadable) => return self.unreadable(unreadable, host),
         };
@@ -222,7 +228,11 @@ impl Plugin {
 
     /// Counts what was decided and does what it asks for. What goes on is kept for as long as it lives.
     fn conclude(&mut self, context: u32, received: Received, answer: Answer, host: &dyn Host) -> Verdict {
-        if answer.decision.shadow.is_some() {
+        if answer.awaits.is_some() && self.scans.are_possible() {
+            return self.read_body(context, received, answer, host);
+        }
+        // What depends on a body that was not read is no difference yet.
+        if answer.decision.shadow.is_some() && !answer.decision.awaits_body {
             self.counters.add(Metric::ShadowDifferences);
         }
         if answer.remembered {

@@ -6,6 +6,8 @@
 
 use std::cell::OnceCell;
 
+use tidegate_engine::body::FieldValue;
+use tidegate_engine::model::BodyField;
 use tidegate_engine::{Peer, normal};
 use tidegate_identity::SpiffeId;
 
@@ -21,6 +23,9 @@ const PORT: &[u8] = b"destination\0port";
 /// SHA-256 of the client certificate's DER form, as 64 lower-case hexadecimal digits.
 const CERTIFICATE_SHA256: &[u8] = b"connection\0sha256_peer_certificate_digest";
 
+/// Bytes of a field of a body beside its values, roughly.
+const FIELD_BYTES: usize = 96;
+
 /// What was read of a request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Received {
@@ -28,10 +33,24 @@ pub struct Received {
     block: Vec<u8>,
     /// The client certificate's URI SAN, where the listener knows mesh peers.
     peer: Option<Vec<u8>>,
+    /// What is known of its body.
+    body: Content,
     /// What the proxy said, once it was asked.
     port: OnceCell<Option<u16>>,
     /// What the proxy said, once it was asked.
     certificate_sha256: OnceCell<Option<[u8; 32]>>,
+}
+
+/// What is known of a request's body.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Content {
+    /// Nothing yet.
+    #[default]
+    Unread,
+    /// There is none.
+    Empty,
+    /// These fields, as far as it was read.
+    Fields(Vec<(BodyField, FieldValue)>),
 }
 
 /// Why a request could not be decided. It is refused with 503: that is not the caller's fault.
@@ -63,17 +82,28 @@ pub type Header<'r> = (&'r [u8], &'r [u8]);
 // === impl Received ===
 
 impl Received {
-    /// Asks the proxy for a request.
+    /// Asks the proxy for a request. `is_whole`: nothing follows its headers.
     ///
     /// # Errors
     /// When the proxy gives no headers.
-    pub fn read(host: &dyn Host, peers: Peers) -> Result<Self, Unreadable> {
+    pub fn read(host: &dyn Host, peers: Peers, is_whole: bool) -> Result<Self, Unreadable> {
         let block = host.request_headers().ok_or(Unreadable::NoHeaders)?;
         let peer = match peers {
             Peers::Mesh => host.property(PEER_URI),
             Peers::None => None,
         };
-        Ok(Self { block, peer, port: OnceCell::new(), certificate_sha256: OnceCell::new() })
+        let body = if is_whole { Content::Empty } else { Content::Unread };
+        Ok(Self { block, peer, body, port: OnceCell::new(), certificate_sha256: OnceCell::new() })
+    }
+
+    /// What is known of its body.
+    pub fn body(&self) -> &Content {
+        &self.body
+    }
+
+    /// Its body says this, as far as it was read.
+    pub fn set_body(&mut self, fields: Vec<(BodyField, FieldValue)>) {
+        self.body = Content::Fields(fields);
     }
 
     /// The headers, without those that only Tidegate sets: these are removed from the request as well, if `remove_from` is
@@ -110,7 +140,20 @@ impl Received {
 
     /// About how many bytes are kept of it.
     pub fn bytes(&self) -> usize {
-        self.block.capacity().saturating_add(self.peer.as_ref().map_or(0, Vec::capacity))
+        let body = match &self.body {
+            Content::Unread | Content::Empty => 0,
+            Content::Fields(fields) => fields.iter().fold(0, |sum: usize, (_, value)| {
+                let texts = match value {
+                    FieldValue::Texts(texts) => {
+                        texts.iter().fold(0, |sum: usize, text| sum.saturating_add(text.len()))
+                    }
+                    FieldValue::Absent | FieldValue::Unknown => 0,
+                };
+                sum.saturating_add(texts).saturating_add(FIELD_BYTES)
+            }),
+        };
+        let peer = self.peer.as_ref().map_or(0, Vec::capacity);
+        self.block.capacity().saturating_add(peer).saturating_add(body)
     }
 
     /// The mesh peer. A certificate without an id of a mesh workload is no peer.
@@ -186,7 +229,7 @@ mod tests {
     #[test]
     fn the_proxy_is_asked_once_for_the_certificate_and_only_then() {
         let host = crate::host::fake::Fake::with_headers(&[(":path", "/")]);
-        let received = Received::read(&host, Peers::Mesh).unwrap();
+        let received = Received::read(&host, Peers::Mesh, true).unwrap();
         let asked = || host.asked.borrow().iter().filter(|path| **path == CERTIFICATE_SHA256).count();
         assert_eq!(asked(), 0);
         host.properties.borrow_mut().insert(CERTIFICATE_SHA256.to_vec(), b"ab".repeat(32));
@@ -194,7 +237,7 @@ mod tests {
         host.properties.borrow_mut().clear();
         assert_eq!(received.certificate_sha256(&host), Some([0xAB; 32]));
         assert_eq!(asked(), 1);
-        assert_eq!(Received::read(&host, Peers::Mesh).unwrap().certificate_sha256(&host), None);
+        assert_eq!(Received::read(&host, Peers::Mesh, true).unwrap().certificate_sha256(&host), None);
     }
 
     #[test]

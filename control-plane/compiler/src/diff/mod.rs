@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tidegate_engine::model::{Effect, GuardModel, Mode, PolicyModel, RuleModel};
 use tidegate_engine::{
-    ClaimValue, Directories, HeaderFacts, Outcome, Peer, Request, TokenState, VerifiedToken, normal,
+    Body, ClaimValue, Directories, HeaderFacts, Outcome, Peer, Request, TokenState, VerifiedToken, normal,
     reference,
 };
 
@@ -63,6 +63,8 @@ pub struct GuardChange {
     pub before: String,
     /// Now, in words.
     pub after: String,
+    /// Whether both enforce, so that rules were compared.
+    pub compared: bool,
 }
 
 /// Something that was not decided.
@@ -84,15 +86,17 @@ pub fn diff(before: &Compiled, after: &Compiled) -> Difference {
         let (before, after) =
             (of(before).unwrap_or_else(|| none.clone()), of(after).unwrap_or_else(|| none.clone()));
         let (words_before, words_after) = (guarding(&before.guards), guarding(&after.guards));
+        let compared = enforces(&before) && enforces(&after);
         if words_before != words_after {
             difference.guards.push(GuardChange {
                 workload: id.clone(),
                 before: words_before,
                 after: words_after,
+                compared,
             });
         }
         // Without a Guard that enforces, rules decide nothing.
-        if enforces(&before) && enforces(&after) {
+        if compared {
             workload(id, before, after, &mut difference);
         }
     }
@@ -280,8 +284,8 @@ impl Example {
             path: &path,
             query: &[],
             fields: &[],
-            body: tidegate_engine::Body::Unread,
             headers: facts,
+            body: Body::Empty,
             peer: match &self.peer {
                 None => Peer::Absent,
                 Some((trust_domain, namespace, service_account)) => {

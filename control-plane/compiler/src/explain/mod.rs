@@ -17,12 +17,12 @@ mod words;
 
 use tidegate_engine::model::{Effect, GuardModel, Mode, PeerModel, PolicyModel, RuleModel};
 use tidegate_engine::{
-    Ambiguity, Guarding, Outcome, Peer, Reason, Request, TokenFault, TokenState, Truth, VerifiedToken,
+    Ambiguity, Body, Guarding, Outcome, Peer, Reason, Request, TokenFault, TokenState, Truth, VerifiedToken,
     normal, reference,
 };
 
 pub use nearest::{Nearest, nearest};
-pub use question::{AskedToken, InvalidQuestion, MeshPeer, Prepared, Question};
+pub use question::{AskedBody, AskedToken, InvalidQuestion, MeshPeer, Prepared, Question};
 pub use trace::{Check, PartTrace, RuleTrace, Subject, trace};
 pub(crate) use words::show_value;
 pub use words::{describe_condition, describe_operation, describe_peer};
@@ -53,7 +53,23 @@ pub struct Verdict {
 
 /// Explains the decision on a request.
 pub fn explain(model: &PolicyModel, request: &Request<'_>) -> Explanation {
-    let rules: Vec<RuleTrace> = sorted(model).into_iter().map(|rule| trace(model, rule, request)).collect();
+    // Where some operation takes encoded slashes for data, that is the reading; a Deny counts with the other as well.
+    let readings = reference::readings(model, request.path);
+    let data = readings.as_ref().map(|(data, _)| Request { path: data, ..*request });
+    let separated = readings.as_ref().map(|(_, separated)| Request { path: separated, ..*request });
+    let request = data.as_ref().unwrap_or(request);
+    let either = |rule: &RuleModel| {
+        let traced = trace(model, rule, request);
+        match &separated {
+            Some(other) if rule.effect == Effect::Deny => {
+                let other = trace(model, rule, other);
+                let (holds, best) = (traced.holds.or(other.holds), traced.best.or(other.best));
+                RuleTrace { holds, best, ..if traced.matches() { traced } else { other } }
+            }
+            _ => traced,
+        }
+    };
+    let rules: Vec<RuleTrace> = sorted(model).into_iter().map(either).collect();
     let guards: Vec<&GuardModel> = guards(model, request.port);
     let (enforced, shadow) = settle(model, &guards, &rules, request);
     Explanation {
@@ -92,23 +108,29 @@ fn settle(
     } else {
         Guarding::Shadow
     };
-    let passes = |reason| Verdict { outcome: Outcome::Allow, reason, rule: None };
     if guarding == Guarding::None {
-        return (passes(Reason::NotGuarded), None);
+        return (Verdict { outcome: Outcome::Allow, reason: Reason::NotGuarded, rule: None }, None);
     }
-    let (enforced, candidate) = match before_rules(guards, guarding, request) {
-        Some(reason) => {
-            let refusal = Verdict { outcome: Outcome::Deny, reason, rule: None };
-            (refusal.clone(), refusal)
-        }
-        None => {
-            let refusal = || {
-                if token_required(model, request) { Reason::TokenRequired } else { Reason::NoAllowMatched }
-            };
-            let verdict = |with_shadow: bool| by_rules(rules, with_shadow, refusal);
-            (verdict(false), verdict(true))
-        }
+    if let Some(reason) = before_rules(guards, guarding, request) {
+        let refusal = Verdict { outcome: Outcome::Deny, reason, rule: None };
+        return guarded(guarding, refusal.clone(), refusal);
+    }
+    let refusal = || {
+        if token_required(model, request) { Reason::TokenRequired } else { Reason::NoAllowMatched }
     };
+    let by = |matches: fn(&RuleTrace) -> bool| {
+        guarded(guarding, by_rules(rules, false, matches, refusal), by_rules(rules, true, matches, refusal))
+    };
+    let (enforced, shadow) = by(RuleTrace::matches);
+    // "Until then nothing is allowed that some body would make refused."
+    if request.body == Body::Unread && by(RuleTrace::matches_at_best).0.outcome != enforced.outcome {
+        return (Verdict { reason: Reason::BodyUnread, rule: None, ..enforced }, shadow);
+    }
+    (enforced, shadow)
+}
+
+/// Applies the Guard's mode to a verdict of the enforced rules, beside the verdict with Shadow rules included.
+fn guarded(guarding: Guarding, enforced: Verdict, candidate: Verdict) -> (Verdict, Option<Verdict>) {
     match guarding {
         // Shadow rules report what they would do, against what is enforced now.
         Guarding::Enforce => {
@@ -118,7 +140,8 @@ fn settle(
         // A Guard in Shadow mode evaluates all that, the implied refusal included, and reports.
         Guarding::Shadow | Guarding::None => {
             let differs = candidate.outcome == Outcome::Deny;
-            (passes(Reason::GuardInShadow), differs.then_some(candidate))
+            let passes = Verdict { outcome: Outcome::Allow, reason: Reason::GuardInShadow, rule: None };
+            (passes, differs.then_some(candidate))
         }
     }
 }
@@ -178,11 +201,16 @@ fn is_meant(
 }
 
 /// Deny wins; without any Allow everything is refused.
-fn by_rules(rules: &[RuleTrace], with_shadow: bool, refusal: impl Fn() -> Reason) -> Verdict {
+fn by_rules(
+    rules: &[RuleTrace],
+    with_shadow: bool,
+    matches: fn(&RuleTrace) -> bool,
+    refusal: impl Fn() -> Reason,
+) -> Verdict {
     // An enforced rule comes before any Shadow rule of its effect.
     let first = |effect: Effect| {
         let of = |mode: Mode| {
-            rules.iter().find(|rule| rule.effect == effect && rule.mode == mode && rule.matches())
+            rules.iter().find(|rule| rule.effect == effect && rule.mode == mode && matches(rule))
         };
         of(Mode::Enforce).or_else(|| of(Mode::Shadow).filter(|_| with_shadow))
     };

@@ -5,10 +5,11 @@
 
 use std::collections::BTreeMap;
 
+use tidegate_engine::body::{FieldValue, Format, Scanner};
 use tidegate_engine::directory::{DirectoryModel, encode_directories};
-use tidegate_engine::model::{GuardModel, Mode};
+use tidegate_engine::model::{BodyField, GuardModel, Mode};
 use tidegate_engine::{
-    ClaimValue, Directories, Peer, PolicySet, Request, TokenFault, TokenState, VerifiedToken, normal,
+    Body, ClaimValue, Directories, Peer, PolicySet, Request, TokenFault, TokenState, VerifiedToken, normal,
 };
 use tidegate_identity::{PackKind, explain};
 
@@ -43,12 +44,26 @@ pub struct Question {
     pub path: String,
     /// Further headers; names in lower case.
     pub headers: Vec<(String, String)>,
+    /// What is in the body.
+    pub body: AskedBody,
     /// `None`: the first that a Guard names.
     pub port: Option<u16>,
     /// Unix seconds; `None`: whenever it is asked.
     pub time: Option<i64>,
     /// What directories list. One that is not here is out of date.
     pub directories: BTreeMap<String, Vec<String>>,
+}
+
+/// What is known of a request's body.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum AskedBody {
+    /// There is none.
+    #[default]
+    None,
+    /// Only the head of the request is known.
+    Unknown,
+    /// This JSON document.
+    Json(String),
 }
 
 /// A workload of the mesh as a peer.
@@ -107,6 +122,9 @@ pub struct Prepared<'a> {
     trust_domain: &'a str,
     tokens: Vec<Sent>,
     directories: Directories,
+    /// The fields of the body that rules read, and their values.
+    fields: Vec<BodyField>,
+    values: Vec<FieldValue>,
 }
 
 #[derive(Debug)]
@@ -232,7 +250,23 @@ impl<'a> Prepared<'a> {
         let directories = Directories::decode(&encode_directories(&listed.collect::<Vec<_>>()))
             .map_err(|error| InvalidQuestion::Defect(error.to_string()))?;
         let trust_domain = &compiled.mesh.trust_domain;
-        Ok(Self { policy, now, host, port, ignored, question, trust_domain, tokens, directories })
+        let (fields, values) = match &question.body {
+            AskedBody::Json(json) => read_body(policy, json)?,
+            AskedBody::None | AskedBody::Unknown => (Vec::new(), Vec::new()),
+        };
+        Ok(Self {
+            policy,
+            now,
+            host,
+            port,
+            ignored,
+            question,
+            trust_domain,
+            tokens,
+            directories,
+            fields,
+            values,
+        })
     }
 
     /// The policy as the filter decodes it.
@@ -240,7 +274,7 @@ impl<'a> Prepared<'a> {
     /// # Errors
     /// When what was encoded cannot be decoded, which is a defect.
     pub fn decoded(&self) -> Result<PolicySet, InvalidQuestion> {
-        PolicySet::decode(&self.policy.rules).map_err(|error| InvalidQuestion::Defect(error.to_string()))
+        decode(self.policy)
     }
 
     /// Calls `with` with the request as the filter would read it.
@@ -270,7 +304,11 @@ impl<'a> Prepared<'a> {
             path: &path,
             query: normal::query(question.path.as_bytes()),
             fields: &headers,
-            body: tidegate_engine::Body::Unread,
+            body: match question.body {
+                AskedBody::None => Body::Empty,
+                AskedBody::Unknown => Body::Unread,
+                AskedBody::Json(_) => Body::Read { fields: &self.fields, values: &self.values },
+            },
             headers: normal::header_facts(headers.iter().copied()),
             peer: match &question.peer {
                 None => Peer::Absent,
@@ -284,6 +322,24 @@ impl<'a> Prepared<'a> {
             directories: &self.directories,
         })
     }
+}
+
+fn decode(policy: &WorkloadPolicy) -> Result<PolicySet, InvalidQuestion> {
+    PolicySet::decode(&policy.rules).map_err(|error| InvalidQuestion::Defect(error.to_string()))
+}
+
+/// The fields that rules read in bodies, and what they are in this one.
+fn read_body(
+    policy: &WorkloadPolicy,
+    json: &str,
+) -> Result<(Vec<BodyField>, Vec<FieldValue>), InvalidQuestion> {
+    let fields = decode(policy)?.body_fields().to_vec();
+    let all: Vec<u16> = (0..fields.len()).filter_map(|at| u16::try_from(at).ok()).collect();
+    let mut scanner = Scanner::new(Some(Format::Json), &fields, &all);
+    scanner.feed(json.as_bytes());
+    scanner.finish();
+    let values = scanner.values().to_vec();
+    Ok((fields, values))
 }
 
 /// What the first Guard of the port that counts demands of audiences.

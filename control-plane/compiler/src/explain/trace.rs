@@ -24,6 +24,8 @@ pub struct RuleTrace {
     pub from: Vec<PartTrace>,
     /// What may be called; any of them. Empty: anything.
     pub to: Vec<PartTrace>,
+    /// The same with the body that is the best for the request, where none was read.
+    pub(super) best: Truth,
 }
 
 /// An entry of `from` or `to`, held against a request.
@@ -78,6 +80,11 @@ pub enum Subject {
 // === impl RuleTrace ===
 
 impl RuleTrace {
+    /// Whether the rule takes effect with the body that is the best for the request.
+    pub(super) fn matches_at_best(&self) -> bool {
+        counts(self.effect, self.best)
+    }
+
     /// Whether the rule takes effect: "a Deny matches on true and unknown, an Allow on true only".
     pub fn matches(&self) -> bool {
         counts(self.effect, self.holds)
@@ -99,9 +106,26 @@ impl PartTrace {
 /// Holds a rule against a request.
 pub fn trace(model: &PolicyModel, rule: &RuleModel, request: &Request<'_>) -> RuleTrace {
     let from: Vec<PartTrace> = rule.from.iter().map(|from| entry(model, from, request)).collect();
-    let to: Vec<PartTrace> = rule.to.iter().flatten().map(|to| operation(model, to, request)).collect();
+    let mut to: Vec<PartTrace> = rule.to.iter().flatten().map(|to| operation(model, to, request)).collect();
+    if rule.to.is_none() && request.path.keeps_slashes() {
+        // "Any operation" does not say that encoded slashes are data.
+        to.push(operation(model, &OperationModel::default(), request));
+    }
+    // What rests on the body and cannot be told without it turns out well for the request: an Allow holds, a Deny does not.
+    let at_best = |(part, to): (&PartTrace, &OperationModel)| match part.holds {
+        Truth::Unknown if reference::reads_body(&to.condition) => {
+            let rest = OperationModel { condition: Condition::True, ..to.clone() };
+            let told = match reference::condition_holds(model, &to.condition, request) {
+                Truth::Unknown => Truth::from(rule.effect == Effect::Allow),
+                told => told,
+            };
+            reference::operation_matches(model, &rest, request).and(told)
+        }
+        told => told,
+    };
+    let best = to.iter().zip(rule.to.iter().flatten()).map(at_best).fold(Truth::False, Truth::or);
     let any = |parts: &[PartTrace]| parts.iter().map(|part| part.holds).fold(Truth::False, Truth::or);
-    let called = if rule.to.is_none() { Truth::True } else { any(&to) };
+    let called = if to.is_empty() { Truth::True } else { any(&to) };
     RuleTrace {
         rule: rule.id.clone(),
         effect: rule.effect,
@@ -109,6 +133,7 @@ pub fn trace(model: &PolicyModel, rule: &RuleModel, request: &Request<'_>) -> Ru
         owner: rule.owner.clone(),
         contact: rule.contact.clone(),
         holds: any(&from).and(called),
+        best: any(&from).and(if rule.to.is_none() { called } else { best }),
         from,
         to,
     }
@@ -192,7 +217,7 @@ fn operation(model: &PolicyModel, operation: &OperationModel, request: &Request<
         let holds = reference::operation_matches(model, &alone, request);
         checks.push(Check { subject, depth: 0, demand, actual: Some(actual), holds, reached: true });
     };
-    let none = OperationModel::default;
+    let none = || OperationModel { encoded_slashes: true, ..OperationModel::default() };
     if let Some(ports) = &operation.ports {
         let alone = OperationModel { ports: Some(ports.clone()), ..none() };
         let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
@@ -214,6 +239,10 @@ fn operation(model: &PolicyModel, operation: &OperationModel, request: &Request<
         let paths: Vec<String> = paths.iter().map(words::describe_path).collect();
         let path = words::safe(&request.path.display().to_string());
         note(Subject::Path, format!("path {}", paths.join(" or ")), path, alone);
+    }
+    if request.path.keeps_slashes() && !operation.encoded_slashes {
+        let alone = OperationModel::default();
+        note(Subject::Path, "no encoded slash in the path".to_owned(), "there is one".to_owned(), alone);
     }
     if operation.grpc {
         let actual = if request.headers.grpc { "it is" } else { "another content type, or none" };

@@ -28,6 +28,8 @@ pub(super) struct Call {
     pub(super) hosts: Vec<HostPattern>,
     pub(super) path: PathPattern,
     pub(super) grpc: bool,
+    /// A name's slashes are encoded in one segment.
+    pub(super) encoded_slashes: bool,
     pub(super) condition: Condition,
 }
 
@@ -63,9 +65,10 @@ pub(super) fn operations(
 /// The same calls in as few operations as possible.
 fn merge(calls: Vec<Call>) -> Vec<OperationModel> {
     let mut operations: Vec<OperationModel> = Vec::new();
-    for Call { verb, hosts, path, grpc, condition } in calls {
+    for Call { verb, hosts, path, grpc, encoded_slashes, condition } in calls {
         let same = operations.iter_mut().find(|known| {
             known.grpc == grpc
+                && known.encoded_slashes == encoded_slashes
                 && known.condition == condition
                 && known.hosts.as_ref() == Some(&hosts)
                 && known.methods.as_ref().is_some_and(|methods| *methods == [verb.as_str()])
@@ -79,6 +82,7 @@ fn merge(calls: Vec<Call>) -> Vec<OperationModel> {
                 hosts: Some(hosts),
                 paths: Some(vec![path]),
                 grpc,
+                encoded_slashes,
                 condition,
             }),
         }
@@ -106,7 +110,7 @@ fn over_http<'m>(
             let Some(bound) = name.bind(&binding.resource) else { continue };
             // A second resource that the path names has to be one of the names as well.
             let sources = match source_parts(wanted, method, binding) {
-                None => vec![Vec::new()],
+                None => vec![any_source(method, binding, &bound)],
                 Some(parts) => wanted
                     .names
                     .iter()
@@ -158,6 +162,14 @@ fn source_parts(wanted: &Wanted<'_>, method: &Method, binding: &Binding) -> Opti
     Some(bind::second(method, binding, also))
 }
 
+/// A second resource of the path that may be any; it holds slashes as the first does.
+fn any_source(method: &Method, binding: &Binding, bound: &Bound<'_>) -> Vec<(Source, Value)> {
+    let Some(also) = method.also.iter().find(|also| also.from == AlsoFrom::Path) else { return Vec::new() };
+    let parts = bind::second(method, binding, also);
+    let any = Name::any().bind(&parts).map(|any| owned(&any)).unwrap_or_default();
+    any.into_iter().filter(|(from, _)| !bound.iter().any(|(known, _)| *known == from)).collect()
+}
+
 /// One binding with one name.
 fn call(
     wanted: &Wanted<'_>,
@@ -177,13 +189,22 @@ fn call(
         siblings(wanted.service, method, binding),
     ];
     parts.extend(other_paths(wanted, method, binding, &path));
+    // Only names of many segments have encoded slashes, and each only as many as it says.
+    parts.push(none_of(path.too_many.iter().cloned().map(path_like).collect()));
     if method.name.starts_with("bigquery.") && has_open_table(&path) {
         // `t$20240101` and `t@-3600000` are parts of the table `t`.
         parts.push(none_of(
             ["$", "@"].map(|mark| Condition::Text(Operand::Path, TextTest::Infix(mark.to_owned()))).to_vec(),
         ));
     }
-    Ok(Call { verb: binding.verb.clone(), hosts, path: path.pattern, grpc: false, condition: all(parts) })
+    Ok(Call {
+        verb: binding.verb.clone(),
+        hosts,
+        path: path.pattern,
+        grpc: false,
+        encoded_slashes: path.encoded_slashes,
+        condition: all(parts),
+    })
 }
 
 /// Whether the table is a pattern that says how its name ends.

@@ -26,6 +26,12 @@ pub(super) struct BoundPath {
     pub(super) pattern: PathPattern,
     /// The same as a glob, `*` for what is open.
     pub(super) glob: String,
+    /// The same, segment by segment.
+    shown: Vec<String>,
+    /// A name's slashes are encoded in one segment.
+    pub(super) encoded_slashes: bool,
+    /// Paths that have an encoded slash where the names have none, as globs.
+    pub(super) too_many: Vec<String>,
     /// The pattern alone says too little: the path goes on after several open segments.
     pub(super) is_cut: bool,
     /// The last segment is open, and without a verb of the template.
@@ -37,17 +43,27 @@ pub(super) struct BoundPath {
 impl Default for BoundPath {
     fn default() -> Self {
         let pattern = PathPattern { segments: Vec::new() };
-        Self { pattern, glob: String::new(), is_cut: false, is_open: false }
+        Self {
+            pattern,
+            glob: String::new(),
+            shown: Vec::new(),
+            encoded_slashes: false,
+            too_many: Vec::new(),
+            is_cut: false,
+            is_open: false,
+        }
     }
 }
 
 impl BoundPath {
     fn push(&mut self, segment: SegmentPattern) {
-        self.glob.push('/');
-        self.glob.push_str(match &segment {
+        let shown = match &segment {
             SegmentPattern::Literal(text) | SegmentPattern::Glob(text) => text,
             SegmentPattern::One | SegmentPattern::Rest => "*",
-        });
+        };
+        self.glob.push('/');
+        self.glob.push_str(shown);
+        self.shown.push(shown.to_owned());
         self.is_open = !matches!(segment, SegmentPattern::Literal(_));
         // Nothing can follow the rest of a path: then only the glob tells.
         if self.pattern.segments.last() == Some(&SegmentPattern::Rest) {
@@ -57,12 +73,19 @@ impl BoundPath {
         }
     }
 
-    /// One or more segments.
-    fn push_rest(&mut self, suffix: &str) {
-        self.push(SegmentPattern::One);
-        self.pattern.segments.push(SegmentPattern::Rest);
-        self.glob.push_str(suffix);
-        self.is_cut = !suffix.is_empty();
+    /// Several segments of the path, of which the last may stand for one or more.
+    fn push_many(&mut self, names: &[Segment], suffix: &str) {
+        for (at, one) in names.iter().enumerate() {
+            let last = at.saturating_add(1) == names.len();
+            if *one == Segment::Rest {
+                self.push(SegmentPattern::One);
+                self.pattern.segments.push(SegmentPattern::Rest);
+                self.glob.push_str(suffix);
+                self.is_cut = !suffix.is_empty();
+            } else {
+                self.push(segment(one, if last { suffix } else { "" }));
+            }
+        }
     }
 }
 
@@ -77,37 +100,84 @@ fn demanded<'b>(bound: &'b Bound<'_>, name: &str, index: usize) -> &'b Value {
 /// The path that a template becomes with a name.
 pub(super) fn path(template: &Template, bound: &Bound<'_>) -> Result<BoundPath, Obstacle> {
     let mut path = BoundPath::default();
+    // Of every open segment, how it looks with one slash more than it may have.
+    let mut closed: Vec<(usize, String)> = Vec::new();
     for part in template.parts() {
+        let at = path.shown.len();
         let Part::Variable { name, index, rest, suffix } = part else {
             if let Part::Literal(text) = part {
                 path.push(SegmentPattern::Literal(text.clone()));
             }
             continue;
         };
-        let value = demanded(bound, name, *index);
-        if *rest {
-            let names: &[Segment] = match value {
-                Value::Any => &[Segment::Rest],
-                Value::One(one) => std::slice::from_ref(one),
-                Value::Many(many) => many,
-            };
-            for (at, one) in names.iter().enumerate() {
-                let last = at.saturating_add(1) == names.len();
-                if *one == Segment::Rest {
-                    path.push_rest(suffix);
-                } else {
-                    path.push(segment(one, if last { suffix } else { "" }));
+        let names: &[Segment] = match demanded(bound, name, *index) {
+            Value::Any if *rest => &[Segment::Rest],
+            Value::Any => &[Segment::Any],
+            Value::One(one) => std::slice::from_ref(one),
+            Value::Many(many) => many,
+        };
+        match names {
+            _ if *rest => path.push_many(names, suffix),
+            [one] if *one != Segment::Rest => {
+                if !matches!(one, Segment::Literal(_)) {
+                    closed.push((at, format!("*{ENCODED_SLASH}*{suffix}")));
                 }
+                path.push(segment(one, suffix));
             }
-        } else {
-            path.push(segment(single(value)?, suffix));
+            names => {
+                path.encoded_slashes = true;
+                let (joined, more) = joined(names)?;
+                closed.extend(more.map(|more| (at, format!("{more}{suffix}"))));
+                path.push(pattern(format!("{joined}{suffix}")));
+            }
         }
         path.is_open &= !suffix.contains(':');
     }
     if path.pattern.segments.is_empty() {
         path.push(SegmentPattern::Literal(String::new()));
     }
+    if path.encoded_slashes {
+        for (at, more) in closed {
+            let shown = path.shown.iter().enumerate();
+            let with = |(position, shown): (usize, &String)| {
+                format!("/{}", if position == at { more.as_str() } else { shown.as_str() })
+            };
+            let glob = shown.map(with).collect();
+            path.too_many.push(glob);
+        }
+    }
     Ok(path)
+}
+
+/// A slash as it is sent inside of a segment.
+const ENCODED_SLASH: &str = "%2F";
+
+/// A name as one segment, and, where it has wildcards, what has more slashes than it may.
+fn joined(names: &[Segment]) -> Result<(String, Option<String>), Obstacle> {
+    // INVARIANT: names are only read if they can be encoded.
+    let encoded: Vec<String> = names.iter().map(|one| encode(one.glob()).unwrap_or_default()).collect();
+    let joined = encoded.join(ENCODED_SLASH);
+    let (before, goes_on) = match names {
+        [before @ .., Segment::Rest] => (before, true),
+        before => (before, false),
+    };
+    if before.iter().all(|one| matches!(one, Segment::Literal(_))) {
+        Ok((joined, None))
+    } else if goes_on {
+        Err(Obstacle::EncodedSlash)
+    } else {
+        Ok((joined, Some(format!("*{}", format!("{ENCODED_SLASH}*").repeat(names.len())))))
+    }
+}
+
+fn pattern(text: String) -> SegmentPattern {
+    if text == "*" {
+        SegmentPattern::One
+    } else if text.contains('*') {
+        SegmentPattern::Glob(text)
+    } else {
+        SegmentPattern::Literal(text)
+    }
 }
 
 /// The parts of a second resource that a binding's path names.
@@ -130,18 +200,6 @@ pub(super) fn second(method: &Method, binding: &Binding, also: &Also) -> Vec<Nam
     parts
 }
 
-/// A value that is one segment of a path.
-fn single(value: &Value) -> Result<&Segment, Obstacle> {
-    match value {
-        Value::Any => Ok(&Segment::Any),
-        Value::One(one) => Ok(one),
-        Value::Many(many) => match many.as_slice() {
-            [one] => Ok(one),
-            _ => Err(Obstacle::EncodedSlash),
-        },
-    }
-}
-
 fn segment(segment: &Segment, suffix: &str) -> SegmentPattern {
     // INVARIANT: names are only read if they can be encoded.
     let encoded = |text: &str| format!("{}{suffix}", encode(text).unwrap_or_default());
@@ -158,7 +216,8 @@ pub(super) fn elsewhere(bound: &Bound<'_>) -> Result<Condition, Obstacle> {
     let mut parts = Vec::new();
     for (from, value) in bound {
         match (from, value) {
-            (Source::Path(..) | Source::Host | Source::Message(..), _) | (_, Value::Any) => {}
+            (Source::Path(..) | Source::Host | Source::Message(..), _) => {}
+            (_, value) if value.is_any() => {}
             (Source::Body(field) | Source::BodyOrQuery(field), _) => {
                 return Err(Obstacle::Body(field.clone()));
             }

@@ -147,6 +147,7 @@ fn merge(calls: Vec<Call>) -> Vec<OperationModel> {
                 hosts,
                 paths: Some(vec![path]),
                 grpc: false,
+                encoded_slashes: false,
                 condition,
             }),
         }

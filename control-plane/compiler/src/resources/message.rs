@@ -58,6 +58,7 @@ pub(super) fn call<'m>(
         hosts,
         path: PathPattern { segments: vec![literal(&grpc.service), literal(&grpc.method)] },
         grpc: true,
+        encoded_slashes: false,
         condition: all(parts),
     });
 }

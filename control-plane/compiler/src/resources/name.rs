@@ -33,8 +33,19 @@ pub(crate) enum Value {
     Any,
     /// One segment.
     One(Segment),
-    /// Several segments, which the request carries as one value.
+    /// What may be several segments, which the request carries as one value.
     Many(Vec<Segment>),
+}
+
+impl Value {
+    /// Whether it demands nothing.
+    pub(crate) fn is_any(&self) -> bool {
+        match self {
+            Self::Any => true,
+            Self::One(_) => false,
+            Self::Many(segments) => *segments == [Segment::Rest],
+        }
+    }
 }
 
 /// Why a name cannot be read.
@@ -50,6 +61,11 @@ pub(crate) type Bound<'p> = Vec<(&'p Source, Value)>;
 // === impl Name ===
 
 impl Name {
+    /// `**`.
+    pub(crate) fn any() -> Self {
+        Self { segments: vec![Segment::Rest] }
+    }
+
     pub(crate) fn parse(text: &str) -> Result<Self, NameProblem> {
         let problem = |why: &'static str, fix: String| Err(NameProblem { why, fix });
         if let Some(rest) = text.strip_prefix("//") {
@@ -109,7 +125,9 @@ impl Name {
         for part in parts {
             let open = rest.first() == Some(&Segment::Rest);
             match part {
-                NamePart::Variable { from, many: true } if open => bound.push((from, Value::Any)),
+                NamePart::Variable { from, many: true } if open => {
+                    bound.push((from, Value::Many(vec![Segment::Rest])));
+                }
                 NamePart::Variable { from, many: true } => {
                     if rest.is_empty() {
                         return None;

@@ -9,13 +9,15 @@ use tidegate_engine::{Outcome, Reason};
 
 use crate::context::Context;
 use crate::diagnostic::{Code, Diagnostic};
-use crate::explain::{AskedToken, MeshPeer, Question};
+use crate::explain::{AskedBody, AskedToken, MeshPeer, Question};
 use crate::mesh::{WorkloadId, not_empty};
 use crate::objects::{self, Object, Objects};
 use crate::place::{Findings, Kind, ObjectId, Place};
 use crate::spec::{
     DecisionSpec, ExpectationSpec, OneOrMany, RequestSpec, RuleTestSpec, TestSpec, TestTokenSpec,
+    write_members,
 };
+use crate::when::Cache;
 use crate::{Compiled, Inputs, suggest, syntax};
 
 mod tokens;
@@ -79,12 +81,13 @@ pub fn check(inputs: &Inputs<'_>, compiled: &Compiled) -> RuleTests {
     let mut shape = Findings::default();
     let objects = objects::read(inputs.sources, &inputs.env, &mut shape);
     let issuers = compiled.issuers.iter().map(|issuer| (issuer.name.clone(), Some(issuer.clone()))).collect();
-    let none = BTreeMap::new();
+    let (none, cache) = (BTreeMap::new(), Cache::default());
     let context = Context {
         mesh: Some(&compiled.mesh),
         objects: &objects,
         issuers: &issuers,
         callers: &none,
+        cache: &cache,
         now: inputs.now,
     };
     let mut findings = Findings::default();
@@ -260,6 +263,7 @@ impl Suite<'_> {
             host: field!(host).map(|(_, host)| host.clone()),
             path: field!(path).map_or_else(|| "/".to_owned(), |(_, path)| path.clone()),
             headers: Vec::new(),
+            body: AskedBody::None,
             port: field!(port).map(|(_, port)| *port),
             time: None,
             directories: self.spec.directories.clone().unwrap_or_default(),
@@ -281,11 +285,29 @@ impl Suite<'_> {
             question.path = format!("/{}", call.trim_start_matches('/'));
             question.headers.push(("content-type".to_owned(), "application/grpc".to_owned()));
         }
+        if let Some((place, body)) = field!(body) {
+            if field!(grpc).is_some() {
+                findings.add(
+                    &place.key("body"),
+                    Code::NotSupported,
+                    "bodies of gRPC calls cannot be written in tests by this version",
+                    "they are messages of Protocol Buffers, and a test knows no message types",
+                    "test the same rule over HTTP and JSON, or leave `body` out",
+                );
+            }
+            let mut json = String::new();
+            write_members(body, &mut json);
+            question.body = AskedBody::Json(json);
+        }
         if let Some((_, headers)) = field!(headers) {
             for (name, values) in headers {
                 let name = name.to_ascii_lowercase();
                 question.headers.extend(many(values).into_iter().map(|value| (name.clone(), value)));
             }
+        }
+        let has_type = question.headers.iter().any(|(name, _)| name == "content-type");
+        if !has_type && matches!(question.body, AskedBody::Json(_)) {
+            question.headers.push(("content-type".to_owned(), "application/json".to_owned()));
         }
         if let Some((place, text)) = field!(time) {
             question.time = syntax::moment(text);

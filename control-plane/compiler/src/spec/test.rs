@@ -59,6 +59,8 @@ pub struct RequestSpec {
     pub grpc: Option<String>,
     /// Further headers.
     pub headers: Option<BTreeMap<String, OneOrMany>>,
+    /// A JSON body. Absent: there is no body.
+    pub body: Option<BTreeMap<String, ClaimJson>>,
     /// The workload's port. Absent: the Guard's first.
     pub port: Option<u16>,
     /// When it arrives, RFC 3339. Absent: when the test runs.

@@ -24,7 +24,7 @@ pub(crate) use cover::{demands, glob_matches};
 pub(crate) use overlap::may_meet;
 
 /// Denies and Allows with the same callers that a rule is compared with, at most.
-const MOST_COMPARED: usize = 64;
+const MOST_COMPARED: usize = 24;
 
 /// Pairs of Denies and Allows that are looked at for evasion, at most; with more, some evasions are not told.
 const MOST_PAIRS: usize = 4_000_000;

@@ -55,15 +55,13 @@ pub(crate) fn check(
     let mut trees = Vec::new();
     for (index, text) in when.iter().enumerate() {
         let place = place.index(index);
-        let Some(expr) =
-            parse(&place, text, "job.user_access_level in [\"maintainer\", \"owner\"]", findings)
-        else {
-            continue;
-        };
+        let example = "job.user_access_level in [\"maintainer\", \"owner\"]";
+        let parsed = parse(&place, text, example, context, findings);
+        let Some(Ok(expr)) = parsed.as_deref() else { continue };
         let asserted = &mut asserted;
         let mut checker =
             Checker { place: &place, effect, tokens, context, findings, asserted, positive: true };
-        let tree = checker.condition(&expr);
+        let tree = checker.condition(expr);
         trees.extend(tree.and_then(|tree| checker.depends(tree)));
     }
     let fine = findings.errors() == before && trees.len() == when.len() && !when.is_empty();

@@ -6,6 +6,7 @@
 //! INVARIANT: whatever is written is understood or refused, never left out. A condition cannot fail while a request is
 //! decided: what could fail in CEL (another type, an overflow) is unknown, and a Deny matches on it and an Allow does not.
 
+mod cache;
 mod check;
 mod number;
 mod pattern;
@@ -14,6 +15,7 @@ mod text;
 mod tree;
 mod value;
 
+pub(crate) use cache::Cache;
 pub(crate) use check::{When, check};
 pub(crate) use syntax::{describe, parse, path_of};
 pub(crate) use tree::{ClaimName, Cost, Tree, Value, collect};

@@ -1,9 +1,12 @@
 //! CEL text to the parser's tree, and what people call its parts.
 
+use std::sync::Arc;
+
 use cel::common::ast::{CallExpr, Expr, LiteralValue, operators};
 use cel::parser::Parser;
 use tidegate_engine::model::ClaimPath;
 
+use crate::context::Context;
 use crate::diagnostic::Code;
 use crate::place::{Findings, Place};
 use crate::text::check_text;
@@ -11,8 +14,17 @@ use crate::text::check_text;
 /// The longest condition that is read, in bytes.
 const MAX_BYTES: usize = 1024;
 
+/// What the parser makes of a text: a tree, or what it says of the first error, and at which character.
+pub(super) type Parsed = Result<Expr, (String, isize)>;
+
 /// Reads a condition. `None` if it is none.
-pub(crate) fn parse(place: &Place<'_>, text: &str, example: &str, findings: &mut Findings) -> Option<Expr> {
+pub(crate) fn parse(
+    place: &Place<'_>,
+    text: &str,
+    example: &str,
+    context: &Context<'_>,
+    findings: &mut Findings,
+) -> Option<Arc<Parsed>> {
     let before = findings.errors();
     check_text(place, text, findings);
     if text.len() > MAX_BYTES {
@@ -27,22 +39,30 @@ pub(crate) fn parse(place: &Place<'_>, text: &str, example: &str, findings: &mut
     if findings.errors() > before {
         return None;
     }
+    let parsed = context.cache.expression(text);
+    if let Err((what, column)) = parsed.as_ref() {
+        findings.add(
+            place,
+            Code::MalformedCondition,
+            format!("`{text}` is not an expression: at character {column}: {what}"),
+            "conditions are written in CEL",
+            format!("write e.g. `{example}`"),
+        );
+        return None;
+    }
+    Some(parsed)
+}
+
+pub(super) fn parse_text(text: &str) -> Parsed {
     match Parser::new().parse(text) {
-        Ok(parsed) => Some(parsed.expr),
+        Ok(parsed) => Ok(parsed.expr),
         Err(errors) => {
             let first = errors.errors.first();
             let (what, column) = first.map_or(("", 0), |error| (error.msg.as_str(), error.pos.1));
             // What the parser would have liked to see there instead is long, and no help.
             let what =
                 what.split(" expecting ").next().unwrap_or_default().trim_start_matches("Syntax error: ");
-            findings.add(
-                place,
-                Code::MalformedCondition,
-                format!("`{text}` is not an expression: at character {column}: {what}"),
-                "conditions are written in CEL",
-                format!("write e.g. `{example}`"),
-            );
-            None
+            Err((what.to_owned(), column))
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::operation::check_method;
 use crate::tokens::check_string;
 
 use super::check::Checker;
-use super::pattern::{self, InvalidPattern};
+use super::pattern::InvalidPattern;
 use super::tree::Tree;
 use super::value::{TextKind, Typed};
 
@@ -102,7 +102,7 @@ impl Checker<'_> {
             checker.findings.add(checker.place, Code::MalformedPattern, message, why, fix);
             None
         };
-        match pattern::compile(source) {
+        match self.context.cache.pattern(source).as_ref() {
             Ok(compiled) => {
                 let widens = self.effect != Some(Effect::Deny);
                 if !compiled.anchored && widens && self.positive {
@@ -114,7 +114,7 @@ impl Checker<'_> {
                         "write `^` and `$` around it, or `startsWith`, `endsWith` or `contains`",
                     );
                 }
-                Some(TextTest::Pattern(compiled.pattern))
+                Some(TextTest::Pattern(compiled.pattern.clone()))
             }
             Err(InvalidPattern::Syntax(what)) => refused(
                 self,

@@ -110,6 +110,8 @@ struct GuardReport {
     workload: String,
     before: String,
     after: String,
+    /// Whether its rules were compared.
+    compared: bool,
 }
 
 #[derive(Serialize)]
@@ -162,6 +164,7 @@ fn report(difference: &Difference) -> Report {
                 workload: guard.workload.to_string(),
                 before: guard.before.clone(),
                 after: guard.after.clone(),
+                compared: guard.compared,
             })
             .collect(),
         undecided: undecided
@@ -196,6 +199,10 @@ fn text(difference: &Difference, after: &Path, style: Style) -> String {
         let word = style.paint(Color::Warn, "GUARD");
         let line = format!("{}: {}  →  {}", guard.workload, guard.before, guard.after);
         text.push_str(&hanging(&format!("{word}     "), 10, &line));
+        if !guard.compared {
+            let note = "its rules are not compared: one of the two lets everything pass";
+            text.push_str(&hanging("          ", 10, note));
+        }
     }
     // What lets more pass comes first.
     let (wider, narrower): (Vec<&Change>, Vec<&Change>) =

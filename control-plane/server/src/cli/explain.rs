@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
 use clap::{Args, ValueEnum};
-use tidegate_compiler::explain::{AskedToken, MeshPeer, Question};
+use tidegate_compiler::explain::{AskedBody, AskedToken, MeshPeer, Question};
 use tidegate_compiler::{Compiled, RuleTests, WorkloadId};
 
 use super::folder::{self, Folder};
@@ -69,6 +69,9 @@ pub(super) struct Arguments {
     /// A header; more than once for several
     #[arg(short = 'H', long, value_name = "NAME: VALUE")]
     header: Vec<String>,
+    /// A JSON body
+    #[arg(long, value_name = "JSON")]
+    data: Option<String>,
     /// The workload's port [default: the Guard's first]
     #[arg(long)]
     port: Option<u16>,
@@ -308,6 +311,19 @@ fn add_flags(question: &mut Question, arguments: &Arguments, compiled: &Compiled
         let (name, value) =
             text.split_once(':').ok_or_else(|| anyhow!("`--header {text}`: write `Name: value`"))?;
         question.headers.push((name.trim().to_ascii_lowercase(), value.trim().to_owned()));
+    }
+    if let Some(json) = &arguments.data {
+        if let Err(error) = serde_json::from_str::<serde_json::Value>(json) {
+            bail!("`--data` is not JSON: {error}");
+        }
+        question.body = AskedBody::Json(json.clone());
+        if !question.headers.iter().any(|(name, _)| name == "content-type") {
+            question.headers.push(("content-type".to_owned(), "application/json".to_owned()));
+        }
+    } else if matches!(question.method.as_str(), "GET" | "HEAD" | "DELETE" | "OPTIONS")
+        && question.body == AskedBody::Unknown
+    {
+        question.body = AskedBody::None;
     }
     question.port = arguments.port.or(question.port);
     if let Some(text) = &arguments.at {

@@ -1,11 +1,26 @@
 //! Text for people.
 
+use std::sync::OnceLock;
+
 pub(super) use crate::clock::span;
 
-/// Columns that lines are broken at.
+/// Columns that lines are broken at, at most.
 const WIDTH: usize = 100;
+/// Narrower terminals break lines themselves.
+const NARROWEST: usize = 60;
 /// Columns before what a label is about.
 const INDENT: usize = 12;
+
+/// Columns that lines are broken at: those of the terminal, if it is one.
+fn width() -> usize {
+    static COLUMNS: OnceLock<usize> = OnceLock::new();
+    *COLUMNS.get_or_init(|| {
+        // Tests may run on terminals of any width, and compare what is printed.
+        let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok().filter(|_| !cfg!(test));
+        let columns = size.map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0);
+        columns.unwrap_or(WIDTH).clamp(NARROWEST, WIDTH)
+    })
+}
 
 /// What others have written, without anything that a terminal would obey or hide.
 pub(super) fn visible(text: &str) -> String {
@@ -32,9 +47,10 @@ pub(super) fn labelled(label: &str, text: &str) -> String {
 pub(super) fn hanging(start: &str, indent: usize, text: &str) -> String {
     let mut lines = start.to_owned();
     let mut column = indent;
+    let width = width();
     for (position, word) in visible(text).split(' ').enumerate() {
         let length = word.chars().count();
-        if position > 0 && column + 1 + length > WIDTH {
+        if position > 0 && column + 1 + length > width {
             lines.push_str(&format!("\n{:indent$}", ""));
             column = indent;
         } else if position > 0 {

@@ -12,6 +12,8 @@ pub struct CurlRequest {
     pub url: String,
     /// Names in lower case.
     pub headers: Vec<(String, String)>,
+    /// The body as far as the line says it; absent: there is none.
+    pub data: Option<String>,
     /// What is not known from the line alone.
     pub notes: Vec<String>,
 }
@@ -80,6 +82,9 @@ pub fn parse(text: &str) -> Result<CurlRequest, String> {
         if word == "|" || word == ">" || word == "&&" || word == ";" || word.starts_with('>') {
             break;
         }
+        let switches = switches(&word);
+        is_get |= switches.contains('G');
+        is_head |= switches.contains('I');
         let (name, attached) = option(&word);
         let mut argument =
             || attached.clone().or_else(|| words.next()).ok_or(format!("`{name}` lacks its argument"));
@@ -106,15 +111,15 @@ pub fn parse(text: &str) -> Result<CurlRequest, String> {
             }
             "-d" | "--data" | "--data-raw" | "--data-binary" | "--data-ascii" | "--data-urlencode" | "-F"
             | "--form" | "--form-string" => {
-                argument()?;
+                request.data = Some(argument()?);
                 has_body = true;
             }
             "--json" => {
-                argument()?;
+                request.data = Some(argument()?);
                 (has_body, json) = (true, true);
             }
             "-T" | "--upload-file" => {
-                argument()?;
+                request.data = Some(argument()?);
                 method.get_or_insert_with(|| "PUT".to_owned());
             }
             "-G" | "--get" => is_get = true,
@@ -138,6 +143,10 @@ pub fn parse(text: &str) -> Result<CurlRequest, String> {
         () => "GET",
     };
     request.method = method.unwrap_or_else(|| implied.to_owned());
+    if is_get {
+        // It becomes the query.
+        request.data = None;
+    }
     if json {
         request.default_header("content-type", "application/json");
     } else if has_body && !is_get {
@@ -155,9 +164,17 @@ pub fn parse(text: &str) -> Result<CurlRequest, String> {
     Ok(request)
 }
 
+/// Options of one letter that have an argument.
+const SHORT: [char; 15] = ['X', 'H', 'd', 'F', 'u', 'A', 'e', 'b', 'T', 'o', 'm', 'x', 'w', 'E', 'c'];
+
+/// The letters of a word such as `-sGd` that stand for themselves.
+fn switches(word: &str) -> &str {
+    let letters = word.strip_prefix('-').filter(|rest| !rest.starts_with('-')).unwrap_or_default();
+    letters.split(SHORT).next().unwrap_or_default()
+}
+
 /// An option's name, and its argument where that is in the same word: `-XPOST`, `--request=POST`.
 fn option(word: &str) -> (String, Option<String>) {
-    const SHORT: [char; 15] = ['X', 'H', 'd', 'F', 'u', 'A', 'e', 'b', 'T', 'o', 'm', 'x', 'w', 'E', 'c'];
     if word.starts_with("--") {
         return match word.split_once('=') {
             Some((name, argument)) => (name.to_owned(), Some(argument.to_owned())),
@@ -327,6 +344,8 @@ mod tests {
         assert!(!is_curl("wget x") && !is_curl("") && !is_curl("{}"));
         let request = parse("curl -E me.pem -L host/x").unwrap();
         assert_eq!(request.url, "http://host/x");
-        assert_eq!(request.notes.len(), 2);
+        assert_eq!((request.notes.len(), request.data), (2, None));
+        assert_eq!(parse("curl -d '{}' host").unwrap().data.as_deref(), Some("{}"));
+        assert_eq!(parse("curl -Gd a=1 host").unwrap().data, None);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use tidegate_compiler::explain::{
-    AskedToken, Explanation, InvalidQuestion, MeshPeer, Prepared, Question, explain,
+    AskedBody, AskedToken, Explanation, InvalidQuestion, MeshPeer, Prepared, Question, explain,
 };
 use tidegate_compiler::spec::ClaimJson;
 use tidegate_compiler::{Compiled, TrustedIssuer, WorkloadId, split_url};
@@ -149,6 +149,7 @@ pub fn blank(workload: WorkloadId) -> Question {
         host: None,
         path: "/".to_owned(),
         headers: Vec::new(),
+        body: AskedBody::Unknown,
         port: None,
         time: None,
         directories: BTreeMap::new(),
@@ -242,6 +243,11 @@ pub fn add_curl(question: &mut Question, curl: CurlRequest, compiled: &Compiled,
         }
     }
     question.method = curl.method;
+    question.body = match curl.data {
+        None => AskedBody::None,
+        Some(data) if serde_json::from_str::<serde_json::Value>(&data).is_ok() => AskedBody::Json(data),
+        Some(_) => AskedBody::Unknown,
+    };
     question.headers.extend(curl.headers.into_iter().filter(|(name, _)| name != "host"));
 }
 

@@ -54,8 +54,9 @@ pub const SOURCES: &[&str] = &[
     "rust-toolchain.toml",
 ];
 
-/// Builds the filter of this workspace with this target folder; returns what the linker wrote.
-pub fn build(workspace: &Path, target: &Path) -> Result<Vec<u8>, Box<dyn Error>> {
+/// Builds the filter of this workspace with this target folder, with or without what reads bodies; returns what the linker
+/// wrote.
+pub fn build(workspace: &Path, target: &Path, bodies: bool) -> Result<Vec<u8>, Box<dyn Error>> {
     let mut cargo = Command::new(env::var_os("CARGO").ok_or("cargo did not set CARGO")?);
     cargo
         .current_dir(workspace)
@@ -73,7 +74,8 @@ pub fn build(workspace: &Path, target: &Path) -> Result<Vec<u8>, Box<dyn Error>>
             "wasm32-wasip1",
         ])
         .arg("--target-dir")
-        .arg(target);
+        .arg(target)
+        .args(if bodies { &["--features", "bodies"][..] } else { &[] });
     let output =
         cargo.output().map_err(|error| format!("cannot run cargo for the filter module: {error}"))?;
     if !output.status.success() {

@@ -32,13 +32,18 @@ pub const KEPT_EXPORTS: &[&str] = &[
     "proxy_on_vm_start",
     "proxy_on_configure",
     "proxy_on_delete",
-    // The request path: headers only. Bodies are a second build of the module.
+    // The request path: headers only.
     "proxy_on_request_headers",
     // The stream to the control plane, and its clock.
     "proxy_on_tick",
     "proxy_on_grpc_receive",
     "proxy_on_grpc_close",
 ];
+
+/// The exports that the build of the module implements besides that reads bodies: what of a request follows its headers,
+/// and an answer that comes before.
+pub const BODY_EXPORTS: &[&str] =
+    &["proxy_on_request_body", "proxy_on_request_trailers", "proxy_on_response_headers"];
 
 /// What packaging did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,28 +91,28 @@ impl From<reencode::Error<Infallible>> for PackageError {
 }
 
 /// Packages the module that the linker wrote.
-pub fn package(linked: &[u8]) -> Result<Packaged, PackageError> {
-    let outline = Outline::read(linked)?;
+pub fn package(linked: &[u8], reads_bodies: bool) -> Result<Packaged, PackageError> {
+    let outline = Outline::read(linked, reads_bodies)?;
     for required in ["memory", "proxy_on_context_create", "proxy_on_request_headers"] {
         if !outline.exports.iter().any(|export| export == required) {
             return Err(PackageError::MissingExport(required));
         }
     }
     let live = outline.live_functions();
-    let mut packager = Packager::new(&live, outline.imported_functions, outline.functions);
+    let mut packager = Packager::new(&live, outline.imported_functions, outline.functions, reads_bodies);
     let mut module = wasm_encoder::Module::new();
     packager.parse_core_module(&mut module, wasmparser::Parser::new(0), linked)?;
     let module = module.finish();
     wasmparser::Validator::new().validate_all(&module)?;
     Ok(Packaged {
         module,
-        dropped_exports: outline.exports.into_iter().filter(|name| !is_kept(name)).collect(),
+        dropped_exports: outline.exports.into_iter().filter(|name| !is_kept(name, reads_bodies)).collect(),
         removed_functions: outline.functions.saturating_sub(live.len()),
     })
 }
 
-fn is_kept(export: &str) -> bool {
-    KEPT_EXPORTS.contains(&export)
+fn is_kept(export: &str, reads_bodies: bool) -> bool {
+    KEPT_EXPORTS.contains(&export) || (reads_bodies && BODY_EXPORTS.contains(&export))
 }
 
 /// What refers to which function.
@@ -126,7 +131,7 @@ struct Outline {
 // === impl Outline ===
 
 impl Outline {
-    fn read(module: &[u8]) -> Result<Self, PackageError> {
+    fn read(module: &[u8], reads_bodies: bool) -> Result<Self, PackageError> {
         let mut outline = Self::default();
         wasmparser::Validator::new().validate_all(module)?;
         for payload in wasmparser::Parser::new(0).parse_all(module) {
@@ -158,7 +163,7 @@ impl Outline {
                     for export in section {
                         let export = export?;
                         outline.exports.push(export.name.to_owned());
-                        if export.kind == ExternalKind::Func && is_kept(export.name) {
+                        if export.kind == ExternalKind::Func && is_kept(export.name, reads_bodies) {
                             outline.roots.insert(export.index);
                         }
                     }
@@ -235,6 +240,7 @@ struct Packager {
     /// New index of every function; `None`: removed.
     new_index: Vec<Option<u32>>,
     imported_functions: usize,
+    reads_bodies: bool,
     /// How many bodies were passed.
     bodies: usize,
 }
@@ -242,7 +248,7 @@ struct Packager {
 // === impl Packager ===
 
 impl Packager {
-    fn new(live: &BTreeSet<u32>, imported_functions: usize, functions: usize) -> Self {
+    fn new(live: &BTreeSet<u32>, imported_functions: usize, functions: usize, reads_bodies: bool) -> Self {
         let mut next = 0;
         let new_index = (0..u32::try_from(functions).unwrap_or(u32::MAX))
             .map(|function| {
@@ -253,7 +259,7 @@ impl Packager {
                 })
             })
             .collect();
-        Self { new_index, imported_functions, bodies: 0 }
+        Self { new_index, imported_functions, reads_bodies, bodies: 0 }
     }
 
     fn is_live(&self, function: usize) -> bool {
@@ -311,7 +317,7 @@ impl Reencode for Packager {
     ) -> Result<(), reencode::Error<Infallible>> {
         for export in section {
             let export = export?;
-            if is_kept(export.name) {
+            if is_kept(export.name, self.reads_bodies) {
                 self.parse_export(exports, export)?;
             }
         }

@@ -5,8 +5,8 @@ use wasm_encoder::{
 };
 use wasmparser::{Parser, Payload};
 
-use super::module::{KEPT_EXPORTS, PackageError, package};
-use super::{FILTER_SHA256, FILTER_WASM};
+use super::module::{BODY_EXPORTS, KEPT_EXPORTS, PackageError, package};
+use super::{FILTER_BODIES_SHA256, FILTER_BODIES_WASM, FILTER_SHA256, FILTER_WASM};
 
 /// Functions return their number, so that they are recognised wherever they end up:
 /// 0 imported and used, 1 imported and unused, 2 `proxy_on_context_create` (calls 4), 3 `proxy_on_response_body`
@@ -89,7 +89,7 @@ fn exports(module: &[u8]) -> Vec<String> {
 
 #[test]
 fn what_is_not_implemented_goes_with_everything_that_only_it_needs() {
-    let packaged = package(&linked()).unwrap();
+    let packaged = package(&linked(), false).unwrap();
     assert_eq!(packaged.dropped_exports, ["proxy_on_response_body"]);
     assert_eq!(exports(&packaged.module), ["memory", "proxy_on_context_create", "proxy_on_request_headers"]);
     assert_eq!(functions(&packaged.module), [2, 4, 6, 7]);
@@ -101,18 +101,18 @@ fn what_is_not_implemented_goes_with_everything_that_only_it_needs() {
 
 #[test]
 fn packaging_is_deterministic_and_packaging_twice_changes_nothing() {
-    let once = package(&linked()).unwrap();
-    assert_eq!(once, package(&linked()).unwrap());
-    let twice = package(&once.module).unwrap();
+    let once = package(&linked(), false).unwrap();
+    assert_eq!(once, package(&linked(), false).unwrap());
+    let twice = package(&once.module, false).unwrap();
     assert_eq!(twice.module, once.module);
     assert_eq!((twice.dropped_exports.len(), twice.removed_functions), (0, 0));
 }
 
 #[test]
 fn what_is_no_filter_is_refused() {
-    assert!(matches!(package(b"\0asm"), Err(PackageError::Invalid(_))));
-    assert!(matches!(package(b"dummy"), Err(PackageError::Invalid(_))));
-    assert!(matches!(package(&Module::new().finish()), Err(PackageError::MissingExport("memory"))));
+    assert!(matches!(package(b"\0asm", false), Err(PackageError::Invalid(_))));
+    assert!(matches!(package(b"dummy", true), Err(PackageError::Invalid(_))));
+    assert!(matches!(package(&Module::new().finish(), false), Err(PackageError::MissingExport("memory"))));
 }
 
 #[test]
@@ -128,6 +128,16 @@ fn the_embedded_module_is_packaged_and_its_digest_is_right() {
     for payload in Parser::new(0).parse_all(FILTER_WASM) {
         assert!(!matches!(payload.unwrap(), Payload::CustomSection(_)), "custom sections name who built it");
     }
+}
+
+#[test]
+fn bodies_reach_only_the_build_that_reads_them() {
+    let (without, with) = (exports(FILTER_WASM), exports(FILTER_BODIES_WASM));
+    for export in BODY_EXPORTS.iter().map(|export| (*export).to_owned()) {
+        assert!(!without.contains(&export) && with.contains(&export), "{export}");
+    }
+    assert_eq!(with.len(), without.len() + BODY_EXPORTS.len());
+    assert_eq!(crate::bundle::hex(&crate::bundle::sha256(FILTER_BODIES_WASM)), FILTER_BODIES_SHA256);
 }
 
 #[test]

@@ -137,7 +137,7 @@ fn tests_and_rules_that_are_wrong_are_told_with_their_places() {
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, text.replace("peer: etl/somebody-else", "peer: somebody-else")).unwrap();
     let told = expect(at, 1, &["test", "rules"]);
-    assert!(told.contains("first.test.yaml:14:") && told.contains("`somebody-else` is no peer"), "{told}");
+    assert!(told.contains("first.test.yaml:15:") && told.contains("`somebody-else` is no peer"), "{told}");
     let findings = json(&expect(at, 1, &["check", "rules", "-o", "gitlab"]));
     assert_eq!(findings[0]["location"]["path"], "rules/first.test.yaml");
     assert_eq!(json(&expect(at, 1, &["check", "rules", "-o", "sarif"]))["version"], "2.1.0");

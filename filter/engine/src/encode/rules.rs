@@ -106,7 +106,7 @@ impl<'m> Writer<'m> {
         }
         flags |= rule.lease.grace_s << code::RULE_GRACE_SHIFT;
         let head = [flags, self.string(&rule.owner), self.string(&rule.contact)];
-        let head = self.share(Packed::Heads, &head);
+        let head = self.share(Packed::Heads, head);
         let record = [self.string(&rule.id), head, written.from_list, written.to_list];
         self.put(Packed::Rules, &record);
         Ok(())
@@ -159,9 +159,9 @@ impl<'m> Writer<'m> {
                 (claim, self.string(value), self.condition(&rest, &from.issuers, place, 0)?)
             }
         };
-        let peer = self.share(Packed::Peers, &peer);
-        let demand = self.share(Packed::Demands, &[issuer_list, claim, condition]);
-        Ok(self.share(Packed::Froms, &[peer, accounts, demand, value]))
+        let peer = self.share(Packed::Peers, peer);
+        let demand = self.share(Packed::Demands, [issuer_list, claim, condition]);
+        Ok(self.share(Packed::Froms, [peer, accounts, demand, value]))
     }
 
     /// Of the claims that must have a certain value the one with the rarest, and what must hold besides: many froms share
@@ -213,8 +213,11 @@ impl<'m> Writer<'m> {
         let paths = self.one_or_list(operation.paths.as_deref(), place, "paths", |writer, path| {
             writer.path(path, place)
         })?;
-        let flags = if operation.grpc { code::OPERATION_GRPC } else { 0 };
-        let frame = self.share(Packed::Frames, &[flags, bits, others, ports, hosts]);
+        let mut flags = if operation.grpc { code::OPERATION_GRPC } else { 0 };
+        if operation.encoded_slashes {
+            flags |= code::OPERATION_ENCODED_SLASHES;
+        }
+        let frame = self.share(Packed::Frames, [flags, bits, others, ports, hosts]);
         // No tokens are demanded, so no claims can be read.
         self.parts = 0;
         let condition = match &operation.condition {
@@ -226,7 +229,7 @@ impl<'m> Writer<'m> {
                 written?
             }
         };
-        Ok(self.share(Packed::Operations, &[frame, paths, condition]))
+        Ok(self.share(Packed::Operations, [frame, paths, condition]))
     }
 
     /// Writes a template from its end to its beginning. Its last segment may be an empty literal: a trailing slash.
@@ -250,7 +253,7 @@ impl<'m> Writer<'m> {
                 SegmentPattern::Rest => return Err(refuse("`{**}` can only be the last segment")),
                 SegmentPattern::Glob(pattern) => self.string(pattern) << 2 | code::SEGMENT_GLOB,
             };
-            next = self.share(Packed::Nodes, &[what, next]).saturating_add(code::PATH_NODES);
+            next = self.share(Packed::Nodes, [what, next]).saturating_add(code::PATH_NODES);
         }
         Ok(next)
     }

@@ -46,9 +46,10 @@ pub(super) fn file(writer: &mut Writer<'_>, items: &[Item]) -> Vec<(u64, u32)> {
 }
 
 /// Keys and targets, in order, none twice.
-fn keys(shape: Shape, items: &[Item]) -> Vec<(u64, u32)> {
+fn keys<'i>(shape: Shape, items: impl IntoIterator<Item = &'i Item>) -> Vec<(u64, u32)> {
     let salt = shape.salt();
-    let mut keys: Vec<(u64, u32)> = items.iter().map(|item| (item.key(shape, salt), item.target)).collect();
+    let mut keys: Vec<(u64, u32)> =
+        items.into_iter().map(|item| (item.key(shape, salt), item.target)).collect();
     keys.sort_unstable();
     keys.dedup();
     keys
@@ -68,15 +69,15 @@ fn is_selective(keys: &[(u64, u32)]) -> bool {
 /// The shape without the parts that are not needed to tell these items apart.
 fn lessened(full: Shape, items: &[Item]) -> Shape {
     // For what cannot be told rules are not told apart anyway.
-    let told: Vec<Item> = items.iter().filter(|item| !item.untellable()).copied().collect();
-    if !is_selective(&keys(full, &told)) {
+    let told = || items.iter().filter(|item| !item.untellable());
+    if !is_selective(&keys(full, told())) {
         return full;
     }
     let mut shape = full;
     let mut attempt = |change: &dyn Fn(&mut Shape)| {
         let mut lesser = shape;
         change(&mut lesser);
-        if lesser != shape && lesser != EMPTY && is_selective(&keys(lesser, &told)) {
+        if lesser != shape && lesser != EMPTY && is_selective(&keys(lesser, told())) {
             shape = lesser;
         }
     };
@@ -125,7 +126,7 @@ fn merge(groups: &mut Groups) {
         let items = groups.remove(&shape).unwrap_or_default();
         let target = groups.entry(general).or_default();
         target.extend(items);
-        filed.insert(general, keys(general, target));
+        filed.insert(general, keys(general, &*target));
         filed.remove(&shape);
     }
 }

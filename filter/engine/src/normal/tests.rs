@@ -66,6 +66,43 @@ fn what_a_server_may_read_otherwise_is_ambiguous() {
 
 #[cfg_attr(target_arch = "wasm32", wasm_bindgen_test::wasm_bindgen_test)]
 #[test]
+fn encoded_slashes_are_data_or_separate_and_nothing_else_may_be_odd() {
+    for (raw, data, separated) in [
+        ("/b/lake/o/raw%2F2026%2fa.csv?x", "/b/lake/o/raw%2F2026%2Fa.csv", "/b/lake/o/raw/2026/a.csv"),
+        ("/v1%2F%6frders/", "/v1%2Forders/", "/v1/orders/"),
+    ] {
+        let read = path(raw.as_bytes());
+        assert!(read.ambiguous(), "{raw}");
+        let (kept, split) = read.readings().unwrap();
+        assert_eq!((kept.text(), split.text()), (data, separated), "{raw}");
+        assert!(!kept.ambiguous() && kept.keeps_slashes() && !split.ambiguous() && !split.keeps_slashes());
+        assert_eq!(split, path(separated.as_bytes()));
+        assert!(kept.readings().is_none() && split.readings().is_none());
+    }
+    for raw in [
+        "/v1/orders",
+        "/v1%2F",
+        "/%2Fv1",
+        "/v1%2F%2Fx",
+        "/v1%2F..%2Fx",
+        "/v1%2F.%2Fx",
+        "/v1%2F%2e%2e%2Fx",
+        "/v1%2Fx.",
+        "/v1%2Fx%20%2Fy",
+        "/v1%2F../x",
+        "/v1%2Fx;y",
+        "/v1%2Fx%5Cy",
+        "/v1%252Fx",
+        "/v1%2Fx//y",
+        "/v1%2Fx%C0%AFy",
+        "v1%2Fx",
+    ] {
+        assert!(path(raw.as_bytes()).readings().is_none(), "{raw}");
+    }
+}
+
+#[cfg_attr(target_arch = "wasm32", wasm_bindgen_test::wasm_bindgen_test)]
+#[test]
 fn hosts_lose_case_port_and_trailing_dot() {
     for (raw, expected) in [
         ("orders.sales.example", "orders.sales.example"),

@@ -207,7 +207,8 @@ pub fn path_pattern() -> impl Strategy<Value = PathPattern> {
     let segment = prop_oneof![
         5 => select(&SEGMENTS[..]).prop_map(|text| SegmentPattern::Literal(text.to_owned())),
         1 => Just(SegmentPattern::One),
-        1 => select(vec!["orders*", "*-7", "*"]).prop_map(|glob| SegmentPattern::Glob(glob.to_owned())),
+        1 => Just(SegmentPattern::Literal("v1%2Forders".to_owned())),
+        1 => select(vec!["orders*", "*-7", "*", "v1%2F*"]).prop_map(|glob| SegmentPattern::Glob(glob.to_owned())),
     ];
     (proptest::collection::vec(segment, 0..4), 0u8..4).prop_map(|(mut segments, end)| {
         match end {
@@ -230,19 +231,20 @@ pub fn operation() -> impl Strategy<Value = OperationModel> {
         proptest::option::of(strings(&METHODS)),
         proptest::option::weighted(0.3, proptest::collection::vec(host, 1..3)),
         proptest::option::weighted(0.8, proptest::collection::vec(path_pattern(), 1..4)),
-        proptest::bool::weighted(0.2),
+        (proptest::bool::weighted(0.2), proptest::bool::weighted(0.1)),
         prop_oneof![
             3 => Just(Condition::True),
             1 => combined(request_condition(false)),
             1 => combined(prop_oneof![body_condition(), request_condition(false)]),
         ],
     )
-        .prop_map(|(ports, methods, hosts, paths, grpc, condition)| OperationModel {
+        .prop_map(|(ports, methods, hosts, paths, (grpc, encoded_slashes), condition)| OperationModel {
             ports,
             methods,
             hosts,
             paths,
             grpc,
+            encoded_slashes,
             condition,
         })
 }
@@ -401,7 +403,12 @@ pub fn sent() -> impl Strategy<Value = Sent> {
             .prop_map(|(segments, slash, odd)| {
                 let slash = if slash && !segments.is_empty() { "/" } else { "" };
                 let odd = if odd == 0 { "/%2e%2e/x" } else { "" };
-                format!("/{}{slash}{odd}", segments.join("/"))
+                let path = format!("/{}{slash}{odd}", segments.join("/"));
+                if odd.is_empty() && segments.len() > 1 && path.len().is_multiple_of(4) {
+                    path.replacen('/', "%2F", 2).replacen("%2F", "/", 1)
+                } else {
+                    path
+                }
             });
     let headers = (any::<bool>(), proptest::bool::weighted(0.03), proptest::bool::weighted(0.03))
         .prop_map(|(grpc, overrides, duplicates)| HeaderFacts { grpc, overrides, duplicates });

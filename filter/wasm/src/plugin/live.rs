@@ -128,6 +128,7 @@ impl Plugin {
     /// The proxy has deleted the context.
     pub fn forget(&mut self, context: u32) {
         self.leases.forget(context);
+        self.scans.forget(context);
         self.held.retain(|held| held.context != context);
     }
 
@@ -227,7 +228,12 @@ impl Plugin {
     }
 
     /// Whether what was allowed still is. Nothing is counted, asked or charged: nobody has sent anything.
-    fn decide_again(&mut self, position: usize, now: Now, host: &dyn Host) -> Result<Terms, Refusal> {
+    pub(super) fn decide_again(
+        &mut self,
+        position: usize,
+        now: Now,
+        host: &dyn Host,
+    ) -> Result<Terms, Refusal> {
         let (State::Ready(enforcer), Some(lease)) = (&mut self.state, self.leases.get(position)) else {
             return Err(unavailable(Reason::NotReady, host));
         };

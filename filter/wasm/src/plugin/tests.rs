@@ -6,6 +6,7 @@ use crate::CAPABILITIES;
 use crate::host::fake::Fake;
 use crate::testing::*;
 
+mod bodies;
 mod budget;
 mod leases;
 mod questions;
@@ -46,17 +47,21 @@ fn status(verdict: &Verdict) -> u16 {
 #[test]
 fn a_warm_start_decides_at_once() {
     let mut plugin = ready();
-    assert_eq!(plugin.on_request(1, &request("/v1/orders").with_peer(WORKER)), Verdict::Continue);
-    assert_eq!(status(&plugin.on_request(2, &request("/v2/orders").with_peer(WORKER))), 403);
-    assert_eq!(status(&plugin.on_request(3, &request("/v1/orders"))), 403);
-    assert_eq!(status(&plugin.on_request(4, &request("/v1/%2e%2e").with_peer(WORKER))), 403);
+    assert_eq!(plugin.on_request(1, true, &request("/v1/orders").with_peer(WORKER)), Verdict::Continue);
+    assert_eq!(status(&plugin.on_request(2, true, &request("/v2/orders").with_peer(WORKER))), 403);
+    assert_eq!(status(&plugin.on_request(3, true, &request("/v1/orders"))), 403);
+    assert_eq!(status(&plugin.on_request(4, true, &request("/v1/%2e%2e").with_peer(WORKER))), 403);
     for other in [
         "spiffe://prod.example/ns/etl/sa/other",
         "spiffe://dev.example/ns/etl/sa/worker",
         "spiffe://prod.example/ns/etl/sa/worker/x",
         "https://prod.example/ns/etl/sa/worker",
     ] {
-        assert_eq!(status(&plugin.on_request(5, &request("/v1/orders").with_peer(other))), 403, "{other}");
+        assert_eq!(
+            status(&plugin.on_request(5, true, &request("/v1/orders").with_peer(other))),
+            403,
+            "{other}"
+        );
     }
     assert_eq!(plugin.counters.total(Metric::Allowed), 1);
     assert_eq!(plugin.counters.total(Metric::Denied), 7);
@@ -67,17 +72,17 @@ fn a_listener_without_mesh_peers_has_none() {
     let mut json = String::from_utf8(config(&warm(&bundle(5)))).unwrap();
     json = json.replace("\"mesh\"", "\"none\"");
     let mut plugin = Plugin::new(Config::parse(json.as_bytes()).unwrap(), "pod".into(), &request("/"), None);
-    assert_eq!(status(&plugin.on_request(1, &request("/v1/orders").with_peer(WORKER))), 403);
+    assert_eq!(status(&plugin.on_request(1, true, &request("/v1/orders").with_peer(WORKER))), 403);
 }
 
 #[test]
 fn headers_that_only_tidegate_sets_are_removed_or_the_request_is_refused() {
     let mut plugin = ready();
     let host = request("/v1/orders").with_peer(WORKER);
-    plugin.on_request(1, &host);
+    plugin.on_request(1, true, &host);
     assert_eq!(*host.removed.borrow(), ["x-tidegate-decision"]);
     *host.refuses_removal.borrow_mut() = true;
-    assert_eq!(status(&plugin.on_request(1, &host)), 503);
+    assert_eq!(status(&plugin.on_request(1, true, &host)), 503);
 }
 
 #[test]
@@ -85,18 +90,18 @@ fn without_headers_a_request_is_refused() {
     let mut plugin = ready();
     let host = request("/v1/orders").with_peer(WORKER);
     *host.headers.borrow_mut() = None;
-    assert_eq!(status(&plugin.on_request(1, &host)), 503);
+    assert_eq!(status(&plugin.on_request(1, true, &host)), 503);
     *host.headers.borrow_mut() = Some(vec![9, 9]);
-    assert_eq!(status(&plugin.on_request(1, &host)), 503);
+    assert_eq!(status(&plugin.on_request(1, true, &host)), 503);
 }
 
 #[test]
 fn a_cold_start_holds_a_bounded_number_for_a_bounded_time() {
     let mut plugin = waiting(", \"coldStart\": {\"holdMs\": 1000, \"maxHeld\": 2}");
     let host = request("/v1/orders").with_peer(WORKER);
-    assert_eq!(plugin.on_request(1, &host), Verdict::Hold);
-    assert_eq!(plugin.on_request(2, &host), Verdict::Hold);
-    assert_eq!(status(&plugin.on_request(3, &host)), 503, "one too many");
+    assert_eq!(plugin.on_request(1, true, &host), Verdict::Hold);
+    assert_eq!(plugin.on_request(2, true, &host), Verdict::Hold);
+    assert_eq!(status(&plugin.on_request(3, true, &host)), 503, "one too many");
     plugin.forget(1);
     assert!(plugin.due(&host, |_| true).is_empty());
     host.wait(1_000);
@@ -105,7 +110,7 @@ fn a_cold_start_holds_a_bounded_number_for_a_bounded_time() {
         released.iter().map(|(context, verdict)| (*context, status(verdict))).collect::<Vec<_>>(),
         [(2, 503)]
     );
-    assert_eq!(status(&plugin.on_request(4, &host)), 503, "too late to wait");
+    assert_eq!(status(&plugin.on_request(4, true, &host)), 503, "too late to wait");
 }
 
 /// What the control plane sends for a Bundle.
@@ -158,8 +163,8 @@ fn what_waited_is_decided_when_the_first_bundle_arrives() {
     assert!(
         matches!(&hello[0], subscribe_request::Message::Hello(hello) if hello.capabilities == CAPABILITIES)
     );
-    assert_eq!(plugin.on_request(1, &host), Verdict::Hold);
-    assert_eq!(plugin.on_request(2, &request("/v2").with_peer(WORKER)), Verdict::Hold);
+    assert_eq!(plugin.on_request(1, true, &host), Verdict::Hold);
+    assert_eq!(plugin.on_request(2, true, &request("/v2").with_peer(WORKER)), Verdict::Hold);
     let messages = push(&bundle(5), 9);
     assert_eq!(sent(&mut plugin, &messages[0], &host), [], "nothing is acknowledged yet");
     let sent = sent(&mut plugin, &messages[1], &host);
@@ -202,7 +207,7 @@ fn a_bad_push_is_refused_and_what_was_enforced_stays() {
             sent.iter().any(|one| matches!(one, subscribe_request::Message::Nack(nack) if nack.nonce == 7)),
             "{sent:?}"
         );
-        assert_eq!(plugin.on_request(1, &host), Verdict::Continue);
+        assert_eq!(plugin.on_request(1, true, &host), Verdict::Continue);
     }
     assert_eq!(plugin.counters.total(Metric::Nacks), 2);
     // The same revision again is acknowledged.
@@ -215,7 +220,7 @@ fn a_bad_push_is_refused_and_what_was_enforced_stays() {
     for junk in [&b""[..], b"\xff\xff\xff", &[0x7a, 0x00]] {
         assert_eq!(sent(&mut plugin, junk, &host), [], "{junk:?}");
     }
-    assert_eq!(plugin.on_request(1, &host), Verdict::Continue);
+    assert_eq!(plugin.on_request(1, true, &host), Verdict::Continue);
 }
 
 #[test]
@@ -224,7 +229,7 @@ fn a_refused_warm_start_without_a_control_plane_never_decides() {
     bad.manifest.as_mut().unwrap().signatures.clear();
     let host = request("/v1/orders").with_peer(WORKER);
     let mut plugin = Plugin::new(Config::parse(&config(&warm(&bad))).unwrap(), "pod".into(), &host, None);
-    assert_eq!(status(&plugin.on_request(1, &host)), 503);
+    assert_eq!(status(&plugin.on_request(1, true, &host)), 503);
     assert!(host.logged.borrow().iter().any(|line| line.contains("no trusted key")), "{:?}", host.logged);
 }
 
@@ -235,7 +240,7 @@ fn a_signed_statement_that_nothing_is_guarded_lets_pass() {
     let open = pb::Bundle { manifest: Some(signed(&statement, 1, "k1")), sections: vec![] };
     let host = request("/anything");
     let mut plugin = Plugin::new(Config::parse(&config(&warm(&open))).unwrap(), "pod".into(), &host, None);
-    assert_eq!(plugin.on_request(1, &host), Verdict::Continue);
+    assert_eq!(plugin.on_request(1, true, &host), Verdict::Continue);
 }
 
 #[test]
@@ -245,7 +250,7 @@ fn a_changed_configuration_keeps_what_was_enforced() {
     let config = Config::parse(&config(&format!("{STREAM}{}", warm(&bundle(4))))).unwrap();
     let mut plugin = Plugin::new(config, "pod".into(), &host, installed);
     assert_eq!(plugin.installed().unwrap().manifest.revision, (1, 5));
-    assert_eq!(plugin.on_request(1, &host), Verdict::Continue);
+    assert_eq!(plugin.on_request(1, true, &host), Verdict::Continue);
 }
 
 #[test]

@@ -51,15 +51,16 @@ fn reason(verdict: &Verdict) -> String {
 #[test]
 fn junk_is_refused_unchecked_after_a_while_and_harms_nobody_on_another_connection() {
     let mut plugin = enforcing();
-    let reasons: Vec<_> = (0..200).map(|id| reason(&plugin.on_request(id, &junk(id).over(1)))).collect();
+    let reasons: Vec<_> =
+        (0..200).map(|id| reason(&plugin.on_request(id, true, &junk(id).over(1)))).collect();
     let checked = reasons.iter().filter(|reason| *reason == "token_bad_signature").count();
     assert!((50..70).contains(&checked), "{checked} of 200 were checked");
     assert!(reasons.ends_with(&["token_check_budget".to_owned()]));
-    let verdict = plugin.on_request(1_000, &junk(1_000).over(1));
+    let verdict = plugin.on_request(1_000, true, &junk(1_000).over(1));
     let Verdict::Refuse(refusal) = &verdict else { panic!("{verdict:?}") };
     assert_eq!(refusal.status, 429);
     assert!(refusal.headers.contains(&("retry-after", "1".to_owned())), "{refusal:?}");
-    assert_eq!(plugin.on_request(1_001, &good(1).over(2)), Verdict::Continue);
+    assert_eq!(plugin.on_request(1_001, true, &good(1).over(2)), Verdict::Continue);
     assert_eq!(plugin.counters.total(Metric::OverBudget), 201 - u64::try_from(checked).unwrap());
 }
 
@@ -67,22 +68,22 @@ fn junk_is_refused_unchecked_after_a_while_and_harms_nobody_on_another_connectio
 fn tokens_that_are_known_are_never_counted_however_strained_the_budget_is() {
     let mut plugin = enforcing();
     let known = good(1).over(1);
-    assert_eq!(plugin.on_request(1, &known), Verdict::Continue);
+    assert_eq!(plugin.on_request(1, true, &known), Verdict::Continue);
     for id in 0..200_000u32 {
         let connection = u64::from(id / 10);
-        plugin.on_request(2, &junk(0).over(10 + connection));
+        plugin.on_request(2, true, &junk(0).over(10 + connection));
         if id % 1_000 == 0 {
-            assert_eq!(plugin.on_request(1, &known), Verdict::Continue, "after {id}");
+            assert_eq!(plugin.on_request(1, true, &known), Verdict::Continue, "after {id}");
         }
         if plugin.counters.total(Metric::OverBudget) > 100 {
             break;
         }
     }
     assert!(plugin.counters.total(Metric::OverBudget) > 100);
-    assert_eq!(status(&plugin.on_request(3, &good(2).over(9))), 429, "a newcomer waits");
-    assert_eq!(plugin.on_request(4, &known), Verdict::Continue);
+    assert_eq!(status(&plugin.on_request(3, true, &good(2).over(9))), 429, "a newcomer waits");
+    assert_eq!(plugin.on_request(4, true, &known), Verdict::Continue);
     // Whose token is known may bring its next one.
-    assert_eq!(plugin.on_request(5, &good(3).over(1)), Verdict::Continue);
+    assert_eq!(plugin.on_request(5, true, &good(3).over(1)), Verdict::Continue);
 }
 
 #[test]
@@ -99,9 +100,9 @@ fn a_valid_token_that_allows_nothing_does_not_prove_a_connection() {
         .with_peer(WORKER)
         .over(1)
     };
-    let refused: Vec<_> = (0..200).map(|id| status(&plugin.on_request(id, &elsewhere(id)))).collect();
+    let refused: Vec<_> = (0..200).map(|id| status(&plugin.on_request(id, true, &elsewhere(id)))).collect();
     assert!(refused.contains(&403) && refused.ends_with(&[429]), "{refused:?}");
-    assert!((0..200).all(|id| plugin.on_request(id, &good(id).over(2)) == Verdict::Continue));
+    assert!((0..200).all(|id| plugin.on_request(id, true, &good(id).over(2)) == Verdict::Continue));
 }
 
 #[test]
@@ -109,9 +110,9 @@ fn the_proxy_is_asked_for_the_connection_only_when_a_signature_is_checked() {
     let mut plugin = enforcing();
     let host = good(1).over(1);
     let asked = |host: &Fake| host.asked.borrow().iter().filter(|path| **path == *b"connection\0id").count();
-    assert_eq!(plugin.on_request(1, &host), Verdict::Continue);
+    assert_eq!(plugin.on_request(1, true, &host), Verdict::Continue);
     assert_eq!(asked(&host), 1);
-    assert_eq!(plugin.on_request(2, &host), Verdict::Continue);
+    assert_eq!(plugin.on_request(2, true, &host), Verdict::Continue);
     assert_eq!(asked(&host), 1);
     assert_eq!(plugin.counters.total(Metric::TokensRemembered), 1);
     assert_eq!(plugin.counters.total(Metric::HostSignatures), 2, "the Bundle's and the token's");
@@ -129,7 +130,7 @@ fn which_path_is_in_use_is_said_once_and_counted() {
         host.verifies.set(verifies);
         let more = if fips { ", \"fips\": true" } else { "" };
         let mut plugin = start(more, oauth(&[("a", 7)]), &host);
-        let verdict = plugin.on_request(1, &host);
+        let verdict = plugin.on_request(1, true, &host);
         let lines = host.logged.borrow().iter().filter(|said| said.contains(line)).count();
         assert_eq!(lines, 1, "{verifies} {fips}: {:?}", host.logged);
         if fips && !verifies {
@@ -156,7 +157,7 @@ fn what_the_proxy_cannot_verify_is_not_verified_in_fips_mode() {
     for (more, expected) in [("", "token_bad_signature"), (", \"fips\": true", "token_algorithm_unsupported")]
     {
         let mut plugin = start(more, issuer.clone(), &host);
-        assert_eq!(reason(&plugin.on_request(1, &host)), expected);
+        assert_eq!(reason(&plugin.on_request(1, true, &host)), expected);
     }
 }
 
@@ -165,7 +166,7 @@ fn a_bound_token_is_accepted_only_with_the_certificate_it_is_bound_to() {
     let mut issuer = oauth(&[("a", 7)]);
     issuer.require_cnf = true;
     let mut plugin = start("", issuer, &request("/"));
-    assert_eq!(reason(&plugin.on_request(1, &good(1))), "token_not_bound");
+    assert_eq!(reason(&plugin.on_request(1, true, &good(1))), "token_not_bound");
     let bound = |digest: [u8; 32]| {
         let header = "{\"alg\":\"ES256\",\"typ\":\"at+jwt\",\"kid\":\"a\"}";
         let thumbprint = BASE64_URL_SAFE_NO_PAD.encode(digest);
@@ -174,15 +175,15 @@ fn a_bound_token_is_accepted_only_with_the_certificate_it_is_bound_to() {
     };
     let hex = |digest: [u8; 32]| digest.map(|byte| format!("{byte:02x}")).concat();
     let certified = |host: Fake, digest| host.with_property(CERTIFICATE, hex(digest).as_bytes());
-    assert_eq!(plugin.on_request(2, &certified(bound([7; 32]), [7; 32])), Verdict::Continue);
+    assert_eq!(plugin.on_request(2, true, &certified(bound([7; 32]), [7; 32])), Verdict::Continue);
     for (host, what) in [
         (certified(bound([7; 32]), [8; 32]), "another certificate"),
         (bound([7; 32]), "no certificate"),
         (bound([7; 32]).with_property(CERTIFICATE, b"07"), "no digest"),
     ] {
-        assert_eq!(reason(&plugin.on_request(3, &host)), "token_not_bound", "{what}");
+        assert_eq!(reason(&plugin.on_request(3, true, &host)), "token_not_bound", "{what}");
     }
-    assert_eq!(plugin.on_request(4, &certified(bound([7; 32]), [7; 32])), Verdict::Continue);
+    assert_eq!(plugin.on_request(4, true, &certified(bound([7; 32]), [7; 32])), Verdict::Continue);
 }
 
 fn resigned(header: &str, change: impl FnOnce(&str) -> String) -> String {
@@ -201,21 +202,21 @@ fn a_clock_before_the_bundle_was_issued_decides_nothing() {
     let host = good(1);
     let issued_ms = u64::try_from(NOW - 10).unwrap() * 1_000;
     host.now_ms.set(issued_ms - 300_000);
-    assert_eq!(plugin.on_request(1, &host), Verdict::Continue, "within what clocks may differ");
+    assert_eq!(plugin.on_request(1, true, &host), Verdict::Continue, "within what clocks may differ");
     host.now_ms.set(issued_ms - 300_001);
-    let verdict = plugin.on_request(1, &host);
+    let verdict = plugin.on_request(1, true, &host);
     assert_eq!((status(&verdict), reason(&verdict).as_str()), (503, "clock_wrong"));
     assert_eq!(plugin.counters.total(Metric::ClockWrong), 1);
     host.now_ms.set(0);
-    assert_eq!(reason(&plugin.on_request(1, &host)), "clock_wrong");
+    assert_eq!(reason(&plugin.on_request(1, true, &host)), "clock_wrong");
 }
 
 #[test]
 fn receipts_tell_what_was_counted_and_how_issuers_are_used() {
     let mut plugin = start(STREAM, oauth(&[("a", 7)]), &request("/"));
-    assert_eq!(plugin.on_request(1, &good(1)), Verdict::Continue);
-    assert_eq!(plugin.on_request(2, &good(1)), Verdict::Continue);
-    assert_eq!(status(&plugin.on_request(3, &junk(1))), 401);
+    assert_eq!(plugin.on_request(1, true, &good(1)), Verdict::Continue);
+    assert_eq!(plugin.on_request(2, true, &good(1)), Verdict::Continue);
+    assert_eq!(status(&plugin.on_request(3, true, &junk(1))), 401);
     let host = good(1);
     plugin.on_opened(3, &host);
     let receipt = answers(plugin.take_messages())

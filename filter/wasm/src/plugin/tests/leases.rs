@@ -42,7 +42,7 @@ impl World {
         let token = token("a", 7, now + seconds, &context.to_string());
         let host = bearing(&token);
         host.now_ms.set(self.host.now_ms.get());
-        self.plugin.on_request(context, &host)
+        self.plugin.on_request(context, true, &host)
     }
 
     /// Time passes, and the tick comes: which requests are ended, with what.
@@ -215,7 +215,7 @@ fn a_rule_that_keeps_no_longer_ends_what_has_expired_meanwhile() {
 fn what_needs_no_token_is_ended_by_rules_alone() {
     let mut plugin = ready();
     let host = request("/v1/orders").with_peer(WORKER);
-    assert_eq!(plugin.on_request(1, &host), Verdict::Continue);
+    assert_eq!(plugin.on_request(1, true, &host), Verdict::Continue);
     host.wait(100_000_000);
     assert_eq!(plugin.due(&host, |_| true), []);
 }
@@ -229,8 +229,8 @@ fn what_passed_unguarded_is_ended_when_a_guard_comes() {
     let config = Config::parse(&config(&format!("{STREAM}{}", warm(&open)))).unwrap();
     let mut plugin = Plugin::new(config, "pod".into(), &host, None);
     plugin.on_opened(3, &host);
-    assert_eq!(plugin.on_request(1, &host), Verdict::Continue);
-    assert_eq!(plugin.on_request(2, &request("/v1/orders").with_peer(WORKER)), Verdict::Continue);
+    assert_eq!(plugin.on_request(1, true, &host), Verdict::Continue);
+    assert_eq!(plugin.on_request(2, true, &request("/v1/orders").with_peer(WORKER)), Verdict::Continue);
     deliver(&mut plugin, &bundle(5), 9, &host);
     let ended = plugin.due(&host, |_| true);
     assert_eq!(ended.iter().map(|(context, _)| *context).collect::<Vec<_>>(), [1]);
@@ -291,9 +291,9 @@ fn many_are_looked_at_in_slices_and_refused_requests_are_not_kept() {
     let host = request("/v1/orders").with_peer(WORKER);
     plugin.on_opened(3, &host);
     for context in 0..MANY {
-        assert_eq!(plugin.on_request(context, &host), Verdict::Continue);
+        assert_eq!(plugin.on_request(context, true, &host), Verdict::Continue);
     }
-    assert_eq!(status(&plugin.on_request(MANY, &request("/v2").with_peer(WORKER))), 403);
+    assert_eq!(status(&plugin.on_request(MANY, true, &request("/v2").with_peer(WORKER))), 403);
     assert_eq!(plugin.leases.contexts().count(), 10_000);
     let mut closed = model();
     closed.rules[0].mode = Mode::Shadow;

@@ -75,12 +75,12 @@ fn released(plugin: &mut Plugin, host: &Fake) -> Vec<(u32, u16)> {
 fn a_token_of_an_unknown_key_waits_for_the_key_and_is_allowed_with_it() {
     let mut plugin = with_key_a();
     let host = by_key_b("1");
-    assert_eq!(plugin.on_request(1, &host), Verdict::Hold);
+    assert_eq!(plugin.on_request(1, true, &host), Verdict::Hold);
     assert_eq!(plugin.tick_ms(), 100);
     let questions = asked(&mut plugin);
     assert_eq!(questions, [(questions[0].0, "oauth".to_owned(), "b".to_owned())]);
     // Another one of the same key asks nothing.
-    assert_eq!(plugin.on_request(2, &by_key_b("2")), Verdict::Hold);
+    assert_eq!(plugin.on_request(2, true, &by_key_b("2")), Verdict::Hold);
     assert_eq!(asked(&mut plugin), []);
     assert_eq!(released(&mut plugin, &host), []);
     let keys = keys_section(oauth(&[("a", 7), ("b", 8)]));
@@ -97,17 +97,17 @@ fn a_token_of_an_unknown_key_waits_for_the_key_and_is_allowed_with_it() {
 fn an_answer_without_the_key_refuses_as_before_and_nobody_waits_for_it_again() {
     let mut plugin = with_key_a();
     let host = by_key_b("1");
-    assert_eq!(plugin.on_request(1, &host), Verdict::Hold);
+    assert_eq!(plugin.on_request(1, true, &host), Verdict::Hold);
     let (nonce, ..) = asked(&mut plugin).remove(0);
     answer(&mut plugin, nonce + 1, false, &host);
     assert_eq!(released(&mut plugin, &host), [], "somebody else's answer");
     answer(&mut plugin, nonce, false, &host);
     assert_eq!(released(&mut plugin, &host), [(1, 401)]);
-    assert_eq!(status(&plugin.on_request(2, &host)), 401);
+    assert_eq!(status(&plugin.on_request(2, true, &host)), 401);
     host.wait(4_000);
-    assert_eq!(status(&plugin.on_request(3, &host)), 401);
+    assert_eq!(status(&plugin.on_request(3, true, &host)), 401);
     host.wait(1_000);
-    assert_eq!(plugin.on_request(4, &host), Verdict::Hold);
+    assert_eq!(plugin.on_request(4, true, &host), Verdict::Hold);
     assert!(plugin.leases.contexts().next().is_none());
 }
 
@@ -115,27 +115,27 @@ fn an_answer_without_the_key_refuses_as_before_and_nobody_waits_for_it_again() {
 fn nobody_waits_longer_than_a_second_or_when_nobody_can_answer() {
     let mut plugin = with_key_a();
     let host = by_key_b("1");
-    assert_eq!(plugin.on_request(1, &host), Verdict::Hold);
+    assert_eq!(plugin.on_request(1, true, &host), Verdict::Hold);
     host.wait(899);
     assert_eq!(released(&mut plugin, &host), []);
     host.wait(1);
     assert_eq!(released(&mut plugin, &host), [(1, 401)]);
 
     let mut plugin = with_key_a();
-    assert_eq!(plugin.on_request(1, &host), Verdict::Hold);
+    assert_eq!(plugin.on_request(1, true, &host), Verdict::Hold);
     plugin.on_closed(&host);
     assert_eq!(released(&mut plugin, &host), [(1, 401)], "the stream is lost");
-    assert_eq!(status(&plugin.on_request(2, &by_key_b("2"))), 401);
+    assert_eq!(status(&plugin.on_request(2, true, &by_key_b("2"))), 401);
 
     let mut plugin = start(&token_model(|_| {}), vec![keys_section(oauth(&[("a", 7)]))]);
-    assert_eq!(status(&plugin.on_request(1, &host)), 401, "there is no stream yet");
+    assert_eq!(status(&plugin.on_request(1, true, &host)), 401, "there is no stream yet");
 }
 
 #[test]
 fn another_bundle_does_not_end_the_wait_for_a_key_that_it_lacks() {
     let mut plugin = with_key_a();
     let host = by_key_b("1");
-    assert_eq!(plugin.on_request(1, &host), Verdict::Hold);
+    assert_eq!(plugin.on_request(1, true, &host), Verdict::Hold);
     let (nonce, ..) = asked(&mut plugin).remove(0);
     let keys = keys_section(oauth(&[("a", 7), ("c", 9)]));
     install(&mut plugin, &bundle_of(6, vec![rules_of(&token_model(|_| {})), keys]), &host);
@@ -153,7 +153,7 @@ fn another_bundle_does_not_end_the_wait_for_a_key_that_it_lacks() {
 fn a_replaced_key_of_the_same_id_is_asked_for_too() {
     let mut plugin = with_key_a();
     let host = bearing(&token("a", 8, NOW + 60, "1"));
-    assert_eq!(plugin.on_request(1, &host), Verdict::Hold);
+    assert_eq!(plugin.on_request(1, true, &host), Verdict::Hold);
     assert_eq!(asked(&mut plugin)[0].2, "a");
     let keys = keys_section(oauth(&[("a", 8)]));
     install(&mut plugin, &bundle_of(6, vec![rules_of(&token_model(|_| {})), keys]), &host);
@@ -166,7 +166,7 @@ fn made_up_keys_hold_a_bounded_number_and_what_is_known_passes_meanwhile() {
     let (mut held, mut refused) = (0, 0);
     for context in 0..2_000u32 {
         let host = bearing(&token(&format!("made-up-{}", context / 4), 9, NOW + 60, "1"));
-        match plugin.on_request(context, &host) {
+        match plugin.on_request(context, true, &host) {
             Verdict::Hold => held += 1,
             verdict => {
                 assert_eq!(status(&verdict), 401);
@@ -178,7 +178,7 @@ fn made_up_keys_hold_a_bounded_number_and_what_is_known_passes_meanwhile() {
     assert_eq!((held, refused), (64, 1_936));
     assert_eq!(asked(&mut plugin).len(), 16);
     let host = bearing(&token("a", 7, NOW + 60, "1"));
-    assert_eq!(plugin.on_request(9_999, &host), Verdict::Continue);
+    assert_eq!(plugin.on_request(9_999, true, &host), Verdict::Continue);
     // Those that leave make room.
     plugin.forget(0);
     assert_eq!(plugin.held.len(), 63);
@@ -194,12 +194,12 @@ fn what_was_charged_for_requests_that_waited_is_given_back_when_they_are_allowed
     let mut plugin = start(&listed_model(), vec![keys(), directory(&["worker-0"])]);
     plugin.on_opened(3, &request("/v1/orders"));
     let worker = |id: u32| bearing(&token("a", 7, NOW + 60, &id.to_string())).over(5);
-    let held = (0..100).take_while(|id| plugin.on_request(*id, &worker(*id)) == Verdict::Hold).count();
+    let held = (0..100).take_while(|id| plugin.on_request(*id, true, &worker(*id)) == Verdict::Hold).count();
     assert!((10..100).contains(&held), "the connection's budget is spent after {held}");
     let sections = vec![rules_of(&listed_model()), keys(), directory(&["worker-1"])];
     install(&mut plugin, &bundle_of(6, sections), &worker(0));
     assert_eq!(released(&mut plugin, &worker(0)).len(), held);
-    assert_eq!(plugin.on_request(200, &worker(200)), Verdict::Continue);
+    assert_eq!(plugin.on_request(200, true, &worker(200)), Verdict::Continue);
 }
 
 #[test]
@@ -207,8 +207,8 @@ fn two_filters_of_one_stream_are_not_answered_in_one_callback() {
     let one_stream = |host: Fake| host.over(5).with_property("request\0time", b"begun");
     let mut plugin = with_key_a();
     let host = one_stream(by_key_b("1"));
-    assert_eq!(plugin.on_request(1, &host), Verdict::Hold);
-    assert_eq!(plugin.on_request(2, &host), Verdict::Hold);
+    assert_eq!(plugin.on_request(1, true, &host), Verdict::Hold);
+    assert_eq!(plugin.on_request(2, true, &host), Verdict::Hold);
     host.wait(900);
     assert_eq!(released(&mut plugin, &host).len(), 1);
     assert_eq!(plugin.tick_ms(), 1);
@@ -216,7 +216,7 @@ fn two_filters_of_one_stream_are_not_answered_in_one_callback() {
     // Nor are two that end.
     let host = one_stream(bearing(&token("a", 7, NOW + 60, "1")));
     for context in [3, 4] {
-        assert_eq!(plugin.on_request(context, &host), Verdict::Continue);
+        assert_eq!(plugin.on_request(context, true, &host), Verdict::Continue);
     }
     host.wait(91_000);
     let mut ended = Vec::new();
@@ -254,7 +254,7 @@ fn a_caller_that_is_not_listed_yet_waits_until_it_is() {
     let host = bearing(&token("a", 7, NOW + 60, "1"));
     plugin.on_opened(3, &host);
     plugin.take_messages();
-    assert_eq!(plugin.on_request(1, &host), Verdict::Hold);
+    assert_eq!(plugin.on_request(1, true, &host), Verdict::Hold);
     let questions = asked(&mut plugin);
     assert_eq!(questions, [(questions[0].0, DIRECTORY.to_owned(), "worker-1".to_owned())]);
     // Not one whose path is wrong as well: no answer would let it in.
@@ -265,7 +265,7 @@ fn a_caller_that_is_not_listed_yet_waits_until_it_is() {
         ("authorization", &format!("Bearer {}", token("a", 7, NOW + 60, "1"))),
     ])
     .with_peer(WORKER);
-    assert_eq!(status(&plugin.on_request(2, &other)), 403);
+    assert_eq!(status(&plugin.on_request(2, true, &other)), 403);
     let listed = directory(&["worker-0", "worker-1"]);
     install(&mut plugin, &bundle_of(6, vec![rules_of(&listed_model()), keys(), listed]), &host);
     answer(&mut plugin, questions[0].0, true, &host);
@@ -284,8 +284,8 @@ fn a_caller_that_is_not_listed_yet_waits_until_it_is() {
 fn a_caller_that_leaves_while_it_waits_is_not_decided() {
     let mut plugin = with_key_a();
     let host = by_key_b("1");
-    assert_eq!(plugin.on_request(1, &host), Verdict::Hold);
-    assert_eq!(plugin.on_request(2, &host), Verdict::Hold);
+    assert_eq!(plugin.on_request(1, true, &host), Verdict::Hold);
+    assert_eq!(plugin.on_request(2, true, &host), Verdict::Hold);
     plugin.forget(1);
     host.wait(1_000);
     // The proxy knows the other one no more, although it did not say so.
@@ -298,7 +298,7 @@ fn what_waited_for_the_first_bundle_does_not_wait_again() {
     let mut plugin = waiting("");
     let host = by_key_b("1");
     plugin.on_opened(3, &host);
-    assert_eq!(plugin.on_request(1, &host), Verdict::Hold);
+    assert_eq!(plugin.on_request(1, true, &host), Verdict::Hold);
     let sections = vec![rules_of(&token_model(|_| {})), keys_section(oauth(&[("a", 7)]))];
     install(&mut plugin, &bundle_of(5, sections), &host);
     assert_eq!(released(&mut plugin, &host), [(1, 401)]);

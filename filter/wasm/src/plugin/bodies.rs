@@ -1,0 +1,234 @@
+//! Requests whose bodies decide.
+//!
+//! The server has got the headers already, and gets the body as it comes: what is decided here are operations that cannot
+//! be done without the whole of a message. So the request is decided when a message has been read to its end, before its
+//! last piece goes on; a stream is decided again with each message that says something new.
+//!
+//! INVARIANT: what has not been allowed is refused when its body ends, when its body cannot be read, and when an answer
+//! comes before. Nothing of a request that was refused goes on.
+
+use std::collections::HashMap;
+
+use tidegate_engine::body::{FieldValue, Scanner, Step};
+use tidegate_engine::model::BodyField;
+
+use super::{Now, Plugin, State, Verdict};
+use crate::downstream::Unsettled;
+use crate::enforcer::Answer;
+use crate::host::{Host, Metric};
+use crate::request::{Received, Unreadable};
+
+/// Bytes of headers that may be kept per VM and configuration of requests whose bodies are read; more are refused.
+const MAX_BYTES: usize = 64 << 20;
+
+/// Bytes of an entry beside its headers, roughly.
+const ENTRY_BYTES: usize = 1024;
+
+/// Requests whose bodies are read.
+#[derive(Debug)]
+pub(super) struct Scans {
+    /// Whether the proxy shows bodies to this build of the module.
+    possible: bool,
+    entries: HashMap<u32, Scan>,
+    bytes: usize,
+}
+
+/// A request whose body is read.
+#[derive(Debug)]
+struct Scan {
+    scanner: Scanner,
+    /// The policy's fields when the body began.
+    fields: Vec<BodyField>,
+    /// What was found when the request was decided last.
+    known: Vec<FieldValue>,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// Nothing is decided yet; what checking its signatures was charged.
+    Undecided(Received, Option<Unsettled>),
+    /// It is allowed, and there is a lease.
+    Allowed,
+    /// It was refused.
+    Refused,
+}
+
+// === impl Scans ===
+
+impl Scans {
+    pub fn new(possible: bool) -> Self {
+        Self { possible, entries: HashMap::new(), bytes: 0 }
+    }
+
+    pub fn are_possible(&self) -> bool {
+        // So that the other build lacks the code.
+        cfg!(any(test, feature = "bodies")) && self.possible
+    }
+
+    /// The proxy has deleted the context.
+    pub fn forget(&mut self, context: u32) {
+        if let Some(scan) = self.entries.remove(&context) {
+            self.bytes = self.bytes.saturating_sub(scan.weight());
+        }
+    }
+
+    #[must_use]
+    fn insert(&mut self, context: u32, scan: Scan) -> bool {
+        self.forget(context);
+        let bytes = self.bytes.saturating_add(scan.weight());
+        if bytes > MAX_BYTES {
+            return false;
+        }
+        self.bytes = bytes;
+        self.entries.insert(context, scan);
+        true
+    }
+
+    fn take(&mut self, context: u32) -> Option<Scan> {
+        let scan = self.entries.remove(&context)?;
+        self.bytes = self.bytes.saturating_sub(scan.weight());
+        Some(scan)
+    }
+}
+
+// === impl Scan ===
+
+impl Scan {
+    fn weight(&self) -> usize {
+        match &self.stage {
+            Stage::Undecided(received, _) => received.bytes().saturating_add(ENTRY_BYTES),
+            Stage::Allowed | Stage::Refused => ENTRY_BYTES,
+        }
+    }
+
+    fn found(&self) -> Vec<(BodyField, FieldValue)> {
+        self.fields.iter().cloned().zip(self.scanner.values().iter().cloned()).collect()
+    }
+}
+
+// === impl Plugin ===
+
+impl Plugin {
+    /// The body of this request decides: it goes on, and is read while it does.
+    pub(super) fn read_body(
+        &mut self,
+        context: u32,
+        received: Received,
+        answer: Answer,
+        host: &dyn Host,
+    ) -> Verdict {
+        let Some((format, wanted)) = answer.awaits else {
+            return self.unreadable(Unreadable::NotReady, host);
+        };
+        if answer.remove.iter().any(|name| !host.remove_request_header(name.as_bytes())) {
+            return self.unreadable(Unreadable::NotRemoved, host);
+        }
+        let fields = match &self.state {
+            State::Ready(enforcer) => enforcer.body_fields().to_vec(),
+            State::NotReady | State::Invalid => Vec::new(),
+        };
+        let scanner = Scanner::new(format, &fields, &wanted);
+        let stage = Stage::Undecided(received, answer.unsettled);
+        if !self.scans.insert(context, Scan { scanner, fields, known: Vec::new(), stage }) {
+            return self.unreadable(Unreadable::TooMany, host);
+        }
+        Verdict::Continue
+    }
+
+    /// Reads a piece of a body before it goes on; `is_last`: nothing follows it.
+    pub fn on_body(&mut self, context: u32, piece: &[u8], is_last: bool, host: &dyn Host) -> Verdict {
+        let Some(mut scan) = self.scans.take(context) else { return Verdict::Continue };
+        let verdict = self.read_piece(context, &mut scan, piece, is_last, host);
+        if matches!(verdict, Verdict::Refuse(_)) {
+            scan.stage = Stage::Refused;
+        }
+        // It was there a moment ago, and weighs no more now.
+        let _ = self.scans.insert(context, scan);
+        verdict
+    }
+
+    fn read_piece(
+        &mut self,
+        context: u32,
+        scan: &mut Scan,
+        mut piece: &[u8],
+        is_last: bool,
+        host: &dyn Host,
+    ) -> Verdict {
+        if matches!(scan.stage, Stage::Refused) {
+            return Verdict::Hold;
+        }
+        loop {
+            match scan.scanner.feed(piece) {
+                Step::More => break,
+                Step::Message(rest) => piece = rest,
+                Step::Broken => return self.decide_on_body(context, scan, host),
+            }
+            match self.decide_on_body(context, scan, host) {
+                Verdict::Continue => {}
+                other => return other,
+            }
+        }
+        if is_last && (!scan.scanner.finish() || matches!(scan.stage, Stage::Undecided(..))) {
+            return self.decide_on_body(context, scan, host);
+        }
+        Verdict::Continue
+    }
+
+    /// Decides on what was read so far.
+    fn decide_on_body(&mut self, context: u32, scan: &mut Scan, host: &dyn Host) -> Verdict {
+        let now = Now::read(host);
+        match std::mem::replace(&mut scan.stage, Stage::Allowed) {
+            Stage::Undecided(mut received, unsettled) => {
+                received.set_body(scan.found());
+                scan.known = scan.scanner.values().to_vec();
+                let answer =
+                    received.headers(None).and_then(|headers| self.decide(&received, &headers, now, host));
+                match answer {
+                    Ok(answer) => {
+                        if let (None, Some(unsettled)) = (&answer.refusal, unsettled) {
+                            unsettled.allowed(&mut self.budget.borrow_mut(), now.ms);
+                        }
+                        self.conclude(context, received, answer, host)
+                    }
+                    Err(unreadable) => self.unreadable(unreadable, host),
+                }
+            }
+            Stage::Allowed if scan.known == scan.scanner.values() => Verdict::Continue,
+            Stage::Allowed => {
+                scan.known = scan.scanner.values().to_vec();
+                let position = self.leases.position(context);
+                let Some(position) = position else { return self.unreadable(Unreadable::NotReady, host) };
+                self.leases.set_body(position, scan.found());
+                match self.decide_again(position, now, host) {
+                    Ok(terms) => {
+                        self.leases.renew(position, terms, now.s());
+                        Verdict::Continue
+                    }
+                    Err(refusal) => {
+                        self.leases.forget(context);
+                        self.counters.add(Metric::Denied);
+                        Verdict::Refuse(refusal)
+                    }
+                }
+            }
+            Stage::Refused => Verdict::Hold,
+        }
+    }
+
+    /// The server answers. What has not been allowed gets no answer of it.
+    pub fn on_response(&mut self, context: u32, host: &dyn Host) -> Verdict {
+        let Some(mut scan) = self.scans.take(context) else { return Verdict::Continue };
+        let verdict = match scan.stage {
+            Stage::Undecided(..) => {
+                scan.stage = Stage::Refused;
+                self.counters.add(Metric::Denied);
+                Verdict::Refuse(super::unavailable(tidegate_engine::Reason::BodyUnread, host))
+            }
+            Stage::Allowed | Stage::Refused => Verdict::Continue,
+        };
+        let _ = self.scans.insert(context, scan);
+        verdict
+    }
+}
