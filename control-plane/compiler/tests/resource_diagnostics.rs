@@ -30,8 +30,8 @@ refused! {
         rule("b", "Allow", "resources: {service: pubsub, actions: [publish, topics.list], names: ['projects/acme/topics/a'], protocols: [http]}"));
     refuses_names_that_cannot_be_read: pubsub("actions: [publish], names: ['//pubsub.googleapis.com/projects/acme/topics/a', \
         'projects/acme/topics/', 'projects/**/a', 'projects/a/topics/{id}', 'projects/a/topics/a%2Fb', '', 'projects//a']");
-    refuses_a_narrow_name_over_grpc: pubsub(&format!("actions: [publish], {TOPIC}"));
-    refuses_what_is_only_there_over_grpc: pubsub("actions: [StreamingPull], names: ['projects/acme/subscriptions/orders']");
+    refuses_a_handle_for_one_table: allow(
+        "resources: {service: bigquerystorage, actions: [ReadRows], names: ['projects/acme/locations/eu/sessions/a/streams/*']}");
     refuses_grpc_methods_where_only_http_is_meant:
         pubsub("actions: [StreamingPull], names: ['projects/*/subscriptions/*'], protocols: [http]");
     refuses_what_else_the_body_may_name:

@@ -6,8 +6,8 @@ use std::fmt;
 use serde::Deserialize;
 
 use super::{
-    Action, Also, AlsoFrom, Binding, Flag, Grpc, HostForm, Method, NamePart, PermissionSource, Scope,
-    Service, Source, Streaming, Template, template::VariablePart,
+    Action, Also, AlsoFrom, Binding, Flag, Grpc, HostForm, MessageName, Method, NamePart, PermissionSource,
+    Scope, Service, Source, Streaming, Template, template::VariablePart,
 };
 use crate::yaml::{self, Decoded};
 
@@ -83,11 +83,10 @@ struct VarSpec {
 struct GrpcSpec {
     method: String,
     streaming: Streaming,
-    #[expect(dead_code, reason = "for filters that read bodies")]
     template: Option<String>,
     fields: BTreeMap<String, Vec<u32>>,
     any_of: Option<Vec<AlternativeSpec>>,
-    #[expect(dead_code, reason = "for filters that read bodies")]
+    #[expect(dead_code, reason = "such names are not read")]
     nested_bytes_at: Option<Vec<u32>>,
     #[expect(dead_code, reason = "a hint that the client sets")]
     routing: Option<String>,
@@ -98,7 +97,6 @@ struct GrpcSpec {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct AlternativeSpec {
-    #[expect(dead_code, reason = "for filters that read bodies")]
     template: String,
     fields: BTreeMap<String, Vec<u32>>,
 }
@@ -120,9 +118,11 @@ struct AlsoSpec {
     from: AlsoFrom,
     path: Option<String>,
     fields: Option<Vec<u32>>,
-    #[expect(dead_code, reason = "for filters that read bodies")]
     template_fields: Option<Vec<Vec<u32>>>,
 }
+
+/// Templates that are no names.
+const HANDLES: [&str; 1] = ["{upload_id}"];
 
 /// Reads one file.
 ///
@@ -182,6 +182,12 @@ fn method(spec: MethodSpec) -> Result<Method, InvalidCatalogue> {
         .into_iter()
         .map(|spec| binding(spec, &resource, &pattern))
         .collect::<Result<Vec<_>, _>>()?;
+    let grpc = grpc_spec.map(|spec| grpc(spec, &resource.template, &pattern, &bindings)).transpose()?;
+    let also = also
+        .unwrap_or_default()
+        .into_iter()
+        .map(|spec| self::also(spec, &pattern))
+        .collect::<Result<Vec<_>, _>>()?;
     Ok(Method {
         name,
         action,
@@ -189,32 +195,119 @@ fn method(spec: MethodSpec) -> Result<Method, InvalidCatalogue> {
         permission_source,
         flags: flags.unwrap_or_default(),
         bindings,
-        grpc: grpc_spec.map(grpc).transpose()?,
+        grpc,
         resource_type: resource.r#type,
         scope: resource.scope,
         pattern,
-        also: also
-            .unwrap_or_default()
-            .into_iter()
-            .map(|AlsoSpec { role, r#type, from, path, fields, .. }| Also {
-                role,
-                kind: r#type,
-                from,
-                path: path.unwrap_or_default(),
-                fields: fields.unwrap_or_default(),
-            })
-            .collect(),
+        also,
     })
 }
 
-fn grpc(spec: GrpcSpec) -> Result<Grpc, InvalidCatalogue> {
+fn also(spec: AlsoSpec, pattern: &[String]) -> Result<Also, InvalidCatalogue> {
+    let AlsoSpec { role, r#type: kind, from, path, fields, template_fields } = spec;
+    let path = path.unwrap_or_default();
+    let name = match template_fields {
+        Some(numbers) => {
+            let variables = segments(&path).into_iter().filter_map(variable_name).map(str::to_owned);
+            let fields: BTreeMap<String, Vec<u32>> = variables.zip(numbers).collect();
+            Some(message_name(&path, &fields, pattern, &[])?)
+        }
+        None => None,
+    };
+    Ok(Also { role, kind, from, path, fields: fields.unwrap_or_default(), name })
+}
+
+/// What is between braces.
+fn variable_name(segment: &str) -> Option<&str> {
+    segment.strip_prefix('{').and_then(|name| name.strip_suffix('}'))
+}
+
+/// How fields of a message make up a name. Of variables that a path has, too, it is known how many segments they are; else
+/// only the first may be several.
+fn message_name(
+    template: &str,
+    fields: &BTreeMap<String, Vec<u32>>,
+    pattern: &[String],
+    bindings: &[Binding],
+) -> Result<MessageName, InvalidCatalogue> {
+    let invalid = || InvalidCatalogue(format!("`{template}` is not `{}`", pattern.join("/")));
+    let segments = segments(template);
+    let mut name = MessageName { parts: Vec::new(), spans: Vec::new() };
+    let of_template: Vec<String> = segments
+        .iter()
+        .map(|segment| variable_name(segment).map_or_else(|| (*segment).to_owned(), |_| "*".to_owned()))
+        .collect();
+    // An alternative may have a name of another form; then each variable is one segment.
+    let is_other = segments.first().is_some_and(|first| variable_name(first).is_none())
+        && segments.len() != pattern.len();
+    let mut left = if is_other { &of_template } else { pattern };
+    for (at, segment) in segments.iter().enumerate() {
+        let variable = variable_name(segment);
+        let of_path = variable.and_then(|name| bindings.iter().find_map(|one| one.path.variable(name)));
+        // A variable that is a whole other name, of which the path says what it is like.
+        let own: Option<Vec<String>> = of_path.filter(|_| segments.len() == 1).map(|own| {
+            let text = |part: &VariablePart| match part {
+                VariablePart::Literal(text) => text.clone(),
+                VariablePart::Open { rest: true, .. } => "**".to_owned(),
+                VariablePart::Open { .. } => "*".to_owned(),
+            };
+            own.iter().map(text).collect()
+        });
+        let width = match at {
+            0 => left.len().checked_sub(segments.len().saturating_sub(1)).ok_or_else(invalid)?,
+            _ => 1,
+        };
+        let (taken, rest) = left.split_at_checked(width).ok_or_else(invalid)?;
+        left = rest;
+        let taken = own.as_deref().unwrap_or(taken);
+        let numbers = match variable {
+            Some(variable) => fields.get(variable).cloned().ok_or_else(invalid)?,
+            None if taken.iter().any(|one| one != segment) => return Err(invalid()),
+            None => Vec::new(),
+        };
+        let mut open = 0usize;
+        for part in taken {
+            let many = part == "**";
+            name.parts.push(if many || part == "*" {
+                open = open.saturating_add(1);
+                let from = Source::Message(numbers.clone(), open.saturating_sub(1));
+                NamePart::Variable { from, many }
+            } else {
+                NamePart::Literal(part.clone())
+            });
+        }
+        name.spans.push((numbers, taken.len()));
+    }
+    if left.is_empty() { Ok(name) } else { Err(invalid()) }
+}
+
+fn grpc(
+    spec: GrpcSpec,
+    template: &str,
+    pattern: &[String],
+    bindings: &[Binding],
+) -> Result<Grpc, InvalidCatalogue> {
     let (service, method) = spec
         .method
         .split_once('/')
         .ok_or_else(|| InvalidCatalogue(format!("no gRPC method: {}", spec.method)))?;
+    let template = spec.template.as_deref().unwrap_or(template);
+    let others = spec.any_of.unwrap_or_default();
+    let mut names = Vec::new();
+    for (template, fields) in [(template, &spec.fields)]
+        .into_iter()
+        .chain(others.iter().map(|other| (&*other.template, &other.fields)))
+    {
+        // A handle stands for what was named elsewhere.
+        let is_handle = HANDLES.contains(&template);
+        if !is_handle && !fields.is_empty() {
+            names.push(message_name(template, fields, pattern, bindings)?);
+        }
+    }
     let mut fields = spec.fields;
-    fields.extend(spec.any_of.unwrap_or_default().into_iter().flat_map(|other| other.fields));
-    Ok(Grpc { service: service.to_owned(), method: method.to_owned(), streaming: spec.streaming, fields })
+    fields.extend(others.into_iter().flat_map(|other| other.fields));
+    let (service, method) = (service.to_owned(), method.to_owned());
+    Ok(Grpc { service, method, streaming: spec.streaming, fields, names })
 }
 
 fn binding(

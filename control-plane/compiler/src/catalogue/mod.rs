@@ -188,6 +188,8 @@ pub enum Source {
     Body(String),
     /// A field of the body or a query parameter.
     BodyOrQuery(String),
+    /// In a message: numbers of fields, and which open segment of what it holds.
+    Message(Vec<u32>, usize),
 }
 
 /// A method over gRPC.
@@ -201,6 +203,17 @@ pub struct Grpc {
     pub streaming: Streaming,
     /// What of the request message names the resource: field, and its numbers from the message's root down.
     pub fields: BTreeMap<String, Vec<u32>>,
+    /// The ways in which the message names the resource, of which it may use one. Not those by a handle.
+    pub names: Vec<MessageName>,
+}
+
+/// One way in which a message names a resource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MessageName {
+    /// The name, part by part.
+    pub parts: Vec<NamePart>,
+    /// The fields that hold it, and how many parts each of them is; no numbers: it is in no field.
+    pub spans: Vec<(Vec<u32>, usize)>,
 }
 
 /// One message or a stream.
@@ -230,6 +243,8 @@ pub struct Also {
     pub path: String,
     /// In the gRPC message: numbers of fields from the root down; empty where that is not known.
     pub fields: Vec<u32>,
+    /// In the gRPC message, a whole name.
+    pub name: Option<MessageName>,
 }
 
 /// Where a request carries something.
@@ -427,6 +442,16 @@ impl Also {
             "validateOnly",
         ];
         ROLES.contains(&self.role.as_str())
+    }
+
+    /// Whether it is the account that something runs as: without one it is a default account.
+    pub fn is_run_as(&self) -> bool {
+        self.role == "runAs"
+    }
+
+    /// Whether it says the resource's own name again, if it is there.
+    pub fn is_repeated_name(&self) -> bool {
+        self.role == "destinationMetadata"
     }
 }
 

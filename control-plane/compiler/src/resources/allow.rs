@@ -13,9 +13,9 @@ use super::conditions::{
     self, all, any, none_of, not, path_like, present, spellings, text_like, without_query,
 };
 use super::name::{Bound, Name, Value};
-use super::noise;
 use super::refusal::{self, Lack};
 use super::{Wanted, is_about};
+use super::{message, noise};
 use crate::catalogue::{
     Also, AlsoFrom, Binding, Flag, HostForm, Method, NamePart, Part, Service, Source, Template,
 };
@@ -23,14 +23,14 @@ use crate::place::{Findings, Place};
 
 /// What one request has to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Call {
-    verb: String,
-    hosts: Vec<HostPattern>,
-    path: PathPattern,
-    grpc: bool,
+pub(super) struct Call {
+    pub(super) verb: String,
+    pub(super) hosts: Vec<HostPattern>,
+    pub(super) path: PathPattern,
+    pub(super) grpc: bool,
     /// A name's slashes are encoded in one segment.
-    encoded_slashes: bool,
-    condition: Condition,
+    pub(super) encoded_slashes: bool,
+    pub(super) condition: Condition,
 }
 
 /// The operations of everything that is wanted. What of it cannot be enforced is reported.
@@ -49,7 +49,7 @@ pub(super) fn operations(
             over_http(wanted, method, &names, &mut calls, &mut lack);
         }
         if wanted.grpc && method.grpc.is_some() {
-            over_grpc(wanted, method, &names, &mut calls, &mut lack);
+            message::call(wanted, method, &names, &mut calls, &mut lack);
         }
         if calls.len() == before && lack.is_nothing() && *by_name {
             refusal::not_over_protocol(place, method, findings);
@@ -354,47 +354,12 @@ fn is_name_of(method: &Method, also: &Also) -> bool {
 
 /// Whether the rule's names cover whatever it may say: a suffix of a table's name, where the name is open at its end; the
 /// name in the body, where the one in the query takes precedence over it.
-fn is_covered(also: &Also, names: &[&Name]) -> bool {
+pub(super) fn is_covered(also: &Also, names: &[&Name]) -> bool {
     match also.role.as_str() {
         "templateSuffix" => names.iter().all(|name| name.is_open_at_the_end()),
         "objectName" => also.from == AlsoFrom::Body,
         _ => false,
     }
-}
-
-fn over_grpc<'m>(
-    wanted: &Wanted<'_>,
-    method: &'m Method,
-    names: &[&Name],
-    calls: &mut Vec<Call>,
-    lack: &mut Lack<'m>,
-) {
-    let Some(grpc) = &method.grpc else { return };
-    if !names.iter().any(|name| name.covers(&method.pattern)) {
-        lack.message_name(grpc);
-    }
-    for also in &method.also {
-        let is_open = wanted.unchecked.contains(also.role.as_str()) || also.only_narrows();
-        if wanted.stated.contains_key(also.role.as_str()) || (!is_open && !is_covered(also, names)) {
-            lack.message(also);
-        }
-    }
-    if !lack.has_grpc() {
-        return;
-    }
-    let (hosts, host_condition) = all_hosts(wanted);
-    let literal = |text: &String| SegmentPattern::Literal(text.clone());
-    calls.push(Call {
-        verb: "POST".to_owned(),
-        hosts,
-        path: PathPattern { segments: vec![literal(&grpc.service), literal(&grpc.method)] },
-        grpc: true,
-        encoded_slashes: false,
-        condition: all(vec![
-            host_condition,
-            noise::absent(&wanted.service.name, |role| wanted.unchecked.contains(role)),
-        ]),
-    });
 }
 
 /// The hosts of a service on which its paths mean what the catalogue says: not those of the XML surface of Cloud Storage,
@@ -415,7 +380,7 @@ pub(super) fn forms<'s>(service: &Service, hosts: &'s [HostForm]) -> Vec<&'s Hos
     hosts.iter().filter(is_json).collect()
 }
 
-fn all_hosts(wanted: &Wanted<'_>) -> (Vec<HostPattern>, Condition) {
+pub(super) fn all_hosts(wanted: &Wanted<'_>) -> (Vec<HostPattern>, Condition) {
     match (&wanted.hosts, &wanted.service.hosts) {
         (Some(hosts), _) => (hosts.clone(), Condition::True),
         (None, Some(hosts)) => conditions::hosts(&forms(wanted.service, hosts)),

@@ -1,10 +1,11 @@
 //! A name and an HTTP binding of the catalogue to a path pattern, and to what must hold besides.
 
-use tidegate_engine::model::{Condition, Operand, PathPattern, SegmentPattern};
+use tidegate_engine::model::{Condition, Operand, PathPattern, SegmentPattern, TextTest};
 
 use super::conditions::{all, not, path_like, spellings, text_like, without_query};
 use super::name::{Bound, Segment, Value, encode, glob_matches};
 use crate::catalogue::{Also, Binding, Method, NamePart, Part, Source, Template};
+use crate::when;
 
 /// Why a name cannot be told in a request.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -215,7 +216,7 @@ pub(super) fn elsewhere(bound: &Bound<'_>) -> Result<Condition, Obstacle> {
     let mut parts = Vec::new();
     for (from, value) in bound {
         match (from, value) {
-            (Source::Path(..) | Source::Host, _) => {}
+            (Source::Path(..) | Source::Host | Source::Message(..), _) => {}
             (_, value) if value.is_any() => {}
             (Source::Body(field) | Source::BodyOrQuery(field), _) => {
                 return Err(Obstacle::Body(field.clone()));
@@ -233,7 +234,7 @@ pub(super) fn elsewhere(bound: &Bound<'_>) -> Result<Condition, Obstacle> {
 }
 
 /// A string that is a name or a part of it.
-fn text(operand: &Operand, value: &Value) -> Result<Condition, Obstacle> {
+pub(super) fn text(operand: &Operand, value: &Value) -> Result<Condition, Obstacle> {
     let segments: &[Segment] = match value {
         Value::Any => return Ok(Condition::True),
         Value::One(one) => std::slice::from_ref(one),
@@ -250,11 +251,28 @@ fn text(operand: &Operand, value: &Value) -> Result<Condition, Obstacle> {
         return Ok(like);
     }
     if ends_open {
-        return Err(Obstacle::Wildcards);
+        return automaton(operand, segments);
     }
     // No `*` stands for a slash: there are no more of them than in the name.
     let more = format!("*{}", "/*".repeat(segments.len()));
     Ok(all(vec![like, not(text_like(operand.clone(), &more))]))
+}
+
+/// A string in which wildcards stand for parts of a segment, and the last for one or more segments.
+fn automaton(operand: &Operand, segments: &[Segment]) -> Result<Condition, Obstacle> {
+    let parts: Vec<String> = segments
+        .iter()
+        .map(|one| match one {
+            Segment::Literal(text) => regex_syntax::escape(text),
+            Segment::Any => "[^/]+".to_owned(),
+            Segment::Glob(glob) => {
+                glob.split('*').map(regex_syntax::escape).collect::<Vec<_>>().join("[^/]*")
+            }
+            Segment::Rest => "(?s:.+)".to_owned(),
+        })
+        .collect();
+    let compiled = when::pattern(&format!("^{}$", parts.join("/"))).ok_or(Obstacle::Wildcards)?;
+    Ok(Condition::Text(operand.clone(), TextTest::Pattern(compiled)))
 }
 
 /// The other binding's path as a glob, if this pattern matches requests that are rather the other's: where they meet, the

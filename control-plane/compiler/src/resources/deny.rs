@@ -5,7 +5,7 @@
 //!
 //! INVARIANT: whatever the same Allow would match is matched. Where it is not certain, more is matched, never less.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tidegate_engine::model::{
     Condition, HostPattern, Operand, OperationModel, PathPattern, SegmentPattern, TextTest,
@@ -14,9 +14,9 @@ use tidegate_engine::model::{
 use super::bind;
 use super::conditions::{all, any, present, text_like};
 use super::name::{Bound, Name, Segment, Value, encode};
-use super::noise;
 use super::refusal::names_in_body;
 use super::{Wanted, is_about};
+use super::{message, noise};
 use crate::catalogue::{AlsoFrom, Binding, Flag, Grpc, Method, NamePart, Part, Source};
 use crate::diagnostic::Code;
 use crate::place::{Findings, Place};
@@ -39,7 +39,7 @@ pub(super) fn operations(
 ) -> Vec<OperationModel> {
     let mut calls = Vec::new();
     let mut whole: BTreeSet<&str> = BTreeSet::new();
-    let mut remote: BTreeSet<(&str, &str)> = BTreeSet::new();
+    let mut remote: BTreeMap<(&str, &str), Condition> = BTreeMap::new();
     let kinds: BTreeSet<&str> =
         wanted.methods.iter().map(|(method, _)| method.resource_type.as_str()).collect();
     let actions: BTreeSet<_> = wanted.methods.iter().map(|(method, _)| method.action).collect();
@@ -75,31 +75,43 @@ pub(super) fn operations(
                 whole.insert(&method.name);
             }
             calls.extend(method.bindings.iter().flat_map(|binding| of_any_name(wanted, binding)));
-            remote.extend(method.grpc.iter().map(called));
+            remote.extend(method.grpc.iter().map(|grpc| (called(grpc), Condition::True)));
         } else if chosen {
             let names: Vec<&Name> = wanted.names.iter().filter(|name| is_about(method, name)).collect();
+            if !wanted.stated.is_empty() {
+                whole.insert(&method.name);
+            }
             for name in &names {
                 for binding in &method.bindings {
                     calls.extend(of_name(wanted, method, binding, name));
                 }
             }
             if let Some(grpc) = &method.grpc {
-                if !names.iter().any(|name| name.covers(&method.pattern)) {
-                    whole.insert(&method.name);
-                }
-                remote.insert(called(grpc));
+                let condition = if names.iter().any(|name| name.covers(&method.pattern)) {
+                    Condition::True
+                } else {
+                    message::could_name(method, grpc, &names).unwrap_or_else(|| {
+                        whole.insert(&method.name);
+                        Condition::True
+                    })
+                };
+                remote.insert(called(grpc), condition);
             }
         }
     }
-    for (service, method) in remote {
+    for ((service, method), condition) in remote {
         let literal = |text: &str| SegmentPattern::Literal(text.to_owned());
-        for before in [None, Some("$rpc")] {
+        // What is not read as gRPC is read in another way.
+        let other_type = present(Operand::Query("$ct".to_owned()));
+        let condition =
+            if condition == Condition::True { condition } else { any(vec![condition, other_type]) };
+        for (before, condition) in [(None, condition), (Some("$rpc"), Condition::True)] {
             let segments = before.into_iter().chain([service, method]).map(literal).collect();
             calls.push(Call {
                 verbs: None,
                 hosts: wanted.hosts.clone(),
                 path: PathPattern { segments },
-                condition: Condition::True,
+                condition,
             });
         }
     }
@@ -109,7 +121,7 @@ pub(super) fn operations(
             place,
             Code::WiderThanItLooks,
             format!("it refuses {} whatever they name", suggest::some_of(&names)),
-            "what they are about is in the body, over gRPC at least, and bodies are not read yet",
+            "what they are about is in the body, in a way that cannot be told",
             "nothing has to be changed if these callers need none of them",
         );
     }

@@ -26,6 +26,7 @@ mod allow;
 mod bind;
 mod conditions;
 mod deny;
+mod message;
 mod name;
 mod noise;
 mod refusal;
@@ -119,6 +120,7 @@ pub(crate) fn compile(
 fn is_about(method: &Method, name: &Name) -> bool {
     method.bindings.iter().any(|binding| name.bind(&binding.resource).is_some())
         || (method.bindings.is_empty() && name.meets(&method.pattern))
+        || method.grpc.iter().flat_map(|grpc| &grpc.names).any(|way| name.bind(&way.parts).is_some())
 }
 
 /// The service of this name.

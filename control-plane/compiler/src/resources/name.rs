@@ -114,7 +114,6 @@ impl Name {
         Ok(Self { segments })
     }
 
-    #[cfg(test)]
     pub(crate) fn segments(&self) -> &[Segment] {
         &self.segments
     }

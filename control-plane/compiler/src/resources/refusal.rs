@@ -53,7 +53,7 @@ impl<'m> Lack<'m> {
 
     /// Nothing is lacking over gRPC.
     pub(super) fn has_grpc(&self) -> bool {
-        self.message_name.is_none() && self.message.is_empty()
+        self.message_name.is_none() && self.message.is_empty() && self.source.is_none()
     }
 
     /// A name cannot be told over HTTP.
@@ -96,7 +96,8 @@ impl<'m> Lack<'m> {
             reasons.push(format!("its body may name {}", listed(&self.open)));
         }
         if let Some(also) = self.source {
-            reasons.push(format!("it reads another resource, the `{}` in its path", also.role));
+            let place = if also.from == AlsoFrom::Path { "path" } else { "message" };
+            reasons.push(format!("it reads another resource, the `{}` in its {place}", also.role));
         }
         if let Some(grpc) = self.message_name {
             let fields: Vec<String> = grpc
@@ -130,7 +131,8 @@ impl<'m> Lack<'m> {
 
     fn fix(&self, wanted: &Wanted<'_>) -> String {
         let mut steps = Vec::new();
-        let over_http = !self.has_grpc() && !self.method.bindings.is_empty() && wanted.http;
+        let in_message = self.message_name.is_some() || !self.message.is_empty();
+        let over_http = in_message && !self.method.bindings.is_empty() && wanted.http;
         if over_http {
             steps.push("write `protocols: [http]`".to_owned());
         }

@@ -20,3 +20,8 @@ pub(crate) use check::{When, check};
 pub(crate) use syntax::{describe, parse, path_of};
 pub(crate) use tree::{ClaimName, Cost, Tree, Value, collect};
 pub(crate) use value::{header_name, parameter_name};
+
+/// The automaton of an expression; `None`: it would be too large.
+pub(crate) fn pattern(source: &str) -> Option<tidegate_engine::model::Pattern> {
+    pattern::compile(source).ok().map(|compiled| compiled.pattern)
+}
