@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use tidegate_compiler::{Inputs, SourceFile};
-use tidegate_engine::{Directories, HeaderFacts, Outcome, Peer, PolicySet, Request, decide, normal};
+use tidegate_engine::body::{Format, Scanner};
+use tidegate_engine::{Body, Directories, HeaderFacts, Outcome, Peer, PolicySet, Request, decide, normal};
 
 const README: &str = include_str!("../../README.md");
 
@@ -20,7 +21,7 @@ fn blocks<'t>(text: &'t str, language: &str) -> Vec<&'t str> {
 #[test]
 fn the_first_rule_compiles_and_lets_exactly_its_caller_in() {
     let yaml = blocks(README, "yaml");
-    assert_eq!(yaml.len(), 3, "a new block needs a request of its own here");
+    assert_eq!(yaml.len(), 4, "a new block needs a request of its own here");
     let compilation = tidegate_compiler::compile(&Inputs {
         sources: &[SourceFile { path: "rules/orders.yaml".into(), text: yaml[0].into() }],
         env: Default::default(),
@@ -42,7 +43,7 @@ fn the_first_rule_compiles_and_lets_exactly_its_caller_in() {
             query: &[],
             headers: HeaderFacts::default(),
             fields: &[],
-            body: tidegate_engine::Body::Unread,
+            body: Body::Unread,
             peer: Peer::Mesh { trust_domain: "prod.example", namespace: "etl", service_account },
             tokens: &[],
             directories: &Directories::default(),
@@ -103,6 +104,57 @@ fn the_first_test_passes_and_covers_the_rule() {
     let report = tidegate::ruletest::run(&compiled, &tests, 0);
     assert_eq!((report.passed, report.failed), (3, 0), "{:#?}", report.tests);
     assert_eq!(report.coverage.conditions.percent(), 100, "{:#?}", report.coverage);
+}
+
+#[test]
+fn the_rule_on_data_lets_exactly_its_topics_pass() {
+    let yaml = blocks(README, "yaml");
+    let compilation = tidegate_compiler::compile(&Inputs {
+        sources: &[SourceFile { path: "rules/egress.yaml".into(), text: yaml[3].into() }],
+        env: Default::default(),
+        now: None,
+    });
+    let output = compilation.output.unwrap_or_else(|| panic!("{:#?}", compilation.diagnostics));
+    let (_, policy) = output.workloads.iter().find(|(id, _)| id.to_string() == "egress/external").unwrap();
+    let rules = PolicySet::decode(&policy.rules).unwrap();
+    let decide_on = |path: &str, grpc: bool, body: &[u8]| {
+        let wanted: Vec<u16> = (0..).take(rules.body_fields().len()).collect();
+        let format = if grpc { Format::Grpc } else { Format::Json };
+        let mut scanner = Scanner::new(Some(format), rules.body_fields(), &wanted);
+        scanner.feed(body);
+        let path = normal::path(path.as_bytes());
+        let content_type: &[u8] = if grpc { b"application/grpc" } else { b"application/json" };
+        let request = Request {
+            now: 0,
+            expiry_grace_s: 0,
+            port: 443,
+            method: b"POST",
+            host: Some("pubsub.googleapis.com"),
+            path: &path,
+            query: &[],
+            headers: HeaderFacts { grpc, ..HeaderFacts::default() },
+            fields: &[(b"content-type", content_type)],
+            body: Body::Read { fields: rules.body_fields(), values: scanner.values() },
+            peer: Peer::Mesh {
+                trust_domain: "prod.example",
+                namespace: "etl",
+                service_account: "orders-worker",
+            },
+            tokens: &[],
+            directories: &Directories::default(),
+        };
+        decide(&rules, &request).outcome
+    };
+    let message = |topic: &str| {
+        let length = u8::try_from(topic.len()).unwrap();
+        [&[0, 0, 0, 0, length + 2, 10, length][..], topic.as_bytes()].concat()
+    };
+    let publish = "/google.pubsub.v1.Publisher/Publish";
+    for (topic, expected) in [("orders-eu", Outcome::Allow), ("payments", Outcome::Deny)] {
+        let name = format!("projects/acme/topics/{topic}");
+        assert_eq!(decide_on(publish, true, &message(&name)), expected, "{topic}");
+        assert_eq!(decide_on(&format!("/v1/{name}:publish"), false, b"{}"), expected, "{topic}");
+    }
 }
 
 #[test]
