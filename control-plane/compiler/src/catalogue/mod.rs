@@ -444,6 +444,26 @@ impl Also {
         ROLES.contains(&self.role.as_str())
     }
 
+    /// Whether requests of the method mean nothing without it, or what nobody should leave to a default: a rule has to say
+    /// something about it.
+    pub fn is_needed(&self) -> bool {
+        const ROLES: [&str; 12] = [
+            "credential",
+            "delegates",
+            "launch",
+            "nameInDdl",
+            "preparedQuery",
+            "runAs",
+            "scope",
+            "signedPolicy",
+            "sql",
+            "subjectToken",
+            "subscription",
+            "topic",
+        ];
+        ROLES.contains(&self.role.as_str())
+    }
+
     /// Whether it is the account that something runs as: without one it is a default account.
     pub fn is_run_as(&self) -> bool {
         self.role == "runAs"

@@ -48,8 +48,10 @@ pub struct LaunchSpec {
     pub job_name: Option<String>,
     /// What is started: an object in Cloud Storage, or a Pipeline.
     pub template: Option<String>,
-    /// The account that it runs as.
+    /// The account that it runs as; `default`: requests name none.
     pub run_as: Option<String>,
+    /// Where it puts files meanwhile; absent: requests do not say it. Only of Dataflow.
+    pub temp: Option<String>,
     /// The ends of methods' names, e.g. `templates.launch`; absent: every method that starts something.
     pub methods: Option<Vec<String>>,
     /// Where the service is; absent: everywhere that the catalogue lists.
