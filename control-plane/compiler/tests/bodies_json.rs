@@ -386,3 +386,59 @@ fn a_policy_says_whether_it_reads_bodies() {
     assert!(reads("projects/acme/topics/orders"));
     assert!(!reads("projects/*/topics/*"));
 }
+
+#[test]
+fn jobs_read_and_write_what_is_named() {
+    let gateway = allowing(
+        "launch: {service: bigquery, project: acme, kinds: [load, copy, extract], sources: ['gs://lake/raw/*', \
+         'projects/acme/datasets/sales/tables/orders*'], destinations: ['projects/acme/datasets/mart/tables/*', \
+         'gs://export/*']}",
+    );
+    let call = format!("POST bigquery.googleapis.com/bigquery/v2/projects/acme/jobs\n{JSON}");
+    let table = |dataset: &str, table: &str| {
+        format!(r#"{{"projectId": "acme", "datasetId": "{dataset}", "tableId": "{table}"}}"#)
+    };
+    let job = |kind: &str, more: &str| {
+        format!(r#"{{"jobReference": {{"projectId": "acme"}}, "configuration": {{"{kind}": {{{more}}}}}}}"#)
+    };
+    let (orders, mart, secret) =
+        (table("sales", "orders_eu"), table("mart", "orders"), table("hr", "salaries"));
+    let load = job(
+        "load",
+        &format!(r#""sourceUris": ["gs://lake/raw/a", "gs://lake/raw/b"], "destinationTable": {mart}"#),
+    );
+    let copy = job("copy", &format!(r#""sourceTable": {orders}, "destinationTable": {mart}"#));
+    let several =
+        job("copy", &format!(r#""sourceTables": [{orders}, {orders}], "destinationTable": {mart}"#));
+    let extract =
+        job("extract", &format!(r#""sourceTable": {orders}, "destinationUris": ["gs://export/a"]"#));
+    bodies(
+        &gateway,
+        &call,
+        &[&load, &copy, &several, &extract],
+        &[
+            &load.replace("lake/raw/b", "evil/b"),
+            &load.replace("mart", "hr"),
+            &load.replace("\"acme\", \"datasetId\"", "\"other\", \"datasetId\""),
+            &load.replace("{\"projectId\": \"acme\"}", "{\"projectId\": \"other\"}"),
+            &copy.replace(&orders, &secret),
+            &copy.replace(&mart, &secret),
+            &several.replacen(&orders, &secret, 1),
+            &extract.replace("export", "evil"),
+            &extract.replace(&orders, &secret),
+            &extract
+                .replace("\"destinationUris\"", "\"destinationUri\": \"gs://evil/a\", \"destinationUris\""),
+            // Exactly one kind.
+            &load.replace("\"load\"", "\"query\": {\"query\": \"SELECT 1\"}, \"load\""),
+            &load.replace("\"load\"", "\"extract\": {}, \"load\""),
+            &job("query", r#""query": "DROP TABLE x""#),
+            "{}",
+            "",
+        ],
+    );
+    gateway
+        .refuses_bodies(&call.replace("/jobs", "/queries"), &[load.as_bytes(), b"{\"query\": \"SELECT 1\"}"]);
+    gateway.refuses_bodies(&call.replace("/acme/", "/other/"), &[load.as_bytes()]);
+    let upload = call.replace("/bigquery/v2", "/upload/bigquery/v2");
+    gateway.refuses_bodies(&upload.replace("application/json", "multipart/related"), &[load.as_bytes()]);
+}

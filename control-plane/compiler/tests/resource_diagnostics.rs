@@ -71,6 +71,10 @@ spec:
     refuses_what_nobody_should_leave_to_a_default: format!("{}{}",
         pubsub("actions: [subscriptions.create], names: ['projects/acme/subscriptions/orders']"),
         rule("b", "Allow", "resources: {service: spanner, actions: [executeSql], names: ['projects/acme/instances/i/databases/d/sessions/*']}"));
+    refuses_jobs_that_read_or_write_nothing: format!("{}{}{}",
+        allow("launch: {service: bigquery, project: acme, kinds: [load, extract], sources: ['gs://lake/*', orders]}"),
+        rule("b", "Allow", "launch: {service: bigquery, project: acme, kinds: [copy], sources: ['gs://lake/*'], destinations: ['projects/a/datasets/b/tables/c']}"),
+        rule("c", "Deny", "launch: {service: bigquery, project: acme, kinds: [copy]}"));
     refuses_what_no_method_can_say:
         allow("launch: {service: dataflow, project: acme, region: eu, template: 'gs://a/b', runAs: a, methods: [jobs.create]}");
     refuses_launches_of_one_method_whose_account_is_open: allow(

@@ -20,6 +20,8 @@ use crate::spec::{LaunchServiceSpec, LaunchSpec};
 use crate::suggest;
 use crate::text::check_text;
 
+mod jobs;
+
 /// How a service starts things.
 struct Launcher {
     /// In the catalogue.
@@ -83,6 +85,11 @@ pub(crate) fn check(
     let fields = fields(place, spec, shown, &launcher, findings);
     let service = find_service(&place.key("service"), launcher.service, findings)?;
     let methods = choose(place, spec, &launcher, &service.methods, findings);
+    let jobs = jobs::check(place, spec, effect, findings);
+    let methods: Vec<(&'static Method, bool)> = match &jobs {
+        Some(_) => methods.into_iter().filter(|(method, _)| method.is_called("jobs.insert")).collect(),
+        None => methods,
+    };
     let names = names(place, &launcher, &fields, findings);
     let hosts = check_hosts(place, service, spec.hosts.as_deref(), effect, findings);
     let (http, grpc) = check_protocols(place, spec.protocols.as_deref(), effect, findings);
@@ -143,6 +150,7 @@ pub(crate) fn check(
         hosts,
         reads: false,
         states: Vec::new(),
+        jobs,
     };
     resources::compile(place, &wanted, effect, findings)
 }

@@ -310,6 +310,10 @@ fn besides_http<'m>(
 ) -> Option<Condition> {
     let service = wanted.service.name.as_str();
     let mut parts = vec![noise::absent(service, |role| wanted.unchecked.contains(role))];
+    if let Some(jobs) = &wanted.jobs {
+        parts.push(jobs.condition());
+        return Some(all(parts));
+    }
     for also in &method.also {
         let role = also.role.as_str();
         if wanted.stated.contains_key(role)

@@ -36,9 +36,10 @@ pub(super) fn call<'m>(
     let is_untold =
         |also: &Also| also.fields.is_empty() && also.name.is_none() && also.from == AlsoFrom::Body;
     let is_open = |also: &Also| wanted.unchecked.contains(also.role.as_str()) || also.only_narrows();
+    let is_untold = |also: &Also| is_untold(also) && !is_open(also);
     if wanted.http
         && !method.bindings.is_empty()
-        && method.also.iter().any(|also| is_untold(also) && !is_open(also))
+        && (wanted.jobs.is_some() || method.also.iter().any(is_untold))
     {
         return;
     }

@@ -26,6 +26,7 @@ mod allow;
 mod bind;
 mod conditions;
 mod deny;
+mod jobs;
 mod message;
 mod name;
 mod noise;
@@ -34,6 +35,7 @@ mod repeat;
 mod seconds;
 mod stated;
 
+pub(crate) use jobs::{Data, Jobs, Kind};
 pub(crate) use name::{Name, NameProblem};
 pub(crate) use stated::DEFAULT;
 
@@ -55,6 +57,8 @@ pub(crate) struct Wanted<'w> {
     pub(crate) reads: bool,
     /// What updates of jobs may ask for; empty: anything.
     pub(crate) states: Vec<stated::State>,
+    /// Which jobs of BigQuery are meant, if the rule says so.
+    pub(crate) jobs: Option<Jobs>,
 }
 
 /// The role of the project that is billed instead of the caller's.
@@ -118,6 +122,7 @@ pub(crate) fn check(
         hosts,
         reads: spec.actions.iter().any(|action| Action::parse(action) == Some(Action::Read)),
         states,
+        jobs: None,
     };
     compile(place, &wanted, effect, findings)
 }
