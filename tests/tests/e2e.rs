@@ -21,6 +21,7 @@ use tidegate_tests::rig::{Rig, Setup};
 mod google_api;
 
 mod e2e {
+    pub mod bodies;
     pub mod bound_tokens;
     pub mod directories;
     pub mod hostile_push;

@@ -20,7 +20,7 @@ fn blocks<'t>(text: &'t str, language: &str) -> Vec<&'t str> {
 #[test]
 fn the_first_rule_compiles_and_lets_exactly_its_caller_in() {
     let yaml = blocks(README, "yaml");
-    assert_eq!(yaml.len(), 2, "a new block needs a request of its own here");
+    assert_eq!(yaml.len(), 3, "a new block needs a request of its own here");
     let compilation = tidegate_compiler::compile(&Inputs {
         sources: &[SourceFile { path: "rules/orders.yaml".into(), text: yaml[0].into() }],
         env: Default::default(),
@@ -53,6 +53,42 @@ fn the_first_rule_compiles_and_lets_exactly_its_caller_in() {
     assert_eq!(outcome("orders-worker", "GET", "/v1/orders/7"), Outcome::Deny);
     assert_eq!(outcome("orders-worker", "POST", "/v1/orders"), Outcome::Deny);
     assert_eq!(outcome("other", "POST", "/v1/orders/7"), Outcome::Deny);
+}
+
+#[test]
+fn the_conditions_compile_and_let_in_whom_they_say() {
+    let yaml = blocks(README, "yaml");
+    let sources = [("rules/orders.yaml", yaml[0]), ("rules/conditions.yaml", yaml[2])]
+        .map(|(path, text)| SourceFile { path: path.into(), text: text.into() });
+    let inputs = Inputs { sources: &sources, env: Default::default(), now: None };
+    let compilation = tidegate_compiler::compile(&inputs);
+    assert!(compilation.diagnostics.is_empty(), "{:#?}", compilation.diagnostics);
+    let compiled = compilation.output.expect("it compiles");
+    let test = |expect: &str, more: &str| {
+        let text = format!(
+            "kind: RuleTest\nmetadata: {{name: t}}\nspec:\n  workload: sales/orders-api\n  tests:\n  - name: it\n    request: \
+             {{peer: ci/runner, method: DELETE, path: /v1/orders/7, {more}}}\n    expect: {expect}\n"
+        );
+        let all = [sources.to_vec(), vec![SourceFile { path: "t.yaml".into(), text }]].concat();
+        let inputs = Inputs { sources: &all, env: Default::default(), now: None };
+        let tests = tidegate_compiler::check_tests(&inputs, &compiled);
+        assert!(tests.diagnostics.is_empty(), "{:#?}", tests.diagnostics);
+        let report = tidegate::ruletest::run(&compiled, &tests, 0);
+        assert_eq!((report.passed, report.failed), (1, 0), "{more}: {:#?}", report.tests);
+    };
+    let claims = "project_id: '4711', job_project_id: '4711', pipeline_source: push, ref_protected: 'true'";
+    let job = |level: &str, issued: &str| {
+        format!(
+            "tokens: [{{issuer: gitlab, claims: {{{claims}, user_access_level: {level}, iat: {issued}}}}}]"
+        )
+    };
+    // 2026-11-23T09:30:00Z, a Monday, is 1795426200.
+    let monday = "time: '2026-11-23T09:30:00Z'";
+    test("Allow", &format!("{monday}, {}", job("owner", "1795426000")));
+    test("Deny", &format!("{monday}, {}", job("developer", "1795426000")));
+    test("Deny", &format!("{monday}, {}", job("owner", "1795425000")));
+    test("Deny", &format!("{monday}, {}, headers: {{x-dry-run: '1'}}", job("owner", "1795426000")));
+    test("Deny", &format!("time: '2026-11-24T09:30:00Z', {}", job("owner", "1795512600")));
 }
 
 #[test]

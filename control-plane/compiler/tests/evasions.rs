@@ -387,6 +387,19 @@ fn decorators() {
     deny.allows(&[&table("orders")]);
 }
 
+/// A layer of another repository, mounted instead of sent (OCI distribution specification, "Mounting a blob").
+#[test]
+fn mounted_layers() {
+    let push = allowing(
+        "resources: {service: artifactregistry-docker, actions: [startBlobUpload], names: \
+         ['projects/acme/locations/europe/repositories/base/dockerImages/**']}",
+    );
+    push.allows(&["POST europe-docker.pkg.dev/v2/acme/base/app/blobs/uploads/"]);
+    push.refuses(&[
+        "POST europe-docker.pkg.dev/v2/acme/base/app/blobs/uploads/?mount=sha256:a&from=acme/secret/app",
+    ]);
+}
+
 /// Locations that the path does not say.
 #[test]
 fn paths_without_a_region() {

@@ -128,6 +128,12 @@ impl<'m> Words<'m> {
                 words.note_condition(&from.condition, &rule.id)?;
             }
             for to in rule.to.iter().flatten() {
+                if to.encoded_slashes {
+                    return Err(format!(
+                        "`{}` takes encoded slashes for data, which are not enumerated",
+                        rule.id
+                    ));
+                }
                 words.methods.extend(to.methods.iter().flatten().map(String::as_str));
                 words.hosts.extend(to.hosts.iter().flatten());
                 words.paths.extend(to.paths.iter().flatten());

@@ -2,7 +2,7 @@
 //!
 //! A request is decided by the rules that match it. Rules that are the same in both sets match the same requests, so every
 //! request that is decided differently matches a rule that differs. For each of those, one request of every class is tried:
-//! classes are told apart by all literals and patterns of the rules that may meet it ([`classes`]). Both decisions are the
+//! classes are told apart by all literals and patterns of the rules that may meet it (`classes`). Both decisions are the
 //! reference interpreter's.
 //!
 //! INVARIANT: every example is decided differently. Where the classes are too many, or a condition cannot be enumerated,

@@ -2,7 +2,7 @@
 //!
 //! [`explain`] reads the policy as data, as the engine's reference interpreter does, and looks at everything instead of
 //! stopping at the first answer. Single conditions and operations are judged by that interpreter, so that a new kind of
-//! condition needs only words here ([`words`]).
+//! condition needs only words here (`words`).
 //!
 //! INVARIANT: outcome, reason, rule and Shadow difference are those of [`tidegate_engine::decide`]. A property test
 //! compares them over any policy and any request.

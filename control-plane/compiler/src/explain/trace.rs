@@ -187,6 +187,7 @@ fn conditions(
     let mut note = |demand: String, actual: Option<String>| {
         let holds = reference::condition_holds(model, condition, request);
         checks.push(Check { subject: Subject::Condition, depth, demand, actual, holds, reached });
+        holds
     };
     match condition {
         Condition::True => {}
@@ -195,18 +196,44 @@ fn conditions(
         }
         Condition::All(parts) | Condition::Any(parts) => {
             let word = if matches!(condition, Condition::All(_)) { "all of" } else { "any of" };
-            note(word.to_owned(), None);
-            let below = depth.saturating_add(1);
-            parts.iter().for_each(|part| conditions(model, part, request, below, reached, checks));
+            let holds = note(words::describe_group(model, word, parts), None);
+            // What a group is made of matters only where the group does not hold.
+            if holds != Truth::True {
+                let below = depth.saturating_add(1);
+                parts.iter().for_each(|part| conditions(model, part, request, below, reached, checks));
+            }
         }
         Condition::Not(part) if words::is_leaf(part) => {
             note(words::describe_condition(model, condition), words::actual(model, part, request));
         }
-        Condition::Not(part) => {
-            note("not".to_owned(), None);
-            conditions(model, part, request, depth.saturating_add(1), reached, checks);
+        // Twice negated is what it was, in three-valued logic too.
+        Condition::Not(inner) if matches!(inner.as_ref(), Condition::Not(_)) => {
+            if let Condition::Not(inner) = inner.as_ref() {
+                conditions(model, inner, request, depth, reached, checks);
+            }
         }
-        leaf => note(words::describe_condition(model, leaf), words::actual(model, leaf, request)),
+        Condition::Not(inner) => {
+            let (word, parts) = match inner.as_ref() {
+                Condition::Any(parts) => ("none of", parts.as_slice()),
+                Condition::All(parts) => ("not all of", parts.as_slice()),
+                _ => ("not", &[][..]),
+            };
+            let holds = note(words::describe_group(model, word, parts), None);
+            if holds != Truth::True {
+                // Those that must not hold and may.
+                let below = depth.saturating_add(1);
+                let culprits = parts
+                    .iter()
+                    .filter(|part| reference::condition_holds(model, part, request) != Truth::False);
+                for part in culprits {
+                    let negated = Condition::Not(Box::new(part.clone()));
+                    conditions(model, &negated, request, below, reached, checks);
+                }
+            }
+        }
+        leaf => {
+            note(words::describe_condition(model, leaf), words::actual(model, leaf, request));
+        }
     }
 }
 

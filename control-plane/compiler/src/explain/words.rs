@@ -128,6 +128,17 @@ pub(super) fn is_leaf(condition: &Condition) -> bool {
     !matches!(condition, Condition::True | Condition::All(_) | Condition::Any(_) | Condition::Not(_))
 }
 
+/// Several conditions in a few words.
+pub(super) fn describe_group(model: &PolicyModel, word: &str, parts: &[Condition]) -> String {
+    match parts {
+        [] => format!("{word} nothing"),
+        [only] => format!("{word}: {}", describe_condition(model, only)),
+        [first, ..] => {
+            format!("{word} {} conditions, the first: {}", parts.len(), describe_condition(model, first))
+        }
+    }
+}
+
 /// A condition in one line.
 pub fn describe_condition(model: &PolicyModel, condition: &Condition) -> String {
     let joined = |parts: &[Condition], word: &str| {

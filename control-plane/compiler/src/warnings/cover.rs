@@ -10,8 +10,10 @@ use tidegate_engine::model::{
 /// Whether `wide` matches wherever `narrow` does: every entry of `narrow` lies in one of `wide`, and so does every operation.
 pub(super) fn covers(wide: &RuleModel, narrow: &RuleModel) -> bool {
     let from = narrow.from.iter().all(|narrow| wide.from.iter().any(|wide| entry(wide, narrow)));
+    let keeps_slashes = narrow.to.iter().flatten().any(|narrow| narrow.encoded_slashes);
     let to = match (&wide.to, &narrow.to) {
-        (None, _) => true,
+        // "Without it no Allow matches a path that has some."
+        (None, _) => wide.effect == Effect::Deny || !keeps_slashes,
         (Some(_), None) => false,
         (Some(all), Some(narrow)) => {
             narrow.iter().all(|narrow| all.iter().any(|one| operation(wide.effect, one, narrow)))
@@ -80,6 +82,7 @@ fn operation(effect: Effect, wide: &OperationModel, narrow: &OperationModel) -> 
         && all_in(wide.paths.as_deref(), narrow.paths.as_deref(), path)
         // "An Allow demands a gRPC content type, a Deny does not."
         && (!wide.grpc || narrow.grpc || effect == Effect::Deny)
+        && (wide.encoded_slashes || !narrow.encoded_slashes || effect == Effect::Deny)
         && condition(&wide.condition, &narrow.condition)
 }
 

@@ -82,6 +82,10 @@ impl Tree {
                 Cost { transitions: pattern.transitions.len(), ..own }
             }
             Self::Text(_, TextTest::OneOf(texts)) => Cost { nodes: texts.len(), ..own },
+            // What is looked for is compared anew at each place.
+            Self::Text(_, TextTest::Infix(text) | TextTest::Glob(text)) => {
+                Cost { nodes: text.len().div_ceil(16), ..own }
+            }
             Self::Constant(_) | Self::Compare(..) | Self::Text(..) | Self::Contains(..) | Self::Within(_) => {
                 own
             }

@@ -223,7 +223,7 @@ impl From<&Expectation> for Expected {
     }
 }
 
-/// Whether a demand is one that coverage counts by itself: what a token or the request says, and has no parts.
+/// Whether a demand is one that coverage counts by itself: what a token or the request says. Parts of a group are not.
 fn is_claim_test(check: &Check) -> bool {
-    check.subject == Subject::Condition && check.actual.is_some()
+    check.subject == Subject::Condition && check.depth == 0
 }

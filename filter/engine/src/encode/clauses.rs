@@ -13,14 +13,14 @@ use crate::packed::Packed;
 use super::rules::Written;
 use super::{Writer, buckets, claim_word, shapes};
 
-/// Most clauses that one rule is cut into.
-const MAX_CLAUSES_PER_RULE: usize = 256;
+/// Up to so many pairs of a from and an operation each is a clause; of more, each from or each operation.
+const MAX_PAIRS: usize = 256;
 
 /// Up to so many clauses are not told apart: the index points to the rule.
 const FEW_CLAUSES: usize = 16;
 
-/// Most keys that one clause is filed under.
-const MAX_KEYS_PER_CLAUSE: usize = 64;
+/// Most keys that one clause is filed under. Of longer lists only what all items share tells it from others.
+const MAX_KEYS: usize = 64;
 
 /// Most values of a claim that a clause is filed under.
 const MAX_VALUES: usize = 8;
@@ -109,15 +109,13 @@ impl<'m> Clauses<'m> {
         let any_from = [(NONE, None)];
         let any_to = [(NONE, None)];
         let few = froms.len() * to.len() <= FEW_CLAUSES;
-        // Every pair if these are few; else the longer side only, which is the more selective one; else one clause.
-        let (froms, to) = if froms.len() * to.len() <= MAX_CLAUSES_PER_RULE {
+        // Every pair if these are few; else the longer side only, which is the more selective one.
+        let (froms, to) = if froms.len() * to.len() <= MAX_PAIRS {
             (froms.as_slice(), to.as_slice())
-        } else if froms.len() <= MAX_CLAUSES_PER_RULE {
+        } else if froms.len() >= to.len() {
             (froms.as_slice(), any_to.as_slice())
-        } else if to.len() <= MAX_CLAUSES_PER_RULE {
-            (any_from.as_slice(), to.as_slice())
         } else {
-            (any_from.as_slice(), any_to.as_slice())
+            (any_from.as_slice(), to.as_slice())
         };
         for (from, from_model) in froms {
             for (operation, operation_model) in to {
@@ -188,18 +186,23 @@ impl<'m> Clauses<'m> {
         }
         paths.sort_unstable();
         paths.dedup();
-        let most = MAX_KEYS_PER_CLAUSE;
+        let most = MAX_KEYS;
         if subjects.len() * paths.len() * values.len() * hosts.len() > most {
             hosts = vec![(0, 0)];
         }
         if subjects.len() * paths.len() * values.len() > most {
             (claim, values) = none;
         }
-        if subjects.len() * paths.len() > most && paths.len() > 1 {
-            paths = vec![PathParts::default()];
+        if subjects.len() * paths.len() > most {
+            // The longer one of the two first.
+            if subjects.len() > paths.len() || paths.len() == 1 {
+                subjects = namespace(from);
+            } else {
+                paths = vec![common(&paths)];
+            }
         }
-        if subjects.len() > most {
-            subjects = vec![(code::SUBJECT_NONE, 0)];
+        if subjects.len() * paths.len() > most {
+            (subjects, paths) = (namespace(from), vec![common(&paths)]);
         }
         for subject in &subjects {
             for path in &paths {
@@ -293,6 +296,33 @@ fn subjects(from: &FromModel) -> Vec<(u32, u64)> {
         }
         PeerModel::AnyMesh { .. } | PeerModel::NoPeer | PeerModel::Anyone => vec![(code::SUBJECT_NONE, 0)],
     }
+}
+
+/// What all accounts of a from share.
+fn namespace(from: Option<&FromModel>) -> Vec<(u32, u64)> {
+    match from.map(|from| &from.peer) {
+        Some(PeerModel::Mesh { namespace, .. }) => {
+            vec![(code::SUBJECT_NAMESPACE, index::namespace_part(namespace))]
+        }
+        _ => vec![(code::SUBJECT_NONE, 0)],
+    }
+}
+
+/// What all these paths demand.
+fn common(paths: &[PathParts]) -> PathParts {
+    let mut common = paths.first().copied().unwrap_or_default();
+    for path in paths {
+        for (position, (part, other)) in common.segments.iter_mut().zip(path.segments).enumerate() {
+            if *part != other || path.literal >> position & 1 == 0 {
+                *part = 0;
+                common.literal &= !(1 << position);
+            }
+        }
+        if common.beginning != path.beginning {
+            common.beginning = (0, 0);
+        }
+    }
+    common
 }
 
 /// `None` for a suffix of more labels than the index uses.

@@ -7,7 +7,7 @@ use crate::model::*;
 use crate::normal;
 use crate::request::{HeaderFacts, VerifiedToken};
 
-const RULES: usize = 2_000;
+const RULES: usize = 1_000;
 
 fn literal(text: &str) -> SegmentPattern {
     SegmentPattern::Literal(text.to_owned())
@@ -202,4 +202,82 @@ fn where_a_claim_cannot_be_told_every_deny_that_demands_it_is_looked_at() {
     for value in [ClaimValue::Unknown, ClaimValue::Integer(7), ClaimValue::Strings(vec![])] {
         assert!(candidates(&policy, "/v1/x", "orders.example", value) >= RULES);
     }
+}
+
+#[cfg_attr(target_arch = "wasm32", wasm_bindgen_test::wasm_bindgen_test)]
+#[test]
+fn lists_are_told_apart_item_by_item_and_long_ones_by_what_their_items_share() {
+    let accounts = |namespace: String, first: usize, count: usize| FromModel {
+        peer: PeerModel::Mesh {
+            trust_domain: "prod.example".into(),
+            namespace,
+            service_accounts: Some((0..count).map(|account| format!("worker-{}", first + account)).collect()),
+        },
+        ..anyone()
+    };
+    let paths = |start: &str, first: usize, count: usize| OperationModel {
+        paths: Some(
+            (first..first + count)
+                .map(|path| PathPattern { segments: vec![literal(start), literal(&format!("s{path}"))] })
+                .collect(),
+        ),
+        ..OperationModel::default()
+    };
+    let any_path = || path(vec![SegmentPattern::Rest]);
+    let etl = || "etl".to_owned();
+    let cases = [
+        ("accounts", policy(Effect::Allow, |at| (accounts(etl(), at * 50, 50), any_path())), "/x"),
+        ("paths", policy(Effect::Allow, |at| (anyone(), paths("v1", at * 50, 50))), "/v1/s77"),
+        (
+            "namespaces",
+            policy(Effect::Allow, |at| {
+                let namespace = if at == 7 { etl() } else { format!("n{at}") };
+                (accounts(namespace, 0, 100), any_path())
+            }),
+            "/x",
+        ),
+        (
+            "first segments",
+            policy(Effect::Deny, |at| (anyone(), paths(&format!("v{at}"), 0, 100))),
+            "/v1/s77",
+        ),
+        (
+            "accounts, and long lists of paths",
+            policy(Effect::Deny, |at| (accounts(etl(), at * 50, 50), paths("v1", 0, 100))),
+            "/v1/s77",
+        ),
+    ];
+    for (name, policy, target) in cases {
+        let count = candidates(&policy, target, "orders.example", ClaimValue::Absent);
+        assert!((1..=6).contains(&count), "{name}: {count} candidates");
+    }
+}
+
+/// A rule of many froms or operations is not a candidate for everybody, and each of its parts is checked by itself.
+#[cfg_attr(target_arch = "wasm32", wasm_bindgen_test::wasm_bindgen_test)]
+#[test]
+fn rules_of_many_parts_are_told_apart_by_their_longer_side() {
+    let rule = |id: usize, from: Vec<FromModel>, to: Option<Vec<OperationModel>>| RuleModel {
+        id: format!("sales/rule-{id}"),
+        effect: Effect::Allow,
+        mode: Mode::Enforce,
+        owner: String::new(),
+        contact: String::new(),
+        disclosure: Disclosure::Full,
+        lease: Lease::default(),
+        from,
+        to,
+    };
+    let segment = |at: usize| path(vec![literal(&format!("s{at}"))]);
+    let of = |id: usize, froms: usize, to: usize| {
+        let first = id * 1000;
+        let to = (to > 0).then(|| (0..to).map(|at| segment(first + at)).collect());
+        rule(id, (0..froms).map(|at| account(first + at)).collect(), to)
+    };
+    let rules =
+        (0..20).flat_map(|at| [of(3 * at, 300, 0), of(3 * at + 1, 300, 2), of(3 * at + 2, 2, 300)]).collect();
+    let policy =
+        PolicySet::decode(&encode(&PolicyModel { rules, ..PolicyModel::default() }).unwrap()).unwrap();
+    let count = candidates(&policy, "/s2001", "orders.example", ClaimValue::Absent);
+    assert!((1..=6).contains(&count), "{count} candidates");
 }

@@ -147,6 +147,22 @@ fn policy() -> impl Strategy<Value = PolicyModel> {
                 model.rules.push(rule);
             }
             model.rules.extend(kinds);
+            if let Some(FromModel {
+                peer: PeerModel::Mesh { service_accounts: Some(accounts), .. }, ..
+            }) = model.rules.last_mut().and_then(|rule| rule.from.first_mut())
+            {
+                accounts.extend((0..70).map(|account| format!("other-{account}")));
+            }
+            if let Some(paths) =
+                model.rules.first_mut().and_then(|rule| rule.to.as_mut()?.first_mut()?.paths.as_mut())
+            {
+                let mut path = paths[0].clone();
+                path.segments[0] = SegmentPattern::Literal("other".into());
+                for _ in 0..70 {
+                    path.segments.insert(1, SegmentPattern::Literal("v1".into()));
+                    paths.push(path.clone());
+                }
+            }
             for (position, rule) in model.rules.iter_mut().enumerate() {
                 rule.id = format!("sales/rule-{position:02}");
             }

@@ -134,7 +134,7 @@ fn a_document_decides_when_it_is_whole() {
 fn what_ends_too_early_is_not_allowed() {
     for (content_type, body) in [
         ("application/grpc", &frame("orders-1")[..6]),
-        ("application/grpc", b"" as &[u8]),
+        ("application/grpc", &[][..]),
         ("application/json", br#"{"topic":"orders-1""#),
         ("application/json", b""),
         ("text/plain", br#"{"topic":"orders-1"}"#),
