@@ -337,6 +337,10 @@ fn besides_http<'m>(
             AlsoFrom::Path => lack.source(also),
             // `variables[KEY]=…`: such parameters have names that nobody can list.
             AlsoFrom::BodyOrQuery if service == "gitlab" => lack.open(also),
+            // An upload's body is the content, or both it and what is said of it.
+            AlsoFrom::Body if service == "storage" && method.bindings.iter().any(is_upload) => {
+                lack.open(also)
+            }
             AlsoFrom::Body | AlsoFrom::BodyOrQuery => {
                 parts.push(not(present(member(service, &also.path))));
                 parts.push(not_as_parameter(also));
@@ -368,6 +372,10 @@ fn besides_http<'m>(
     parts.extend(method.also.iter().filter(is_stated).map(not_as_parameter));
     parts.push(stated::in_state(method, &wanted.states, false));
     lack.has_http().then(|| all(parts))
+}
+
+fn is_upload(binding: &Binding) -> bool {
+    matches!(binding.path.parts().first(), Some(Part::Literal(first)) if ["upload", "resumable"].contains(&first.as_str()))
 }
 
 /// What is in the body is not in the query besides.
