@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tidegate_engine::model::{
-    ClaimPath, Condition, Effect, FromModel, GuardModel, IssuerModel, PolicyModel, RuleModel,
+    ClaimPath, Condition, Effect, FromModel, GuardModel, IssuerModel, Operand, PolicyModel, RuleModel,
 };
 
 use tidegate_identity::issuer::MAX_ISSUERS;
@@ -35,6 +35,8 @@ pub struct WorkloadPolicy {
     pub issuers: Vec<String>,
     /// Directories that its rules need, sorted.
     pub directories: Vec<DirectoryQuery>,
+    /// Whether its rules read bodies: it needs the build of the module that does.
+    pub reads_bodies: bool,
 }
 
 /// Makes every workload's policy. A workload whose policy cannot be made is an error.
@@ -147,9 +149,30 @@ fn policy(
         covered: !model.guards.is_empty(),
         issuers: model.issuers.iter().map(|issuer| issuer.name.clone()).collect(),
         directories: directory_list,
+        reads_bodies: reads_bodies(&model),
         rules,
         model,
     })
+}
+
+fn reads_bodies(model: &PolicyModel) -> bool {
+    fn of(condition: &Condition) -> bool {
+        match condition {
+            Condition::All(parts) | Condition::Any(parts) => parts.iter().any(of),
+            Condition::Not(part) => of(part),
+            Condition::Compare(left, _, right) => operand(left) || operand(right),
+            Condition::Text(read, _) => operand(read),
+            Condition::True | Condition::Claim(..) | Condition::Within(_) => false,
+        }
+    }
+    fn operand(read: &Operand) -> bool {
+        match read {
+            Operand::Body(_) => true,
+            Operand::Length(inner) | Operand::Plus(inner, _) => operand(inner),
+            _ => false,
+        }
+    }
+    model.rules.iter().flat_map(|rule| rule.to.iter().flatten()).any(|operation| of(&operation.condition))
 }
 
 fn rule_model(

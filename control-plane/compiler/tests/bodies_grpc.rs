@@ -317,9 +317,6 @@ fn what_else_a_message_names_is_absent_or_left_open() {
     let full = plain.clone().text(2, "projects/acme/topics/orders");
     let push = full.clone().message(4, &text(1, "https://evil.example"));
     let lake = full.clone().message(18, &text(1, "evil.sales.t"));
-    let closed = allowing(&rule(""));
-    closed
-        .refuses_bodies(&call, &[&frames(std::slice::from_ref(&full)), &frames(std::slice::from_ref(&push))]);
     let open = allowing(&rule(", unchecked: [topic]"));
     open.allows_bodies(&call, &[&frames(&[full])]);
     open.refuses_bodies(&call, &[&frames(&[push]), &frames(&[lake])]);

@@ -180,7 +180,30 @@ fn precision_says_what_compiles() {
             Precision::Never => assert_eq!(codes(&compilation), ["TG0511"], "{}: {said}", method.name),
         }
     }
-    assert_eq!((compiled, read), (426, 63));
+    assert_eq!((compiled, read), (426, 85));
+}
+
+/// How many methods an Allow of one resource may name, over HTTP or over gRPC. What needs more than a name (an account, SQL,
+/// a credential) is not counted.
+#[test]
+fn states_how_many_methods_are_allowed_narrowly() {
+    let (mut either, mut http, mut grpc) = (0, 0, 0);
+    for (service, method) in methods() {
+        let compiles = |protocol: &str| {
+            let more = format!("{}, protocols: [{protocol}]", open_sources(method));
+            let to = entry(service, method, &[quoted(&one(method))], &more);
+            compile_rules(&format!("{EGRESS}{}", rule("a", "Allow", &to))).output.is_some()
+        };
+        let (over_http, over_grpc) = (compiles("http"), compiles("grpc"));
+        either += i32::from(over_http || over_grpc);
+        http += i32::from(over_http);
+        grpc += i32::from(over_grpc);
+    }
+    assert_eq!((either, http, grpc), (511, 448, 275));
+    let readme = include_str!("../catalogue/README.md");
+    assert!(readme.contains(&format!(
+        "{either} methods can be allowed on one resource: {http} over HTTP, {grpc} over gRPC"
+    )));
 }
 
 #[test]

@@ -34,16 +34,8 @@ refused! {
         "resources: {service: bigquerystorage, actions: [ReadRows], names: ['projects/acme/locations/eu/sessions/a/streams/*']}");
     refuses_grpc_methods_where_only_http_is_meant:
         pubsub("actions: [StreamingPull], names: ['projects/*/subscriptions/*'], protocols: [http]");
-    refuses_what_else_the_body_may_name:
-        pubsub("actions: [write], names: ['projects/acme/subscriptions/orders'], protocols: [http]");
-    refuses_classes_of_which_a_part_needs_the_body:
-        pubsub("actions: [admin], names: ['projects/acme/topics/orders'], protocols: [http]");
-    refuses_a_table_whose_name_the_body_can_extend:
-        allow("resources: {service: bigquery, actions: [insertAll], names: ['projects/acme/datasets/sales/tables/orders']}");
     refuses_jobs_whose_tables_are_in_the_body:
         allow("resources: {service: bigquery, actions: [jobs.insert], names: ['projects/acme/jobs'], protocols: [http]}");
-    refuses_to_cancel_alone:
-        allow("resources: {service: dataflow, actions: [cancel], names: ['projects/acme/locations/europe-west4/jobs/*']}");
     refuses_wildcards_among_encoded_slashes:
         allow("resources: {service: storage, actions: [objects.get], names: ['projects/_/buckets/lake/objects/*/2026/**'], protocols: [http]}");
     refuses_copies_without_the_right_to_read:
@@ -76,9 +68,15 @@ spec:
   - resources: {service: pubsub, actions: [publish], names: ['projects/*/topics/*']}
   - launch: {service: dataflow, project: acme, region: europe-west4, methods: [templates.launch], protocols: [http], unchecked: [runAs, parameters, replacesRunningJob, template, staging]}
 ";
-    refuses_a_launch_whose_account_is_in_the_body: allow(
-        "launch: {service: dataflow, project: acme, region: europe-west4, jobName: 'orders-*', template: \
-         'gs://acme-templates/orders/*', runAs: orders-etl@acme.iam.gserviceaccount.com}");
+    refuses_what_nobody_should_leave_to_a_default: format!("{}{}",
+        pubsub("actions: [subscriptions.create], names: ['projects/acme/subscriptions/orders']"),
+        rule("b", "Allow", "resources: {service: spanner, actions: [executeSql], names: ['projects/acme/instances/i/databases/d/sessions/*']}"));
+    refuses_jobs_that_read_or_write_nothing: format!("{}{}{}",
+        allow("launch: {service: bigquery, project: acme, kinds: [load, extract], sources: ['gs://lake/*', orders]}"),
+        rule("b", "Allow", "launch: {service: bigquery, project: acme, kinds: [copy], sources: ['gs://lake/*'], destinations: ['projects/a/datasets/b/tables/c']}"),
+        rule("c", "Deny", "launch: {service: bigquery, project: acme, kinds: [copy]}"));
+    refuses_what_no_method_can_say:
+        allow("launch: {service: dataflow, project: acme, region: eu, template: 'gs://a/b', runAs: a, methods: [jobs.create]}");
     refuses_launches_of_one_method_whose_account_is_open: allow(
         "launch: {service: dataflow, project: acme, region: europe-west4, template: 'gs://acme-templates/orders/*', methods: \
          [templates.launch], protocols: [http]}");
@@ -98,6 +96,8 @@ spec:
 warned! {
     warns_of_a_deny_that_covers_whole_methods: deny(
         "resources: {service: pubsub, actions: [publish], names: ['projects/acme/topics/secret']}");
+    warns_of_launches_as_a_default_account: allow(
+        "launch: {service: dataflow, project: acme, region: eu, template: 'gs://acme-templates/*', runAs: default}");
     warns_of_a_deny_of_launches: deny(
         "launch: {service: dataflow, project: acme, region: '*', template: 'gs://acme-templates/*'}");
     warns_of_resources_that_are_there_twice: pubsub(

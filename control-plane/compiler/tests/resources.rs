@@ -336,12 +336,16 @@ fn the_example_of_the_documentation_compiles() {
     let (_, rest) = readme.split_once("```yaml\n").unwrap();
     let (example, _) = rest.split_once("```").unwrap();
     let gateway = Gateway::new(&common::compiled(&format!("{EGRESS}{example}")));
-    let calls = [
-        "POST pubsub.googleapis.com/v1/projects/acme/topics/orders-eu:publish",
-        "POST dataflow.googleapis.com/v1b3/projects/acme/locations/europe-west4/templates:launch?gcsPath=gs://acme-templates/orders/v1",
-    ];
+    let publish = "POST pubsub.googleapis.com/v1/projects/acme/topics/orders-eu:publish";
+    let launch = "POST dataflow.googleapis.com/v1b3/projects/acme/locations/europe-west4/templates:launch?gcsPath=gs://acme-templates/orders/v1\ncontent-type: application/json";
+    let body: &[u8] =
+        br#"{"jobName": "orders-1", "parameters": {"input": "gs://lake/x"}, "environment": {"tempLocation":
+        "gs://acme-temp/x", "serviceAccountEmail": "orders-etl@acme.iam.gserviceaccount.com"}}"#;
     // Only the account that the rule names.
-    gateway.refuses(&calls);
+    gateway.refuses(&[publish]);
+    gateway.refuses_bodies(launch, &[body]);
     let anybody = example.replace(", serviceAccounts: [orders-worker]", "");
-    Gateway::new(&common::compiled(&format!("{EGRESS}{anybody}"))).allows(&calls);
+    let gateway = Gateway::new(&common::compiled(&format!("{EGRESS}{anybody}")));
+    gateway.allows(&[publish]);
+    gateway.allows_bodies(launch, &[body]);
 }

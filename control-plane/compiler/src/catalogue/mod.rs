@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::OnceLock;
 
+mod also;
 mod data;
 mod template;
 
@@ -419,39 +420,6 @@ impl Binding {
                 [Part::Variable { name, .. }, ..] => name == "bucket",
                 _ => false,
             }
-    }
-}
-
-// === impl Also ===
-
-impl Also {
-    /// Whether it can only make the request do less, or something that the method's class says anyway: a name inside the
-    /// collection, a filter, a mask, a dry run.
-    pub fn only_narrows(&self) -> bool {
-        const ROLES: [&str; 11] = [
-            "databaseRole", // Restricts a session of Spanner further.
-            "dryRun",
-            "generateName",
-            "glob",
-            "jobName",
-            "name",
-            "prefix",
-            "requestedState", // Cancel, drain, resume: each is a `write` on the named job.
-            "table",          // Of the database that the session belongs to.
-            "updateMask",
-            "validateOnly",
-        ];
-        ROLES.contains(&self.role.as_str())
-    }
-
-    /// Whether it is the account that something runs as: without one it is a default account.
-    pub fn is_run_as(&self) -> bool {
-        self.role == "runAs"
-    }
-
-    /// Whether it says the resource's own name again, if it is there.
-    pub fn is_repeated_name(&self) -> bool {
-        self.role == "destinationMetadata"
     }
 }
 

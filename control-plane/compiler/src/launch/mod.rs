@@ -2,7 +2,7 @@
 //!
 //! Each service starts things through several methods of the catalogue; an entry covers all of them, or those that it
 //! names. What it says becomes names (project, region, namespace, ref) and demands on further things that the request names
-//! (template, account, job name). Where those are in a body, the entry is refused as [`crate::resources`] refuses it.
+//! (template, account, job name), wherever it does: in path, query or body.
 //!
 //! INVARIANT: a field that the service does not have is refused, never ignored.
 
@@ -10,15 +10,17 @@ use std::collections::BTreeMap;
 
 use tidegate_engine::model::{Effect, OperationModel};
 
-use crate::catalogue::{Action, Method};
+use crate::catalogue::{Action, Also, Method};
 use crate::diagnostic::Code;
 use crate::place::{Findings, Place};
 use crate::resources::{
-    self, Name, Wanted, check_hosts, check_protocols, check_unchecked, find_service, malformed_name,
+    self, DEFAULT, Name, Wanted, check_hosts, check_protocols, check_unchecked, find_service, malformed_name,
 };
 use crate::spec::{LaunchServiceSpec, LaunchSpec};
 use crate::suggest;
 use crate::text::check_text;
+
+mod jobs;
 
 /// How a service starts things.
 struct Launcher {
@@ -36,7 +38,13 @@ const DATAFLOW: Launcher = Launcher {
     service: "dataflow",
     methods: &["jobs.create", "templates.create", "templates.launch", "flexTemplates.launch"],
     names: &["projects/{project}/locations/{region}/jobs"],
-    roles: &[("template", "template"), ("runAs", "runAs"), ("jobName", "jobName")],
+    roles: &[
+        ("template", "template"),
+        ("runAs", "runAs"),
+        ("jobName", "jobName"),
+        ("temp", "temp"),
+        ("temp", "staging"),
+    ],
 };
 
 const BIGQUERY: Launcher = Launcher {
@@ -77,6 +85,11 @@ pub(crate) fn check(
     let fields = fields(place, spec, shown, &launcher, findings);
     let service = find_service(&place.key("service"), launcher.service, findings)?;
     let methods = choose(place, spec, &launcher, &service.methods, findings);
+    let jobs = jobs::check(place, spec, effect, findings);
+    let methods: Vec<(&'static Method, bool)> = match &jobs {
+        Some(_) => methods.into_iter().filter(|(method, _)| method.is_called("jobs.insert")).collect(),
+        None => methods,
+    };
     let names = names(place, &launcher, &fields, findings);
     let hosts = check_hosts(place, service, spec.hosts.as_deref(), effect, findings);
     let (http, grpc) = check_protocols(place, spec.protocols.as_deref(), effect, findings);
@@ -93,7 +106,7 @@ pub(crate) fn check(
                 format!("remove `{role}` from `unchecked`, or `{field}`"),
             );
         }
-        if *field == "template" && launcher.service == "dataflow" && !is_object(text) {
+        if ["template", "temp"].contains(field) && launcher.service == "dataflow" && !is_object(text) {
             findings.add(
                 &place.key(field),
                 Code::MalformedValue,
@@ -104,10 +117,41 @@ pub(crate) fn check(
         }
         stated.insert(*role, (*text).to_owned());
     }
+    let runs_as = methods.iter().any(|(method, _)| method.also.iter().any(Also::is_run_as));
+    if effect == Effect::Allow && runs_as && !fields.contains_key("runAs") && !unchecked.contains("runAs") {
+        findings.add(
+            place,
+            Code::MissingField,
+            "`runAs` is missing",
+            "where a request names no account, what it starts runs as a default one, which may mostly do a lot",
+            format!("write `runAs`; `runAs: {DEFAULT}` for requests that name none"),
+        );
+    }
+    if effect == Effect::Allow && fields.get("runAs") == Some(&DEFAULT) {
+        findings.add(
+            &place.key("runAs"),
+            Code::DefaultAccount,
+            "what it starts runs as the default account",
+            "everything else that names no account runs as the same, and it may mostly do a lot",
+            "make an account for it, and write that",
+        );
+    }
     if findings.errors() > before {
         return None;
     }
-    let wanted = Wanted { service, methods, names, stated, unchecked, http, grpc, hosts, reads: false };
+    let wanted = Wanted {
+        service,
+        methods,
+        names,
+        stated,
+        unchecked,
+        http,
+        grpc,
+        hosts,
+        reads: false,
+        states: Vec::new(),
+        jobs,
+    };
     resources::compile(place, &wanted, effect, findings)
 }
 
@@ -119,7 +163,7 @@ fn fields<'s>(
     launcher: &Launcher,
     findings: &mut Findings,
 ) -> BTreeMap<&'static str, &'s str> {
-    let LaunchSpec { project, region, namespace, r#ref, job_name, template, run_as, .. } = spec;
+    let LaunchSpec { project, region, namespace, r#ref, job_name, template, run_as, temp, .. } = spec;
     let named = |field: &str| launcher.names.iter().any(|name| name.contains(&format!("{{{field}}}")));
     let mut fields = BTreeMap::new();
     for (field, text) in [
@@ -130,6 +174,7 @@ fn fields<'s>(
         ("jobName", job_name),
         ("template", template),
         ("runAs", run_as),
+        ("temp", temp),
     ] {
         let known = named(field) || launcher.roles.iter().any(|(known, _)| *known == field);
         match text {

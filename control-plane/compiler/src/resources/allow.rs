@@ -10,12 +10,12 @@ use tidegate_engine::model::{
 
 use super::bind::{self, BoundPath, Obstacle};
 use super::conditions::{
-    self, all, any, none_of, not, path_like, present, spellings, text_like, without_query,
+    self, all, any, member, none_of, not, path_like, present, spellings, text_like, without_query,
 };
 use super::name::{Bound, Name, Value};
 use super::refusal::{self, Lack};
 use super::{Wanted, is_about};
-use super::{message, noise};
+use super::{message, noise, repeat, seconds, stated};
 use crate::catalogue::{
     Also, AlsoFrom, Binding, Flag, HostForm, Method, NamePart, Part, Service, Source, Template,
 };
@@ -45,6 +45,16 @@ pub(super) fn operations(
         let names: Vec<&Name> = wanted.names.iter().filter(|name| is_about(method, name)).collect();
         let mut lack = Lack::new(method);
         let before = calls.len();
+        let missing = stated::missing(wanted, method);
+        if !missing.is_empty() {
+            // A class stands for those methods that can say what the rule says.
+            if *by_name || !wanted.methods.iter().any(|(other, _)| stated::missing(wanted, other).is_empty())
+            {
+                lack.missing(missing);
+                lacks.push(lack);
+            }
+            continue;
+        }
         if wanted.http && !method.bindings.is_empty() && !method.is(Flag::HttpAmbiguous) {
             over_http(wanted, method, &names, &mut calls, &mut lack);
         }
@@ -107,6 +117,9 @@ fn over_http<'m>(
         let mut obstacles = BTreeSet::new();
         let mut told = false;
         for binding in method.bindings.iter().filter(|binding| binding.is_decidable()) {
+            if repeat::is_old(wanted, method, binding) {
+                continue;
+            }
             let Some(bound) = name.bind(&binding.resource) else { continue };
             // A second resource that the path names has to be one of the names as well.
             let sources = match source_parts(wanted, method, binding) {
@@ -179,12 +192,13 @@ fn call(
     besides: &Condition,
 ) -> Result<Call, Obstacle> {
     let path = bind::path(&binding.path, bound)?;
-    let elsewhere = bind::elsewhere(bound)?;
+    let elsewhere = bind::elsewhere(&wanted.service.name, bound)?;
     let (hosts, host_condition) = hosts_of(wanted, binding, bound);
     let mut parts = vec![
         host_condition,
         elsewhere,
         besides.clone(),
+        repeat::in_json(wanted.service, method, binding, bound)?,
         without_query(binding.path.variables().flat_map(spellings)),
         siblings(wanted.service, method, binding),
     ];
@@ -294,59 +308,86 @@ fn besides_http<'m>(
     names: &[&Name],
     lack: &mut Lack<'m>,
 ) -> Option<Condition> {
-    let mut parts = vec![noise::absent(&wanted.service.name, |role| wanted.unchecked.contains(role))];
+    let service = wanted.service.name.as_str();
+    let mut parts = vec![noise::absent(service, |role| wanted.unchecked.contains(role))];
+    if let Some(jobs) = &wanted.jobs {
+        parts.push(jobs.condition());
+        return Some(all(parts));
+    }
     for also in &method.also {
-        if let Some(stated) = wanted.stated.get(also.role.as_str()) {
-            match also.from {
-                AlsoFrom::Query => parts.push(may_be(&also.path, stated)),
-                _ => lack.stated(also),
-            }
-            continue;
-        }
-        if wanted.unchecked.contains(also.role.as_str()) || also.only_narrows() || is_covered(also, names) {
+        let role = also.role.as_str();
+        if wanted.stated.contains_key(role)
+            || wanted.unchecked.contains(role)
+            || also.only_narrows()
+            || is_covered(also, names)
+            || is_name_of(method, also)
+            || repeat::of(also).is_some()
+        {
             continue;
         }
         match also.from {
-            AlsoFrom::Query if is_name_of(method, also) => {}
+            AlsoFrom::Body if seconds::is_named(wanted, also) => {
+                parts.push(seconds::said(wanted, also, &member(service, &also.path)));
+                parts.push(not_as_parameter(also));
+            }
+            AlsoFrom::Body | AlsoFrom::BodyOrQuery if also.is_needed() => lack.open(also),
             AlsoFrom::Query => parts.push(without_query(spellings(&also.path))),
             AlsoFrom::Header => parts.push(conditions::without_headers([also.path.clone()])),
             AlsoFrom::Path if wanted.reads => {}
             AlsoFrom::Path => lack.source(also),
-            AlsoFrom::Body | AlsoFrom::BodyOrQuery => lack.open(also),
+            // `variables[KEY]=…`: such parameters have names that nobody can list.
+            AlsoFrom::BodyOrQuery if service == "gitlab" => lack.open(also),
+            // An upload's body is the content, or both it and what is said of it.
+            AlsoFrom::Body if service == "storage" && method.bindings.iter().any(is_upload) => {
+                lack.open(also)
+            }
+            AlsoFrom::Body | AlsoFrom::BodyOrQuery => {
+                parts.push(not(present(member(service, &also.path))));
+                parts.push(not_as_parameter(also));
+            }
             AlsoFrom::Grpc => {}
         }
     }
     for (role, stated) in &wanted.stated {
-        let fields: Vec<&str> = method
+        let operands: Vec<Operand> = method
             .also
             .iter()
-            .filter(|also| also.role == *role && also.from == AlsoFrom::Query)
-            .map(|also| also.path.as_str())
+            .filter(|also| also.role == *role)
+            .flat_map(|also| {
+                let in_query = spellings(&also.path).into_iter().map(Operand::Query);
+                let in_body = [member(service, &also.path)].into_iter();
+                match also.from {
+                    AlsoFrom::Query => in_query.collect::<Vec<_>>(),
+                    AlsoFrom::BodyOrQuery => in_query.chain(in_body).collect(),
+                    AlsoFrom::Header => vec![Operand::Header(also.path.clone())],
+                    AlsoFrom::Body => in_body.collect(),
+                    AlsoFrom::Path | AlsoFrom::Grpc => Vec::new(),
+                }
+            })
             .collect();
-        if !fields.is_empty() {
-            let fields = fields.iter().flat_map(|field| spellings(field));
-            parts.push(any(fields.map(|field| text_like(Operand::Query(field), stated)).collect()));
-        }
+        parts.push(stated::said(service, role, &operands, stated));
     }
+    let is_stated =
+        |also: &&Also| wanted.stated.contains_key(also.role.as_str()) && also.from == AlsoFrom::Body;
+    parts.extend(method.also.iter().filter(is_stated).map(not_as_parameter));
+    parts.push(stated::in_state(method, &wanted.states, false));
     lack.has_http().then(|| all(parts))
 }
 
-/// A query parameter that is absent or matches, in each of its spellings.
-fn may_be(field: &str, stated: &str) -> Condition {
-    all(spellings(field)
-        .into_iter()
-        .map(|spelling| {
-            let operand = Operand::Query(spelling);
-            any(vec![not(present(operand.clone())), text_like(operand, stated)])
-        })
-        .collect())
+fn is_upload(binding: &Binding) -> bool {
+    matches!(binding.path.parts().first(), Some(Part::Literal(first)) if ["upload", "resumable"].contains(&first.as_str()))
+}
+
+/// What is in the body is not in the query besides.
+fn not_as_parameter(also: &Also) -> Condition {
+    without_query(spellings(&also.path.replace("[]", "")))
 }
 
 /// Whether it is the parameter that the resource's name is made of.
 fn is_name_of(method: &Method, also: &Also) -> bool {
     method.bindings.iter().flat_map(|binding| &binding.resource).any(|part| match part {
         NamePart::Variable { from: Source::Query(name, _) | Source::QueryElseBody(name, _), .. } => {
-            *name == also.path
+            *name == also.path && also.from == AlsoFrom::Query
         }
         _ => false,
     })

@@ -2,7 +2,7 @@
 
 use tidegate_engine::model::{Condition, Operand, PathPattern, SegmentPattern, TextTest};
 
-use super::conditions::{all, not, path_like, spellings, text_like, without_query};
+use super::conditions::{all, any, member, not, path_like, spellings, text_like, without_query};
 use super::name::{Bound, Segment, Value, encode, glob_matches};
 use crate::catalogue::{Also, Binding, Method, NamePart, Part, Source, Template};
 use crate::when;
@@ -10,8 +10,6 @@ use crate::when;
 /// Why a name cannot be told in a request.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Obstacle {
-    /// This field of the body has it.
-    Body(String),
     /// A default counts where the request says nothing, and readers differ about several places.
     Default(String),
     /// It has slashes, which are sent encoded in one segment, and such paths are refused.
@@ -211,26 +209,37 @@ fn segment(segment: &Segment, suffix: &str) -> SegmentPattern {
     }
 }
 
-/// What must hold of query and headers, so that the name is the one that was meant; host and path are seen to elsewhere.
-pub(super) fn elsewhere(bound: &Bound<'_>) -> Result<Condition, Obstacle> {
+/// What must hold of query, headers and body, so that the name is the one that was meant; host and path are seen to
+/// elsewhere.
+pub(super) fn elsewhere(service: &str, bound: &Bound<'_>) -> Result<Condition, Obstacle> {
     let mut parts = Vec::new();
     for (from, value) in bound {
         match (from, value) {
             (Source::Path(..) | Source::Host | Source::Message(..), _) => {}
             (_, value) if value.is_any() => {}
-            (Source::Body(field) | Source::BodyOrQuery(field), _) => {
-                return Err(Obstacle::Body(field.clone()));
+            (Source::Body(field), value) => parts.push(text(&member(service, field), value)?),
+            // Of the two it is the body that says it.
+            (Source::BodyOrQuery(field), value) => {
+                parts.push(text(&member(service, field), value)?);
+                parts.push(without_query(spellings(field)));
             }
             (Source::Query(parameter, Some(_)), _) => return Err(Obstacle::Default(parameter.clone())),
-            (Source::Query(parameter, None) | Source::QueryElseBody(parameter, _), value) => {
-                parts.push(text(&Operand::Query(parameter.clone()), value)?);
-                let others = spellings(parameter).into_iter().filter(|other| other != parameter);
-                parts.push(without_query(others));
+            (Source::Query(parameter, None), value) => parts.push(in_query(parameter, value)?),
+            // "The value in the query overrides the one in the body."
+            (Source::QueryElseBody(parameter, field), value) => {
+                let in_body = text(&member(service, field), value)?;
+                let only_body = all(vec![without_query(spellings(parameter)), in_body]);
+                parts.push(any(vec![in_query(parameter, value)?, only_body]));
             }
             (Source::Header(header), value) => parts.push(text(&Operand::Header(header.clone()), value)?),
         }
     }
     Ok(all(parts))
+}
+
+fn in_query(parameter: &str, value: &Value) -> Result<Condition, Obstacle> {
+    let others = spellings(parameter).into_iter().filter(|other| other != parameter);
+    Ok(all(vec![text(&Operand::Query(parameter.to_owned()), value)?, without_query(others)]))
 }
 
 /// A string that is a name or a part of it.

@@ -1,6 +1,6 @@
 //! Conditions on query, headers and host that come from the catalogue.
 
-use tidegate_engine::model::{Condition, HostPattern, Operand, TextTest};
+use tidegate_engine::model::{BodyField, Condition, HostPattern, Operand, TextTest};
 
 use crate::catalogue::HostForm;
 
@@ -96,6 +96,23 @@ pub(crate) fn hosts(forms: &[&HostForm]) -> (Vec<HostPattern>, Condition) {
 
 fn path_free(glob: String) -> Condition {
     Condition::Text(Operand::Host, TextTest::Glob(glob))
+}
+
+/// A member of a JSON body; of Google's services by each of the names that they take for the same.
+pub(crate) fn member(service: &str, path: &str) -> Operand {
+    let names = |step: &str| {
+        let step = step.trim_end_matches("[]");
+        match service {
+            "kubernetes" | "gitlab" => vec![step.to_owned()],
+            _ => spellings(step),
+        }
+    };
+    Operand::Body(BodyField::Json(path.split('.').map(names).collect()))
+}
+
+/// It is absent, or this holds.
+pub(crate) fn if_present(operand: Operand, condition: Condition) -> Condition {
+    if condition == Condition::True { condition } else { any(vec![not(present(operand)), condition]) }
 }
 
 /// The spellings of a field's name that servers take for the same: `gcsPath` and `gcs_path`, part by part.

@@ -78,7 +78,7 @@ pub(super) fn operations(
             remote.extend(method.grpc.iter().map(|grpc| (called(grpc), Condition::True)));
         } else if chosen {
             let names: Vec<&Name> = wanted.names.iter().filter(|name| is_about(method, name)).collect();
-            if !wanted.stated.is_empty() {
+            if !wanted.stated.is_empty() || !wanted.states.is_empty() {
                 whole.insert(&method.name);
             }
             for name in &names {

@@ -13,9 +13,9 @@ use super::allow::{Call, all_hosts, is_covered};
 use super::bind;
 use super::conditions::{all, any, not, present, text_like};
 use super::name::{Name, Segment, Value};
-use super::noise;
 use super::refusal::Lack;
-use crate::catalogue::{Also, Flag, Grpc, MessageName, Method, NamePart, Source};
+use super::{noise, repeat, seconds, stated};
+use crate::catalogue::{Also, AlsoFrom, Flag, Grpc, MessageName, Method, NamePart, Source};
 use crate::when;
 
 /// A field of the message.
@@ -32,6 +32,17 @@ pub(super) fn call<'m>(
     lack: &mut Lack<'m>,
 ) {
     let Some(grpc) = &method.grpc else { return };
+    // INVARIANT: what the catalogue has no number of cannot be told; where REST is there it is called over that.
+    let is_untold =
+        |also: &Also| also.fields.is_empty() && also.name.is_none() && also.from == AlsoFrom::Body;
+    let is_open = |also: &Also| wanted.unchecked.contains(also.role.as_str()) || also.only_narrows();
+    let is_untold = |also: &Also| is_untold(also) && !is_open(also);
+    if wanted.http
+        && !method.bindings.is_empty()
+        && (wanted.jobs.is_some() || method.also.iter().any(is_untold))
+    {
+        return;
+    }
     let name = if names.iter().any(|name| name.covers(&method.pattern)) {
         Condition::True
     } else {
@@ -46,6 +57,7 @@ pub(super) fn call<'m>(
         parts.push(besides(wanted, also, names, lack));
     }
     parts.push(stated(wanted, method));
+    parts.push(stated::in_state(method, &wanted.states, true));
     if !lack.has_grpc() {
         return;
     }
@@ -70,7 +82,11 @@ fn named(method: &Method, grpc: &Grpc, names: &[&Name]) -> Option<Condition> {
     }
     let mut ways = Vec::new();
     for way in &grpc.names {
-        let told: Vec<Condition> = names.iter().filter_map(|name| is_named(way, name)).collect();
+        let told = |name: &&Name| {
+            let named = is_named(way, name)?;
+            Some(all(vec![named, repeat::in_message(method, &fields(way, name)?)?]))
+        };
+        let told: Vec<Condition> = names.iter().filter_map(told).collect();
         if told.is_empty() {
             continue;
         }
@@ -165,11 +181,16 @@ fn besides<'m>(wanted: &Wanted<'_>, also: &'m Also, names: &[&Name], lack: &mut 
     if wanted.unchecked.contains(also.role.as_str()) || also.only_narrows() || is_covered(also, names) {
         return Condition::True;
     }
+    if repeat::of(also).is_some() {
+        return Condition::True;
+    }
     if let Some(second) = &also.name {
         return second_name(wanted, also, second, lack);
     }
-    // Whoever runs something as nobody in particular runs it as the project's default account.
-    if also.fields.is_empty() || also.is_run_as() {
+    if !also.fields.is_empty() && seconds::is_named(wanted, also) {
+        return seconds::said(wanted, also, &field(&also.fields));
+    }
+    if also.fields.is_empty() || also.is_needed() {
         lack.message(also);
         return Condition::True;
     }
@@ -200,30 +221,14 @@ fn second_name<'m>(
     any(told)
 }
 
-/// What the rule says of things that the message names: each that is there is so, and one is there.
+/// What the rule says of things that the message names.
 fn stated(wanted: &Wanted<'_>, method: &Method) -> Condition {
-    let mut parts = Vec::new();
-    for (role, stated) in &wanted.stated {
+    let said = |(role, stated): (&&str, &String)| {
         let operands: Vec<Operand> =
             method.also.iter().filter(|also| also.role == *role).map(|also| field(&also.fields)).collect();
-        parts.push(said_of_one(&operands, stated));
-    }
-    all(parts)
-}
-
-/// Each of these is absent or matches, and one is there.
-pub(super) fn said_of_one(operands: &[Operand], stated: &str) -> Condition {
-    let like = |operand: &Operand| text_like(operand.clone(), stated);
-    match operands {
-        [] => Condition::True,
-        [one] => like(one),
-        many => {
-            let may_be = |operand: &Operand| any(vec![not(present(operand.clone())), like(operand)]);
-            let mut parts: Vec<Condition> = many.iter().map(may_be).collect();
-            parts.push(any(many.iter().map(like).collect()));
-            all(parts)
-        }
-    }
+        stated::said(&wanted.service.name, role, &operands, stated)
+    };
+    all(wanted.stated.iter().map(said).collect())
 }
 
 /// The message of a method could name one of these, in whatever spelling. `None`: any message could.

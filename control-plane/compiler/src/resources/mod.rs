@@ -1,7 +1,7 @@
 //! `to: [{resources: …}]`: services, actions and names to requests.
 //!
 //! An Allow becomes exactly the requests that the catalogue lists for the methods, on the hosts that it lists, with the
-//! names in path, query and headers. What cannot be told there is refused when it is compiled: the filter reads no bodies.
+//! names in path, query, headers and body. What cannot be told there is refused when it is compiled.
 //! A Deny becomes every request that could be one of them: any host, any spelling, and whole methods where the body names
 //! the resource.
 //!
@@ -26,12 +26,18 @@ mod allow;
 mod bind;
 mod conditions;
 mod deny;
+mod jobs;
 mod message;
 mod name;
 mod noise;
 mod refusal;
+mod repeat;
+mod seconds;
+mod stated;
 
+pub(crate) use jobs::{Data, Jobs, Kind};
 pub(crate) use name::{Name, NameProblem};
+pub(crate) use stated::DEFAULT;
 
 /// Which requests are meant.
 pub(crate) struct Wanted<'w> {
@@ -49,6 +55,10 @@ pub(crate) struct Wanted<'w> {
     pub(crate) hosts: Option<Vec<HostPattern>>,
     /// Whether the rule lets read, so that a source may be read.
     pub(crate) reads: bool,
+    /// What updates of jobs may ask for; empty: anything.
+    pub(crate) states: Vec<stated::State>,
+    /// Which jobs of BigQuery are meant, if the rule says so.
+    pub(crate) jobs: Option<Jobs>,
 }
 
 /// The role of the project that is billed instead of the caller's.
@@ -68,16 +78,30 @@ pub(crate) fn check(
     let hosts = check_hosts(place, service, spec.hosts.as_deref(), effect, findings);
     let (http, grpc) = check_protocols(place, spec.protocols.as_deref(), effect, findings);
     let mut methods: Vec<(&Method, bool)> = Vec::new();
+    let mut states = Vec::new();
     for (at, action) in spec.actions.iter().enumerate() {
         let place = place.key("actions");
         let place = place.index(at);
         if spec.actions.iter().take(at).any(|earlier| earlier == action) {
             repeated(&place, action, findings);
         }
+        let mut action = action.as_str();
+        if let Some(state) = stated::state(action).filter(|_| service.name == "dataflow") {
+            states.push(state);
+            action = "jobs.update";
+        }
         choose(&place, service, action, effect, &names, &mut methods, findings);
     }
+    if spec.actions.iter().any(|action| {
+        stated::state(action).is_none()
+            && service.methods_of(action).any(|method| method.is_called("jobs.update"))
+    }) {
+        states.clear();
+    }
     for (at, name) in names.iter().enumerate() {
-        let met = |(method, _): &(&Method, bool)| is_about(method, name);
+        let met = |(method, _): &(&Method, bool)| {
+            is_about(method, name) || method.also.iter().any(|also| seconds::is_about(service, also, name))
+        };
         if !methods.is_empty() && !methods.iter().any(met) {
             refusal::name_never_matches(&place.key("names").index(at), service, &spec.actions, findings);
         }
@@ -97,6 +121,8 @@ pub(crate) fn check(
         grpc,
         hosts,
         reads: spec.actions.iter().any(|action| Action::parse(action) == Some(Action::Read)),
+        states,
+        jobs: None,
     };
     compile(place, &wanted, effect, findings)
 }

@@ -17,14 +17,14 @@ pub(super) struct Lack<'m> {
     name: BTreeSet<Obstacle>,
     /// What the body may name, unstated.
     open: Vec<&'m Also>,
-    /// What the rule demands, and the body says.
-    stated: Vec<&'m Also>,
     /// A second resource in the path, which is read.
     source: Option<&'m Also>,
     /// The message names the resource.
     message_name: Option<&'m Grpc>,
     /// What the message may name besides.
     message: Vec<&'m Also>,
+    /// Roles that the rule says and the method does not have.
+    missing: Vec<&'static str>,
 }
 
 // === impl Lack ===
@@ -35,10 +35,10 @@ impl<'m> Lack<'m> {
             method,
             name: BTreeSet::new(),
             open: Vec::new(),
-            stated: Vec::new(),
             source: None,
             message_name: None,
             message: Vec::new(),
+            missing: Vec::new(),
         }
     }
 
@@ -48,7 +48,7 @@ impl<'m> Lack<'m> {
 
     /// Nothing is lacking over HTTP.
     pub(super) fn has_http(&self) -> bool {
-        self.name.is_empty() && self.open.is_empty() && self.stated.is_empty() && self.source.is_none()
+        self.name.is_empty() && self.open.is_empty() && self.source.is_none() && self.missing.is_empty()
     }
 
     /// Nothing is lacking over gRPC.
@@ -66,11 +66,6 @@ impl<'m> Lack<'m> {
         self.open.push(also);
     }
 
-    /// What the rule demands of something is in the body.
-    pub(super) fn stated(&mut self, also: &'m Also) {
-        self.stated.push(also);
-    }
-
     /// The path names a second resource, which is read.
     pub(super) fn source(&mut self, also: &'m Also) {
         self.source = Some(also);
@@ -86,14 +81,19 @@ impl<'m> Lack<'m> {
         self.message.push(also);
     }
 
+    /// The method has nothing that the rule says these of.
+    pub(super) fn missing(&mut self, roles: Vec<&'static str>) {
+        self.missing = roles;
+    }
+
     /// What is lacking, in clauses.
     fn reasons(&self) -> String {
         let mut reasons: Vec<String> = self.name.iter().map(Obstacle::to_string).collect();
-        if !self.stated.is_empty() {
-            reasons.push(format!("its body says {}", listed(&self.stated)));
+        if !self.missing.is_empty() {
+            reasons.push(format!("it names no {}", suggest::list(self.missing.iter().copied())));
         }
         if !self.open.is_empty() {
-            reasons.push(format!("its body may name {}", listed(&self.open)));
+            reasons.push(format!("it names {} in its body", listed(&self.open)));
         }
         if let Some(also) = self.source {
             let place = if also.from == AlsoFrom::Path { "path" } else { "message" };
@@ -125,7 +125,7 @@ impl<'m> Lack<'m> {
         if self.source.is_some() && self.open.is_empty() && self.name.is_empty() {
             "a right to write is none to read"
         } else {
-            "bodies are not read yet, so the rule would allow more than it says"
+            "so the rule would allow more than it says, or nothing at all"
         }
     }
 
@@ -140,9 +140,8 @@ impl<'m> Lack<'m> {
         if !self.name.is_empty() || (self.message_name.is_some() && (self.has_http() || !over_http)) {
             larger.push(format!("allow all of `{}`", self.method.pattern.join("/")));
         }
-        if !self.stated.is_empty() {
-            let stated: BTreeSet<&str> = self.stated.iter().map(|also| also.role.as_str()).collect();
-            larger.push(format!("do not say {}", suggest::list(stated)));
+        if !self.missing.is_empty() {
+            larger.push(format!("do not say {}", suggest::list(self.missing.iter().copied())));
         }
         if self.source.is_some() {
             larger.push("add `read` to `actions`".to_owned());
@@ -150,7 +149,6 @@ impl<'m> Lack<'m> {
         let roles: BTreeSet<&str> = self
             .open
             .iter()
-            .chain(&self.stated)
             .chain(if over_http { &[][..] } else { self.message.as_slice() })
             .filter(|also| !also.only_narrows())
             .map(|also| also.role.as_str())
@@ -179,7 +177,6 @@ impl<'m> Lack<'m> {
 impl fmt::Display for Obstacle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Body(field) => write!(f, "its body names the resource (`{field}`)"),
             Self::Default(parameter) => {
                 write!(f, "a default counts where `{parameter}` is not said, or said elsewhere")
             }
@@ -267,18 +264,6 @@ pub(super) fn not_over_protocol(place: &Place<'_>, method: &Method, findings: &m
 
 /// The service has no such action.
 pub(super) fn unknown_action(place: &Place<'_>, service: &Service, action: &str, findings: &mut Findings) {
-    if service.name == "dataflow"
-        && ["cancel", "drain", "stop", "jobs.cancel", "jobs.drain"].contains(&action)
-    {
-        findings.add(
-            place,
-            Code::NeedsBody,
-            format!("`{action}` is an update of the job, and its body says which (`requestedState`)"),
-            "bodies are not read yet, so the rule would allow more than it says",
-            "allow every update of the job: `jobs.update`",
-        );
-        return;
-    }
     let mut known: BTreeSet<&str> = Action::ALL.into_iter().map(Action::as_str).collect();
     for method in &service.methods {
         let name = method.name.as_str();

@@ -19,7 +19,7 @@ pub use issuer::{
     HeaderSpec, KeysSpec, RevokedKeySpec, RevokedSpec, RevokedSubjectSpec, RevokedTokenSpec,
     TrustedIssuerSpec,
 };
-pub use resource::{LaunchServiceSpec, LaunchSpec, ProtocolSpec, ResourcesSpec};
+pub use resource::{JobKindSpec, LaunchServiceSpec, LaunchSpec, ProtocolSpec, ResourcesSpec};
 pub use rule::{
     AccessRuleSpec, AuditSpec, DaySpec, DisclosureSpec, EffectSpec, FieldSpec, FromSpec, GrpcSpec, HttpSpec,
     OnExpirySpec, OperationSpec, PeerSpec, ScheduleSpec, TargetSpec, TokenOnlySpec, WindowSpec,

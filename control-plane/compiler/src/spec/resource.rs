@@ -48,8 +48,16 @@ pub struct LaunchSpec {
     pub job_name: Option<String>,
     /// What is started: an object in Cloud Storage, or a Pipeline.
     pub template: Option<String>,
-    /// The account that it runs as.
+    /// The account that it runs as; `default`: requests name none.
     pub run_as: Option<String>,
+    /// Where it puts files meanwhile; absent: requests do not say it. Only of Dataflow.
+    pub temp: Option<String>,
+    /// Which jobs; only of BigQuery.
+    pub kinds: Option<Vec<JobKindSpec>>,
+    /// What those jobs read: tables, and objects in Cloud Storage.
+    pub sources: Option<Vec<String>>,
+    /// What those jobs write: tables, and objects in Cloud Storage.
+    pub destinations: Option<Vec<String>>,
     /// The ends of methods' names, e.g. `templates.launch`; absent: every method that starts something.
     pub methods: Option<Vec<String>>,
     /// Where the service is; absent: everywhere that the catalogue lists.
@@ -72,4 +80,16 @@ pub enum LaunchServiceSpec {
     Gitlab,
     /// Tekton: PipelineRuns and TaskRuns.
     Tekton,
+}
+
+/// What a job of BigQuery does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum JobKindSpec {
+    /// Objects into a table.
+    Load,
+    /// A table into another.
+    Copy,
+    /// A table into objects.
+    Extract,
 }
