@@ -1,9 +1,9 @@
 //! Ways around rules on resources: each of them is tried against an Allow that must not let it pass, and where it reaches
-//! the same resource, against a Deny that must catch it. Numbers are those of the list in `facts/google-apis.md`, section 5.
+//! the same resource, against a Deny that must catch it.
 
 mod common;
 
-use common::calls::{Gateway, allowing, denying};
+use common::calls::{Gateway, allowing, denying, frames, text};
 use tidegate_engine::Reason;
 
 const TOPIC: &str = "names: ['projects/acme/topics/orders']";
@@ -431,4 +431,39 @@ fn refusals_have_the_reason_that_is_meant() {
         publisher().reason("POST pubsub.googleapis.com/v1/projects/acme/topics/secret:publish"),
         Reason::NoAllowMatched
     );
+}
+
+/// Google takes `$httpHeaders` for headers of the request, and `$req` for its body.
+#[test]
+fn headers_and_bodies_in_the_query() {
+    for noise in [
+        "$httpHeaders=X-HTTP-Method-Override:DELETE%0D%0A",
+        "$http_headers=Content-Type:application/x-protobuf",
+        "httpHeaders=Authorization:x",
+        "$req=%7B%7D",
+        "%24req=%7B%7D",
+    ] {
+        publisher().refuses(&[&format!("POST pubsub.googleapis.com{PUBLISH}?{noise}")]);
+        no_publisher().denies(&[&format!("POST pubsub.googleapis.com{PUBLISH}?{noise}")]);
+    }
+    no_publisher()
+        .denies(&[&format!("GET pubsub.googleapis.com{PUBLISH}?$httpHeaders=X-HTTP-Method-Override:POST")]);
+}
+
+/// Whose number it is nobody knows here: a Deny that names a project by its number catches every project.
+#[test]
+fn projects_by_number_and_by_id() {
+    for names in ["projects/123456/topics/orders", "projects/*56/topics/orders"] {
+        let gateway =
+            denying(&format!("resources: {{service: pubsub, actions: [publish], names: ['{names}']}}"));
+        gateway.denies(&[
+            "POST pubsub.googleapis.com/v1/projects/123456/topics/orders:publish",
+            "POST pubsub.googleapis.com/v1/projects/acme/topics/orders:publish",
+        ]);
+        let call =
+            "POST pubsub.googleapis.com/google.pubsub.v1.Publisher/Publish\ncontent-type: application/grpc";
+        for name in ["projects/acme/topics/orders", "//pubsub.googleapis.com/projects/acme/topics/orders"] {
+            gateway.denies_bodies(call, &[&frames(&[text(1, name)])]);
+        }
+    }
 }

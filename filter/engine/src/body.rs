@@ -22,6 +22,9 @@ use crate::model::BodyField;
 /// Longer values are unknown. Bytes.
 pub const MAX_VALUE_BYTES: usize = 2048;
 
+/// Of a body with longer values altogether nothing is told. Bytes.
+pub const MAX_BODY_VALUE_BYTES: usize = 16 * 1024;
+
 /// Fields that a policy may read.
 pub const MAX_BODY_FIELDS: usize = 1024;
 
@@ -43,7 +46,8 @@ pub enum FieldValue {
     /// It is not there, or null.
     #[default]
     Absent,
-    /// Every value that it has, each once. Numbers and booleans as they are written in JSON.
+    /// Every value that it has, each once. Numbers and booleans as they are written in JSON; in Protocol Buffers numbers and
+    /// values of enumerations as `#5`.
     Texts(Vec<String>),
     /// It cannot be told.
     Unknown,
@@ -86,6 +90,10 @@ struct Malformed;
 #[derive(Debug, Clone, Default)]
 struct Values {
     found: Vec<FieldValue>,
+    /// Of all values together.
+    bytes: usize,
+    /// How often something new was found.
+    changes: u32,
 }
 
 /// A text that names no field.
@@ -177,7 +185,7 @@ impl Scanner {
     /// Before the first byte. `None`: nothing says how the body is to be read. Of `fields` those are looked for whose
     /// positions are `wanted`; the others, and those of the other format, are unknown.
     pub fn new(format: Option<Format>, fields: &[BodyField], wanted: &[u16]) -> Self {
-        let mut values = Values { found: vec![FieldValue::Unknown; fields.len()] };
+        let mut values = Values { found: vec![FieldValue::Unknown; fields.len()], ..Values::default() };
         let mut wanted = wanted.iter().filter_map(|at| {
             let path = fields.get(usize::from(*at))?;
             let fits = matches!(
@@ -206,10 +214,21 @@ impl Scanner {
             State::Grpc(reader) => reader.feed(piece, &mut self.values),
             State::Broken => Err(Malformed),
         };
-        step.unwrap_or_else(|Malformed| {
+        let step = step.ok().filter(|_| self.values.bytes <= MAX_BODY_VALUE_BYTES);
+        step.unwrap_or_else(|| {
             self.give_up();
             Step::Broken
         })
+    }
+
+    /// A piece was lost: what the body says cannot be told any more.
+    pub fn lose(&mut self) {
+        self.give_up();
+    }
+
+    /// Changes whenever [`Self::values`] do.
+    pub fn changes(&self) -> u32 {
+        self.values.changes
     }
 
     /// The body has ended; false: within a message.
@@ -233,6 +252,8 @@ impl Scanner {
     fn give_up(&mut self) {
         self.state = State::Broken;
         self.values.found.fill(FieldValue::Unknown);
+        self.values.bytes = 0;
+        self.values.changes = self.values.changes.wrapping_add(1);
     }
 }
 
@@ -242,17 +263,19 @@ impl Values {
     /// A field has this value too.
     fn add(&mut self, field: u16, text: Option<&[u8]>) {
         let Some(value) = self.found.get_mut(usize::from(field)) else { return };
-        let text = text.filter(|text| text.len() <= MAX_VALUE_BYTES);
-        let Some(text) = text.and_then(|text| core::str::from_utf8(text).ok()) else {
-            *value = FieldValue::Unknown;
+        if *value == FieldValue::Unknown {
             return;
-        };
-        match value {
-            FieldValue::Absent => *value = FieldValue::Texts(vec![text.to_owned()]),
-            FieldValue::Texts(texts) if texts.iter().any(|known| known == text) => {}
-            FieldValue::Texts(texts) if texts.len() < MAX_VALUES => texts.push(text.to_owned()),
-            FieldValue::Texts(_) | FieldValue::Unknown => *value = FieldValue::Unknown,
         }
+        let text = text.filter(|text| text.len() <= MAX_VALUE_BYTES);
+        let text = text.and_then(|text| core::str::from_utf8(text).ok());
+        match (value, text) {
+            (FieldValue::Texts(texts), Some(text)) if texts.iter().any(|known| known == text) => return,
+            (FieldValue::Texts(texts), Some(text)) if texts.len() < MAX_VALUES => texts.push(text.to_owned()),
+            (value @ FieldValue::Absent, Some(text)) => *value = FieldValue::Texts(vec![text.to_owned()]),
+            (value, _) => *value = FieldValue::Unknown,
+        }
+        self.changes = self.changes.wrapping_add(1);
+        self.bytes = self.bytes.saturating_add(text.map_or(0, str::len));
     }
 
     /// What a field says cannot be told.

@@ -217,8 +217,7 @@ impl Enforcer {
             remove: if awaits { remove() } else { Vec::new() },
             terms: Terms::UNBOUNDED,
             unsettled: (awaits || question.is_some()).then(|| downstream.unsettled()).flatten(),
-            awaits: awaits
-                .then(|| (Format::of(header(headers, b"content-type")), wanted_fields(&rules, &request))),
+            awaits: awaits.then(|| (format_of(headers), wanted_fields(&rules, &request))),
             question,
             remembered: verified && downstream.checks() == 0,
         })
@@ -234,6 +233,15 @@ impl Enforcer {
         });
         ends.min().unwrap_or(i64::MAX).min(self.installed.directory.next_stale(now))
     }
+}
+
+/// How the body is to be read. Not at all where it is encoded: a server that decodes it reads something else.
+fn format_of(headers: &[Header<'_>]) -> Option<Format> {
+    let encodes = |(name, value): &Header<'_>| {
+        (*name == b"content-encoding" || *name == b"content_encoding")
+            && !value.eq_ignore_ascii_case(b"identity")
+    };
+    if headers.iter().any(encodes) { None } else { Format::of(header(headers, b"content-type")) }
 }
 
 /// What a body says of a field, as far as it was looked for.

@@ -72,8 +72,7 @@ impl HttpContext for Http {
         };
         self.with(|plugin, host, context| match piece.filter(|piece| piece.len() == size) {
             Some(piece) => plugin.on_body(context, &piece, end_of_stream, host),
-            // What cannot be looked at is as what cannot be read.
-            None => plugin.on_body(context, &[], true, host),
+            None => plugin.on_lost_piece(context, host),
         })
     }
 

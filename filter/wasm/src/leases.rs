@@ -177,6 +177,7 @@ impl Leases {
     /// The one at this position has a body that says this, as far as it was read.
     pub fn set_body(&mut self, position: usize, fields: Vec<(BodyField, FieldValue)>) {
         if let Some(entry) = self.entries.get_mut(position) {
+            // Bounded per body; what there was room for when it was admitted may grow by so much.
             self.bytes = self.bytes.saturating_sub(weight(&entry.lease));
             entry.lease.received.set_body(fields);
             self.bytes = self.bytes.saturating_add(weight(&entry.lease));

@@ -77,7 +77,7 @@ impl<'h> Signatures<'h> {
     }
 
     /// How many microseconds a check takes, roughly; the figures are those of `filter/README.md` ("Signatures by the
-    /// proxy") and of `facts/performance.md` in V8. RSA grows with the square of the modulus, which is as long as the
+    /// proxy") and of measurements in V8. RSA grows with the square of the modulus, which is as long as the
     /// signature.
     pub fn cost_us(&self, algorithm: Algorithm, signature_len: usize) -> u32 {
         let square = u32::try_from(signature_len).map_or(u32::MAX, |len| len.saturating_mul(len));

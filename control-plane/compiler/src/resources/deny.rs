@@ -102,9 +102,11 @@ pub(super) fn operations(
     for ((service, method), condition) in remote {
         let literal = |text: &str| SegmentPattern::Literal(text.to_owned());
         // What is not read as gRPC is read in another way.
-        let other_type = present(Operand::Query("$ct".to_owned()));
-        let condition =
-            if condition == Condition::True { condition } else { any(vec![condition, other_type]) };
+        let mut conditions = vec![condition];
+        if conditions != [Condition::True] {
+            conditions.extend(noise::GOOGLE_TYPE.map(|name| present(Operand::Query(name.to_owned()))));
+        }
+        let condition = any(conditions);
         for (before, condition) in [(None, condition), (Some("$rpc"), Condition::True)] {
             let segments = before.into_iter().chain([service, method]).map(literal).collect();
             calls.push(Call {
@@ -177,6 +179,11 @@ fn of_name(wanted: &Wanted<'_>, method: &Method, binding: &Binding, name: &Name)
     found
 }
 
+/// Whether a project's number may be written so.
+pub(super) fn is_number_like(glob: &str) -> bool {
+    glob.starts_with(|first: char| first.is_ascii_digit() || first == '*')
+}
+
 /// The same resource under other names: a project's number, `-` for every location, and decorators of tables.
 fn aliases(method: &Method, bound: &Bound<'_>) -> Vec<Vec<(Source, Value)>> {
     let mut all: Vec<Vec<(Source, Value)>> = vec![Vec::new()];
@@ -192,7 +199,8 @@ fn aliases(method: &Method, bound: &Bound<'_>) -> Vec<Vec<(Source, Value)>> {
         let mut values = vec![value.clone()];
         if let Value::One(one) = value {
             match parent {
-                // Numbers and `-` name projects, too; a project's id begins with a letter.
+                // Numbers and `-` name projects, too; a project's id begins with a letter. Whose number it is nobody knows here.
+                "projects" if at == 1 && is_number_like(one.glob()) => values = vec![Value::Any],
                 "projects" if at == 1 => {
                     let numbers = ["0*", "1*", "2*", "3*", "4*", "5*", "6*", "7*", "8*", "9*", "-", "_"];
                     values.extend(numbers.map(|number| Value::One(like(number))));

@@ -12,6 +12,7 @@ use super::Wanted;
 use super::allow::{Call, all_hosts, is_covered};
 use super::bind;
 use super::conditions::{all, any, not, present, text_like};
+use super::deny::is_number_like;
 use super::name::{Name, Segment, Value};
 use super::refusal::Lack;
 use super::{noise, repeat, seconds, stated};
@@ -288,6 +289,7 @@ fn spellings(method: &Method, piece: &Piece) -> String {
     match piece.parent.as_str() {
         // Buckets have no project: any may be written.
         _ if one == "_" => "[^/]*".to_owned(),
+        "projects" if is_number_like(piece.segment.glob()) => "[^/]*".to_owned(),
         "projects" => format!("(?:{one}|[0-9][^/]*|-|_)"),
         "locations" => format!("(?:{one}|-)"),
         "tables" if method.name.starts_with("bigquery") => format!("{one}(?:[$@][^/]*)?"),

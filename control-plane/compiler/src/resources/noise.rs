@@ -9,14 +9,17 @@ use super::USER_PROJECT;
 use super::conditions::{all, without_headers, without_query};
 
 /// Another content type, method or shape of the answer than the request seems to have; and credentials beside the header.
-const GOOGLE_QUERY: [&str; 24] = [
+const GOOGLE_QUERY: [&str; 28] = [
     "$access_token",
     "$callback",
     "$ct",
+    "$httpHeaders",
     "$httpMethod",
+    "$http_headers",
     "$http_method",
     "$key",
     "$oauth_token",
+    "$req",
     "AWSAccessKeyId",
     "GoogleAccessId",
     "Signature",
@@ -28,6 +31,7 @@ const GOOGLE_QUERY: [&str; 24] = [
     "bearer_token",
     "callback",
     "ct",
+    "httpHeaders",
     "httpMethod",
     "key",
     "oauth_token",
@@ -46,8 +50,13 @@ const KUBERNETES_HEADERS: [&str; 3] = ["impersonate-group", "impersonate-uid", "
 
 const GITLAB_QUERY: [&str; 5] = ["access_token", "job_token", "private_token", "rss_token", "sudo"];
 
-/// Where a second method can be written, besides headers that the engine refuses.
-pub(super) const GOOGLE_METHOD: [&str; 3] = ["$httpMethod", "$http_method", "httpMethod"];
+/// Where a second method can be written, besides headers that the engine refuses. (`$httpHeaders` holds whole headers.)
+pub(super) const GOOGLE_METHOD: [&str; 6] =
+    ["$httpHeaders", "$httpMethod", "$http_headers", "$http_method", "httpHeaders", "httpMethod"];
+
+/// Where a second content type can be written, or a second body.
+pub(super) const GOOGLE_TYPE: [&str; 6] =
+    ["$ct", "$httpHeaders", "$http_headers", "$req", "ct", "httpHeaders"];
 
 /// What an Allow demands besides, whatever the method.
 pub(super) fn absent(service: &str, is_unchecked: impl Fn(&str) -> bool) -> Condition {

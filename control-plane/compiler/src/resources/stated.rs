@@ -56,8 +56,10 @@ pub(crate) struct State {
 /// `cancel` and `drain`: updates of a Dataflow job. Source: google/dataflow/v1beta3/jobs.proto, `JobState`.
 pub(super) fn state(action: &str) -> Option<State> {
     match action.strip_prefix("jobs.").unwrap_or(action) {
-        "cancel" => Some(State { names: &["JOB_STATE_CANCELLED"], numbers: &["5"] }),
-        "drain" => Some(State { names: &["JOB_STATE_DRAINED", "JOB_STATE_DRAINING"], numbers: &["7", "8"] }),
+        "cancel" => Some(State { names: &["JOB_STATE_CANCELLED"], numbers: &["#5"] }),
+        "drain" => {
+            Some(State { names: &["JOB_STATE_DRAINED", "JOB_STATE_DRAINING"], numbers: &["#7", "#8"] })
+        }
         _ => None,
     }
 }

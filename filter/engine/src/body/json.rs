@@ -24,6 +24,8 @@ pub(super) struct Reader {
     text: Vec<u8>,
     /// The first half of a character that is written as two.
     surrogate: Option<u32>,
+    /// Of a character of several bytes: how many are left, and between what the next one lies (Unicode, table 3-7).
+    rest: (u8, u8, u8),
 }
 
 /// An object or an array.
@@ -101,6 +103,7 @@ impl Reader {
             token: Token::None,
             text: Vec::new(),
             surrogate: None,
+            rest: (0, 0, 0),
         }
     }
 
@@ -216,6 +219,11 @@ impl Reader {
     fn string(&mut self, byte: u8, values: &mut Values) -> Result<(), Malformed> {
         match self.token {
             Token::String { is_name, kept } => match byte {
+                // A reader that makes something else of broken characters sees the string end elsewhere.
+                _ if self.rest.0 > 0 || byte >= 0x80 => {
+                    self.rest = character(self.rest, byte)?;
+                    self.keep(kept, &[byte]);
+                }
                 // Control characters have to be escaped; no half of a character may stand alone.
                 0..0x20 => return Err(Malformed),
                 b'\\' => self.token = Token::Escape { is_name, kept },
@@ -294,6 +302,10 @@ impl Reader {
             return Err(Malformed);
         }
         let Open { ways, seen, .. } = self.open.last_mut().ok_or(Malformed)?;
+        // Some readers fold letters beyond ASCII into those within: `ſ` is `s` to them.
+        if !ways.is_empty() && !name.is_ascii() {
+            return Err(Malformed);
+        }
         self.next.clear();
         for way in ways {
             let Some((_, [step, ..])) = self
@@ -352,6 +364,21 @@ impl Reader {
         self.paths
             .get(way.path)
             .map_or((u16::MAX, &[]), |(field, names)| (*field, names.get(way.depth..).unwrap_or_default()))
+    }
+}
+
+/// Takes a byte of a character of several.
+fn character((left, low, high): (u8, u8, u8), byte: u8) -> Result<(u8, u8, u8), Malformed> {
+    match (left, byte) {
+        (0, 0xc2..=0xdf) => Ok((1, 0x80, 0xbf)),
+        (0, 0xe0) => Ok((2, 0xa0, 0xbf)),
+        (0, 0xed) => Ok((2, 0x80, 0x9f)),
+        (0, 0xe1..=0xef) => Ok((2, 0x80, 0xbf)),
+        (0, 0xf0) => Ok((3, 0x90, 0xbf)),
+        (0, 0xf4) => Ok((3, 0x80, 0x8f)),
+        (0, 0xf1..=0xf3) => Ok((3, 0x80, 0xbf)),
+        (1.., _) if (low..=high).contains(&byte) => Ok((left.saturating_sub(1), 0x80, 0xbf)),
+        _ => Err(Malformed),
     }
 }
 

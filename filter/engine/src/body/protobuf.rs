@@ -11,6 +11,9 @@ const FIXED_64: u64 = 1;
 const LENGTH: u64 = 2;
 const FIXED_32: u64 = 5;
 
+/// What precedes a number where a text could be.
+const NUMBER: u8 = b'#';
+
 /// Reads one message after the other.
 #[derive(Debug)]
 pub(super) struct Reader {
@@ -143,11 +146,7 @@ impl Reader {
             let Some(number) = self.varint.push(*byte)? else { continue };
             match self.state {
                 State::Key => self.key(number, values)?,
-                State::Varint(field) => {
-                    self.value.clear();
-                    self.value.extend_from_slice(number.to_string().as_bytes());
-                    self.found(field, true, values);
-                }
+                State::Varint(field) => self.number(field, number, values),
                 State::Length(field) => self.length(field, number, values)?,
                 State::Skip(_) | State::Value(..) => return Err(Malformed),
             }
@@ -246,7 +245,17 @@ impl Reader {
         Ok(())
     }
 
+    /// A number or an enumeration's value. What readers may cut off cannot be told.
+    fn number(&mut self, field: u32, value: u64, values: &mut Values) {
+        let told = u32::try_from(value).ok().map(|value| format!("{}{value}", char::from(NUMBER)));
+        let told = told.as_deref().map(str::as_bytes);
+        self.each(field, |field, is_last| values.add(field, told.filter(|_| is_last)));
+        self.state = State::Key;
+    }
+
+    /// A text: one that looks like a number is none, and no number is a text.
     fn found(&mut self, number: u32, short: bool, values: &mut Values) {
+        let short = short && self.value.first() != Some(&NUMBER);
         let value = core::mem::take(&mut self.value);
         self.each(number, |field, is_last| values.add(field, (short && is_last).then_some(&value)));
         self.value = value;

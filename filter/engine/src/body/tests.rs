@@ -123,29 +123,65 @@ fn cannot_read_what_some_reader_reads_otherwise() {
         r#"{"Topic":"a"}"#,
         r#"{"env":{"RUNAS":"a"}}"#,
         "{\"topic\\u0000\":\"a\"}",
+        // Letters that some fold into others.
+        "{\"env\":{\"runA\u{17f}\":\"a\"}}",
+        "{\"pools\":{\"\u{131}mage\":\"a\"}}",
+        "{\"pools\":{\"\\u0130mage\":\"a\"}}",
     ] {
         assert_eq!(json(body), None, "{body}");
     }
     let deep = format!(r#"{{"a":{}{}}}"#, "[".repeat(64), "]".repeat(64));
     assert_eq!(json(&deep), None);
-    let invalid = b"{\"topic\":\"\xff\"}";
+    // No UTF-8: some readers see the string end elsewhere.
     let fields = [member(&[&["topic"]])];
-    assert_eq!(found(Format::Json, &fields, invalid), Some((vec![UNKNOWN], 1)));
-    assert_eq!(found(Format::Json, &fields, b"{\"\xff\":1}"), None);
+    for bytes in [
+        &b"\xff"[..],
+        b"\xc0\xa2",
+        b"\xc3",
+        b"\xe2\x82",
+        b"\xe0\x80\xa2",
+        b"\xed\xa0\x80",
+        b"\xf4\x90\x80\x80",
+        b"\xf0\x80\x80\xa2",
+        b"\x80",
+    ] {
+        let document = |before: &[u8], after: &[u8]| [before, bytes, after].concat();
+        for body in [
+            document(b"{\"topic\":\"", b"\"}"),
+            document(b"{\"x\":\"", b"\",\"topic\":\"a\"}"),
+            document(b"{\"", b"\":1}"),
+        ] {
+            assert_eq!(found(Format::Json, &fields, &body), None, "{bytes:x?}");
+        }
+    }
+    let whole = "{\"x\":\"\u{e9}\u{20ac}\u{d7ff}\u{1f600}\u{10ffff}\",\"topic\":\"\u{e9}\"}";
+    assert_eq!(found(Format::Json, &fields, whole.as_bytes()), Some((vec![texts(&["\u{e9}"])], 1)));
 }
 
 #[test]
 fn does_not_tell_values_that_are_too_long_or_too_many() {
-    let long = |length: usize| json(&format!(r#"{{"topic":"{}"}}"#, "a".repeat(length))).unwrap();
-    assert!(matches!(long(MAX_VALUE_BYTES), [FieldValue::Texts(_), ..]));
-    assert_eq!(long(MAX_VALUE_BYTES + 1), [UNKNOWN, ABSENT, ABSENT]);
+    // In few pieces: these are long.
+    let fields = [member(&[&["topic"]])];
+    let json = |body: String| {
+        let pieces = body.as_bytes().chunks(1000);
+        read(Format::Json, &fields, pieces).map(|(values, _)| values)
+    };
+    let long = |length: usize| json(format!(r#"{{"topic":"{}"}}"#, "a".repeat(length))).unwrap();
+    assert!(matches!(&*long(MAX_VALUE_BYTES), [FieldValue::Texts(_)]));
+    assert_eq!(long(MAX_VALUE_BYTES + 1), [UNKNOWN]);
     let many = |count: usize| {
         let values: Vec<String> = (0..count).map(|value| value.to_string()).collect();
-        let fields = [member(&[&["topic"]])];
-        read(Format::Json, &fields, [format!(r#"{{"topic":[{}]}}"#, values.join(",")).as_bytes()]).unwrap().0
+        json(format!(r#"{{"topic":[{}]}}"#, values.join(","))).unwrap()
     };
     assert!(matches!(&*many(MAX_VALUES), [FieldValue::Texts(_)]));
     assert_eq!(many(MAX_VALUES + 1), [UNKNOWN]);
+    // All values together.
+    let value = |at: usize| format!("\"{at:02}{}\"", "a".repeat(MAX_VALUE_BYTES - 2));
+    let together = |count: usize| {
+        json(format!(r#"{{"topic":[{}]}}"#, (0..count).map(value).collect::<Vec<_>>().join(",")))
+    };
+    assert!(matches!(together(8).as_deref(), Some([FieldValue::Texts(_)])));
+    assert_eq!(together(9), None);
 }
 
 /// A field of a message: key, then length and content, or a varint.
@@ -203,8 +239,11 @@ fn finds_fields_of_messages() {
     );
     // The number of a field inside another message is another field.
     assert_eq!(one(&[field(2, &field(1, b"a")), field(3, &field(6, b"a"))]), Some([ABSENT, ABSENT, ABSENT]));
-    assert_eq!(one(&[number(1, 300)]), Some([texts(&["300"]), ABSENT, ABSENT]));
     // Of another type than it should be.
+    // A number is no text, and no text is a number.
+    assert_eq!(one(&[number(1, 300)]), Some([texts(&["#300"]), ABSENT, ABSENT]));
+    assert_eq!(one(&[field(1, b"#300")]), Some([UNKNOWN, ABSENT, ABSENT]));
+    assert_eq!(one(&[number(1, (1 << 32) + 5)]), Some([UNKNOWN, ABSENT, ABSENT]));
     assert_eq!(one(&[number(2, 1)]), Some([ABSENT, UNKNOWN, UNKNOWN]));
     assert_eq!(one(&[vec![1 << 3 | 1, 0, 0, 0, 0, 0, 0, 0, 0]]), Some([UNKNOWN, ABSENT, ABSENT]));
     assert_eq!(one(&[vec![3 << 3 | 5, 0, 0, 0, 0], field(1, b"a")]), Some([texts(&["a"]), ABSENT, ABSENT]));

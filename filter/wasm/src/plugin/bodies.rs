@@ -9,7 +9,7 @@
 
 use std::collections::HashMap;
 
-use tidegate_engine::body::{FieldValue, Scanner, Step};
+use tidegate_engine::body::{FieldValue, MAX_BODY_VALUE_BYTES, Scanner, Step};
 use tidegate_engine::model::BodyField;
 
 use super::{Now, Plugin, State, Verdict};
@@ -21,8 +21,8 @@ use crate::request::{Received, Unreadable};
 /// Bytes of headers that may be kept per VM and configuration of requests whose bodies are read; more are refused.
 const MAX_BYTES: usize = 64 << 20;
 
-/// Bytes of an entry beside its headers, roughly.
-const ENTRY_BYTES: usize = 1024;
+/// Bytes of an entry beside its headers: what is found in a body, and the rest roughly.
+const ENTRY_BYTES: usize = MAX_BODY_VALUE_BYTES + 1024;
 
 /// Requests whose bodies are read.
 #[derive(Debug)]
@@ -39,8 +39,8 @@ struct Scan {
     scanner: Scanner,
     /// The policy's fields when the body began.
     fields: Vec<BodyField>,
-    /// What was found when the request was decided last.
-    known: Vec<FieldValue>,
+    /// [`Scanner::changes`] when the request was decided last.
+    known: u32,
     stage: Stage,
 }
 
@@ -130,7 +130,7 @@ impl Plugin {
         };
         let scanner = Scanner::new(format, &fields, &wanted);
         let stage = Stage::Undecided(received, answer.unsettled);
-        if !self.scans.insert(context, Scan { scanner, fields, known: Vec::new(), stage }) {
+        if !self.scans.insert(context, Scan { scanner, fields, known: 0, stage }) {
             return self.unreadable(Unreadable::TooMany, host);
         }
         Verdict::Continue
@@ -144,8 +144,14 @@ impl Plugin {
             scan.stage = Stage::Refused;
         }
         // It was there a moment ago, and weighs no more now.
-        let _ = self.scans.insert(context, scan);
-        verdict
+        if self.scans.insert(context, scan) { verdict } else { self.unreadable(Unreadable::TooMany, host) }
+    }
+
+    /// A piece of a body could not be looked at.
+    pub fn on_lost_piece(&mut self, context: u32, host: &dyn Host) -> Verdict {
+        let Some(scan) = self.scans.entries.get_mut(&context) else { return Verdict::Continue };
+        scan.scanner.lose();
+        self.on_body(context, &[], true, host)
     }
 
     fn read_piece(
@@ -178,11 +184,15 @@ impl Plugin {
 
     /// Decides on what was read so far.
     fn decide_on_body(&mut self, context: u32, scan: &mut Scan, host: &dyn Host) -> Verdict {
+        let changes = scan.scanner.changes();
+        if matches!(scan.stage, Stage::Allowed) && scan.known == changes {
+            return Verdict::Continue;
+        }
+        scan.known = changes;
         let now = Now::read(host);
         match std::mem::replace(&mut scan.stage, Stage::Allowed) {
             Stage::Undecided(mut received, unsettled) => {
                 received.set_body(scan.found());
-                scan.known = scan.scanner.values().to_vec();
                 let answer =
                     received.headers(None).and_then(|headers| self.decide(&received, &headers, now, host));
                 match answer {
@@ -195,11 +205,9 @@ impl Plugin {
                     Err(unreadable) => self.unreadable(unreadable, host),
                 }
             }
-            Stage::Allowed if scan.known == scan.scanner.values() => Verdict::Continue,
             Stage::Allowed => {
-                scan.known = scan.scanner.values().to_vec();
-                let position = self.leases.position(context);
-                let Some(position) = position else { return self.unreadable(Unreadable::NotReady, host) };
+                // Without a lease it has been ended, and its answer is on the way.
+                let Some(position) = self.leases.position(context) else { return Verdict::Hold };
                 self.leases.set_body(position, scan.found());
                 match self.decide_again(position, now, host) {
                     Ok(terms) => {
