@@ -185,8 +185,15 @@ impl Plugin {
     /// Decides on what was read so far.
     fn decide_on_body(&mut self, context: u32, scan: &mut Scan, host: &dyn Host) -> Verdict {
         let changes = scan.scanner.changes();
-        if matches!(scan.stage, Stage::Allowed) && scan.known == changes {
-            return Verdict::Continue;
+        if matches!(scan.stage, Stage::Allowed) {
+            if self.leases.position(context).is_none() {
+                // Without a lease it has been ended, and its answer is on the way.
+                scan.stage = Stage::Refused;
+                return Verdict::Hold;
+            }
+            if scan.known == changes {
+                return Verdict::Continue;
+            }
         }
         scan.known = changes;
         let now = Now::read(host);
@@ -206,7 +213,6 @@ impl Plugin {
                 }
             }
             Stage::Allowed => {
-                // Without a lease it has been ended, and its answer is on the way.
                 let Some(position) = self.leases.position(context) else { return Verdict::Hold };
                 self.leases.set_body(position, scan.found());
                 match self.decide_again(position, now, host) {

@@ -187,9 +187,13 @@ fn other_rules_hold_for_a_body_that_is_being_read() {
     world.push(&renamed);
     assert_eq!(world.plugin.due(&world.host, |_| true), []);
     world.push(&model);
+    // Its lease ends, and nothing more of its body goes on, whether it says something new or not.
     let ended = world.plugin.due(&world.host, |_| true);
     assert_eq!(
         ended.iter().map(|(context, verdict)| (*context, status(verdict))).collect::<Vec<_>>(),
         [(2, 403)]
     );
+    for topic in ["orders-1", "", "orders-2", "orders-2", ""] {
+        assert_eq!(world.piece(2, &frame(topic), false), 0, "{topic}");
+    }
 }
