@@ -20,21 +20,25 @@ pub(super) fn is_about(service: &Service, also: &Also, name: &Name) -> bool {
     pattern(service, also).is_some_and(|pattern| name.meets(pattern))
 }
 
-/// Whether the rule has a name of what the body names, as one string.
+/// Whether the rule has a name of what the body names, as one string, and all of those can be looked for in a body: what
+/// cannot is refused as something that the body may name, and not left out.
 pub(super) fn is_named(wanted: &Wanted<'_>, also: &Also) -> bool {
     // Those are objects or paths, or are read with another right.
     const AS_A_NAME: [&str; 5] = ["deadLetter", "schema", "snapshot", "subscription", "topic"];
+    let mut names = wanted.names.iter().filter(|name| is_about(wanted.service, also, name)).peekable();
     AS_A_NAME.contains(&also.role.as_str())
-        && wanted.names.iter().any(|name| is_about(wanted.service, also, name))
+        && names.peek().is_some()
+        && names.all(|name| told(&Operand::Method, name).is_some())
+}
+
+/// What holds of a string that is this name.
+fn told(operand: &Operand, name: &Name) -> Option<Condition> {
+    bind::text(operand, &Value::Many(name.segments().to_vec())).ok()
 }
 
 /// It is one of the rule's names, or not there.
 pub(super) fn said(wanted: &Wanted<'_>, also: &Also, operand: &Operand) -> Condition {
-    let told: Vec<Condition> = wanted
-        .names
-        .iter()
-        .filter(|name| is_about(wanted.service, also, name))
-        .filter_map(|name| bind::text(operand, &Value::Many(name.segments().to_vec())).ok())
-        .collect();
+    let names = wanted.names.iter().filter(|name| is_about(wanted.service, also, name));
+    let told: Vec<Condition> = names.filter_map(|name| told(operand, name)).collect();
     if_present(operand.clone(), any(told))
 }
