@@ -38,6 +38,7 @@ pub mod diff;
 mod directory;
 mod environment;
 pub mod explain;
+pub mod fence;
 mod issuers;
 mod launch;
 mod mesh;

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tidegate_engine::model::{
-    ClaimPath, Condition, Effect, FromModel, GuardModel, IssuerModel, Operand, PolicyModel, RuleModel,
+    ClaimPath, Condition, Effect, FromModel, GuardModel, IssuerModel, Mode, Operand, PolicyModel, RuleModel,
 };
 
 use tidegate_identity::issuer::MAX_ISSUERS;
@@ -27,6 +27,8 @@ use crate::when::{self, Tree};
 pub struct WorkloadPolicy {
     /// Whether at least one Guard covers it, in whatever mode.
     pub covered: bool,
+    /// Ports that speak no HTTP and pass unguarded, as the Guards that are enforced declare them; sorted.
+    pub tcp_ports: Vec<u16>,
     /// As data.
     pub model: PolicyModel,
     /// The same, as the rules section.
@@ -120,6 +122,11 @@ fn policy(
         .iter()
         .map(|(name, claims)| IssuerModel { name: name.clone(), slots: claims.iter().cloned().collect() })
         .collect();
+    let tcp_ports: BTreeSet<u16> = guards
+        .iter()
+        .filter(|guard| guard.mode == Mode::Enforce)
+        .flat_map(|guard| guard.tcp_ports.iter().copied())
+        .collect();
     let directory_list: Vec<DirectoryQuery> = directories.iter().cloned().collect();
     let positions = Positions::new(claims, directories)
         .map_err(|_| "it has more than 65535 issuers, claims or directories".to_owned())?;
@@ -147,6 +154,7 @@ fn policy(
     let rules = tidegate_engine::encode(&model).map_err(|error| error.to_string())?;
     Ok(WorkloadPolicy {
         covered: !model.guards.is_empty(),
+        tcp_ports: tcp_ports.into_iter().collect(),
         issuers: model.issuers.iter().map(|issuer| issuer.name.clone()).collect(),
         directories: directory_list,
         reads_bodies: reads_bodies(&model),

@@ -31,6 +31,8 @@ pub(crate) struct Guard<'o> {
     pub(crate) source: &'o Source,
     pub(crate) mode: Mode,
     pub(crate) ports: Option<Vec<u16>>,
+    /// Ports that speak no HTTP and pass unguarded.
+    pub(crate) tcp_ports: Vec<u16>,
     pub(crate) audiences: Option<Vec<String>>,
     pub(crate) reach: BTreeSet<WorkloadId>,
 }
@@ -77,15 +79,9 @@ pub(crate) fn check_guard<'o>(
         check_selector(&place.key("selector"), selector, findings);
     }
     let ports = check_ports(&place.key("ports"), spec.ports.as_deref(), findings);
-    if spec.tcp_ports.is_some() {
-        findings.add(
-            &place.key("tcpPorts"),
-            Code::NotSupported,
-            "`tcpPorts` is not supported by this version",
-            "what is declared here would not be enforced",
-            "remove it; name the guarded ports in `ports`",
-        );
-    }
+    let tcp_ports =
+        check_ports(&place.key("tcpPorts"), spec.tcp_ports.as_deref(), findings).unwrap_or_default();
+    refuse_both(&place, ports.as_deref().unwrap_or_default(), &tcp_ports, findings);
     if refuse_system_namespace(&object.source, context, findings) {
         return None;
     }
@@ -96,9 +92,23 @@ pub(crate) fn check_guard<'o>(
         source: &object.source,
         mode: spec.mode.into(),
         ports,
+        tcp_ports,
         audiences,
         reach,
     })
+}
+
+/// A port cannot be guarded and pass unguarded.
+fn refuse_both(place: &Place<'_>, ports: &[u16], tcp_ports: &[u16], findings: &mut Findings) {
+    for port in tcp_ports.iter().filter(|port| ports.contains(port)) {
+        findings.add(
+            &place.key("tcpPorts"),
+            Code::MalformedValue,
+            format!("{port} is in `ports` as well"),
+            "requests are decided where a port speaks HTTP; what passes a TCP port is never looked at",
+            "keep the port in one of the two",
+        );
+    }
 }
 
 /// Checks an AccessRule. `None` if anything is wrong with it.

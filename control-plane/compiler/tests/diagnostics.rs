@@ -251,11 +251,16 @@ spec: {anyOf: [{anyMesh: true}, {tokenOnly: {via: [ingress/dataflow-in]}}, {toke
     );
     refuses_grpc_names_that_no_request_has: to("  - grpc: {services: [Publisher/Publish, 'google.*', ''], methods: [a.B, '*']}");
     refuses_several_kinds_of_operations_in_one_entry: to("  - {http: {methods: [GET]}, grpc: {services: [a.B]}}");
-    refuses_what_is_not_supported_yet: "\
+    refuses_tcp_ports_that_are_guarded_or_none: "\
 kind: Guard
 metadata: {name: tcp, namespace: sales}
-spec: {mode: Enforce, tcpPorts: [9000]}
+spec: {mode: Enforce, ports: [8080], tcpPorts: [8080, 0]}
 ---
+kind: Guard
+metadata: {name: empty, namespace: sales}
+spec: {mode: Enforce, tcpPorts: []}
+";
+    refuses_what_is_not_supported_yet: "\
 kind: AccessRule
 metadata: {name: unsupported, namespace: egress}
 spec:

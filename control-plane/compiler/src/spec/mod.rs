@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{self, IgnoredAny, SeqAccess, Visitor};
+use serde::de::{self, SeqAccess, Visitor};
 
 mod issuer;
 mod resource;
@@ -105,8 +105,8 @@ pub struct GuardSpec {
     pub selector: Option<SelectorSpec>,
     /// Which ports; absent: all.
     pub ports: Option<Vec<u16>>,
-    /// Not supported yet.
-    pub tcp_ports: Option<IgnoredAny>,
+    /// Which ports speak no HTTP and pass unguarded; absent: none.
+    pub tcp_ports: Option<Vec<u16>>,
 }
 
 /// Whether something is enforced.

@@ -1,0 +1,323 @@
+//! The Fence: what Istio itself enforces while the filter is missing or broken, from the same rules.
+//!
+//! For every guarded workload an ALLOW policy that contains whatever the filter may allow, as tight as Istio can say it in
+//! [`MAX_BRANCHES`] branches, and a DENY policy of those Denies that Istio says exactly or narrower.
+//!
+//! INVARIANT: containment. No request that the filter allows is refused by the Fence. Where it is not sure how Istio reads
+//! something, an ALLOW says more and a DENY says less, and a [`Note`] says why.
+//!
+//! INVARIANT: nothing is emitted that Istio would widen or skip without a word. Every branch of an ALLOW has a field that only
+//! HTTP has, so that no connection passes a guarded port without being read as HTTP; every DENY has its ports. Rules and
+//! Guards in Shadow mode never enter.
+//!
+//! INVARIANT: the same input gives the same bytes, for every version of Istio that [`IstioVersion`] names.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+use tidegate_engine::model::Mode;
+
+use crate::Compiled;
+use crate::mesh::{Workload, WorkloadId};
+use crate::plan::WorkloadPolicy;
+
+mod allow;
+mod branch;
+mod claims;
+mod deny;
+mod note;
+mod object;
+mod paths;
+mod select;
+mod transition;
+mod version;
+mod words;
+
+pub use branch::{MAX_BRANCHES, MAX_VALUES};
+pub use note::{Note, NoteKind};
+pub use object::{IstioObject, MANAGED_BY, MANAGER, PART, SECURITY_API, WORKLOAD, label, object_name};
+pub use transition::{Step, transition};
+pub use version::{IstioVersion, UnknownIstio};
+
+use allow::{Allowed, Around, Enforced};
+
+/// The header that only the filter sets, after it has removed whatever was sent under its name.
+pub const INTERLOCK_HEADER: &str = "x-tidegate-interlock";
+
+/// What a Fence is made for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FenceOptions {
+    /// The version of the mesh.
+    pub istio: IstioVersion,
+    /// Whether Istio verifies tokens as well, by a RequestAuthentication of ours, where that takes nothing away.
+    pub claims: bool,
+    /// A random value for each workload whose filter has been told it; visible ASCII without `*` at either end.
+    pub interlock_secrets: BTreeMap<WorkloadId, String>,
+}
+
+/// What is known of the mesh besides.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Surroundings {
+    /// What the mesh does to paths before anybody looks at them.
+    pub normalization: Normalization,
+    /// What Services say of workloads' ports, where that is known.
+    pub declared_ports: BTreeMap<WorkloadId, BTreeMap<u16, PortProtocol>>,
+}
+
+/// `meshConfig.pathNormalization`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Normalization {
+    /// `BASE`, which is Istio's default, or one of the stronger ones.
+    #[default]
+    Base,
+    /// `NONE`: every character may arrive encoded, and the Fence is wider for it.
+    Off,
+}
+
+/// As what a Service declares a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PortProtocol {
+    /// HTTP, HTTP/2 or gRPC.
+    Http,
+    /// Something else, TLS included.
+    Tcp,
+    /// Nothing: Istio looks at the first bytes.
+    Undeclared,
+}
+
+/// The Fence of a mesh.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Fence {
+    /// Every workload of the mesh.
+    pub workloads: BTreeMap<WorkloadId, WorkloadFence>,
+}
+
+/// The Fence of a workload.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct WorkloadFence {
+    /// In the order in which they are applied. Empty: Istio refuses nothing.
+    pub objects: Vec<IstioObject>,
+    /// Where and why it is wider than the rules; sorted.
+    pub notes: Vec<Note>,
+    /// Whether rules say more than the Fence, or something is to be reported.
+    pub needs_filter: bool,
+    /// What the filter has to set; `None`: nothing.
+    pub interlock: Option<Interlock>,
+}
+
+/// A header that the Fence demands and only the filter sets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interlock {
+    /// [`INTERLOCK_HEADER`].
+    pub header: &'static str,
+    /// The workload's value.
+    pub value: String,
+}
+
+/// Makes the Fence for a mesh that normalises paths as Istio does by default.
+pub fn fence(compiled: &Compiled, options: &FenceOptions) -> Fence {
+    fence_in(compiled, options, &Surroundings::default())
+}
+
+/// The same for a mesh of which more is known.
+pub fn fence_in(compiled: &Compiled, options: &FenceOptions, surroundings: &Surroundings) -> Fence {
+    let mut workloads: BTreeMap<WorkloadId, WorkloadFence> = compiled
+        .workloads
+        .iter()
+        .filter_map(|(id, policy)| {
+            let workload = compiled.mesh.workloads.get(id)?;
+            Some((id.clone(), of_workload(compiled, (id, workload, policy), options, surroundings)))
+        })
+        .collect();
+    let fenced: BTreeSet<WorkloadId> =
+        workloads.iter().filter(|(_, fence)| !fence.objects.is_empty()).map(|(id, _)| id.clone()).collect();
+    for id in &fenced {
+        let Some(workload) = compiled.mesh.workloads.get(id) else { continue };
+        for other in select::also_reached(&compiled.mesh, id, workload) {
+            reached_by(other, id, compiled, &mut workloads, fenced.contains(other));
+        }
+    }
+    for fence in workloads.values_mut() {
+        fence.notes.sort();
+        fence.notes.dedup();
+    }
+    Fence { workloads }
+}
+
+/// A workload whose pods the policies of another one select as well.
+fn reached_by(
+    id: &WorkloadId,
+    by: &WorkloadId,
+    compiled: &Compiled,
+    workloads: &mut BTreeMap<WorkloadId, WorkloadFence>,
+    fenced: bool,
+) {
+    let Some(fence) = workloads.get_mut(id) else { return };
+    if fenced {
+        let text = format!("its pods have the labels of {by} as well: whatever passes there passes here");
+        fence.notes.push(Note::new(NoteKind::Selection, None, text));
+        fence.needs_filter = true;
+        return;
+    }
+    // Without a policy of its own, the other's ALLOW would be all that it gets.
+    if fence.objects.is_empty()
+        && let Some(selector) = compiled.mesh.workloads.get(id).and_then(select::selector)
+    {
+        let everything = vec![object::object::<'_>([])];
+        fence.objects.push(policy_object(id, "ALLOW", ("fence", ""), &selector, &everything));
+    }
+    let text =
+        format!("its pods have the labels of {by} as well, and nothing is enforced here: everything passes");
+    fence.notes.push(Note::new(NoteKind::Selection, None, text));
+}
+
+fn of_workload(
+    compiled: &Compiled,
+    (id, workload, policy): (&WorkloadId, &Workload, &WorkloadPolicy),
+    options: &FenceOptions,
+    surroundings: &Surroundings,
+) -> WorkloadFence {
+    let mut notes = BTreeSet::new();
+    let enforced = enforced(policy);
+    let shadow = policy.model.rules.iter().any(|rule| rule.mode == Mode::Shadow)
+        || policy.model.guards.iter().any(|guard| guard.mode == Mode::Shadow);
+    if enforced == Enforced::Nowhere {
+        let text = if policy.covered { "only Guards in Shadow mode cover it" } else { "no Guard covers it" };
+        notes.insert(Note::new(NoteKind::Unguarded, None, format!("{text}: Istio refuses nothing")));
+        return WorkloadFence {
+            notes: notes.into_iter().collect(),
+            needs_filter: policy.covered,
+            ..WorkloadFence::default()
+        };
+    }
+    let Some(selector) = select::selector(workload) else {
+        let text =
+            "it has no labels that a policy could select: there is no Fence, and only the filter enforces";
+        notes.insert(Note::new(NoteKind::Selection, None, text));
+        return WorkloadFence {
+            notes: notes.into_iter().collect(),
+            needs_filter: true,
+            ..WorkloadFence::default()
+        };
+    };
+    port_notes(id, &enforced, policy, surroundings, &mut notes);
+    let secret = secret(id, options, &mut notes);
+    let alone = select::also_reached(&compiled.mesh, id, workload).is_empty();
+    let claims =
+        if options.claims { claims::claims(compiled, policy, &enforced, alone, &mut notes) } else { None };
+    let around = Around {
+        policy,
+        enforced: &enforced,
+        normalization: surroundings.normalization,
+        secret,
+        claims: claims.as_ref(),
+    };
+    let Allowed { rules, exact, interlock } = allow::allow(&around, &mut notes);
+    let (denied, whole) = if alone {
+        deny::deny(policy, &enforced, &compiled.mesh.trust_domain, &mut notes)
+    } else {
+        let denies =
+            policy.model.rules.iter().any(|rule| rule.effect == tidegate_engine::model::Effect::Deny);
+        if denies {
+            let text =
+                "Denies are enforced by the filter only: other workloads' pods have its labels as well";
+            notes.insert(Note::new(NoteKind::Deny, None, text));
+        }
+        (Vec::new(), !denies)
+    };
+    let exact = exact && whole && !shadow && denied.is_empty();
+    if exact {
+        let text = "Istio says exactly what the rules say, and the filter is not needed; without it, what is sent twice or in \
+                    several spellings is judged as the application reads it, and nothing is recorded";
+        notes.insert(Note::new(NoteKind::Assumption, None, text));
+    }
+    let mut objects = Vec::new();
+    // Before the ALLOW, whose conditions rest on it.
+    objects.extend(claims.map(|claims| claims.object(id, &selector)));
+    objects.push(policy_object(id, "ALLOW", ("fence", ""), &selector, &rules));
+    if !denied.is_empty() {
+        objects.push(policy_object(id, "DENY", ("fence", "-deny"), &selector, &denied));
+    }
+    let interlock = secret
+        .filter(|_| interlock)
+        .map(|secret| Interlock { header: INTERLOCK_HEADER, value: secret.to_owned() });
+    WorkloadFence { objects, notes: notes.into_iter().collect(), needs_filter: !exact, interlock }
+}
+
+/// A policy without rules matches nothing: as an ALLOW it refuses everything.
+fn policy_object(
+    id: &WorkloadId,
+    action: &str,
+    named: (&str, &str),
+    selector: &select::Selector,
+    rules: &[Value],
+) -> IstioObject {
+    let mut members = vec![("action", Value::from(action))];
+    if !rules.is_empty() {
+        members.push(("rules", Value::Array(rules.to_vec())));
+    }
+    members.push((selector.field, selector.value.clone()));
+    IstioObject::new(SECURITY_API, "AuthorizationPolicy", id, named, object::object(members))
+}
+
+fn enforced(policy: &WorkloadPolicy) -> Enforced {
+    let mut ports = BTreeSet::new();
+    for guard in policy.model.guards.iter().filter(|guard| guard.mode == Mode::Enforce) {
+        match &guard.ports {
+            None => return Enforced::Everywhere,
+            Some(more) => ports.extend(more.iter().copied()),
+        }
+    }
+    if ports.is_empty() { Enforced::Nowhere } else { Enforced::At(ports) }
+}
+
+fn secret<'o>(id: &WorkloadId, options: &'o FenceOptions, notes: &mut BTreeSet<Note>) -> Option<&'o str> {
+    let secret = options.interlock_secrets.get(id)?;
+    if words::exact(secret).is_some() && !secret.contains(' ') {
+        return Some(secret);
+    }
+    let text = "the value of its interlock is empty, or has characters that Istio does not compare as they are: it is not used";
+    notes.insert(Note::new(NoteKind::Open, None, text));
+    None
+}
+
+/// "A guarded port that is not declared HTTP or gRPC is a diagnostic."
+fn port_notes(
+    id: &WorkloadId,
+    enforced: &Enforced,
+    policy: &WorkloadPolicy,
+    surroundings: &Surroundings,
+    notes: &mut BTreeSet<Note>,
+) {
+    let Some(declared) = surroundings.declared_ports.get(id) else { return };
+    let mut note = |text: String| notes.insert(Note::new(NoteKind::Port, None, text));
+    for (port, protocol) in declared {
+        let guarded = match enforced {
+            Enforced::Nowhere => false,
+            Enforced::Everywhere => !policy.tcp_ports.contains(port),
+            Enforced::At(ports) => ports.contains(port) && !policy.tcp_ports.contains(port),
+        };
+        if !guarded {
+            continue;
+        }
+        let fix = "declare it (`appProtocol: http` or `grpc`), or list it in the Guard's `tcpPorts`";
+        match protocol {
+            PortProtocol::Http => {}
+            PortProtocol::Tcp => {
+                note(format!(
+                    "port {port} is guarded and declared as TCP: every connection is refused; {fix}"
+                ));
+            }
+            PortProtocol::Undeclared => {
+                note(format!(
+                    "port {port} is guarded and not declared: what does not look like HTTP is refused; {fix}"
+                ));
+            }
+        }
+    }
+    if let Enforced::At(ports) = enforced {
+        for port in ports.iter().filter(|port| !declared.contains_key(port)) {
+            note(format!("port {port} is guarded, and no Service declares it"));
+        }
+    }
+}
