@@ -5,6 +5,7 @@
 
 pub mod attacks;
 pub mod corpus;
+pub mod evasions;
 pub mod hostile;
 pub mod native;
 pub mod raw;

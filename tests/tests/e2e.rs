@@ -24,6 +24,7 @@ mod e2e {
     pub mod bodies;
     pub mod bound_tokens;
     pub mod directories;
+    pub mod evasions;
     pub mod hostile_push;
     pub mod leases;
     pub mod misbehaving_issuer;

@@ -105,7 +105,7 @@ impl Call {
                 }
                 Source::Header(name) => headers.push(format!("{name}: {VALUE}")),
                 Source::Path(..) | Source::Host | Source::Message(..) => {}
-                Source::Body(_) | Source::BodyOrQuery(_) => {}
+                Source::Body(_) | Source::BodyElse(..) | Source::BodyOrQuery(_) => {}
             }
         }
         Self { verb: binding.verb.clone(), host, path, query, headers }
@@ -215,7 +215,13 @@ fn an_allow_is_exactly_its_request() {
         }
         for binding in method.bindings.iter().filter(|binding| binding.is_decidable()) {
             let has_default = binding.resource.iter().any(|part| {
-                matches!(part, NamePart::Variable { from: Source::Query(_, Some(_)) | Source::Body(_), .. })
+                matches!(
+                    part,
+                    NamePart::Variable {
+                        from: Source::Query(_, Some(_)) | Source::Body(_) | Source::BodyElse(..),
+                        ..
+                    }
+                )
             });
             let more = format!("{}, protocols: [http]", open_sources(method));
             let to = entry(service, method, &[quoted(&name(binding))], &more);

@@ -266,7 +266,8 @@ impl Values {
         if *value == FieldValue::Unknown {
             return;
         }
-        let text = text.filter(|text| text.len() <= MAX_VALUE_BYTES);
+        // Some readers end a text at a NUL, and others do not.
+        let text = text.filter(|text| text.len() <= MAX_VALUE_BYTES && !text.contains(&0));
         let text = text.and_then(|text| core::str::from_utf8(text).ok());
         match (value, text) {
             (FieldValue::Texts(texts), Some(text)) if texts.iter().any(|known| known == text) => return,

@@ -201,9 +201,9 @@ fn value<'a>(scope: &Scope<'a, 'a>, operand: u32) -> Value<'a> {
     }
 }
 
-/// What was sent, if it can be read.
+/// What was sent, if it can be read. Some readers end a text at a NUL, and others do not.
 fn text(bytes: &[u8]) -> Value<'_> {
-    if bytes.len() <= MAX_TEXT && core::str::from_utf8(bytes).is_ok() {
+    if bytes.len() <= MAX_TEXT && !bytes.contains(&0) && core::str::from_utf8(bytes).is_ok() {
         Value::Text(bytes)
     } else {
         Value::Other

@@ -371,7 +371,10 @@ fn variable(
     let from = if let Some(parameter) = of(&binding.query) {
         Source::Query(parameter, of(&binding.default))
     } else if let Some(field) = of(&binding.body) {
-        Source::Body(field)
+        match of(&binding.default) {
+            Some(default) => Source::BodyElse(field, default),
+            None => Source::Body(field),
+        }
     } else if binding.host.as_ref().is_some_and(|host| host.contains(&format!("{{{name}}}"))) {
         Source::Host
     } else {

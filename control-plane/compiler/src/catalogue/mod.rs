@@ -187,6 +187,8 @@ pub enum Source {
     Host,
     /// A field of the body.
     Body(String),
+    /// A field of the body, and what counts if it is absent; or in any case, which nobody knows.
+    BodyElse(String, String),
     /// A field of the body or a query parameter.
     BodyOrQuery(String),
     /// In a message: numbers of fields, and which open segment of what it holds.
@@ -387,7 +389,9 @@ impl Method {
             |also: &Also| matches!(also.from, AlsoFrom::Body | AlsoFrom::BodyOrQuery) && !also.only_narrows();
         let named_in_body = binding.resource.iter().any(|part| match part {
             NamePart::Literal(_) => false,
-            NamePart::Variable { from, .. } => matches!(from, Source::Body(_) | Source::BodyOrQuery(_)),
+            NamePart::Variable { from, .. } => {
+                matches!(from, Source::Body(_) | Source::BodyElse(..) | Source::BodyOrQuery(_))
+            }
         });
         if named_in_body || self.also.iter().any(in_body) { Precision::Body } else { Precision::Method }
     }

@@ -223,7 +223,9 @@ pub(super) fn elsewhere(service: &str, bound: &Bound<'_>) -> Result<Condition, O
                 parts.push(text(&member(service, field), value)?);
                 parts.push(without_query(spellings(field)));
             }
-            (Source::Query(parameter, Some(_)), _) => return Err(Obstacle::Default(parameter.clone())),
+            (Source::Query(parameter, Some(_)) | Source::BodyElse(parameter, _), _) => {
+                return Err(Obstacle::Default(parameter.clone()));
+            }
             (Source::Query(parameter, None), value) => parts.push(in_query(parameter, value)?),
             // "The value in the query overrides the one in the body."
             (Source::QueryElseBody(parameter, field), value) => {

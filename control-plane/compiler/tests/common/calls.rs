@@ -55,7 +55,11 @@ impl Gateway {
     /// The same with a body, which is read as the filter reads it: in pieces of so many bytes, and only if the decision
     /// awaits it; it is decided at the end of each message.
     pub fn reason_of(&self, call: &str, body: &[u8], piece: usize) -> Reason {
-        let content_type = call.lines().find_map(|line| line.trim().strip_prefix("content-type: "));
+        let header = |name: &str| call.lines().find_map(|line| line.trim().strip_prefix(name));
+        // What is encoded is not read.
+        let is_encoded =
+            ["content-encoding: ", "content_encoding: "].iter().any(|name| header(name).is_some());
+        let content_type = header("content-type: ").filter(|_| !is_encoded);
         self.with(call, |request| {
             let first = decide(&self.set, request);
             if !first.awaits_body {
@@ -122,6 +126,8 @@ impl Gateway {
         let mut lines = call.lines().map(str::trim);
         let (method, url) = lines.next().and_then(|line| line.split_once(' ')).expect(call);
         let (host, path) = url.split_at(url.find('/').expect(call));
+        // As proxies do with names.
+        let mut names: Vec<(String, &str)> = Vec::new();
         let mut fields: Vec<(&[u8], &[u8])> = vec![
             (b":authority", host.as_bytes()),
             (b":method", method.as_bytes()),
@@ -129,8 +135,9 @@ impl Gateway {
         ];
         for line in lines {
             let (name, value) = line.split_once(": ").expect(call);
-            fields.push((name.as_bytes(), value.as_bytes()));
+            names.push((name.to_ascii_lowercase(), value));
         }
+        fields.extend(names.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())));
         let headers = normal::header_facts(fields.iter().copied());
         let host = normal::host(host.as_bytes());
         let read = normal::path(path.as_bytes());

@@ -174,6 +174,7 @@ fn does_not_tell_values_that_are_too_long_or_too_many() {
         json(format!(r#"{{"topic":[{}]}}"#, values.join(","))).unwrap()
     };
     assert!(matches!(&*many(MAX_VALUES), [FieldValue::Texts(_)]));
+    assert_eq!(json(r#"{"topic":"a\u0000b"}"#.to_owned()), Some(vec![UNKNOWN]));
     assert_eq!(many(MAX_VALUES + 1), [UNKNOWN]);
     // All values together.
     let value = |at: usize| format!("\"{at:02}{}\"", "a".repeat(MAX_VALUE_BYTES - 2));
@@ -248,6 +249,8 @@ fn finds_fields_of_messages() {
     assert_eq!(one(&[vec![1 << 3 | 1, 0, 0, 0, 0, 0, 0, 0, 0]]), Some([UNKNOWN, ABSENT, ABSENT]));
     assert_eq!(one(&[vec![3 << 3 | 5, 0, 0, 0, 0], field(1, b"a")]), Some([texts(&["a"]), ABSENT, ABSENT]));
     assert_eq!(one(&[field(1, b"\xff")]), Some([UNKNOWN, ABSENT, ABSENT]));
+    // Some readers end it there.
+    assert_eq!(one(&[field(1, b"a\0")]), Some([UNKNOWN, ABSENT, ABSENT]));
     assert_eq!(one(&[field(1, &[b'a'; MAX_VALUE_BYTES + 1])]), Some([UNKNOWN, ABSENT, ABSENT]));
     // A longer spelling of the same number.
     assert_eq!(one(&[vec![0x8a, 0x80, 0, 1, b'a']]), Some([texts(&["a"]), ABSENT, ABSENT]));

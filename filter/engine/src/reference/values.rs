@@ -193,7 +193,11 @@ fn state(operand: &Operand, request: &Request<'_>) -> State {
 }
 
 fn readable(bytes: Vec<u8>) -> Option<Known> {
-    if bytes.len() > MAX_TEXT { None } else { String::from_utf8(bytes).ok().map(Known::Text) }
+    if bytes.len() > MAX_TEXT || bytes.contains(&0) {
+        None
+    } else {
+        String::from_utf8(bytes).ok().map(Known::Text)
+    }
 }
 
 /// `%41` and the like, each replaced by its byte.
