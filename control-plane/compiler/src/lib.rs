@@ -50,6 +50,7 @@ mod resources;
 mod rules;
 mod ruletest;
 mod schedule;
+pub mod schema;
 pub mod spec;
 mod suggest;
 mod syntax;

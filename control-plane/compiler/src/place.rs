@@ -66,7 +66,8 @@ pub(crate) struct Findings {
 // === impl Kind ===
 
 impl Kind {
-    pub(crate) const ALL: [Self; 6] =
+    /// All of them.
+    pub const ALL: [Self; 6] =
         [Self::Mesh, Self::TrustedIssuer, Self::Caller, Self::Guard, Self::AccessRule, Self::RuleTest];
 
     /// As it is written in `kind`.

@@ -1,9 +1,10 @@
 //! `TrustedIssuer` as it is written.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 /// Who may issue tokens.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct TrustedIssuerSpec {
     /// The `iss` claim, exactly. For the pack `spiffe`: `spiffe://` and the trust domain.
@@ -45,7 +46,7 @@ pub struct TrustedIssuerSpec {
 }
 
 /// What is refused although it is signed and has not expired.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct RevokedSpec {
     /// Tokens with these `sub`.
@@ -57,7 +58,7 @@ pub struct RevokedSpec {
 }
 
 /// A revoked subject.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct RevokedSubjectSpec {
     /// The `sub` claim, exactly.
@@ -67,7 +68,7 @@ pub struct RevokedSubjectSpec {
 }
 
 /// A revoked token.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct RevokedTokenSpec {
     /// The claim that is the pack's unique id, e.g. `jti`.
@@ -77,7 +78,7 @@ pub struct RevokedTokenSpec {
 }
 
 /// A revoked key.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct RevokedKeySpec {
     /// The key's id.
@@ -87,7 +88,7 @@ pub struct RevokedKeySpec {
 }
 
 /// A header that holds a token.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct HeaderSpec {
     /// Name; case does not matter.
@@ -97,7 +98,7 @@ pub struct HeaderSpec {
 }
 
 /// Where keys come from: exactly one.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct KeysSpec {
     /// The key set itself, as JSON.

@@ -6,12 +6,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::{self, SeqAccess, Visitor};
 
 mod issuer;
 mod resource;
 mod rule;
+mod shapes;
 mod test;
 mod token;
 
@@ -52,7 +54,7 @@ pub struct Manifest<S> {
 }
 
 /// Who an object is.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Metadata {
     /// A DNS label or subdomain.
@@ -66,7 +68,7 @@ pub struct Metadata {
 }
 
 /// The mesh that rules are for, where it is not read from Kubernetes.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct MeshSpec {
     /// Of the SPIFFE ids of its workloads.
@@ -80,7 +82,7 @@ pub struct MeshSpec {
 }
 
 /// One workload.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct WorkloadSpec {
     /// Kubernetes namespace.
@@ -94,7 +96,7 @@ pub struct WorkloadSpec {
 }
 
 /// A declaration that workloads are guarded.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct GuardSpec {
     /// Always written out.
@@ -110,7 +112,7 @@ pub struct GuardSpec {
 }
 
 /// Whether something is enforced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 pub enum ModeSpec {
     /// Evaluated and enforced.
     Enforce,
@@ -119,7 +121,7 @@ pub enum ModeSpec {
 }
 
 /// Which workloads.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct SelectorSpec {
     /// All of these labels.
@@ -127,7 +129,7 @@ pub struct SelectorSpec {
 }
 
 /// One named identity and its forms.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct CallerSpec {
     /// Any of these forms is the caller.
@@ -135,7 +137,7 @@ pub struct CallerSpec {
 }
 
 /// One form of a caller.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct FormSpec {
     /// A workload of the mesh.

@@ -1,9 +1,10 @@
 //! `to: [{resources: …}, {launch: …}]` as they are written.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 /// Resources of a service of the catalogue: all parts must match.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct ResourcesSpec {
     /// As the catalogue names it, e.g. `pubsub`.
@@ -21,7 +22,7 @@ pub struct ResourcesSpec {
 }
 
 /// How a service is called.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum ProtocolSpec {
     /// REST.
@@ -31,7 +32,7 @@ pub enum ProtocolSpec {
 }
 
 /// What is started, where, and as whom: all parts must match.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct LaunchSpec {
     /// What starts it.
@@ -69,7 +70,7 @@ pub struct LaunchSpec {
 }
 
 /// What starts things.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum LaunchServiceSpec {
     /// Dataflow: jobs, classic and flex templates.
@@ -83,7 +84,7 @@ pub enum LaunchServiceSpec {
 }
 
 /// What a job of BigQuery does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum JobKindSpec {
     /// Objects into a table.

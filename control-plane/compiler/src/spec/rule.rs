@@ -1,11 +1,12 @@
 //! `AccessRule` as it is written.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{LaunchSpec, ModeSpec, ResourcesSpec, SelectorSpec, TokenSpec};
 
 /// Who may, or must not, do what.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct AccessRuleSpec {
     /// Whose turn it is when a caller is refused.
@@ -39,7 +40,7 @@ pub struct AccessRuleSpec {
 }
 
 /// Weekly hours.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct ScheduleSpec {
     /// A name of the IANA time zone database, e.g. `Europe/Berlin`.
@@ -49,7 +50,7 @@ pub struct ScheduleSpec {
 }
 
 /// Some hours on some days.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct WindowSpec {
     /// Any of these; absent: every day.
@@ -61,7 +62,7 @@ pub struct WindowSpec {
 }
 
 /// A day of the week.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 pub enum DaySpec {
     /// Monday.
     Mon,
@@ -80,7 +81,7 @@ pub enum DaySpec {
 }
 
 /// What a rule does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 pub enum EffectSpec {
     /// Lets pass.
     Allow,
@@ -89,7 +90,7 @@ pub enum EffectSpec {
 }
 
 /// How decisions are recorded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum AuditSpec {
     /// Every decision.
@@ -101,7 +102,7 @@ pub enum AuditSpec {
 }
 
 /// What becomes of a stream when a token that it was let in with expires.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum OnExpirySpec {
     /// It is ended.
@@ -111,7 +112,7 @@ pub enum OnExpirySpec {
 }
 
 /// How much a refusal tells its caller.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum DisclosureSpec {
     /// Reason, rule and owner.
@@ -123,7 +124,7 @@ pub enum DisclosureSpec {
 }
 
 /// Which workloads: exactly one.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct TargetSpec {
     /// By labels.
@@ -133,7 +134,7 @@ pub struct TargetSpec {
 }
 
 /// Who: exactly one of the first five, and all tokens.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct FromSpec {
     /// A Caller, `namespace/name`.
@@ -155,7 +156,7 @@ pub struct FromSpec {
 }
 
 /// A workload of the mesh.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct PeerSpec {
     /// Kubernetes namespace.
@@ -167,7 +168,7 @@ pub struct PeerSpec {
 }
 
 /// A caller without a mesh certificate.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct TokenOnlySpec {
     /// The gateways it comes through, `namespace/name`.
@@ -175,7 +176,7 @@ pub struct TokenOnlySpec {
 }
 
 /// What is called: exactly one.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct OperationSpec {
     /// Plain HTTP.
@@ -189,7 +190,7 @@ pub struct OperationSpec {
 }
 
 /// HTTP requests: all parts must match.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct HttpSpec {
     /// Any of these; absent: any.
@@ -207,7 +208,7 @@ pub struct HttpSpec {
 }
 
 /// A header or a query parameter, and what it must be: exactly one of the others.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct FieldSpec {
     /// A header's name in whatever case, or a parameter's, decoded.
@@ -225,7 +226,7 @@ pub struct FieldSpec {
 }
 
 /// gRPC calls: all parts must match.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct GrpcSpec {
     /// Full names, e.g. `google.pubsub.v1.Publisher`.

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::{self, MapAccess, SeqAccess, Visitor};
 
 use super::OneOrMany;
 
 /// Requests, and what must be decided about each. Never enforced, never pushed.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct RuleTestSpec {
     /// Where requests arrive unless a test says otherwise, `namespace/name`.
@@ -26,7 +27,7 @@ pub struct RuleTestSpec {
 }
 
 /// One request, and what must be decided.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct TestSpec {
     /// A sentence; unique in its RuleTest.
@@ -38,7 +39,7 @@ pub struct TestSpec {
 }
 
 /// A request.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct RequestSpec {
     /// Where it arrives, `namespace/name`.
@@ -77,7 +78,7 @@ pub enum TestTokenSpec {
 }
 
 /// What a token says. Nothing is signed: it counts as verified unless `refused` is written.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct TestTokenFields {
     /// Name of the TrustedIssuer.
@@ -123,7 +124,7 @@ pub struct ExpectationSpec {
 }
 
 /// What Shadow rules and Guards would decide.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct ShadowSpec {
     /// Whether the request would pass.
@@ -133,7 +134,7 @@ pub struct ShadowSpec {
 }
 
 /// Whether a request passes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 pub enum DecisionSpec {
     /// It does.
     Allow,

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::{self, MapAccess, SeqAccess, Visitor};
 
 use super::IdSpec;
 
 /// A verified token, and what it must say.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct TokenSpec {
     /// Name of the `TrustedIssuer`.
@@ -72,7 +73,7 @@ pub enum ActorSpec {
 }
 
 /// An IAM role of AWS.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct AwsSpec {
     /// Number of the account.
@@ -88,7 +89,7 @@ pub struct AwsSpec {
 }
 
 /// An application, or somebody through it, of Microsoft Entra ID.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct EntraSpec {
     /// Id of the tenant.
@@ -110,7 +111,7 @@ pub struct EntraSpec {
 }
 
 /// A job of GitHub Actions.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct GithubSpec {
     /// Numeric repository id.
@@ -131,7 +132,7 @@ pub struct GithubSpec {
 }
 
 /// A GitLab CI job.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct GitlabSpec {
     /// Numeric project id.
@@ -156,7 +157,7 @@ pub struct GitlabSpec {
 }
 
 /// What a ref of GitLab is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum RefTypeSpec {
     /// A branch.
@@ -166,7 +167,7 @@ pub enum RefTypeSpec {
 }
 
 /// A Google service account, or a virtual machine that runs as one.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct GoogleSpec {
     /// Its email address.
@@ -182,7 +183,7 @@ pub struct GoogleSpec {
 }
 
 /// A Kubernetes service account.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct KubernetesSpec {
     /// Its namespace.
@@ -192,7 +193,7 @@ pub struct KubernetesSpec {
 }
 
 /// A client or user of an Okta authorization server.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct OktaSpec {
     /// Id of the client application.
@@ -204,7 +205,7 @@ pub struct OktaSpec {
 }
 
 /// A workload of a SPIFFE trust domain: exactly one of the two.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct SpiffeSpec {
     /// Its SPIFFE id.
@@ -214,7 +215,7 @@ pub struct SpiffeSpec {
 }
 
 /// A Dataflow job, by the name that is unique among the active ones of a project and region.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct DataflowJobSpec {
     /// Name of the job.
@@ -228,7 +229,7 @@ pub struct DataflowJobSpec {
 }
 
 /// What holds while a directory is stale.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum OnStaleSpec {
     /// Nobody is let in by it.
@@ -238,7 +239,7 @@ pub enum OnStaleSpec {
 }
 
 /// Pods of Tekton: exactly one of `pipeline` and `task`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct TektonSpec {
     /// Of the runs of this Pipeline.
