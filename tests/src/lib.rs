@@ -7,5 +7,6 @@ pub mod attacks;
 pub mod corpus;
 pub mod hostile;
 pub mod native;
+pub mod objects;
 pub mod raw;
 pub mod rig;

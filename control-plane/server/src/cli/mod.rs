@@ -17,6 +17,7 @@ mod issuer;
 mod junit;
 mod keys;
 mod module;
+mod package;
 mod paint;
 mod plugin_config;
 mod report;
@@ -77,6 +78,7 @@ enum Command {
     PluginConfig(plugin_config::Arguments),
     Demo(demo::Arguments),
     Module(module::Arguments),
+    Package(package::Arguments),
     Issuer(issuer::Arguments),
     Keys(keys::Arguments),
     Token(token::Arguments),
@@ -141,6 +143,7 @@ fn run(command: Command) -> anyhow::Result<Ending> {
         Command::PluginConfig(arguments) => plugin_config::run(&arguments),
         Command::Demo(arguments) => runtime()?.block_on(demo::run(arguments)),
         Command::Module(arguments) => module::run(&arguments),
+        Command::Package(arguments) => package::run(&arguments),
         Command::Issuer(arguments) => issuer::run(&arguments),
         Command::Keys(arguments) => keys::run(&arguments),
         Command::Token(arguments) => token::run(&arguments),
