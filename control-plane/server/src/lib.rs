@@ -16,6 +16,7 @@ mod clock;
 pub mod demo;
 pub mod directories;
 pub mod explain;
+pub mod install;
 pub mod istio;
 pub mod keys;
 pub mod metrics;

@@ -13,6 +13,7 @@ mod fetching;
 mod folder;
 mod formats;
 mod init;
+mod install;
 mod issuer;
 mod junit;
 mod keys;
@@ -77,6 +78,7 @@ enum Command {
     Diff(diff::Arguments),
     PluginConfig(plugin_config::Arguments),
     Demo(demo::Arguments),
+    Install(install::Arguments),
     Module(module::Arguments),
     Package(package::Arguments),
     Issuer(issuer::Arguments),
@@ -142,6 +144,7 @@ fn run(command: Command) -> anyhow::Result<Ending> {
         Command::Completions(arguments) => completions::run(&arguments),
         Command::PluginConfig(arguments) => plugin_config::run(&arguments),
         Command::Demo(arguments) => runtime()?.block_on(demo::run(arguments)),
+        Command::Install(arguments) => install::run(&arguments),
         Command::Module(arguments) => module::run(&arguments),
         Command::Package(arguments) => package::run(&arguments),
         Command::Issuer(arguments) => issuer::run(&arguments),
