@@ -8,5 +8,6 @@ pub mod corpus;
 pub mod evasions;
 pub mod hostile;
 pub mod native;
+pub mod objects;
 pub mod raw;
 pub mod rig;

@@ -10,14 +10,18 @@ use tidegate::demo::client::Endpoint;
 use tidegate::demo::envoy::{Envoy, EnvoyOptions, EnvoyRelease, find_envoy};
 use tidegate::demo::issuers::{Issuers, Providers};
 use tidegate::demo::mesh::{
-    Cluster, DownstreamTls, HttpListener, Limits, Listener, Node, Normalization, ProxyConfig, WasmFilter,
+    Cluster, DownstreamTls, HttpListener, Limits, Listener, Node, Normalization, ProxyConfig,
+    UpstreamProtocol, WasmFilter,
 };
 use tidegate::demo::pki::{Authority, Credential};
 use tidegate::demo::upstream::Upstream;
+use tidegate::istio::IstioVersion;
 use tidegate::plugin_config::{ControlPlane, Peers, PluginConfig};
 use tidegate::serve::{Options, Running};
-use tidegate_compiler::{Inputs, SourceFile, WorkloadPolicy};
+use tidegate_compiler::{Compiled, Inputs, SourceFile, WorkloadPolicy};
 use tidegate_proto::v1 as pb;
+
+use crate::objects;
 
 /// The guarded service.
 pub const SERVICE: &str = "sales/orders-api";
@@ -41,12 +45,23 @@ pub struct Setup {
     pub concurrency: u32,
     /// Header limits of the listeners; `None`: Envoy's own.
     pub limits: Option<Limits>,
+    /// Where filters have their configuration from.
+    pub configured: Configured,
+}
+
+/// Where filters have their configuration from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Configured {
+    /// As `tidegate plugin-config` prints it, with the module of the binary.
+    ByHand,
+    /// As the workload's object for this Istio says, with the module that the object names.
+    ByObject(IstioVersion),
 }
 
 impl Setup {
     /// This Envoy with so many workers.
     pub fn new(release: EnvoyRelease, concurrency: u32) -> Self {
-        Self { release, concurrency, limits: None }
+        Self { release, concurrency, limits: None, configured: Configured::ByHand }
     }
 }
 
@@ -100,6 +115,13 @@ fn environment(issuers: &Issuers, providers: &Providers) -> BTreeMap<String, Str
     .into()
 }
 
+/// The mesh and the issuers, without rules.
+pub fn compile_base(environment: BTreeMap<String, String>) -> Result<Compiled> {
+    let sources = [SourceFile { path: "base.yaml".into(), text: BASE.into() }];
+    let compilation = tidegate_compiler::compile(&Inputs { sources: &sources, env: environment, now: None });
+    compilation.output.with_context(|| format!("base.yaml does not compile: {:#?}", compilation.diagnostics))
+}
+
 // === impl Rig ===
 
 impl Rig {
@@ -119,8 +141,8 @@ impl Rig {
         std::fs::create_dir(path("rules"))?;
         std::fs::write(path("issuer-ca.pem"), issuers.authority_pem())?;
         std::fs::write(path("directory.json"), include_str!("../corpus/directory.json"))?;
-        let environment = serde_json::to_string(&environment(&issuers, &providers))?;
-        std::fs::write(path("env.json"), environment)?;
+        let environment = environment(&issuers, &providers);
+        std::fs::write(path("env.json"), serde_json::to_string(&environment)?)?;
         std::fs::write(path("rules").join("base.yaml"), BASE)?;
         let loopback = "127.0.0.1:0".parse()?;
         let mut options = Options {
@@ -128,6 +150,7 @@ impl Rig {
             state: path("state"),
             listen: loopback,
             admin: loopback,
+            modules: matches!(setup.configured, Configured::ByObject(_)).then_some(loopback),
             directory: Some(path("directory.json")),
             directories,
             environment: Some(path("env.json")),
@@ -142,7 +165,20 @@ impl Rig {
         let binary = find_envoy(setup.release, None).await?;
         let module = path("tidegate_filter.wasm");
         std::fs::write(&module, tidegate::FILTER_WASM)?;
+        let mut by_object = BTreeMap::new();
+        if let Configured::ByObject(istio) = setup.configured {
+            let compiled = compile_base(environment)?;
+            let options = objects::options(&server, istio)?;
+            for workload in [SERVICE, GATEWAY] {
+                let wasm = objects::wasm(&compiled, &options, workload)?;
+                std::fs::write(&module, objects::module(&wasm).await?)?;
+                by_object.insert(workload, objects::configuration(&wasm));
+            }
+        }
         let filter = |workload: &str, peers| -> Result<WasmFilter> {
+            if let Some(configuration) = by_object.get(workload) {
+                return Ok(WasmFilter::tidegate(&module, configuration));
+            }
             let mut config = PluginConfig::new(workload, server.trusted_keys.clone());
             config.peers = peers;
             config.control_plane = Some(ControlPlane {
@@ -173,6 +209,10 @@ impl Rig {
             .listener(Listener::http("gateway", http(filter(GATEWAY, Peers::None)?)).tls(edge))
             .listener(Listener::http("plain", http(filter(SERVICE, Peers::Mesh)?)))
             .cluster(Cluster::new("upstream", upstream.address()))
+            .cluster(
+                Cluster::new(&objects::address().cluster(), server.grpc_addr)
+                    .protocol(UpstreamProtocol::Http2),
+            )
             .control_plane(server.grpc_addr);
         let envoy_options = EnvoyOptions { concurrency: setup.concurrency, ..EnvoyOptions::default() };
         let envoy = Envoy::start(&binary, "service", &config.to_json(), &envoy_options).await?;
@@ -197,7 +237,7 @@ impl Rig {
     }
 
     /// Compiles these rules as the control plane does.
-    pub fn compile(&self, rules: &str) -> Result<Applied> {
+    pub fn compiled(&self, rules: &str) -> Result<Compiled> {
         let compilation = tidegate_compiler::compile(&Inputs {
             sources: &[
                 SourceFile { path: "base.yaml".into(), text: BASE.into() },
@@ -209,6 +249,12 @@ impl Rig {
         let Some(output) = compilation.output else {
             bail!("rules do not compile: {:#?}", compilation.diagnostics);
         };
+        Ok(output)
+    }
+
+    /// What is to be in force with these rules.
+    pub fn compile(&self, rules: &str) -> Result<Applied> {
+        let output = self.compiled(rules)?;
         let policy = |workload: &str| {
             output
                 .workloads

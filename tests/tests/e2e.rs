@@ -28,6 +28,7 @@ mod e2e {
     pub mod hostile_push;
     pub mod leases;
     pub mod misbehaving_issuer;
+    pub mod plugin_object;
     pub mod rotation;
 }
 
@@ -37,7 +38,7 @@ const CORPUS: [(&str, &str); 3] = [
     ("conditions.yaml", include_str!("../corpus/conditions.yaml")),
 ];
 
-async fn corpus(rig: &Rig) -> Result<()> {
+pub(crate) async fn corpus(rig: &Rig) -> Result<()> {
     for (name, text) in CORPUS {
         let tally = Suite::parse(text)?.run(rig).await?;
         println!("{name}: {} allowed, {} refused", tally.allowed, tally.denied);
@@ -244,7 +245,7 @@ async fn hostile_headers_harm_nothing() -> Result<()> {
     const CONNECTIONS: u64 = 8;
     let requests = if std::env::var_os("TIDEGATE_LONG").is_some() { 1_000_000 } else { 6_000 };
     let limits = Some(Limits { headers_kib: 8_000, headers: 2_000 });
-    let rig = Rig::start(Setup { release: EnvoyRelease::Current, concurrency: 1, limits }).await?;
+    let rig = Rig::start(Setup { limits, ..Setup::new(EnvoyRelease::Current, 1) }).await?;
     let main = Suite::parse(CORPUS[0].1)?;
     rig.apply(&main.rules).await?;
     let address = rig.envoy.address("plain")?;
@@ -269,4 +270,12 @@ async fn hostile_headers_harm_nothing() -> Result<()> {
     ensure!(rig.upstream.requests() == 0, "a request reached the application");
     main.run(&rig).await?;
     Ok(())
+}
+
+/// What the controller writes makes filters behave as what people write by hand.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn istio_objects_configure_filters() -> Result<()> {
+    e2e::plugin_object::the_corpus_passes_by_objects().await?;
+    e2e::plugin_object::a_pod_begins_with_the_warm_start().await?;
+    e2e::plugin_object::a_waypoint_knows_who_opened_the_tunnel().await
 }

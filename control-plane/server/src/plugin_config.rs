@@ -36,6 +36,8 @@ pub struct PluginConfig {
 pub enum Peers {
     /// In the client certificate: the listener accepts those of the mesh's CA only.
     Mesh,
+    /// Where Istio's waypoints keep it: the certificate there is the one of the node's proxy.
+    Waypoint,
     /// Nowhere: the listener accepts certificates of other CAs, or none (a gateway).
     None,
 }

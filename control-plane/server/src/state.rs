@@ -106,6 +106,15 @@ impl StateDir {
         self.write(name, &content)
     }
 
+    /// Removes a file, if it is there.
+    pub fn remove(&self, name: &str) -> Result<(), StateError> {
+        let path = self.root.join(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("remove", &path)(error)),
+            _ => sync_folder(&self.root).map_err(io_error("sync", &self.root)),
+        }
+    }
+
     /// An error about a file whose content makes no sense.
     pub fn damaged(&self, name: &str, why: impl Into<String>) -> StateError {
         StateError::Damaged { path: self.root.join(name), why: why.into() }

@@ -46,6 +46,8 @@ pub struct Config {
 pub enum Peers {
     /// In the client certificate, which this listener accepts from the mesh's CA only.
     Mesh,
+    /// Where Istio's waypoints keep it: the certificate there is the one of the node's proxy.
+    Waypoint,
     /// Nowhere: this listener accepts certificates of other CAs, or none.
     None,
 }
@@ -123,8 +125,9 @@ impl Config {
         }
         let peers = match fields.needed_text("peers")? {
             "mesh" => Peers::Mesh,
+            "waypoint" => Peers::Waypoint,
             "none" => Peers::None,
-            _ => return Err(fields.refuse("peers", "must be `mesh` or `none`")),
+            _ => return Err(fields.refuse("peers", "must be `mesh`, `waypoint` or `none`")),
         };
         let control_plane = match fields.object("controlPlane", &["cluster", "authority"])? {
             None => None,

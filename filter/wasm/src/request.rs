@@ -17,6 +17,10 @@ use crate::host::Host;
 /// The first URI SAN of the client's certificate. Absent without TLS or without a certificate.
 const PEER_URI: &[u8] = b"connection\0uri_san_peer_certificate";
 
+/// The SPIFFE id of the client whose tunnel a waypoint ended; Istio sets it from the client certificate that was verified
+/// there (istio `pilot/pkg/xds/filters/filters.go`). No header or metadata of a request becomes filter state.
+const WAYPOINT_PEER: &[u8] = b"filter_state\0io.istio.peer_principal";
+
 /// The port that accepted the connection, a little-endian `i64`.
 const PORT: &[u8] = b"destination\0port";
 
@@ -90,6 +94,7 @@ impl Received {
         let block = host.request_headers().ok_or(Unreadable::NoHeaders)?;
         let peer = match peers {
             Peers::Mesh => host.property(PEER_URI),
+            Peers::Waypoint => host.property(WAYPOINT_PEER),
             Peers::None => None,
         };
         let body = if is_whole { Content::Empty } else { Content::Unread };

@@ -61,6 +61,7 @@ async fn honest_bundles(
         state: folder.path().join("state"),
         listen: loopback,
         admin: loopback,
+        modules: None,
         directory: None,
         directories: tidegate::directories::Options::default(),
         environment: None,

@@ -13,10 +13,12 @@ mod fetching;
 mod folder;
 mod formats;
 mod init;
+mod install;
 mod issuer;
 mod junit;
 mod keys;
 mod module;
+mod package;
 mod paint;
 mod plugin_config;
 mod report;
@@ -76,7 +78,9 @@ enum Command {
     Diff(diff::Arguments),
     PluginConfig(plugin_config::Arguments),
     Demo(demo::Arguments),
+    Install(install::Arguments),
     Module(module::Arguments),
+    Package(package::Arguments),
     Issuer(issuer::Arguments),
     Keys(keys::Arguments),
     Token(token::Arguments),
@@ -140,7 +144,9 @@ fn run(command: Command) -> anyhow::Result<Ending> {
         Command::Completions(arguments) => completions::run(&arguments),
         Command::PluginConfig(arguments) => plugin_config::run(&arguments),
         Command::Demo(arguments) => runtime()?.block_on(demo::run(arguments)),
+        Command::Install(arguments) => install::run(&arguments),
         Command::Module(arguments) => module::run(&arguments),
+        Command::Package(arguments) => package::run(&arguments),
         Command::Issuer(arguments) => issuer::run(&arguments),
         Command::Keys(arguments) => keys::run(&arguments),
         Command::Token(arguments) => token::run(&arguments),

@@ -33,6 +33,9 @@ pub(super) struct Arguments {
     /// Where people and probes look (HTTP)
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:15081")]
     admin: SocketAddr,
+    /// Where proxies fetch the filter module (HTTP, without mTLS; nothing else is there), where no registry has it
+    #[arg(long, value_name = "ADDR")]
+    module_listen: Option<SocketAddr>,
     /// YAML or JSON file with values for ${env.name}
     #[arg(long, value_name = "FILE")]
     env: Option<PathBuf>,
@@ -48,6 +51,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Ending> {
         state: arguments.state,
         listen: arguments.listen,
         admin: arguments.admin,
+        modules: arguments.module_listen,
         directory: arguments.directories.directory.clone(),
         directories: arguments.directories.into(),
         environment: arguments.env,

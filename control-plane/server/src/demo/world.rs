@@ -307,6 +307,7 @@ async fn start_control_plane(files: &WorldFiles, listen: SocketAddr) -> Result<R
         state: files.state(),
         listen,
         admin: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+        modules: None,
         directory: Some(files.directory()),
         directories: Default::default(),
         environment: Some(files.values()),

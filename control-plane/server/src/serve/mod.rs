@@ -28,6 +28,7 @@ use crate::bundle::{BundleError, Publisher, TrustedKey};
 use crate::clock;
 use crate::directories::{self, DirectoryReport, SourceError};
 use crate::keys::{AddressGuard, Fetcher, FetcherError, IssuerReport, Network, Reports};
+use crate::module_server::{self, Modules};
 use crate::push::{self, FleetReport, Hub};
 use crate::rules::LoadError;
 use crate::state::{StateDir, StateError};
@@ -50,6 +51,8 @@ pub struct Options {
     pub listen: SocketAddr,
     /// Where people and probes look (HTTP).
     pub admin: SocketAddr,
+    /// Where proxies fetch the filter module (HTTP); `None`: nowhere.
+    pub modules: Option<SocketAddr>,
     /// JSON file with directories.
     pub directory: Option<PathBuf>,
     /// Where other directories are read.
@@ -71,6 +74,8 @@ pub struct Running {
     pub grpc_addr: SocketAddr,
     /// Where people and probes look.
     pub admin_addr: SocketAddr,
+    /// Where proxies fetch the filter module.
+    pub module_addr: Option<SocketAddr>,
     /// What filters are to trust.
     pub trusted_keys: Vec<TrustedKey>,
     hub: Arc<Hub>,
@@ -155,6 +160,13 @@ pub async fn start(options: Options) -> Result<Running, ServeError> {
     let trusted_keys = publisher.keys().trusted();
     let (grpc, grpc_addr) = listen(options.listen, "filters", "--listen").await?;
     let (http, admin_addr) = listen(options.admin, "the admin interface", "--admin").await?;
+    let modules = match options.modules {
+        None => None,
+        Some(address) => {
+            let (listener, address) = listen(address, "the filter module", "--module-listen").await?;
+            Some((Modules::open(&state)?, listener, address))
+        }
+    };
 
     let hub = Arc::new(Hub::new(index));
     let diagnosis = Arc::<Mutex<Diagnosis>>::default();
@@ -191,8 +203,25 @@ pub async fn start(options: Options) -> Result<Running, ServeError> {
     tasks.spawn(named("the publisher", publish.run()));
     tasks.spawn(named("the gRPC server", push::serve(hub.clone(), grpc)));
     tasks.spawn(named("the admin server", admin::serve(admin, http)));
+    let mut module_addr = None;
+    if let Some((modules, listener, address)) = modules {
+        module_addr = Some(address);
+        info!(%address, digests = ?modules.digests().collect::<Vec<_>>(), "serving the filter module");
+        let server = module_server::serve(modules, listener, hub.stopping());
+        tasks.spawn(named("the server of the filter module", server));
+    }
     info!(%grpc_addr, %admin_addr, "serving");
-    Ok(Running { grpc_addr, admin_addr, trusted_keys, hub, diagnosis, issuers: reports, ready, tasks })
+    Ok(Running {
+        grpc_addr,
+        admin_addr,
+        module_addr,
+        trusted_keys,
+        hub,
+        diagnosis,
+        issuers: reports,
+        ready,
+        tasks,
+    })
 }
 
 // === impl Running ===

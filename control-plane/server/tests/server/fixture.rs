@@ -120,6 +120,7 @@ impl Place {
             state: self.state(),
             listen: "127.0.0.1:0".parse().unwrap(),
             admin: "127.0.0.1:0".parse().unwrap(),
+            modules: None,
             directory: None,
             directories: Default::default(),
             environment: None,

@@ -76,6 +76,24 @@ fn a_listener_without_mesh_peers_has_none() {
 }
 
 #[test]
+fn in_a_waypoint_the_peer_is_who_opened_the_tunnel() {
+    let json = String::from_utf8(config(&warm(&bundle(5)))).unwrap().replace("\"mesh\"", "\"waypoint\"");
+    let mut plugin = Plugin::new(Config::parse(json.as_bytes()).unwrap(), "pod".into(), &request("/"), None);
+    let through = |uri: &str| {
+        request("/v1/orders").with_property("filter_state\0io.istio.peer_principal", uri.as_bytes())
+    };
+    assert_eq!(
+        status(&plugin.on_request(1, true, &request("/v1/orders").with_peer(WORKER))),
+        403,
+        "the node's proxy"
+    );
+    assert_eq!(status(&plugin.on_request(2, true, &through("spiffe://other.example/ns/etl/sa/worker"))), 403);
+    assert_eq!(plugin.counters.total(Metric::Allowed), 0);
+    plugin.on_request(3, true, &through(WORKER).with_peer("spiffe://prod.example/ns/x/sa/y"));
+    assert_eq!(plugin.counters.total(Metric::Allowed), 1);
+}
+
+#[test]
 fn headers_that_only_tidegate_sets_are_removed_or_the_request_is_refused() {
     let mut plugin = ready();
     let host = request("/v1/orders").with_peer(WORKER);
@@ -263,7 +281,7 @@ fn configurations_that_cannot_work_are_refused_with_the_field() {
         ("[]".to_owned(), "must be an object"),
         ("{}".to_owned(), "workload"),
         (good.replace("\"peers\"", "\"peer\""), "peer"),
-        (good.replace("\"mesh\"", "\"waypoint\""), "peers"),
+        (good.replace("\"mesh\"", "\"gateway\""), "peers"),
         (good.replace("sales/orders-api", "orders-api"), "workload"),
         (good.replace(STREAM, ""), "controlPlane"),
         (good.replace("tidegate.example", "outbound|1||x"), "controlPlane.authority"),
