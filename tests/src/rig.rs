@@ -157,6 +157,7 @@ impl Rig {
             issuer_ca: vec![path("issuer-ca.pem")],
             allow_issuer_loopback: true,
             allow_issuer_networks: Vec::new(),
+            transport: tidegate::transport::TransportOptions::insecure(),
         };
         let server = tidegate::serve::start(options.clone()).await?;
         options.listen = server.grpc_addr;

@@ -24,12 +24,18 @@ impl TokenBucket {
 
     /// Takes a token if there is one.
     pub fn take(&mut self, now: Instant) -> bool {
+        self.take_many(1, now)
+    }
+
+    /// Takes so many tokens if all of them are there.
+    pub fn take_many(&mut self, tokens: u32, now: Instant) -> bool {
+        let Some(others) = tokens.checked_sub(1) else { return true };
         let full_at = self.full_at.map_or(now, |full_at| full_at.max(now));
-        let has_token = full_at.duration_since(now) <= self.depth;
-        if has_token {
-            self.full_at = Some(full_at + self.every);
+        let has_tokens = full_at.duration_since(now).saturating_add(self.every * others) <= self.depth;
+        if has_tokens {
+            self.full_at = Some(full_at + self.every * tokens);
         }
-        has_token
+        has_tokens
     }
 }
 
@@ -49,5 +55,19 @@ mod tests {
             [true, true, true, false],
             "no more than a burst is saved"
         );
+    }
+
+    #[test]
+    fn many_are_taken_together_or_not_at_all() {
+        let start = Instant::now();
+        let mut bucket = TokenBucket::new(10, Duration::from_secs(1));
+        let mut take = |tokens, seconds: u64| bucket.take_many(tokens, start + Duration::from_secs(seconds));
+        assert!(!take(11, 0));
+        assert!(take(7, 0));
+        assert!(!take(4, 0));
+        assert!(take(0, 0) && take(3, 0));
+        assert!(!take(1, 0) && !take(3, 2));
+        assert!(take(2, 2));
+        assert!(!take(u32::MAX, 100));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The way of a rule: [`rules`] reads and judges files, the compiler turns them into policies, [`keys`] brings the
 //! issuers' keys and [`directories`] the machines of jobs, [`bundle`] signs, [`push`] hands out and hears who enforces
-//! what, [`admin`] shows it. [`serve`] wires them together, [`explain`] says why, [`ruletest`] tests rules before anybody
+//! what, [`transport`] tells who they are, [`admin`] shows it. [`serve`] wires them together, [`explain`] says why, [`ruletest`] tests rules before anybody
 //! pushes them; [`cli`] is the command.
 //!
 //! INVARIANT: nothing is pushed that did not compile, is not signed, or is older than what was pushed before, across
@@ -29,5 +29,6 @@ pub mod rules;
 pub mod ruletest;
 pub mod serve;
 pub mod state;
+pub mod transport;
 
 pub use package::{FILTER_BODIES_SHA256, FILTER_BODIES_WASM, FILTER_SHA256, FILTER_WASM};

@@ -24,6 +24,16 @@ pub struct Metrics {
     pub nacks: Family<ReasonLabel, Counter>,
     /// Streams that were refused, by gRPC code.
     pub refused_streams: Family<ReasonLabel, Counter>,
+    /// Connections that were refused, by reason.
+    pub refused_connections: Family<ReasonLabel, Counter>,
+    /// Streams that were refused or ended because their principal used too much, by what.
+    pub quota_exceeded: Family<ReasonLabel, Counter>,
+    /// Requests to the admin interface that were refused, by reason.
+    pub refused_admin_requests: Family<ReasonLabel, Counter>,
+    /// Changes of the server's certificate files, by what became of them.
+    pub certificate_reloads: Family<ReasonLabel, Counter>,
+    /// Unix seconds at which the server's certificate ends; 0 without one.
+    pub certificate_not_after: Gauge,
     /// Decision records received, by outcome.
     pub decisions: Family<ReasonLabel, Counter>,
     /// Decision records that filters say they dropped.
@@ -121,6 +131,11 @@ impl Default for Metrics {
             acks: Counter::default(),
             nacks: Family::default(),
             refused_streams: Family::default(),
+            refused_connections: Family::default(),
+            quota_exceeded: Family::default(),
+            refused_admin_requests: Family::default(),
+            certificate_reloads: Family::default(),
+            certificate_not_after: Gauge::default(),
             decisions: Family::default(),
             decisions_dropped: Counter::default(),
             compilations: Family::default(),
@@ -146,6 +161,31 @@ impl Default for Metrics {
         registry.register("acks", "Pushes that filters acknowledged", metrics.acks.clone());
         registry.register("nacks", "Pushes that filters refused", metrics.nacks.clone());
         registry.register("refused_streams", "Streams that were refused", metrics.refused_streams.clone());
+        registry.register(
+            "refused_connections",
+            "Connections that were refused",
+            metrics.refused_connections.clone(),
+        );
+        registry.register(
+            "quota_exceeded",
+            "Streams that were refused or ended because their principal used too much",
+            metrics.quota_exceeded.clone(),
+        );
+        registry.register(
+            "refused_admin_requests",
+            "Requests to the admin interface that were refused",
+            metrics.refused_admin_requests.clone(),
+        );
+        registry.register(
+            "certificate_reloads",
+            "Changes of the server's certificate files",
+            metrics.certificate_reloads.clone(),
+        );
+        registry.register(
+            "certificate_not_after_seconds",
+            "When the server's certificate ends",
+            metrics.certificate_not_after.clone(),
+        );
         registry.register("decisions", "Decision records received", metrics.decisions.clone());
         registry.register(
             "decisions_dropped",

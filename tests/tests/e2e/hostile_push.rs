@@ -68,6 +68,7 @@ async fn honest_bundles(
         issuer_ca: vec![],
         allow_issuer_loopback: false,
         allow_issuer_networks: vec![],
+        transport: tidegate::transport::TransportOptions::insecure(),
     })
     .await?;
     server.ready().await?;

@@ -1,13 +1,20 @@
 //! The admin interface: probes, metrics, and what people ask. Read only.
+//!
+//! INVARIANT: everything but probes is for principals on the list and for programs on this machine.
+
+mod access;
 
 use std::future::IntoFuture;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
+use axum::extract::connect_info::Connected;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
+use axum::serve::IncomingStream;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -17,6 +24,7 @@ use crate::directories::DirectoryReport;
 use crate::keys::{IssuerReport, Reports};
 use crate::push::{FleetReport, Hub, IssuerUseReport, stopped};
 use crate::serve::Diagnosis;
+use crate::transport::{Acceptor, Arrival, Socket, TransportOptions};
 
 /// What is shown.
 #[derive(Debug, Clone)]
@@ -31,6 +39,8 @@ pub struct Admin {
     pub ready: watch::Receiver<bool>,
     /// When this control plane started to hear of filters. Unix seconds.
     pub since: i64,
+    /// Who may ask.
+    pub transport: Arc<TransportOptions>,
 }
 
 /// Who uses the tokens of which issuer.
@@ -43,9 +53,19 @@ pub struct UsageReport {
 }
 
 /// Serves until the hub stops.
-pub async fn serve(admin: Admin, listener: TcpListener) -> std::io::Result<()> {
+pub(crate) async fn serve(admin: Admin, acceptor: Acceptor) -> std::io::Result<()> {
     let mut stop = admin.hub.stopping();
-    axum::serve(listener, router(admin))
+    axum::serve(acceptor, router(admin).into_make_service_with_connect_info::<Arrival>())
+        .with_graceful_shutdown(async move { stopped(&mut stop).await })
+        .into_future()
+        .await
+}
+
+/// Serves probes and metrics to anybody, until the hub stops.
+pub(crate) async fn serve_probes(admin: Admin, listener: TcpListener) -> std::io::Result<()> {
+    let mut stop = admin.hub.stopping();
+    let router = probes().route("/metrics", get(metrics)).with_state(admin);
+    axum::serve(listener, router)
         .with_graceful_shutdown(async move { stopped(&mut stop).await })
         .into_future()
         .await
@@ -63,9 +83,7 @@ pub fn issuers(reports: &Reports) -> Vec<IssuerReport> {
 }
 
 fn router(admin: Admin) -> Router {
-    Router::new()
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(readyz))
+    let asked = Router::new()
         .route("/metrics", get(metrics))
         .route("/fleet", get(|State(admin): State<Admin>| async move { Json(fleet(&admin.hub)) }))
         .route("/diagnostics", get(diagnostics))
@@ -73,7 +91,13 @@ fn router(admin: Admin) -> Router {
         .route("/usage", get(usage))
         .route("/directories", get(directories))
         .route("/bundle/{namespace}/{name}", get(bundle))
-        .with_state(admin)
+        .fallback(|| async { (StatusCode::NOT_FOUND, "there is nothing here\n") })
+        .layer(from_fn_with_state(admin.clone(), access::admit));
+    probes().merge(asked).with_state(admin)
+}
+
+fn probes() -> Router<Admin> {
+    Router::new().route("/healthz", get(|| async { "ok\n" })).route("/readyz", get(readyz))
 }
 
 async fn readyz(State(admin): State<Admin>) -> (StatusCode, &'static str) {
@@ -111,5 +135,27 @@ async fn bundle(State(admin): State<Admin>, Path((namespace, name)): Path<(Strin
             ([(header::CONTENT_TYPE, "application/x-protobuf")], release.bundle()).into_response()
         }
         None => (StatusCode::NOT_FOUND, format!("no workload `{workload}` in the Mesh\n")).into_response(),
+    }
+}
+
+impl axum::serve::Listener for Acceptor {
+    type Io = Socket;
+    type Addr = Arrival;
+
+    async fn accept(&mut self) -> (Socket, Arrival) {
+        let socket = Acceptor::accept(self).await;
+        let arrival = socket.arrival().clone();
+        (socket, arrival)
+    }
+
+    fn local_addr(&self) -> std::io::Result<Arrival> {
+        let address = self.address()?;
+        Ok(Arrival { remote: Some(address.ip()), peer: None, local: address.ip().is_loopback() })
+    }
+}
+
+impl Connected<IncomingStream<'_, Acceptor>> for Arrival {
+    fn connect_info(stream: IncomingStream<'_, Acceptor>) -> Self {
+        stream.remote_addr().clone()
     }
 }

@@ -27,6 +27,7 @@ mod serve;
 mod test;
 mod text;
 mod token;
+mod transport;
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -69,7 +70,7 @@ enum LogFormat {
 #[derive(Debug, Subcommand)]
 enum Command {
     Init(init::Arguments),
-    Serve(serve::Arguments),
+    Serve(Box<serve::Arguments>),
     Check(check::Arguments),
     Test(test::Arguments),
     Explain(explain::Arguments),
@@ -133,7 +134,7 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<Ending> {
     match command {
-        Command::Serve(arguments) => serve::run(arguments),
+        Command::Serve(arguments) => serve::run(*arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),

@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::directories::DirectoryOptions;
 use super::fetching::FetchOptions;
+use super::transport::TransportFlags;
 use super::{Ending, runtime};
 use crate::serve::Options;
 
@@ -14,8 +15,10 @@ use crate::serve::Options;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  tidegate serve --rules rules --state /var/lib/tidegate
-  tidegate serve --rules rules --state state --env values/prod.yaml --listen 0.0.0.0:15080
+  tidegate serve --rules rules --state state --insecure-no-authentication      # to try things out
+  tidegate serve --rules rules --state /var/lib/tidegate --env values/prod.yaml --listen 0.0.0.0:15080 \\
+    --tls-cert tls/cert.pem --tls-key tls/key.pem --tls-ca tls/ca.pem --trust-domain prod.example
+  tidegate serve --rules rules --state /var/lib/tidegate --listen 0.0.0.0:15080 --behind-sidecar
 
 What is wrong with the rules is logged, and shown at http://ADMIN/diagnostics; the last good form of every file stays in
 force, across restarts too. Also there: /healthz /readyz /metrics /fleet /issuers /directories
@@ -43,6 +46,8 @@ pub(super) struct Arguments {
     fetching: FetchOptions,
     #[command(flatten)]
     directories: DirectoryOptions,
+    #[command(flatten)]
+    transport: TransportFlags,
 }
 
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<Ending> {
@@ -58,6 +63,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Ending> {
         issuer_ca: arguments.fetching.issuer_ca,
         allow_issuer_loopback: arguments.fetching.allow_issuer_loopback,
         allow_issuer_networks: arguments.fetching.allow_issuer_network,
+        transport: arguments.transport.into(),
     };
     runtime()?.block_on(crate::serve::run(options))?;
     Ok(Ending::Done)

@@ -46,6 +46,12 @@ pub struct CertificateSpec {
     pub common_name: Option<String>,
     /// Ended an hour ago.
     pub expired: bool,
+    /// Begins in an hour.
+    pub not_yet_valid: bool,
+    /// For servers only; those of a mesh are for clients too.
+    pub for_servers_only: bool,
+    /// How long it is valid yet; absent: a day.
+    pub valid_for: Option<Duration>,
 }
 
 /// A certificate cannot be made.
@@ -101,10 +107,13 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages.truncate(if spec.for_servers_only { 1 } else { 2 });
         params.use_authority_key_identifier_extension = true;
         let now = SystemTime::now();
         let (from, until) =
             if spec.expired { (now - VALIDITY, now - LEEWAY) } else { (now - LEEWAY, now + VALIDITY) };
+        let (from, until) = if spec.not_yet_valid { (now + LEEWAY, until) } else { (from, until) };
+        let until = spec.valid_for.map_or(until, |valid_for| now + valid_for);
         params.not_before = from.into();
         params.not_after = until.into();
         let key = KeyPair::generate().map_err(failed)?;

@@ -3,12 +3,13 @@
 //! One stream per filter VM. A stream is a response body that is polled by its connection, not a task of its own, and
 //! holds little: ten thousand of them must fit.
 //!
-//! INVARIANT: a stream carries only releases of the workload it named, each at most once outstanding, never an older
+//! INVARIANT: a stream carries only releases of the workload that its peer is, each at most once outstanding, never an older
 //! one after a newer.
 
 mod distributor;
 mod fleet;
 mod frames;
+mod hello;
 mod questions;
 mod server;
 mod session;
@@ -17,4 +18,5 @@ mod sink;
 pub use distributor::{Distributor, Lookups, Subscription};
 pub use fleet::{Fleet, FleetReport, IssuerUseReport, Refusal, VmReport};
 pub use frames::Offer;
-pub use server::{Hub, serve, stopped};
+pub(crate) use server::serve;
+pub use server::{Hub, stopped};

@@ -13,20 +13,23 @@ use http::{HeaderValue, Request, Response, header};
 use prost::Message;
 use tidegate_proto::v1 as pb;
 use tidegate_proto::v1::decision_sink_server::DecisionSinkServer;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tonic::body::Body;
 use tonic::codec::{BufferSettings, DecodeBuf, Decoder};
 use tonic::server::NamedService;
-use tonic::transport::server::TcpIncoming;
+use tonic::service::InterceptorLayer;
 use tonic::{Status, Streaming};
 use tower::Service;
+use tracing::info;
 
 use super::sink::Sink;
 use super::{Distributor, Fleet, session};
 use crate::directories::{Index, Looked};
 use crate::keys::KeyDesk;
 use crate::metrics::{Metrics, ReasonLabel};
+use crate::transport::{
+    Authenticate, Caller, Exceeded, Incoming, QuotaOptions, Quotas, Roster, StreamPass, WhoIs,
+};
 
 const SERVICE: &str = "tidegate.v1.PolicyDistribution";
 const SUBSCRIBE: &str = "/tidegate.v1.PolicyDistribution/Subscribe";
@@ -60,13 +63,19 @@ pub struct Hub {
     pub directories: Index,
     /// What is counted.
     pub metrics: Metrics,
+    /// Which workload a verified peer is.
+    pub who_is: Arc<dyn WhoIs>,
+    pub(crate) quotas: Quotas,
     stop: watch::Sender<bool>,
 }
 
 /// Serves gRPC until `stop` says so and every stream has ended.
-pub async fn serve(hub: Arc<Hub>, listener: TcpListener) -> Result<(), tonic::transport::Error> {
+pub(crate) async fn serve(
+    hub: Arc<Hub>,
+    incoming: Incoming,
+    authenticate: Authenticate,
+) -> Result<(), tonic::transport::Error> {
     let mut stop = hub.stopping();
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     tonic::transport::Server::builder()
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -74,6 +83,7 @@ pub async fn serve(hub: Arc<Hub>, listener: TcpListener) -> Result<(), tonic::tr
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .http2_max_header_list_size(16 << 10)
+        .layer(InterceptorLayer::new(authenticate))
         .add_service(Subscribe { hub: hub.clone() })
         .add_service(DecisionSinkServer::new(Sink::new(hub)).max_decoding_message_size(MAX_BATCH))
         .serve_with_incoming_shutdown(incoming, async move { stopped(&mut stop).await })
@@ -83,14 +93,21 @@ pub async fn serve(hub: Arc<Hub>, listener: TcpListener) -> Result<(), tonic::tr
 // === impl Hub ===
 
 impl Hub {
-    /// Nothing is on offer yet.
+    /// Nothing is on offer yet, and nobody is anything.
     pub fn new(directories: Index) -> Self {
+        Self::with(directories, Arc::<Roster>::default(), QuotaOptions::default())
+    }
+
+    /// The same, with somebody who knows whose workloads are whose, and limits.
+    pub fn with(directories: Index, who_is: Arc<dyn WhoIs>, quotas: QuotaOptions) -> Self {
         Self {
             distributor: Distributor::default(),
             fleet: Fleet::default(),
             key_desk: KeyDesk::default(),
             directories,
             metrics: Metrics::default(),
+            who_is,
+            quotas: Quotas::new(quotas),
             stop: watch::Sender::new(false),
         }
     }
@@ -125,6 +142,27 @@ impl Hub {
         looked
     }
 
+    /// What a stream of this caller may use; nothing is metered where nobody was asked.
+    pub(super) fn admit(&self, caller: Option<&Caller>) -> Result<Option<StreamPass>, Status> {
+        match caller {
+            // It would be a mistake of ours, and nobody gets anything by it.
+            None => Err(Status::unauthenticated("nobody said who is calling")),
+            Some(Caller::Unasked) => Ok(None),
+            Some(Caller::Peer { peer, .. }) => self
+                .quotas
+                .open(peer)
+                .map(Some)
+                .map_err(|exceeded| self.exceeded(exceeded, &peer.to_string())),
+        }
+    }
+
+    /// Counts and says that somebody used too much.
+    pub(super) fn exceeded(&self, exceeded: Exceeded, who: &str) -> Status {
+        self.metrics.quota_exceeded.get_or_create(&ReasonLabel::new(exceeded.word())).inc();
+        info!(reason = exceeded.word(), "{who}: {}", exceeded.words());
+        Status::resource_exhausted(exceeded.words())
+    }
+
     /// Ends every stream and the server.
     pub fn stop(&self) {
         self.stop.send_replace(true);
@@ -140,6 +178,12 @@ impl Hub {
 pub async fn stopped(stop: &mut watch::Receiver<bool>) {
     // An error means that the sender is gone, and with it the server.
     let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// Who sends on a stream, and what it may use.
+pub(super) struct Sender {
+    pub caller: Option<Caller>,
+    pub pass: Option<StreamPass>,
 }
 
 /// The service `PolicyDistribution`.
@@ -167,8 +211,14 @@ impl Service<Request<Body>> for Subscribe {
         if request.uri().path() != SUBSCRIBE {
             return ready(Ok(Status::unimplemented("no such method").into_http()));
         }
+        let caller = request.extensions().get::<Caller>().cloned();
+        let pass = match self.hub.admit(caller.as_ref()) {
+            Ok(pass) => pass,
+            Err(status) => return ready(Ok(status.into_http())),
+        };
+        let sender = Sender { caller, pass };
         let inbound = Streaming::new_request(RequestDecoder, request.into_body(), None, Some(MAX_REQUEST));
-        let mut response = Response::new(Body::new(session::body(self.hub.clone(), inbound)));
+        let mut response = Response::new(Body::new(session::body(self.hub.clone(), sender, inbound)));
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         ready(Ok(response))
     }

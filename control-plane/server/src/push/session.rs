@@ -16,6 +16,7 @@ use http_body::Frame;
 use http_body_util::StreamBody;
 use pb::subscribe_request::Message as Up;
 use pb::subscribe_response::Message as Down;
+use prost::Message as _;
 use tidegate_identity::keys::MAX_KEY_ID_BYTES;
 use tidegate_proto::v1 as pb;
 use tokio::sync::watch;
@@ -25,38 +26,40 @@ use tracing::{debug, info, warn};
 
 use super::fleet::{Refusal, StreamId, VmKey};
 use super::frames::frame;
+use super::hello::{MAX_WORKLOAD, Proven, identify, validate, who_is};
 use super::questions::Questions;
+use super::server::Sender;
 use super::{Hub, Offer, Subscription, stopped};
 use crate::bundle::{Sha256, hex};
 use crate::clock;
 use crate::metrics::ReasonLabel;
+use crate::transport::StreamPass;
 
 /// How long a client may take to say who it is.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// After this time without an answer a push counts as lost, and a newer one is sent.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-/// Longest name of an instance, in bytes (RFC 1035 limits host names to 253).
-const MAX_INSTANCE: usize = 253;
-/// Longest `namespace/name`, in bytes: a DNS label, a slash and a DNS subdomain (RFC 1123).
-const MAX_WORKLOAD: usize = 63 + 1 + 253;
 /// Longest name of a directory in a question, in bytes. The name of a Dataflow job has up to 1024.
 const MAX_DIRECTORY: usize = 2 << 10;
 /// Longest id in a question, in bytes.
 const MAX_ID: usize = 256;
-/// Longest version, capability or word that is kept, in bytes.
-const MAX_WORD: usize = 64;
-/// Most capabilities or held sections in a `Hello`.
-const MAX_LISTED: usize = 64;
 /// Longest text of a filter that is logged and shown, in characters.
 const MAX_DETAIL: usize = 512;
 
 /// Runs a session as the body of a response.
 pub(super) fn body(
     hub: Arc<Hub>,
+    sender: Sender,
     inbound: Streaming<pb::SubscribeRequest>,
 ) -> impl http_body::Body<Data = Bytes, Error = Infallible> {
-    let session =
-        Session { stop: hub.stopping(), hub, inbound, outbox: VecDeque::new(), phase: Phase::Greeting };
+    let session = Session {
+        stop: hub.stopping(),
+        hub,
+        sender,
+        inbound,
+        outbox: VecDeque::new(),
+        phase: Phase::Greeting,
+    };
     StreamBody::new(futures_util::stream::unfold(session, |mut session| async move {
         let frame = session.next().await?;
         Some((Ok(frame), session))
@@ -65,6 +68,7 @@ pub(super) fn body(
 
 struct Session {
     hub: Arc<Hub>,
+    sender: Sender,
     inbound: Streaming<pb::SubscribeRequest>,
     stop: watch::Receiver<bool>,
     outbox: VecDeque<Bytes>,
@@ -82,6 +86,9 @@ enum Phase {
 /// A stream whose filter is known.
 struct Serving {
     presence: Presence,
+    /// Absent where nobody was asked.
+    proven: Option<Proven>,
+    pass: Option<StreamPass>,
     capabilities: Vec<String>,
     offers: watch::Receiver<Arc<Offer>>,
     /// Whether the current offer was not looked at yet.
@@ -140,7 +147,8 @@ impl Session {
             },
             () = stopped(&mut self.stop) => return Err(stopping()),
         };
-        let serving = Serving::begin(&self.hub, hello).map_err(|status| self.refuse(status))?;
+        let sender = Sender { caller: self.sender.caller.take(), pass: self.sender.pass.take() };
+        let serving = Serving::begin(&self.hub, hello, sender).map_err(|status| self.refuse(status))?;
         self.phase = Phase::Serving(Box::new(serving));
         Ok(())
     }
@@ -151,6 +159,8 @@ impl Session {
             tonic::Code::Unavailable => "not_ready",
             tonic::Code::DeadlineExceeded => "no_hello",
             tonic::Code::FailedPrecondition => "protocol_version",
+            tonic::Code::PermissionDenied => "not_its_own",
+            tonic::Code::ResourceExhausted => "quota",
             _ => "invalid_hello",
         };
         self.hub.metrics.refused_streams.get_or_create(&ReasonLabel::new(reason)).inc();
@@ -162,7 +172,7 @@ impl Session {
 // === impl Serving ===
 
 impl Serving {
-    fn begin(hub: &Arc<Hub>, hello: pb::Hello) -> Result<Self, Status> {
+    fn begin(hub: &Arc<Hub>, hello: pb::Hello, mut sender: Sender) -> Result<Self, Status> {
         if hello.protocol_version != tidegate_proto::VERSION {
             return Err(Status::failed_precondition(format!(
                 "`hello.protocol_version` is {}, and this control plane speaks {}; install matching versions",
@@ -171,8 +181,11 @@ impl Serving {
             )));
         }
         let held = validate(&hello)?;
-        let workload = hello.workload.as_ref().map(|hint| hint.workload.as_str()).unwrap_or_default();
-        let offers = match hub.distributor.subscribe(workload) {
+        if let Some(pass) = &mut sender.pass {
+            pass.message(hello.encoded_len()).map_err(|exceeded| hub.exceeded(exceeded, "a hello"))?;
+        }
+        let (workload, proven) = identify(hub, &hello, sender.caller)?;
+        let offers = match hub.distributor.subscribe(&workload) {
             Subscription::To(offers) => offers,
             Subscription::NotReady => {
                 return Err(Status::unavailable("no rules have been compiled yet; try again"));
@@ -185,7 +198,7 @@ impl Serving {
             }
         };
         let vm = hello.vm.clone().unwrap_or_default();
-        let key = VmKey { workload: workload.to_owned(), instance: vm.instance, generation: vm.generation };
+        let key = VmKey { workload, instance: vm.instance, generation: vm.generation };
         let capabilities = hello.capabilities.clone();
         // What it enforces already need not be sent again.
         let fresh = offers.borrow().release().sha256()[..] != hello.enforced_manifest[..];
@@ -194,7 +207,17 @@ impl Serving {
             presence.enforces(offers.borrow().release());
         }
         let questions = Questions::default();
-        Ok(Self { presence, capabilities, offers, fresh, held, outstanding: None, questions })
+        Ok(Self {
+            presence,
+            proven,
+            pass: sender.pass,
+            capabilities,
+            offers,
+            fresh,
+            held,
+            outstanding: None,
+            questions,
+        })
     }
 
     async fn step(
@@ -207,6 +230,7 @@ impl Serving {
         if self.fresh && self.outstanding.is_none() {
             self.fresh = false;
             let offer = self.offers.borrow_and_update().clone();
+            self.identify_again(hub)?;
             self.offer(hub, offer, outbox);
             return Ok(());
         }
@@ -220,7 +244,13 @@ impl Serving {
         let deadline = self.outstanding.as_ref().map(|outstanding| outstanding.deadline);
         tokio::select! {
             message = inbound.message() => match message? {
-                Some(request) => self.take(hub, request, outbox)?,
+                Some(request) => {
+                    if let Some(pass) = &mut self.pass {
+                        let exceeded = |exceeded| hub.exceeded(exceeded, &self.presence.to_string());
+                        pass.message(request.encoded_len()).map_err(exceeded)?;
+                    }
+                    self.take(hub, request, outbox)?;
+                }
                 None => return Err(Status::ok("the filter ended the stream")),
             },
             changed = self.offers.changed(), if !self.fresh => match changed {
@@ -235,6 +265,14 @@ impl Serving {
             () = stopped(stop) => return Err(stopping()),
         }
         Ok(())
+    }
+
+    /// The Mesh may have changed since the stream began, and with it whose the workload is.
+    fn identify_again(&self, hub: &Hub) -> Result<(), Status> {
+        match &self.proven {
+            Some(proven) => who_is(hub, &proven.peer, &proven.hint).map(drop),
+            None => Ok(()),
+        }
     }
 
     fn offer(&mut self, hub: &Hub, offer: Arc<Offer>, outbox: &mut VecDeque<Bytes>) {
@@ -378,37 +416,6 @@ impl Drop for Presence {
         self.hub.metrics.streams.dec();
         info!(vm = %self, "filter disconnected");
     }
-}
-
-/// Bounds everything self-reported that is kept. Returns the held sections.
-fn validate(hello: &pb::Hello) -> Result<Vec<Sha256>, Status> {
-    let invalid = |what: &str| Status::invalid_argument(format!("`hello.{what}`"));
-    let workload = hello.workload.as_ref().map(|hint| hint.workload.as_str()).unwrap_or_default();
-    if workload.len() > MAX_WORKLOAD || workload.chars().any(char::is_control) {
-        return Err(invalid("workload.workload: `namespace/name`"));
-    }
-    let instance = hello.vm.as_ref().map(|vm| vm.instance.as_str()).unwrap_or_default();
-    if instance.len() > MAX_INSTANCE || instance.chars().any(char::is_control) {
-        return Err(invalid("vm.instance: at most 253 bytes without control characters"));
-    }
-    if hello.filter_version.len() > MAX_WORD || hello.filter_version.chars().any(char::is_control) {
-        return Err(invalid("filter_version: at most 64 bytes without control characters"));
-    }
-    if hello.capabilities.len() > MAX_LISTED || hello.capabilities.iter().any(|word| word.len() > MAX_WORD) {
-        return Err(invalid("capabilities: at most 64 of at most 64 bytes"));
-    }
-    if !matches!(hello.enforced_manifest.len(), 0 | 32) {
-        return Err(invalid("enforced_manifest: a SHA-256 digest has 32 bytes"));
-    }
-    if hello.held_sections.len() > MAX_LISTED {
-        return Err(invalid("held_sections: at most 64"));
-    }
-    hello
-        .held_sections
-        .iter()
-        .map(|digest| Sha256::try_from(digest.as_slice()))
-        .collect::<Result<_, _>>()
-        .map_err(|_| invalid("held_sections: a SHA-256 digest has 32 bytes"))
 }
 
 fn nack_reason(reason: i32) -> (&'static str, Option<pb::NackReason>) {

@@ -6,12 +6,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures_util::Stream;
+use prost::Message as _;
 use tidegate_proto::v1 as pb;
 use tidegate_proto::v1::decision_sink_server::DecisionSink;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Hub, stopped};
 use crate::metrics::ReasonLabel;
+use crate::transport::Caller;
 
 pub(super) struct Sink {
     hub: Arc<Hub>,
@@ -45,18 +47,22 @@ impl DecisionSink for Sink {
         &self,
         request: Request<Streaming<pb::ReportRequest>>,
     ) -> Result<Response<Self::ReportStream>, Status> {
-        let state = (self.hub.clone(), self.hub.stopping(), request.into_inner());
+        let pass = self.hub.admit(request.extensions().get::<Caller>())?;
+        let state = (self.hub.clone(), self.hub.stopping(), pass, request.into_inner());
         let acknowledgements = futures_util::stream::try_unfold(
             state,
-            |(hub, mut stop, mut batches)| async move {
+            |(hub, mut stop, mut pass, mut batches)| async move {
                 let batch = tokio::select! {
                     batch = batches.message() => batch?,
                     () = stopped(&mut stop) => return Err(Status::unavailable("shutting down; connect again")),
                 };
-                Ok(batch.map(|batch| {
-                    count(&hub, &batch);
-                    (pb::ReportResponse { sequence: batch.sequence }, (hub, stop, batches))
-                }))
+                let Some(batch) = batch else { return Ok(None) };
+                if let Some(pass) = &mut pass {
+                    pass.message(batch.encoded_len())
+                        .map_err(|exceeded| hub.exceeded(exceeded, "decision records"))?;
+                }
+                count(&hub, &batch);
+                Ok(Some((pb::ReportResponse { sequence: batch.sequence }, (hub, stop, pass, batches))))
             },
         );
         Ok(Response::new(Box::pin(acknowledgements)))

@@ -32,6 +32,10 @@ use crate::module_server::{self, Modules};
 use crate::push::{self, FleetReport, Hub};
 use crate::rules::LoadError;
 use crate::state::{StateDir, StateError};
+use crate::transport::{
+    Acceptor, Authenticate, CertificateError, Certificates, InvalidTransport, Roster, Security,
+    TransportOptions,
+};
 
 pub(crate) use key_sources::key_sources;
 pub use source::Diagnosis;
@@ -65,6 +69,8 @@ pub struct Options {
     pub allow_issuer_loopback: bool,
     /// Private networks that keys may be fetched from.
     pub allow_issuer_networks: Vec<Network>,
+    /// Who may connect.
+    pub transport: TransportOptions,
 }
 
 /// A server that runs.
@@ -76,6 +82,8 @@ pub struct Running {
     pub admin_addr: SocketAddr,
     /// Where proxies fetch the filter module.
     pub module_addr: Option<SocketAddr>,
+    /// Where probes and metrics are served besides.
+    pub probes_addr: Option<SocketAddr>,
     /// What filters are to trust.
     pub trusted_keys: Vec<TrustedKey>,
     hub: Arc<Hub>,
@@ -111,6 +119,17 @@ pub enum ServeError {
         /// What the system says.
         source: io::Error,
     },
+    /// Who may connect is not said in a way that can be meant.
+    #[error(transparent)]
+    Transport(#[from] InvalidTransport),
+    /// The server's certificate cannot be used.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// A unix socket cannot be listened on.
+    #[error(
+        "cannot listen on the unix socket for filters: {0}; is another process there? `--sidecar-socket` chooses another place"
+    )]
+    Socket(io::Error),
     /// A file of certificates cannot be read.
     #[error("issuer CA `{path}`: {why}", path = path.display())]
     IssuerCa {
@@ -150,6 +169,12 @@ pub async fn start(options: Options) -> Result<Running, ServeError> {
     let places =
         Places { rules: options.rules, environment: options.environment, directory: options.directory };
     places.check()?;
+    let transport = Arc::new(options.transport);
+    transport.check(options.listen, options.admin)?;
+    let (certificates, keeper) = match &transport.security {
+        Security::Mutual(files) => Some(Certificates::load(files, &transport.trust_domains)?).unzip(),
+        Security::Sidecar(_) | Security::Insecure => (None, None),
+    };
     let guard = AddressGuard::new(options.allow_issuer_loopback, options.allow_issuer_networks);
     let fetcher = Fetcher::new(&authorities(&options.issuer_ca)?, guard)?;
     let index = directories::Index::new(options.directories.fresh_for);
@@ -167,8 +192,17 @@ pub async fn start(options: Options) -> Result<Running, ServeError> {
             Some((Modules::open(&state)?, listener, address))
         }
     };
+    let probes = match transport.probes {
+        Some(address) => Some(listen(address, "probes", "--probes").await?),
+        None => None,
+    };
 
-    let hub = Arc::new(Hub::new(index));
+    let roster = Arc::<Roster>::default();
+    let hub = Arc::new(Hub::with(index, roster.clone(), transport.quotas));
+    let grpc =
+        Acceptor::filters(grpc, &transport, certificates.clone(), hub.clone()).map_err(ServeError::Socket)?;
+    let http = Acceptor::admin(http, &transport, certificates, hub.clone()).map_err(ServeError::Socket)?;
+    let authenticate = Authenticate::new(hub.clone(), transport.clone());
     let diagnosis = Arc::<Mutex<Diagnosis>>::default();
     let reports = Arc::<Reports>::default();
     let (in_force_in, in_force) = watch::channel(None);
@@ -179,6 +213,7 @@ pub async fn start(options: Options) -> Result<Running, ServeError> {
     let source = Source::new(places, state.clone(), hub.clone(), diagnosis.clone(), in_force_in)?;
     let publish = PublishTask {
         hub: hub.clone(),
+        roster,
         publisher,
         in_force: in_force.clone(),
         keys,
@@ -191,6 +226,7 @@ pub async fn start(options: Options) -> Result<Running, ServeError> {
         issuers: reports.clone(),
         ready: ready.clone(),
         since: clock::now(),
+        transport,
     };
     let follow = directories::keep(hub.clone(), directory_sources, state.clone());
     let refresh = crate::keys::refresh(fetcher, state, sources, keys_in, reports.clone(), hub.clone());
@@ -201,7 +237,14 @@ pub async fn start(options: Options) -> Result<Running, ServeError> {
     tasks.spawn(named("the refresh of keys", refresh));
     tasks.spawn(named("the reading of directories", follow));
     tasks.spawn(named("the publisher", publish.run()));
-    tasks.spawn(named("the gRPC server", push::serve(hub.clone(), grpc)));
+    tasks.spawn(named("the gRPC server", push::serve(hub.clone(), grpc.into_incoming(), authenticate)));
+    if let Some(keeper) = keeper {
+        tasks.spawn(named("the watch over certificates", keeper.run(hub.clone())));
+    }
+    let probes_addr = probes.as_ref().map(|(_, address)| *address);
+    if let Some((listener, _)) = probes {
+        tasks.spawn(named("the server for probes", admin::serve_probes(admin.clone(), listener)));
+    }
     tasks.spawn(named("the admin server", admin::serve(admin, http)));
     let mut module_addr = None;
     if let Some((modules, listener, address)) = modules {
@@ -215,6 +258,7 @@ pub async fn start(options: Options) -> Result<Running, ServeError> {
         grpc_addr,
         admin_addr,
         module_addr,
+        probes_addr,
         trusted_keys,
         hub,
         diagnosis,

@@ -15,6 +15,7 @@ use crate::clock;
 use crate::directories::Directories;
 use crate::keys::KeyRing;
 use crate::push::{Hub, stopped};
+use crate::transport::Roster;
 
 /// How long new rules wait for the first answer of an issuer that was never asked, and for directories that were never
 /// read.
@@ -26,6 +27,7 @@ const RETRY: Duration = Duration::from_secs(2);
 
 pub(super) struct PublishTask {
     pub hub: Arc<Hub>,
+    pub roster: Arc<Roster>,
     pub publisher: Publisher,
     pub in_force: watch::Receiver<Option<Arc<InForce>>>,
     pub keys: watch::Receiver<Arc<KeyRing>>,
@@ -61,11 +63,11 @@ impl PublishTask {
                 Next::At(time) => time,
                 Next::Later => Instant::now() + RENEW,
                 Next::Now(round) => {
-                    let hub = self.hub.clone();
+                    let (hub, roster) = (self.hub.clone(), self.roster.clone());
                     let mut publisher = self.publisher;
                     let published;
                     (publisher, assembler, published) = spawn_blocking(move || {
-                        let published = publish(&hub, &mut publisher, &mut assembler, &round);
+                        let published = publish(&hub, &roster, &mut publisher, &mut assembler, &round);
                         (publisher, assembler, published)
                     })
                     .await?;
@@ -105,7 +107,13 @@ impl PublishTask {
 }
 
 /// Whether everything that is to be enforced is on offer.
-fn publish(hub: &Hub, publisher: &mut Publisher, assembler: &mut Assembler, round: &Round) -> bool {
+fn publish(
+    hub: &Hub,
+    roster: &Roster,
+    publisher: &mut Publisher,
+    assembler: &mut Assembler,
+    round: &Round,
+) -> bool {
     let Round { in_force, keys, directories } = round;
     let now = clock::now();
     let contents = match assembler.contents(&in_force.compiled, keys, directories, now) {
@@ -123,6 +131,8 @@ fn publish(hub: &Hub, publisher: &mut Publisher, assembler: &mut Assembler, roun
             return false;
         }
     };
+    // First: whoever loses a workload must not get what is offered to it now.
+    roster.replace(&in_force.compiled.mesh);
     hub.distributor.publish(&releases, lookups(&in_force.compiled, directories));
     hub.key_desk.offers(keys.version);
     let revision = publisher.last_revision();

@@ -127,6 +127,7 @@ impl Place {
             issuer_ca: vec![],
             allow_issuer_loopback: false,
             allow_issuer_networks: vec![],
+            transport: tidegate::transport::TransportOptions::insecure(),
         }
     }
 
@@ -176,11 +177,26 @@ impl Filter {
     }
 
     pub async fn connect_to(address: &str, hello: pb::Hello) -> Self {
-        let mut client = PolicyDistributionClient::new(channel(address).await);
+        Self::over(channel(address).await, hello).await.unwrap()
+    }
+
+    /// On a connection that is there.
+    pub async fn over(channel: tonic::transport::Channel, hello: pb::Hello) -> Result<Self, Status> {
+        let mut client = PolicyDistributionClient::new(channel);
         let (up, requests) = mpsc::channel(16);
         up.send(pb::SubscribeRequest { message: Some(Up::Hello(hello)) }).await.unwrap();
-        let down = client.subscribe(ReceiverStream::new(requests)).await.unwrap().into_inner();
+        let down = client.subscribe(ReceiverStream::new(requests)).await?.into_inner();
+        Ok(Self { up, down })
+    }
+
+    /// A stream that was opened elsewhere.
+    pub fn of(up: mpsc::Sender<pb::SubscribeRequest>, down: Streaming<pb::SubscribeResponse>) -> Self {
         Self { up, down }
+    }
+
+    /// Sends, if the stream is still there.
+    pub async fn try_send(&self, message: Up) {
+        let _ = self.up.send(pb::SubscribeRequest { message: Some(message) }).await;
     }
 
     pub async fn send(&self, message: Up) {

@@ -12,6 +12,7 @@ mod last_good;
 mod push;
 mod startup;
 mod token;
+mod transport;
 // Servers that speak as Google's APIs do.
 #[path = "../../src/directories/testing.rs"]
 mod testing;

@@ -84,7 +84,14 @@ async fn a_state_folder_in_use_or_damaged_stops_the_start() {
 fn serve_exits_with_3_when_the_environment_is_wrong_and_with_2_when_the_command_line_is() {
     let place = good();
     let state = place.state();
-    let output = tidegate(&["serve", "--rules", "/nowhere", "--state", state.to_str().unwrap()]);
+    let output = tidegate(&[
+        "serve",
+        "--rules",
+        "/nowhere",
+        "--state",
+        state.to_str().unwrap(),
+        "--insecure-no-authentication",
+    ]);
     assert_eq!(output.status.code(), Some(3));
     assert!(text(&output.stderr).contains("/nowhere"), "{}", text(&output.stderr));
     assert_eq!(tidegate(&["serve", "--rules"]).status.code(), Some(2));
@@ -125,6 +132,7 @@ fn a_running_serve_stops_cleanly_on_sigterm_and_plugin_config_reads_its_state() 
             "--log-format",
             "json",
             "serve",
+            "--insecure-no-authentication",
             "--listen",
             "127.0.0.1:0",
             "--admin",

@@ -1,0 +1,124 @@
+//! Which workload runs as whom, as the Mesh object says.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tidegate_compiler::{Mesh, WorkloadId};
+
+use super::{NodeHint, Refused, VerifiedPeer, WhoIs};
+
+/// The workloads of the accepted Mesh, with their service accounts.
+#[derive(Debug, Default)]
+pub struct Roster {
+    accounts: RwLock<Option<Accounts>>,
+}
+
+/// What workloads run as, where that is declared.
+type Accounts = Arc<BTreeMap<WorkloadId, Option<String>>>;
+
+// === impl Roster ===
+
+impl Roster {
+    /// Takes over what the Mesh says.
+    pub fn replace(&self, mesh: &Mesh) {
+        let accounts = mesh.workloads.iter();
+        let accounts =
+            accounts.map(|(id, workload)| (id.clone(), workload.service_account.clone())).collect();
+        *self.accounts.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(accounts));
+    }
+}
+
+impl WhoIs for Roster {
+    /// The workload that the filter names, if it runs in the namespace and as the service account of the certificate.
+    fn workload(&self, peer: &VerifiedPeer, hint: &NodeHint) -> Result<WorkloadId, Refused> {
+        let accounts = self.accounts.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(accounts) = accounts else {
+            return Err(Refused::NotReady("no rules have been compiled yet".to_owned()));
+        };
+        let claimed = &hint.workload;
+        let found = claimed.split_once('/').and_then(|(namespace, name)| {
+            accounts.get_key_value(&WorkloadId { namespace: namespace.to_owned(), name: name.to_owned() })
+        });
+        match found {
+            None => Err(Refused::NotItsOwn(format!("the Mesh lists no workload `{claimed}`"))),
+            Some((_, None)) => Err(Refused::NotItsOwn(format!(
+                "the Mesh does not say which `serviceAccount` workload `{claimed}` runs as, so no filter can prove to be it"
+            ))),
+            Some((id, Some(account)))
+                if id.namespace == peer.namespace && *account == peer.service_account =>
+            {
+                Ok(id.clone())
+            }
+            Some((id, Some(account))) => Err(Refused::NotItsOwn(format!(
+                "workload `{claimed}` runs in namespace `{}` as `{account}`",
+                id.namespace
+            ))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_compiler::Workload;
+
+    use super::*;
+
+    fn roster() -> Roster {
+        let workload = |account: Option<&str>| Workload {
+            labels: BTreeMap::new(),
+            service_account: account.map(str::to_owned),
+            gateway: false,
+        };
+        let id = |name: &str| WorkloadId { namespace: "sales".into(), name: name.into() };
+        let roster = Roster::default();
+        roster.replace(&Mesh {
+            trust_domain: "td".into(),
+            root_namespace: "root".into(),
+            workloads: BTreeMap::from([
+                (id("orders"), workload(Some("orders-sa"))),
+                (id("same"), workload(Some("orders-sa"))),
+                (id("ledger"), workload(Some("ledger"))),
+                (id("nobody"), workload(None)),
+            ]),
+        });
+        roster
+    }
+
+    fn ask(roster: &Roster, peer: &str, workload: &str) -> Result<String, Refused> {
+        let hint = NodeHint { pod_name: "pod".into(), pod_ip: None, workload: workload.into() };
+        roster.workload(&peer.parse().unwrap(), &hint).map(|id| id.to_string())
+    }
+
+    #[test]
+    fn a_peer_is_a_workload_of_its_own_namespace_and_account() {
+        let roster = roster();
+        for workload in ["sales/orders", "sales/same"] {
+            let found = ask(&roster, "spiffe://td/ns/sales/sa/orders-sa", workload);
+            assert_eq!(found.as_deref(), Ok(workload));
+        }
+    }
+
+    #[test]
+    fn a_peer_is_no_other_workload() {
+        let roster = roster();
+        for (peer, workload) in [
+            ("spiffe://td/ns/sales/sa/orders-sa", "sales/ledger"),
+            ("spiffe://td/ns/sales/sa/orders", "sales/orders"),
+            ("spiffe://td/ns/other/sa/orders-sa", "sales/orders"),
+            ("spiffe://td/ns/sales/sa/nobody", "sales/nobody"),
+            ("spiffe://td/ns/sales/sa/orders-sa", "sales/unknown"),
+            ("spiffe://td/ns/sales/sa/orders-sa", "orders"),
+            ("spiffe://td/ns/sales/sa/orders-sa", ""),
+            ("spiffe://td/ns/sales/sa/orders-sa", "sales/orders/x"),
+        ] {
+            let found = ask(&roster, peer, workload);
+            assert!(matches!(found, Err(Refused::NotItsOwn(_))), "{peer} {workload}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn before_there_are_rules_nobody_is_anything() {
+        let found = ask(&Roster::default(), "spiffe://td/ns/sales/sa/orders-sa", "sales/orders");
+        assert!(matches!(found, Err(Refused::NotReady(_))), "{found:?}");
+    }
+}
