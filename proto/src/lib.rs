@@ -19,6 +19,9 @@ pub const MANIFEST_SIGNING_CONTEXT: &[u8] = b"tidegate.v1.Manifest\0";
 /// The version of the contract that this crate speaks ([`v1::Hello::protocol_version`], [`v1::Manifest::format_version`]).
 pub const VERSION: u32 = 1;
 
+/// The capability to read bodies of requests ([`v1::Hello::capabilities`], [`v1::Manifest::used_capabilities`]).
+pub const BODIES: &str = "bodies/1";
+
 /// The largest part of a section that travels in one message, in bytes.
 pub const MAX_CHUNK_BYTES: usize = 1 << 20;
 

@@ -33,6 +33,7 @@ fn manifest() -> Manifest {
         issued_at: 1_795_200_000,
         not_after: 1_795_286_400,
         required_capabilities: vec!["rules/1".into()],
+        used_capabilities: vec![],
     }
 }
 
@@ -50,6 +51,10 @@ fn vm() -> VmId {
 #[test]
 fn manifests_keep_their_form() {
     golden("manifest.bin", &manifest());
+    golden(
+        "manifest_with_capabilities.bin",
+        &Manifest { used_capabilities: vec![tidegate_proto::BODIES.into()], ..manifest() },
+    );
     golden(
         "bundle.bin",
         &Bundle {

@@ -117,7 +117,7 @@ fn the_rule_on_data_lets_exactly_its_topics_pass() {
     let output = compilation.output.unwrap_or_else(|| panic!("{:#?}", compilation.diagnostics));
     let (_, policy) = output.workloads.iter().find(|(id, _)| id.to_string() == "egress/external").unwrap();
     let rules = PolicySet::decode(&policy.rules).unwrap();
-    let decide_on = |path: &str, grpc: bool, body: &[u8]| {
+    let decide_as = |service_account: &str, host: &str, path: &str, grpc: bool, body: &[u8]| {
         let wanted: Vec<u16> = (0..).take(rules.body_fields().len()).collect();
         let format = if grpc { Format::Grpc } else { Format::Json };
         let mut scanner = Scanner::new(Some(format), rules.body_fields(), &wanted);
@@ -129,7 +129,7 @@ fn the_rule_on_data_lets_exactly_its_topics_pass() {
             expiry_grace_s: 0,
             port: 443,
             method: b"POST",
-            host: Some("pubsub.googleapis.com"),
+            host: Some(host),
             path: &path,
             query: &[],
             headers: HeaderFacts { grpc, ..HeaderFacts::default() },
@@ -137,13 +137,16 @@ fn the_rule_on_data_lets_exactly_its_topics_pass() {
             body: Body::Read { fields: rules.body_fields(), values: scanner.values() },
             peer: Peer::Mesh {
                 trust_domain: "prod.example",
-                namespace: "etl",
-                service_account: "orders-worker",
+                namespace: if service_account == "runner" { "ci" } else { "etl" },
+                service_account,
             },
             tokens: &[],
             directories: &Directories::default(),
         };
         decide(&rules, &request).outcome
+    };
+    let decide_on = |path: &str, grpc: bool, body: &[u8]| {
+        decide_as("orders-worker", "pubsub.googleapis.com", path, grpc, body)
     };
     let message = |topic: &str| {
         let length = u8::try_from(topic.len()).unwrap();
@@ -154,6 +157,19 @@ fn the_rule_on_data_lets_exactly_its_topics_pass() {
         let name = format!("projects/acme/topics/{topic}");
         assert_eq!(decide_on(publish, true, &message(&name)), expected, "{topic}");
         assert_eq!(decide_on(&format!("/v1/{name}:publish"), false, b"{}"), expected, "{topic}");
+    }
+    let template = "/v1b3/projects/acme/locations/europe-west4/templates";
+    for (caller, account, expected) in [
+        ("runner", "orders-etl", Outcome::Allow),
+        ("runner", "admin", Outcome::Deny),
+        ("orders-worker", "orders-etl", Outcome::Deny),
+    ] {
+        let body = format!(
+            r#"{{"jobName": "orders-1", "gcsPath": "gs://acme-templates/orders/v1",
+                 "environment": {{"serviceAccountEmail": "{account}@acme.iam.gserviceaccount.com"}}}}"#
+        );
+        let outcome = decide_as(caller, "dataflow.googleapis.com", template, false, body.as_bytes());
+        assert_eq!(outcome, expected, "{caller} {account}");
     }
 }
 

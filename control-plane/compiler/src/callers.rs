@@ -263,6 +263,18 @@ fn refuse_ages(place: &Place<'_>, tokens: &[TokenSpec], effect: Effect, findings
     }
 }
 
+/// How each way to say who the peer is looks.
+fn as_written(name: &str) -> &str {
+    match name {
+        "caller" => "caller: namespace/name",
+        "peer" => "peer: {namespace: …}",
+        "tokenOnly" => "tokenOnly: {via: [gateway]}",
+        "anyMesh" => "anyMesh: true",
+        "anyone" => "anyone: true",
+        other => other,
+    }
+}
+
 /// Exactly one field says who the peer is.
 fn check_peer<'s>(
     place: &Place<'_>,
@@ -292,7 +304,7 @@ fn check_peer<'s>(
             code,
             message,
             "a token alone does not say where it may come from, and two peers are two entries",
-            format!("write exactly one of {}", suggest::list(known.iter().copied())),
+            format!("write exactly one of {}", suggest::list(known.iter().copied().map(as_written))),
         );
         return None;
     };
@@ -302,7 +314,7 @@ fn check_peer<'s>(
             Code::MalformedValue,
             format!("`{one}: false` says nothing"),
             "an entry says who the peer is, not who it is not",
-            format!("write exactly one of {}", suggest::list(known.iter().copied())),
+            format!("write exactly one of {}", suggest::list(known.iter().copied().map(as_written))),
         );
         return None;
     }

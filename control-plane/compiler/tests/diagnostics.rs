@@ -219,6 +219,13 @@ spec: {anyOf: [{anyMesh: true}, {tokenOnly: {via: [ingress/dataflow-in]}}, {toke
     tokens: [{issuer: prod-cluster, as: a}, {issuer: prod-cluster, as: a}, {issuer: corp, as: 'a b'}]");
 
     refuses_claims_that_tokens_do_not_have: token("{issuer: gitlab, claims: {project_idd: '1', 'a..b': x, colour: red, aud: a, project_id: '1'}}");
+    refuses_parts_of_claims_that_are_never_compared: from("\
+\x20 - {anyMesh: true, tokens: [{issuer: oauth, claims: {act.sub: orders}}]}
+  - {anyMesh: true, tokens: [{issuer: oauth, claims: {sub.id: a, 'client_id.name': b}}]}
+  - {anyMesh: true, tokens: [{issuer: entra, claims: {act.sub: orders}}]}
+  - anyMesh: true
+    tokens: [{issuer: oauth, as: job, claims: {client_id: a}}]
+    when: ['job.act.act.sub == \"orders\"', 'job.sub.id == \"a\"']");
     refuses_comparisons_of_different_types: token(
         "{issuer: gitlab, claims: {ref_protected: true, project_id: 4711, runner_id: '7', user_identities: a, \
          environment_protected: yes-please, groups_direct: 7}}"

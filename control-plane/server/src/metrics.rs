@@ -14,6 +14,8 @@ pub struct Metrics {
     registry: Registry,
     /// Open streams of filters.
     pub streams: Gauge,
+    /// Open streams of filters that lack a capability which their Bundle uses. Capabilities are ours, hence bounded.
+    pub lacking: Family<CapabilityLabel, Gauge>,
     /// Pushes sent.
     pub pushes: Counter,
     /// Bytes of pushes sent, gRPC framing included.
@@ -77,6 +79,13 @@ pub struct ReasonLabel {
     pub reason: &'static str,
 }
 
+/// A capability of filters.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct CapabilityLabel {
+    /// Its stable name.
+    pub capability: String,
+}
+
 /// The name of a TrustedIssuer.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct IssuerLabel {
@@ -126,6 +135,7 @@ impl Default for Metrics {
         let mut metrics = Self {
             registry: Registry::with_prefix("tidegate"),
             streams: Gauge::default(),
+            lacking: Family::default(),
             pushes: Counter::default(),
             push_bytes: Counter::default(),
             acks: Counter::default(),
@@ -156,6 +166,11 @@ impl Default for Metrics {
         };
         let registry = &mut metrics.registry;
         registry.register("streams", "Open streams of filters", metrics.streams.clone());
+        registry.register(
+            "streams_lacking",
+            "Open streams of filters that lack a capability which their rules use",
+            metrics.lacking.clone(),
+        );
         registry.register("pushes", "Pushes sent", metrics.pushes.clone());
         registry.register("push_bytes", "Bytes of pushes sent", metrics.push_bytes.clone());
         registry.register("acks", "Pushes that filters acknowledged", metrics.acks.clone());

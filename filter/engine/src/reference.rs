@@ -156,7 +156,8 @@ pub fn unlisted<'a>(model: &'a PolicyModel, request: &Request<'a>) -> Option<Unl
                         }
                         other => Condition::Claim(claim, other.clone()),
                     });
-                    rule_matches(model, &rule, request, false)
+                    // With a body that is the best for the request, where none was read.
+                    rule_matches(model, &rule, request, request.body == Body::Unread)
                 };
                 if request.directories.lists(directory, id, request.now) != Truth::True
                     && assumed(rule) == Truth::True

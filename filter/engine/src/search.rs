@@ -7,7 +7,7 @@ use crate::index;
 use crate::layout::{NONE, code, method_bit, size, word};
 use crate::packed::Packed;
 use crate::policy::PolicySet;
-use crate::request::{ClaimValue, Peer, Request, TokenState};
+use crate::request::{Body, ClaimValue, Peer, Request, TokenState};
 use crate::scan;
 use crate::truth::Truth;
 
@@ -82,6 +82,11 @@ impl<'p, 'r> Search<'p, 'r> {
     /// The same, with the best body that there could be.
     pub fn best(self) -> Self {
         Self { best: true, ..self }
+    }
+
+    /// The same, with the best body that there could be where none was read.
+    pub fn hopeful(self) -> Self {
+        Self { best: self.scope.request.body == Body::Unread, ..self }
     }
 
     /// The first rule of each kind that matches.

@@ -3,6 +3,9 @@
 //! A directory lags behind what it describes: a worker that has just started calls before its id is listed. Who knows
 //! which id is missing can ask for it instead of refusing.
 //!
+//! Where the body is still to come it is taken to be the best that there could be: whether it is will be seen when it has been
+//! read, and that is only begun for a request that may be allowed.
+//!
 //! INVARIANT: this only names a question. Nothing is allowed here; whoever gets an answer decides again.
 
 use crate::condition::{self, Listing};
@@ -37,7 +40,7 @@ pub fn unlisted<'a>(policy: &'a PolicySet, request: &Request<'a>) -> Option<Unli
         return None;
     }
     let mut first: Option<Missing<'a>> = None;
-    let search = Search::new(policy, request, Listing::Lenient);
+    let search = Search::new(policy, request, Listing::Lenient).hopeful();
     search.each_candidate(|candidate| {
         let rule = candidate.rule;
         let [_, head, froms, operations] = policy.packed(Packed::Rules, rule);
@@ -86,6 +89,6 @@ impl<'a> Missing<'a> {
     where
         'a: 'p,
     {
-        Search::new(policy, request, Listing::Assuming(self.directory, self.id))
+        Search::new(policy, request, Listing::Assuming(self.directory, self.id)).hopeful()
     }
 }

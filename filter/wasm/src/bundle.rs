@@ -15,7 +15,7 @@ use tidegate_identity::signature::check;
 use tidegate_identity::{Algorithm, IssuerSet, PublicKey, Verdict, VerifySignature};
 use tidegate_proto::v1::{self as pb, NackReason};
 
-use crate::CAPABILITIES;
+use crate::capabilities;
 
 /// SHA-256.
 pub type Sha = [u8; 32];
@@ -54,6 +54,8 @@ pub struct Manifest {
     pub issued_at: i64,
     /// Whether the workload is guarded.
     pub guarded: bool,
+    /// A capability that this filter lacks, so that a part of the rules is enforced more strictly than it says.
+    pub lacks: Option<String>,
     /// Rules, if any.
     pub rules: Option<SectionRef>,
     /// Issuers' keys, if any.
@@ -139,9 +141,8 @@ pub fn accept(
             format!("the Bundle is for `{}`, this is `{}`", manifest.audience, trust.workload),
         );
     }
-    if let Some(missing) =
-        manifest.required_capabilities.iter().find(|needed| !CAPABILITIES.contains(&needed.as_str()))
-    {
+    let lacks = |needed: &&String| !capabilities().any(|known| known == needed.as_str());
+    if let Some(missing) = manifest.required_capabilities.iter().find(lacks) {
         return refused(NackReason::MissingCapability, format!("this filter lacks `{missing}`"));
     }
     let Some(revision) = manifest.revision.map(|revision| (revision.epoch, revision.counter)) else {
@@ -204,7 +205,9 @@ pub fn accept(
     if guarded && rules.is_none() {
         return refused(NackReason::MissingSection, "the workload is guarded, and there is no rules section");
     }
-    Ok(Some(Manifest { digest, revision, issued_at: manifest.issued_at, guarded, rules, keys, directory }))
+    let lacks = manifest.used_capabilities.iter().find(lacks).cloned();
+    let issued_at = manifest.issued_at;
+    Ok(Some(Manifest { digest, revision, issued_at, guarded, lacks, rules, keys, directory }))
 }
 
 /// SHA-256 of some bytes.

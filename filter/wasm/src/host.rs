@@ -13,6 +13,8 @@ pub(crate) mod fake;
 pub trait Host {
     /// All request headers in Envoy's serialised form, or `None` where they are not available now.
     fn request_headers(&self) -> Option<Vec<u8>>;
+    /// A response header; `None` where there is none, or no response yet.
+    fn response_header(&self, name: &[u8]) -> Option<Vec<u8>>;
     /// A property of the connection or request; segments are separated by zero bytes.
     fn property(&self, path: &[u8]) -> Option<Vec<u8>>;
     /// Removes every value of a request header; whether that was possible.

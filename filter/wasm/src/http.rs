@@ -89,10 +89,16 @@ impl Http {
     /// What the plugin says to a part of the request that follows its headers.
     fn with(&self, decide: impl FnOnce(&mut Plugin, &Envoy, u32) -> Verdict) -> Action {
         let host = &self.shared.host;
-        let verdict = match self.shared.plugin.borrow_mut().as_mut() {
-            Some(plugin) => decide(plugin, host, self.context),
+        let (verdict, releases) = match self.shared.plugin.borrow_mut().as_mut() {
+            Some(plugin) => {
+                let verdict = decide(plugin, host, self.context);
+                (verdict, plugin.releases_answer(self.context))
+            }
             None => return Action::Pause,
         };
+        if releases {
+            let _ = hostcalls::resume_http_response();
+        }
         answer(host, verdict, false)
     }
 }

@@ -45,8 +45,13 @@ mod http;
 #[cfg(target_arch = "wasm32")]
 mod root;
 
-/// What this filter can evaluate, by stable name; see `Hello.capabilities`.
-pub const CAPABILITIES: [&str; 5] = ["rules/1", "keys/2", "directory/1", "lookup/1", "leases/1"];
+/// What every build of this filter can evaluate, by stable name; see `Hello.capabilities`.
+const CAPABILITIES: [&str; 5] = ["rules/1", "keys/2", "directory/1", "lookup/1", "leases/1"];
+
+/// What this build can evaluate.
+pub fn capabilities() -> impl Iterator<Item = &'static str> {
+    CAPABILITIES.into_iter().chain(cfg!(feature = "bodies").then_some(tidegate_proto::BODIES))
+}
 
 /// The filter's version, for people.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

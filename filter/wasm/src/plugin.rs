@@ -167,6 +167,12 @@ impl Plugin {
 
     /// What cannot be enforced leaves everything as it was. (`Assembly::install` has found that out before.)
     fn install(&mut self, installed: Installed, host: &dyn Host) {
+        if let Some(lacks) = &installed.manifest.lacks {
+            host.log(
+                Level::Warn,
+                &format!("tidegate: this build lacks `{lacks}`: requests are refused whose rules need it"),
+            );
+        }
         let done: Result<(), MissingIssuer> = match &mut self.state {
             State::Ready(enforcer) => enforcer.update(installed),
             State::NotReady | State::Invalid => {

@@ -145,6 +145,7 @@ pub fn manifest(counter: u64, sections: &[pb::Section]) -> pb::Manifest {
         issued_at: NOW - 10,
         not_after: NOW + 3600,
         required_capabilities: vec![],
+        used_capabilities: vec![],
     }
 }
 

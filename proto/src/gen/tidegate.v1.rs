@@ -48,7 +48,7 @@ pub struct Hello {
     /// Version of the filter, for people.
     #[prost(string, tag = "2")]
     pub filter_version: ::prost::alloc::string::String,
-    /// What the filter can evaluate, by stable name. A Bundle that needs more is never sent.
+    /// What the filter can evaluate, by stable name. A Bundle that needs more is sent all the same, see `Manifest`.
     #[prost(string, repeated, tag = "3")]
     pub capabilities: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// Who the filter says it is. A hint: the control plane derives identity from the transport where it has one.
@@ -125,9 +125,13 @@ pub struct Manifest {
     /// Unix seconds. Bounds installing, never enforcing.
     #[prost(int64, tag = "7")]
     pub not_after: i64,
-    /// Capabilities without which this Bundle would be misread.
+    /// Capabilities without which this Bundle would be misread: a filter that lacks one refuses it.
     #[prost(string, repeated, tag = "8")]
     pub required_capabilities: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Capabilities without which a part of this Bundle is enforced more strictly than it says: what an Allow needs one for
+    /// is not allowed, and what a Deny needs one for is refused. A filter that lacks one enforces it so, and both say so.
+    #[prost(string, repeated, tag = "9")]
+    pub used_capabilities: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Signature {

@@ -48,7 +48,12 @@ impl ControlPlane {
             ];
             contents.insert(
                 workload(*size),
-                Contents { coverage: pb::Coverage::Guarded, sections, required_capabilities: Vec::new() },
+                Contents {
+                    coverage: pb::Coverage::Guarded,
+                    sections,
+                    required_capabilities: Vec::new(),
+                    used_capabilities: Vec::new(),
+                },
             );
         }
         let hub = Arc::new(Hub::new(Index::new(Duration::from_secs(120))));

@@ -128,6 +128,15 @@ async fn in_pieces(address: SocketAddr, content_type: &str, pieces: &[&[u8]]) ->
 }
 
 async fn proxy(folder: &std::path::Path, module: &[u8], upstream: SocketAddr) -> Result<Envoy> {
+    proxy_of(folder, module, upstream, EnvoyRelease::Current).await
+}
+
+async fn proxy_of(
+    folder: &std::path::Path,
+    module: &[u8],
+    upstream: SocketAddr,
+    release: EnvoyRelease,
+) -> Result<Envoy> {
     let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs())?;
     let mut publisher = Publisher::open(Arc::new(StateDir::open(&folder.join("state"))?), now)?;
     let mut store = SectionStore::default();
@@ -136,6 +145,7 @@ async fn proxy(folder: &std::path::Path, module: &[u8], upstream: SocketAddr) ->
         coverage: pb::Coverage::Guarded,
         sections: vec![rules],
         required_capabilities: Vec::new(),
+        used_capabilities: Vec::new(),
     };
     let releases = publisher.publish(BTreeMap::from([(WORKLOAD.to_owned(), contents)]), now)?;
     let bundle = releases.get(WORKLOAD).context("there is a Bundle")?.bundle();
@@ -146,7 +156,7 @@ async fn proxy(folder: &std::path::Path, module: &[u8], upstream: SocketAddr) ->
     let proxy = ProxyConfig::new(Node::new("sales", "orders-api", "orders-api"))
         .listener(Listener::http("plain", HttpListener::forward_to("upstream").filter(filter)))
         .cluster(Cluster::new("upstream", upstream));
-    let binary = find_envoy(EnvoyRelease::Current, None).await?;
+    let binary = find_envoy(release, None).await?;
     let options = EnvoyOptions { concurrency: 1, ..EnvoyOptions::default() };
     Ok(Envoy::start(&binary, "bodies", &proxy.to_json(), &options).await?)
 }
@@ -244,5 +254,122 @@ async fn the_build_that_reads_no_bodies_refuses_what_depends_on_them() -> Result
     let reason = answer.json().and_then(|body| body["reason"].as_str().map(str::to_owned));
     ensure!((answer.status.as_u16(), reason.as_deref()) == (403, Some("body_unread")), "{reason:?}");
     ensure!(recorder.take().is_empty(), "nothing reaches the server");
+    Ok(())
+}
+
+/// A server that answers as soon as it has the head of a request, and keeps what follows.
+async fn hasty(answer: &'static str) -> Result<Recorder> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let (address, seen) = (listener.local_addr()?, Arc::new(Mutex::new(Vec::new())));
+    let recorded = Arc::clone(&seen);
+    tokio::spawn(async move {
+        while let Ok((mut connection, _)) = listener.accept().await {
+            let recorded = Arc::clone(&recorded);
+            tokio::spawn(async move {
+                let (mut head, mut buffer) = (Vec::new(), [0; 16384]);
+                while let Ok(length @ 1..) = connection.read(&mut buffer).await {
+                    recorded.lock().unwrap().extend_from_slice(&buffer[..length]);
+                    let had_head = head.windows(4).any(|window| window == b"\r\n\r\n");
+                    head.extend_from_slice(&buffer[..length]);
+                    let has_head = head.windows(4).any(|window| window == b"\r\n\r\n");
+                    if has_head && !had_head && connection.write_all(answer.as_bytes()).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    Ok(Recorder { address, seen })
+}
+
+/// Sends the head and the beginning of a message, looks whether an answer comes, and sends the rest. What came before the
+/// rest, and what came altogether.
+async fn hesitant(address: SocketAddr, content_type: &str, body: &[u8]) -> Result<(String, String)> {
+    let (end, body) = body.split_last().context("a body")?;
+    let mut connection = TcpStream::connect(address).await?;
+    let chunk = |piece: &[u8]| [format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat();
+    let head = format!(
+        "POST /v1/publish HTTP/1.1\r\nhost: {HOST}\r\ncontent-type: {content_type}\r\ntransfer-encoding: chunked\r\n\r\n"
+    );
+    connection.write_all(&[head.as_bytes(), &chunk(body)].concat()).await?;
+    let mut answer = Vec::new();
+    let mut buffer = [0; 4096];
+    let mut early = None;
+    let begun = tokio::time::Instant::now();
+    loop {
+        let patience = Duration::from_millis(if early.is_none() { 300 } else { 600 });
+        match tokio::time::timeout(patience, connection.read(&mut buffer)).await {
+            Ok(Ok(length @ 1..)) => answer.extend_from_slice(&buffer[..length]),
+            Ok(_) => break,
+            Err(_) if early.is_none() => {
+                early = Some(String::from_utf8_lossy(&answer).into_owned());
+                // What is refused or answered may be cut off.
+                let _ = connection.write_all(&[chunk(&[*end]), b"0\r\n\r\n".to_vec()].concat()).await;
+            }
+            Err(_) => break,
+        }
+        ensure!(begun.elapsed() < Duration::from_secs(20), "the answer does not end");
+    }
+    let all = String::from_utf8_lossy(&answer).into_owned();
+    Ok((early.unwrap_or_else(|| all.clone()), all))
+}
+
+/// "An answer may come before the decision": errors and redirects pass, headers of a stream wait, other successes do not get
+/// out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_before_the_decision_gets_out_only_if_it_is_no_success() -> Result<()> {
+    let (good, bad) = (message("orders-1", 10), message("billing", 10));
+    let framed =
+        |message: &[u8]| [&[0, 0, 0, 0][..], &[u8::try_from(message.len()).unwrap()], message].concat();
+    let (good, bad) = (framed(&good), framed(&bad));
+    const STREAM: &str =
+        "HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n";
+    for release in [EnvoyRelease::Current, EnvoyRelease::Oldest] {
+        let mut passed = 0;
+        for (answer, expected) in [
+            ("HTTP/1.1 401 Unauthorized\r\ncontent-length: 5\r\n\r\nlogin", "401"),
+            ("HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n", "413"),
+            ("HTTP/1.1 307 Elsewhere\r\nlocation: https://a.example/\r\ncontent-length: 0\r\n\r\n", "307"),
+            (
+                "HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ngrpc-status: 16\r\ncontent-length: 0\r\n\r\n",
+                "grpc-status: 16",
+            ),
+        ] {
+            let folder = tempfile::tempdir()?;
+            let server = hasty(answer).await?;
+            let envoy =
+                proxy_of(folder.path(), tidegate::FILTER_BODIES_WASM, server.address, release).await?;
+            for body in [&good, &bad] {
+                let (early, _) = hesitant(envoy.address("plain")?, "application/grpc", body).await?;
+                ensure!(early.contains(expected), "{release:?} {expected}: {early:?}");
+                ensure!(!early.contains("x-tidegate-decision"), "{release:?} {expected}: {early:?}");
+                passed += 1;
+            }
+        }
+        // A success of which nobody knows what it is for.
+        let folder = tempfile::tempdir()?;
+        let server = hasty("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nsecret").await?;
+        let envoy = proxy_of(folder.path(), tidegate::FILTER_BODIES_WASM, server.address, release).await?;
+        for body in [&good, &bad] {
+            let (early, all) = hesitant(envoy.address("plain")?, "application/grpc", body).await?;
+            ensure!(early.contains("body_unread") && !all.contains("secret"), "{release:?}: {all:?}");
+        }
+        // Headers of a stream, and what follows them.
+        let folder = tempfile::tempdir()?;
+        let server = hasty(STREAM).await?;
+        let envoy = proxy_of(folder.path(), tidegate::FILTER_BODIES_WASM, server.address, release).await?;
+        let (early, all) = hesitant(envoy.address("plain")?, "application/grpc", &good).await?;
+        ensure!(early.is_empty(), "{release:?}: before the decision came {early:?}");
+        ensure!(all.starts_with("HTTP/1.1 200") && all.contains("abc"), "{release:?}: {all:?}");
+        server.take();
+        let (early, all) = hesitant(envoy.address("plain")?, "application/grpc", &bad).await?;
+        ensure!(early.is_empty() && !all.contains("abc"), "{release:?}: {early:?} {all:?}");
+        ensure!(all.contains("grpc-status: 7"), "{release:?}: {all:?}");
+        ensure!(!server.take().ends_with(b"0\r\n\r\n"), "{release:?}: the server got the whole message");
+        ensure!(envoy.stats("wasm.*vm_reload").await?.values().sum::<u64>() == 0, "a VM failed");
+        println!(
+            "early answers, {release:?}: {passed} errors passed, 2 successes refused, a stream's headers waited"
+        );
+    }
     Ok(())
 }

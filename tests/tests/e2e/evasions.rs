@@ -64,6 +64,7 @@ async fn proxy(
             coverage: pb::Coverage::Guarded,
             sections: vec![rules],
             required_capabilities: Vec::new(),
+            used_capabilities: Vec::new(),
         };
         (name(scene), contents)
     });

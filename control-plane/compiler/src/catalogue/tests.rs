@@ -216,3 +216,18 @@ fn open_hosts_are_globs() {
     assert_eq!(hosts[0].exact(), Some("pubsub.googleapis.com"));
     assert_eq!(hosts[2].exact(), None);
 }
+
+/// A Deny keeps one condition per method of gRPC: were one there twice, the later would take the earlier's place.
+#[test]
+fn no_method_of_grpc_is_there_twice() {
+    let mut known = std::collections::BTreeMap::new();
+    for name in super::names() {
+        let service = super::service(name).unwrap().unwrap();
+        for method in &service.methods {
+            let Some(grpc) = &method.grpc else { continue };
+            let before = known.insert((name, grpc.path()), &method.name);
+            assert_eq!(before, None, "{name}: {} is `{}` as well", grpc.path(), method.name);
+        }
+    }
+    assert!(known.len() > 200, "{}", known.len());
+}

@@ -117,6 +117,14 @@ pub(crate) fn check(
         }
         stated.insert(*role, (*text).to_owned());
     }
+    if let Some(region) = fields.get("region").filter(|_| effect == Effect::Allow) {
+        // Workers may be elsewhere than the service that starts them.
+        for (role, text) in [("workerRegion", (*region).to_owned()), ("workerZone", format!("{region}-*"))] {
+            if !unchecked.contains(role) {
+                stated.insert(role, text);
+            }
+        }
+    }
     let runs_as = methods.iter().any(|(method, _)| method.also.iter().any(Also::is_run_as));
     if effect == Effect::Allow && runs_as && !fields.contains_key("runAs") && !unchecked.contains("runAs") {
         findings.add(

@@ -15,7 +15,7 @@ use super::conditions::{
 use super::name::{Bound, Name, Value};
 use super::refusal::{self, Lack};
 use super::{Wanted, is_about};
-use super::{message, noise, repeat, seconds, stated};
+use super::{message, noise, options, repeat, seconds, stated};
 use crate::catalogue::{
     Also, AlsoFrom, Binding, Flag, HostForm, Method, NamePart, Part, Service, Source, Template,
 };
@@ -348,6 +348,8 @@ fn besides_http<'m>(
             AlsoFrom::Grpc => {}
         }
     }
+    let options = method.also.iter().filter(|also| options::are_in(wanted, also));
+    parts.extend(options.map(|also| options::in_json(wanted, also)));
     for (role, stated) in &wanted.stated {
         let operands: Vec<Operand> = method
             .also

@@ -14,6 +14,7 @@ use super::bind;
 use super::conditions::{all, any, not, present, text_like};
 use super::deny::is_number_like;
 use super::name::{Name, Segment, Value};
+use super::options;
 use super::refusal::Lack;
 use super::{noise, repeat, seconds, stated};
 use crate::catalogue::{Also, AlsoFrom, Flag, Grpc, MessageName, Method, NamePart, Source};
@@ -56,6 +57,9 @@ pub(super) fn call<'m>(
     let mut parts = vec![name];
     for also in &method.also {
         parts.push(besides(wanted, also, names, lack));
+        if options::are_in(wanted, also) {
+            parts.push(options::in_message(wanted, also));
+        }
     }
     parts.push(stated(wanted, method));
     parts.push(stated::in_state(method, &wanted.states, true));

@@ -30,6 +30,7 @@ mod jobs;
 mod message;
 mod name;
 mod noise;
+mod options;
 mod refusal;
 mod repeat;
 mod seconds;

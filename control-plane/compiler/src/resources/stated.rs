@@ -12,7 +12,7 @@ use crate::catalogue::Method;
 pub(crate) const DEFAULT: &str = "default";
 
 /// Roles of which nothing has to be said; what is said has to be as the rule says.
-const MAY_BE_ABSENT: [&str; 2] = ["staging", "temp"];
+const MAY_BE_ABSENT: [&str; 4] = ["staging", "temp", "workerRegion", "workerZone"];
 
 /// Roles that the rule says, and the method does not have.
 pub(super) fn missing(wanted: &Wanted<'_>, method: &Method) -> Vec<&'static str> {

@@ -134,6 +134,18 @@ pub(crate) fn known_claim(
         return None;
     }
     let pack = issuer.pack;
+    if let [first, _, ..] = path.as_slice()
+        && first == "act"
+    {
+        findings.add(
+            place,
+            Code::ReservedClaim,
+            format!("`{text}` is not compared by rules"),
+            "whose name it is says another member of `act`, and a name alone could be that of somebody else",
+            "write `actor: {subjects: […]}` beside `issuer`, or compare `@actor` or `@actor_chain`",
+        );
+        return None;
+    }
     if path.first().is_some_and(|first| first.starts_with('@')) {
         // Names with `@` are never members of a token.
         if let [only] = path.as_slice()
@@ -143,7 +155,7 @@ pub(crate) fn known_claim(
         }
     } else if let Some(spec) = pack.claim(&path) {
         return Some(KnownClaim { kind: Some(spec.kind), stable: spec.stable, path });
-    } else if pack.pack().open {
+    } else if pack.pack().open && !is_within_a_value(pack, &path) {
         return Some(KnownClaim { path, kind: None, stable: Stability::Stable });
     }
     let claims = pack.claims().iter().map(|spec| claim_path::show(spec.path));
@@ -160,6 +172,12 @@ pub(crate) fn known_claim(
         },
     );
     None
+}
+
+/// Whether the path goes on behind a claim that is no structure.
+fn is_within_a_value(pack: PackKind, path: &[String]) -> bool {
+    let before = (1..path.len()).filter_map(|length| path.get(..length));
+    before.filter_map(|path| pack.claim(path)).any(|spec| spec.kind != ClaimKind::Structure)
 }
 
 fn reserved(claim: &str) -> Option<&'static str> {

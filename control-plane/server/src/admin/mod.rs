@@ -74,7 +74,10 @@ pub(crate) async fn serve_probes(admin: Admin, listener: TcpListener) -> std::io
 /// Who enforces what, compared with what is on offer.
 pub fn fleet(hub: &Hub) -> FleetReport {
     let releases = hub.distributor.releases().into_iter();
-    hub.fleet.report(releases.map(|(workload, release)| (workload, *release.sha256(), release.revision())))
+    hub.fleet.report(releases.map(|(workload, release)| {
+        let uses = release.manifest().used_capabilities.clone();
+        (workload, *release.sha256(), release.revision(), uses)
+    }))
 }
 
 /// What is known of the issuers' keys.

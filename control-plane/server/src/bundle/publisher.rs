@@ -27,6 +27,8 @@ pub struct Contents {
     pub sections: Vec<Arc<Section>>,
     /// Without which the sections would be misread.
     pub required_capabilities: Vec<String>,
+    /// Without which a part of them is enforced more strictly than it says.
+    pub used_capabilities: Vec<String>,
 }
 
 /// Why nothing could be signed.
@@ -129,6 +131,7 @@ impl Publisher {
             issued_at: now,
             not_after: now.saturating_add(INSTALLABLE_S),
             required_capabilities: contents.required_capabilities.clone(),
+            used_capabilities: contents.used_capabilities.clone(),
         };
         let serialized = manifest.encode_to_vec();
         let signatures = vec![self.keys.sign(&serialized)?];
@@ -157,6 +160,7 @@ fn is_current(manifest: &pb::Manifest, contents: &Contents, now: i64) -> bool {
     manifest.format_version == tidegate_proto::VERSION
         && manifest.coverage == i32::from(contents.coverage)
         && manifest.required_capabilities == contents.required_capabilities
+        && manifest.used_capabilities == contents.used_capabilities
         && manifest.sections.len() == contents.sections.len()
         && manifest.sections.iter().zip(&contents.sections).all(|(named, section)| *named == section.reference())
         // Signed ahead of a clock that was set back: filters with the right clock would refuse it.

@@ -95,6 +95,11 @@ pub struct WorkloadReport {
     pub connected: usize,
     /// Connected VMs that enforce this manifest.
     pub enforcing: usize,
+    /// Connected VMs that lack a capability which it uses.
+    pub lacking: usize,
+    /// Capabilities that it uses.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub uses: Vec<String>,
     /// Every VM, also those that went away lately.
     pub vms: Vec<VmReport>,
 }
@@ -113,6 +118,9 @@ pub struct VmReport {
     pub filter_version: String,
     /// What the filter can evaluate.
     pub capabilities: Vec<String>,
+    /// What it lacks of what it is to enforce: requests whose rules need it are refused.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub lacks: Vec<String>,
     /// `unspecified`, `not_ready`, `ready` or `invalid`.
     pub state: &'static str,
     /// SHA-256 of the manifest it enforces; absent when none.
@@ -280,12 +288,16 @@ impl Fleet {
         }
     }
 
-    /// The index, compared with what is to be enforced: per workload digest and revision.
-    pub fn report(&self, current: impl IntoIterator<Item = (String, [u8; 32], Revision)>) -> FleetReport {
-        let current = current.into_iter().map(|(workload, sha256, revision)| {
+    /// The index, compared with what is to be enforced: per workload digest, revision, and capabilities that it uses.
+    pub fn report(
+        &self,
+        current: impl IntoIterator<Item = (String, [u8; 32], Revision, Vec<String>)>,
+    ) -> FleetReport {
+        let current = current.into_iter().map(|(workload, sha256, revision, uses)| {
             let report = WorkloadReport {
                 manifest: Some(hex(&sha256)),
                 revision: Some(revision),
+                uses,
                 ..Default::default()
             };
             (workload, report)
@@ -293,9 +305,10 @@ impl Fleet {
         let mut report = FleetReport { workloads: current.collect() };
         for (key, vm) in self.lock().iter() {
             let workload = report.workloads.entry(key.workload.clone()).or_default();
-            let vm = vm.report(key, workload.manifest.as_deref());
+            let vm = vm.report(key, workload.manifest.as_deref(), &workload.uses);
             workload.connected += usize::from(vm.connected);
             workload.enforcing += usize::from(vm.connected && vm.up_to_date);
+            workload.lacking += usize::from(vm.connected && !vm.lacks.is_empty());
             workload.vms.push(vm);
         }
         report
@@ -316,7 +329,7 @@ impl Fleet {
 // === impl Vm ===
 
 impl Vm {
-    fn report(&self, key: &VmKey, wanted: Option<&str>) -> VmReport {
+    fn report(&self, key: &VmKey, wanted: Option<&str>, uses: &[String]) -> VmReport {
         let manifest = (!self.enforced.is_empty()).then(|| hex(&self.enforced));
         VmReport {
             instance: key.instance.clone(),
@@ -324,6 +337,7 @@ impl Vm {
             connected: self.stream.is_some(),
             filter_version: self.filter_version.clone(),
             capabilities: self.capabilities.clone(),
+            lacks: uses.iter().filter(|used| !self.capabilities.contains(used)).cloned().collect(),
             state: match self.state {
                 pb::FilterState::Unspecified => "unspecified",
                 pb::FilterState::NotReady => "not_ready",
@@ -357,118 +371,4 @@ impl From<pb::Counters> for CountersReport {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const REVISION: Revision = Revision { epoch: 1, counter: 7 };
-
-    fn key(generation: u64) -> VmKey {
-        VmKey { workload: "a/a".into(), instance: "pod-1".into(), generation }
-    }
-
-    fn report(fleet: &Fleet) -> WorkloadReport {
-        fleet.report([("a/a".to_owned(), [9; 32], REVISION)]).workloads.remove("a/a").unwrap()
-    }
-
-    #[test]
-    fn a_vm_counts_when_it_enforces_what_it_is_to_enforce() {
-        let fleet = Fleet::default();
-        fleet.connect(&key(1), &pb::Hello::default(), 10);
-        fleet.connect(&key(2), &pb::Hello::default(), 10);
-        assert_eq!((report(&fleet).connected, report(&fleet).enforcing), (2, 0));
-        fleet.enforces(&key(1), &[9; 32], Some(REVISION), 11);
-        fleet.enforces(&key(2), &[8; 32], None, 11);
-        assert_eq!((report(&fleet).connected, report(&fleet).enforcing), (2, 1));
-    }
-
-    #[test]
-    fn the_end_of_an_old_stream_does_not_end_the_new_one() {
-        let fleet = Fleet::default();
-        let old = fleet.connect(&key(1), &pb::Hello::default(), 10);
-        let new = fleet.connect(&key(1), &pb::Hello::default(), 11);
-        fleet.disconnect(&key(1), old, 12);
-        assert_eq!(report(&fleet).connected, 1);
-        fleet.disconnect(&key(1), new, 13);
-        assert_eq!(report(&fleet).connected, 0);
-    }
-
-    #[test]
-    fn a_vm_that_went_away_is_shown_for_a_while() {
-        let fleet = Fleet::default();
-        let stream = fleet.connect(&key(1), &pb::Hello::default(), 10);
-        fleet.connect(&key(2), &pb::Hello::default(), 10);
-        fleet.disconnect(&key(1), stream, 20);
-        fleet.prune(20 + SHOWN_AFTER_DISCONNECT_S - 1);
-        assert_eq!(report(&fleet).vms.len(), 2);
-        fleet.prune(20 + SHOWN_AFTER_DISCONNECT_S);
-        assert_eq!(report(&fleet).vms.len(), 1, "the connected one stays however long it is silent");
-    }
-
-    #[test]
-    fn a_refusal_is_shown_until_the_next_push_is_enforced() {
-        let fleet = Fleet::default();
-        fleet.connect(&key(1), &pb::Hello::default(), 10);
-        let refusal =
-            Refusal { revision: REVISION, reason: "bad_signature".into(), detail: String::new(), at: 11 };
-        fleet.refused(&key(1), refusal.clone());
-        assert_eq!(report(&fleet).vms[0].refusal, Some(refusal));
-        fleet.enforces(&key(1), &[9; 32], Some(REVISION), 12);
-        assert_eq!(report(&fleet).vms[0].refusal, None);
-    }
-
-    #[test]
-    fn a_receipt_replaces_what_was_known() {
-        let fleet = Fleet::default();
-        fleet.connect(&key(1), &pb::Hello::default(), 10);
-        fleet.enforces(&key(1), &[9; 32], Some(REVISION), 11);
-        let receipt = pb::Receipt {
-            state: pb::FilterState::Invalid.into(),
-            counters: Some(pb::Counters { denied: 3, ..Default::default() }),
-            ..Default::default()
-        };
-        fleet.receipt(&key(1), &receipt, 12);
-        let vm = report(&fleet).vms.remove(0);
-        assert_eq!((vm.state, vm.manifest, vm.up_to_date), ("invalid", None, false));
-        assert_eq!(vm.counters.unwrap().denied, 3);
-    }
-
-    #[test]
-    fn the_use_of_issuers_is_summed_over_vms_and_outlives_them() {
-        let fleet = Fleet::default();
-        let issuer = |name: &str, verified, refused, last_verified_at| pb::IssuerUse {
-            issuer: name.into(),
-            verified,
-            refused,
-            last_verified_at,
-        };
-        let receipt = |issuers: Vec<pb::IssuerUse>| pb::Receipt { issuers, ..Default::default() };
-        let stream = fleet.connect(&key(1), &pb::Hello::default(), 10);
-        fleet.connect(&key(2), &pb::Hello::default(), 10);
-        fleet.receipt(&key(1), &receipt(vec![issuer("old", 5, 1, 30), issuer("new", 0, 0, 0)]), 40);
-        fleet.receipt(&key(2), &receipt(vec![issuer("old", 2, 0, 99)]), 50);
-        let use_of = |fleet: &Fleet, name: &str| {
-            let report = fleet.usage().into_iter().find(|report| report.issuer == name).unwrap();
-            (report.verified, report.refused, report.last_verified_at)
-        };
-        assert_eq!(use_of(&fleet, "old"), (7, 1, Some(50)), "a filter whose clock is ahead is not believed");
-        assert_eq!(use_of(&fleet, "new"), (0, 0, None));
-        // An older statement does not make it earlier, a VM that went away not never.
-        fleet.receipt(&key(2), &receipt(vec![issuer("old", 2, 0, 20)]), 60);
-        fleet.disconnect(&key(1), stream, 60);
-        fleet.prune(60 + SHOWN_AFTER_DISCONNECT_S);
-        assert_eq!(use_of(&fleet, "old"), (2, 0, Some(50)));
-    }
-
-    #[test]
-    fn what_filters_say_of_issuers_is_bounded() {
-        let fleet = Fleet::default();
-        fleet.connect(&key(1), &pb::Hello::default(), 10);
-        let issuer = |name: String| pb::IssuerUse { issuer: name, verified: 1, ..Default::default() };
-        let names = ["a\nb".to_owned(), "x".repeat(254)].into_iter();
-        let many = names.chain((0..200).map(|number| format!("issuer-{number}"))).map(issuer).collect();
-        fleet.receipt(&key(1), &pb::Receipt { issuers: many, ..Default::default() }, 11);
-        let usage = fleet.usage();
-        assert_eq!(usage.len(), MAX_ISSUERS);
-        assert!(usage.iter().all(|report| report.issuer.starts_with("issuer-")));
-    }
-}
+mod tests;

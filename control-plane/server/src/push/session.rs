@@ -32,7 +32,7 @@ use super::server::Sender;
 use super::{Hub, Offer, Subscription, stopped};
 use crate::bundle::{Sha256, hex};
 use crate::clock;
-use crate::metrics::ReasonLabel;
+use crate::metrics::{CapabilityLabel, ReasonLabel};
 use crate::transport::StreamPass;
 
 /// How long a client may take to say who it is.
@@ -89,7 +89,6 @@ struct Serving {
     /// Absent where nobody was asked.
     proven: Option<Proven>,
     pass: Option<StreamPass>,
-    capabilities: Vec<String>,
     offers: watch::Receiver<Arc<Offer>>,
     /// Whether the current offer was not looked at yet.
     fresh: bool,
@@ -109,6 +108,9 @@ struct Presence {
     hub: Arc<Hub>,
     key: VmKey,
     stream: StreamId,
+    capabilities: Vec<String>,
+    /// Those that its Bundle uses and that it does not have.
+    lacks: Vec<String>,
 }
 
 // === impl Session ===
@@ -199,25 +201,16 @@ impl Serving {
         };
         let vm = hello.vm.clone().unwrap_or_default();
         let key = VmKey { workload, instance: vm.instance, generation: vm.generation };
-        let capabilities = hello.capabilities.clone();
         // What it enforces already need not be sent again.
         let fresh = offers.borrow().release().sha256()[..] != hello.enforced_manifest[..];
-        let presence = Presence::enter(hub, key, &hello);
+        let mut presence = Presence::enter(hub, key, &hello);
         if !fresh {
-            presence.enforces(offers.borrow().release());
+            let offer = offers.borrow();
+            presence.compare(offer.release());
+            presence.enforces(offer.release());
         }
         let questions = Questions::default();
-        Ok(Self {
-            presence,
-            proven,
-            pass: sender.pass,
-            capabilities,
-            offers,
-            fresh,
-            held,
-            outstanding: None,
-            questions,
-        })
+        Ok(Self { presence, proven, pass: sender.pass, offers, fresh, held, outstanding: None, questions })
     }
 
     async fn step(
@@ -276,13 +269,8 @@ impl Serving {
     }
 
     fn offer(&mut self, hub: &Hub, offer: Arc<Offer>, outbox: &mut VecDeque<Bytes>) {
-        let manifest = offer.release().manifest();
-        let lacks = manifest.required_capabilities.iter().find(|needed| !self.capabilities.contains(needed));
-        if let Some(capability) = lacks {
-            let detail = format!("the filter lacks `{capability}`");
-            self.presence.refused(&offer, "missing_capability", detail);
-            return;
-        }
+        // Never withheld: what it lacks it enforces more strictly, and what it would misread it refuses itself.
+        self.presence.compare(offer.release());
         let frames = offer.frames(&self.held);
         let bytes: usize = frames.iter().map(Bytes::len).sum();
         outbox.extend(frames.iter().cloned());
@@ -378,9 +366,42 @@ impl Presence {
     fn enter(hub: &Arc<Hub>, key: VmKey, hello: &pb::Hello) -> Self {
         let stream = hub.fleet.connect(&key, hello, clock::now());
         hub.metrics.streams.inc();
-        let presence = Self { hub: hub.clone(), key, stream };
+        let capabilities = hello.capabilities.clone();
+        let presence = Self { hub: hub.clone(), key, stream, capabilities, lacks: Vec::new() };
         info!(vm = %presence, version = hello.filter_version, "filter connected");
         presence
+    }
+
+    /// Notes what a release uses and the filter lacks.
+    fn compare(&mut self, release: &crate::bundle::Release) {
+        let used = &release.manifest().used_capabilities;
+        let lacks: Vec<String> =
+            used.iter().filter(|used| !self.capabilities.contains(used)).cloned().collect();
+        if lacks == self.lacks {
+            return;
+        }
+        self.count_lacks(-1);
+        self.lacks = lacks;
+        self.count_lacks(1);
+        for capability in &self.lacks {
+            let fix = if capability == tidegate_proto::BODIES {
+                "; give it the module that `tidegate module --bodies` writes"
+            } else {
+                ""
+            };
+            warn!(
+                vm = %self,
+                capability,
+                "a filter lacks what its rules use: it refuses the requests that depend on it{fix}"
+            );
+        }
+    }
+
+    fn count_lacks(&self, by: i64) {
+        for capability in &self.lacks {
+            let label = CapabilityLabel { capability: capability.clone() };
+            self.hub.metrics.lacking.get_or_create(&label).inc_by(by);
+        }
     }
 
     fn enforces(&self, release: &crate::bundle::Release) {
@@ -414,6 +435,7 @@ impl Drop for Presence {
     fn drop(&mut self) {
         self.hub.fleet.disconnect(&self.key, self.stream, clock::now());
         self.hub.metrics.streams.dec();
+        self.count_lacks(-1);
         info!(vm = %self, "filter disconnected");
     }
 }

@@ -78,7 +78,9 @@ impl<'a> Round<'a> {
             sections.push(self.directories(&policy.model.directories));
         }
         let coverage = if policy.covered { pb::Coverage::Guarded } else { pb::Coverage::Unguarded };
-        Ok(Contents { coverage, sections, required_capabilities: Vec::new() })
+        let used_capabilities =
+            policy.reads_bodies.then(|| tidegate_proto::BODIES.to_owned()).into_iter().collect();
+        Ok(Contents { coverage, sections, required_capabilities: Vec::new(), used_capabilities })
     }
 
     fn keys(&mut self, policy: &'a WorkloadPolicy) -> Result<Arc<Section>, InvalidKeys> {

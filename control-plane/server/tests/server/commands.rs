@@ -172,3 +172,13 @@ fn tests_and_rules_that_are_wrong_are_told_with_their_places() {
         expect(at, 2, command);
     }
 }
+
+/// The rules that lie in the repository for people compile without a word, and do what their tests say.
+#[test]
+fn the_examples_do_what_their_tests_say() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let told = expect(&root, 0, &["check", "manifests/examples"]);
+    assert!(told.contains("0 errors, 0 warnings"), "{told}");
+    let told = expect(&root, 0, &["test", "manifests/examples", "--fail-under", "70", "-o", "json"]);
+    assert_eq!(json(&told)["failed"], 0, "{told}");
+}

@@ -311,3 +311,64 @@ async fn decision_reports_are_acknowledged_and_counted() {
     }
     running.shutdown().await.unwrap();
 }
+
+/// "Never withheld; shown as skew."
+#[tokio::test]
+async fn a_filter_that_reads_no_bodies_gets_rules_that_do_and_is_shown() {
+    const GATEWAY: &str = "ingress/dataflow-in";
+    let publishes = |names: &str| {
+        format!(
+            r#"
+apiVersion: tidegate.dev/v1alpha1
+kind: Guard
+metadata: {{name: edge, namespace: ingress}}
+spec: {{mode: Enforce, audience: "https://edge.example"}}
+---
+apiVersion: tidegate.dev/v1alpha1
+kind: AccessRule
+metadata: {{name: publishes, namespace: ingress}}
+spec:
+  owner: billing
+  target: {{gateway: ingress/dataflow-in}}
+  effect: Allow
+  mode: Enforce
+  from: [{{peer: {{namespace: etl}}}}]
+  to: [{{resources: {{service: pubsub, actions: [publish], names: ["{names}"]}}}}]
+"#
+        )
+    };
+    let place = Place::new(&[("mesh.yaml", MESH), ("rule.yaml", &publishes("projects/acme/topics/orders"))]);
+    let running = place.start().await;
+    let able = pb::Hello { capabilities: vec![tidegate_proto::BODIES.into()], ..hello(GATEWAY) };
+    let vm = pb::VmId { instance: "pod-2".into(), generation: 8 };
+    let mut without = Filter::connect(&running, hello(GATEWAY)).await;
+    let mut with = Filter::connect(&running, pb::Hello { vm: Some(vm), ..able }).await;
+    let received = without.install().await;
+    assert_eq!(received.manifest.used_capabilities, [tidegate_proto::BODIES]);
+    assert!(received.manifest.required_capabilities.is_empty(), "no filter refuses it");
+    with.install().await;
+    let fleet = get_until(&running, "/fleet", |fleet| fleet["workloads"][GATEWAY]["enforcing"] == 2).await;
+    let workload = &fleet["workloads"][GATEWAY];
+    assert_eq!((&workload["lacking"], &workload["uses"]), (&1.into(), &serde_json::json!(["bodies/1"])));
+    assert_eq!(workload["vms"][0]["lacks"], serde_json::json!(["bodies/1"]));
+    assert!(workload["vms"][1].get("lacks").is_none(), "{workload}");
+    let lacking = |count: u8| format!("tidegate_streams_lacking{{capability=\"bodies/1\"}} {count}\n");
+    let (_, metrics) = get(&running, "/metrics").await;
+    assert!(metrics.contains(&lacking(1)), "{metrics}");
+
+    // A filter that enforces it already is looked at, too.
+    let resumed =
+        pb::Hello { enforced_manifest: received.digest(), held_sections: received.named(), ..hello(GATEWAY) };
+    drop(without);
+    let mut without = Filter::connect(&running, resumed).await;
+    without.expect_silence().await;
+    assert!(get(&running, "/metrics").await.1.contains(&lacking(1)));
+
+    // Rules that read no bodies lack nothing.
+    place.write("rule.yaml", &publishes("projects/*/topics/*"));
+    assert!(without.install().await.manifest.used_capabilities.is_empty());
+    let fleet = get_until(&running, "/fleet", |fleet| fleet["workloads"][GATEWAY]["lacking"] == 0).await;
+    assert!(fleet["workloads"][GATEWAY].get("uses").is_none(), "{fleet}");
+    assert!(get(&running, "/metrics").await.1.contains(&lacking(0)));
+    running.shutdown().await.unwrap();
+}

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use tidegate_engine::body::FieldValue;
 use tidegate_engine::model::*;
 use tidegate_engine::{
-    Body, Decision, Outcome, PolicySet, Reason, Request, decide, encode, reference, wanted_fields,
+    Body, Decision, Outcome, PolicySet, Reason, Request, decide, encode, reference, unlisted, wanted_fields,
 };
 
 use crate::examples::{closed, plain};
@@ -51,6 +51,10 @@ proptest! {
         let policy = decoded(&model);
         for sent in &all {
             let unread = with_request(sent, |request| both(&model, &policy, request));
+            with_request(sent, |request| {
+                prop_assert_eq!(unlisted(&policy, request), reference::unlisted(&model, request));
+                Ok(())
+            })?;
             let empty = with_request(sent, |request| both(&model, &policy, &Request { body: Body::Empty, ..*request }));
             let read = with_body(&policy, sent, None, |request| both(&model, &policy, request));
             prop_assert!(!read.awaits_body && !empty.awaits_body);

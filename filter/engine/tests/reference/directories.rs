@@ -5,10 +5,12 @@ use std::cell::Cell;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use proptest::test_runner::TestRunner;
+use tidegate_engine::body::FieldValue;
 use tidegate_engine::directory::{DirectoryModel, encode_directories};
 use tidegate_engine::model::*;
 use tidegate_engine::{
-    ClaimValue, Decision, Directories, Outcome, Reason, Unlisted, VerifiedToken, decide, reference, unlisted,
+    Body, ClaimValue, Decision, Directories, Outcome, Reason, Request, Unlisted, VerifiedToken, decide,
+    reference, unlisted,
 };
 
 use crate::examples::{closed, plain};
@@ -365,6 +367,36 @@ fn only_the_id_may_be_missing() {
     // Whoever may not be listed needs no answer.
     let not = one(Condition::Not(Box::new(claim(0, Test::Listed(0)))));
     assert_eq!(missing(&not, &[directory("a", &["7"], NOW)], &texts(["7", ""])), None);
+}
+
+/// What the body says is seen when it has been read, which is only begun for a request that may be allowed.
+#[test]
+fn an_id_is_missing_whatever_the_body_will_say() {
+    let field = BodyField::Protobuf(vec![1]);
+    let topic = Condition::Text(Operand::Body(field.clone()), TextTest::Prefix("orders-".into()));
+    let mut rule = allow("sales/one", claim(0, Test::Listed(0)));
+    rule.to = Some(vec![OperationModel { condition: topic.clone(), ..OperationModel::default() }]);
+    let mut model = with_rules(vec![rule.clone()]);
+    let (fresh, worker) = ([directory("a", &["7"], NOW)], texts(["8", ""]));
+    assert_eq!(missing(&model, &fresh, &worker), Some(("a".to_owned(), "8".to_owned())));
+    assert_eq!(decision(&model, &listing(&fresh, "a", "8"), &worker).reason, Reason::BodyUnread);
+    // Once it has been read it counts as it is.
+    let policy = decoded(&model);
+    let directories = decoded_directories(&fresh);
+    for (value, lacks) in [("orders-1", true), ("billing", false)] {
+        let values = [FieldValue::Texts(vec![value.to_owned()])];
+        let body = Body::Read { fields: policy.body_fields(), values: &values };
+        with_directories(&directories, &worker, |request| {
+            let request = Request { body, ..*request };
+            assert_eq!(unlisted(&policy, &request).is_some(), lacks, "{value}");
+            assert_eq!(unlisted(&policy, &request), reference::unlisted(&model, &request));
+        });
+    }
+    // A Deny may match with a body, and then again it may not.
+    model.rules.push(RuleModel { id: "sales/two".into(), effect: Effect::Deny, ..rule });
+    assert!(missing(&model, &fresh, &worker).is_some());
+    model.rules[1].to = None;
+    assert_eq!(missing(&model, &fresh, &worker), None);
 }
 
 #[test]

@@ -58,6 +58,21 @@ fn signatures_that_do_not_count_are_refused() {
     assert_eq!(refusal(&bare_signed, |_| {}), NackReason::BadSignature);
 }
 
+/// "A filter that lacks one enforces it so, and both say so."
+#[test]
+fn what_it_cannot_do_is_told_and_no_reason_to_refuse() {
+    let keys = trusted();
+    let lacks = |used: &[&str]| {
+        let signed = changed(|m| m.used_capabilities = used.iter().map(|&one| one.to_owned()).collect());
+        accept(&signed, trust(&keys), &PureRust).unwrap().unwrap().lacks
+    };
+    assert_eq!(lacks(&[]), None);
+    assert_eq!(lacks(&["rules/1", "leases/1"]), None);
+    assert_eq!(lacks(&["rules/1", "time-travel/1"]).as_deref(), Some("time-travel/1"));
+    let bodies = lacks(&[tidegate_proto::BODIES]);
+    assert_eq!(bodies.is_none(), cfg!(feature = "bodies"));
+}
+
 #[test]
 fn what_is_signed_but_not_for_here_or_now_is_refused() {
     use NackReason as R;

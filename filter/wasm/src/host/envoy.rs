@@ -15,11 +15,19 @@ use super::{Host, Level, Metric};
 
 const OK: u32 = 0;
 const REQUEST_HEADERS: u32 = 0;
+const RESPONSE_HEADERS: u32 = 2;
 const METRIC_COUNTER: u32 = 0;
 
 #[link(wasm_import_module = "env")]
 unsafe extern "C" {
     fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
+    fn proxy_get_header_map_value(
+        map: u32,
+        name: *const u8,
+        name_size: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+    ) -> u32;
     fn proxy_remove_header_map_value(map: u32, name: *const u8, name_size: usize) -> u32;
     fn proxy_get_property(path: *const u8, path_size: usize, data: *mut *mut u8, size: *mut usize) -> u32;
     fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32;
@@ -80,6 +88,15 @@ impl Host for Envoy {
         // SAFETY: both out-pointers are live.
         let status = unsafe { proxy_get_header_map_pairs(REQUEST_HEADERS, &mut data, &mut size) };
         (status == OK).then(|| take(data, size))
+    }
+
+    fn response_header(&self, name: &[u8]) -> Option<Vec<u8>> {
+        let (mut data, mut size) = (null_mut(), 0);
+        // SAFETY: the name is live, both out-pointers are.
+        let status = unsafe {
+            proxy_get_header_map_value(RESPONSE_HEADERS, name.as_ptr(), name.len(), &mut data, &mut size)
+        };
+        (status == OK && !data.is_null()).then(|| take(data, size))
     }
 
     fn property(&self, path: &[u8]) -> Option<Vec<u8>> {

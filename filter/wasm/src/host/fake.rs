@@ -12,6 +12,7 @@ use super::{Host, Level, Metric};
 #[derive(Debug, Default)]
 pub struct Fake {
     pub headers: RefCell<Option<Vec<u8>>>,
+    pub response: RefCell<HashMap<Vec<u8>, Vec<u8>>>,
     pub properties: RefCell<HashMap<Vec<u8>, Vec<u8>>>,
     /// Properties that were asked for.
     pub asked: RefCell<Vec<Vec<u8>>>,
@@ -50,6 +51,13 @@ impl Fake {
         self
     }
 
+    /// The server answers so.
+    pub fn answers(&self, headers: &[(&str, &str)]) {
+        let owned = |text: &str| text.as_bytes().to_vec();
+        *self.response.borrow_mut() =
+            headers.iter().map(|(name, value)| (owned(name), owned(value))).collect();
+    }
+
     /// Time passes.
     pub fn wait(&self, ms: u64) {
         self.now_ms.set(self.now_ms.get() + ms);
@@ -59,6 +67,10 @@ impl Fake {
 impl Host for Fake {
     fn request_headers(&self) -> Option<Vec<u8>> {
         self.headers.borrow().clone()
+    }
+
+    fn response_header(&self, name: &[u8]) -> Option<Vec<u8>> {
+        self.response.borrow().get(name).cloned()
     }
 
     fn property(&self, path: &[u8]) -> Option<Vec<u8>> {

@@ -4,8 +4,12 @@
 //! be done without the whole of a message. So the request is decided when a message has been read to its end, before its
 //! last piece goes on; a stream is decided again with each message that says something new.
 //!
-//! INVARIANT: what has not been allowed is refused when its body ends, when its body cannot be read, and when an answer
-//! comes before. Nothing of a request that was refused goes on.
+//! An answer may come before the decision. Errors and redirects pass: without the whole body the server has done nothing, and
+//! callers need them (an expired credential, a body that is too large). Of a gRPC stream the server may send its headers
+//! before it has read anything: these wait for the decision. Any other success is none that rules rest on, and is refused.
+//!
+//! INVARIANT: what has not been allowed is refused when its body ends and when its body cannot be read, and no success gets
+//! out before it is allowed. Nothing of a request that was refused goes on.
 
 use std::collections::HashMap;
 
@@ -42,6 +46,8 @@ struct Scan {
     /// [`Scanner::changes`] when the request was decided last.
     known: u32,
     stage: Stage,
+    /// The server's answer waits for the decision.
+    withholds: bool,
 }
 
 #[derive(Debug)]
@@ -52,6 +58,16 @@ enum Stage {
     Allowed,
     /// It was refused.
     Refused,
+}
+
+/// An answer that comes before the decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Early {
+    /// An error or a redirect.
+    Failure,
+    /// The headers of a gRPC stream.
+    Begins,
+    Success,
 }
 
 // === impl Scans ===
@@ -130,7 +146,7 @@ impl Plugin {
         };
         let scanner = Scanner::new(format, &fields, &wanted);
         let stage = Stage::Undecided(received, answer.unsettled);
-        if !self.scans.insert(context, Scan { scanner, fields, known: 0, stage }) {
+        if !self.scans.insert(context, Scan { scanner, fields, known: 0, stage, withholds: false }) {
             return self.unreadable(Unreadable::TooMany, host);
         }
         Verdict::Continue
@@ -231,18 +247,50 @@ impl Plugin {
         }
     }
 
-    /// The server answers. What has not been allowed gets no answer of it.
+    /// The server answers. What has not been allowed gets no success of it.
     pub fn on_response(&mut self, context: u32, host: &dyn Host) -> Verdict {
         let Some(mut scan) = self.scans.take(context) else { return Verdict::Continue };
-        let verdict = match scan.stage {
-            Stage::Undecided(..) => {
+        let verdict = match (&scan.stage, Early::read(host)) {
+            (Stage::Allowed | Stage::Refused, _) | (Stage::Undecided(..), Early::Failure) => {
+                Verdict::Continue
+            }
+            (Stage::Undecided(..), Early::Begins) => {
+                scan.withholds = true;
+                Verdict::Hold
+            }
+            (Stage::Undecided(..), Early::Success) => {
                 scan.stage = Stage::Refused;
                 self.counters.add(Metric::Denied);
                 Verdict::Refuse(super::unavailable(tidegate_engine::Reason::BodyUnread, host))
             }
-            Stage::Allowed | Stage::Refused => Verdict::Continue,
         };
-        let _ = self.scans.insert(context, scan);
-        verdict
+        // It was there a moment ago, and weighs no more now.
+        if self.scans.insert(context, scan) { verdict } else { self.unreadable(Unreadable::TooMany, host) }
+    }
+
+    /// Whether an answer that waited may go on now; said once.
+    pub fn releases_answer(&mut self, context: u32) -> bool {
+        let scan = self.scans.entries.get_mut(&context).filter(|scan| matches!(scan.stage, Stage::Allowed));
+        scan.is_some_and(|scan| std::mem::take(&mut scan.withholds))
+    }
+}
+
+// === impl Early ===
+
+impl Early {
+    fn read(host: &dyn Host) -> Self {
+        let is_grpc =
+            host.response_header(b"content-type").is_some_and(|kind| kind.starts_with(b"application/grpc"));
+        match host.response_header(b":status").as_deref() {
+            // 1xx is no answer, and never comes here.
+            Some([b'3' | b'4' | b'5', _, _]) => Self::Failure,
+            Some(b"200") if is_grpc => match host.response_header(b"grpc-status").as_deref() {
+                // Headers that are trailers as well: the call has ended.
+                Some(b"0") => Self::Success,
+                Some(_) => Self::Failure,
+                None => Self::Begins,
+            },
+            _ => Self::Success,
+        }
     }
 }

@@ -10,7 +10,7 @@ use crate::bundle::Installed;
 use crate::host::{Host, Level, Metric};
 use crate::signature::Signatures;
 use crate::stream::request;
-use crate::{CAPABILITIES, VERSION};
+use crate::{VERSION, capabilities};
 
 /// How often a receipt is sent without anything new, in milliseconds.
 const RECEIPT_PERIOD_MS: u64 = 30_000;
@@ -41,7 +41,7 @@ impl Plugin {
         let hello = pb::Hello {
             protocol_version: tidegate_proto::VERSION,
             filter_version: VERSION.to_owned(),
-            capabilities: CAPABILITIES.iter().map(|one| (*one).to_owned()).collect(),
+            capabilities: capabilities().map(str::to_owned).collect(),
             workload: Some(pb::WorkloadHint {
                 workload: self.config.workload.clone(),
                 instance: self.instance.clone(),

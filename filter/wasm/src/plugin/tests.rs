@@ -2,7 +2,7 @@ use prost::Message as _;
 use tidegate_proto::v1::{self as pb, subscribe_request};
 
 use super::*;
-use crate::CAPABILITIES;
+use crate::capabilities;
 use crate::host::fake::Fake;
 use crate::testing::*;
 
@@ -42,6 +42,26 @@ fn status(verdict: &Verdict) -> u16 {
         Verdict::Refuse(refusal) => refusal.status,
         Verdict::Hold => 0,
     }
+}
+
+#[test]
+fn a_filter_says_in_its_log_what_it_lacks() {
+    let (mut plugin, host) = (waiting(""), request("/v1/orders").with_peer(WORKER));
+    plugin.on_opened(3, &host);
+    for (counter, used, expected) in [(5, "time-travel/1", 1), (6, "rules/1", 1)] {
+        let sections = vec![rules_section()];
+        let manifest = pb::Manifest { used_capabilities: vec![used.into()], ..manifest(counter, &sections) };
+        let bundle = pb::Bundle { manifest: Some(signed(&manifest, 1, "k1")), sections };
+        deliver(&mut plugin, &bundle, counter, &host);
+        assert_eq!(
+            plugin.installed().unwrap().manifest.revision,
+            (1, counter),
+            "it is enforced all the same"
+        );
+        let told = host.logged.borrow().iter().filter(|line| line.contains("lacks `time-travel/1`")).count();
+        assert_eq!(told, expected);
+    }
+    assert_eq!(plugin.on_request(1, true, &host), Verdict::Continue);
 }
 
 #[test]
@@ -179,7 +199,7 @@ fn what_waited_is_decided_when_the_first_bundle_arrives() {
     plugin.on_opened(3, &host);
     let hello = answers(plugin.take_messages());
     assert!(
-        matches!(&hello[0], subscribe_request::Message::Hello(hello) if hello.capabilities == CAPABILITIES)
+        matches!(&hello[0], subscribe_request::Message::Hello(hello) if hello.capabilities.iter().map(String::as_str).eq(capabilities()))
     );
     assert_eq!(plugin.on_request(1, true, &host), Verdict::Hold);
     assert_eq!(plugin.on_request(2, true, &request("/v2").with_peer(WORKER)), Verdict::Hold);

@@ -16,6 +16,7 @@ fn contents(entries: &[(&str, &str)]) -> BTreeMap<String, Contents> {
         coverage: pb::Coverage::Guarded,
         sections: vec![store.section(pb::SectionKind::Rules, rules.as_bytes())],
         required_capabilities: vec![],
+        used_capabilities: vec![],
     };
     let mut contents = contents;
     entries.iter().map(|(workload, rules)| (workload.to_string(), contents(rules))).collect()
@@ -89,23 +90,26 @@ fn a_manifest_is_renewed_before_it_can_no_longer_be_installed() {
 }
 
 #[test]
-fn coverage_and_required_capabilities_are_content() {
+fn coverage_and_capabilities_are_content() {
     let folder = tempfile::tempdir().unwrap();
     let mut publisher = open(folder.path(), NOW);
     let mut digests = Vec::new();
-    for (coverage, capability) in [
-        (pb::Coverage::Guarded, None),
-        (pb::Coverage::Unguarded, None),
-        (pb::Coverage::Unguarded, Some("body".to_owned())),
+    let bodies = || vec![tidegate_proto::BODIES.to_owned()];
+    for (coverage, required, used) in [
+        (pb::Coverage::Guarded, vec![], vec![]),
+        (pb::Coverage::Unguarded, vec![], vec![]),
+        (pb::Coverage::Unguarded, bodies(), vec![]),
+        (pb::Coverage::Unguarded, vec![], bodies()),
     ] {
         let mut contents = contents(&[("a/a", "1")]);
         let content = contents.get_mut("a/a").unwrap();
         content.coverage = coverage;
-        content.required_capabilities = capability.into_iter().collect();
+        content.required_capabilities = required;
+        content.used_capabilities = used;
         digests.push(*publisher.publish(contents, NOW).unwrap()["a/a"].sha256());
     }
-    assert_ne!(digests[0], digests[1]);
-    assert_ne!(digests[1], digests[2]);
+    let different: std::collections::BTreeSet<_> = digests.iter().collect();
+    assert_eq!(different.len(), digests.len());
 }
 
 #[test]

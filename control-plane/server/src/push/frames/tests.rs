@@ -13,7 +13,12 @@ fn offer(sections: &[&[u8]]) -> Offer {
         Publisher::open(Arc::new(StateDir::open(folder.path()).unwrap()), 1_800_000_000).unwrap();
     let mut store = SectionStore::default();
     let sections = sections.iter().map(|content| store.section(pb::SectionKind::Rules, content)).collect();
-    let contents = Contents { coverage: pb::Coverage::Guarded, sections, required_capabilities: vec![] };
+    let contents = Contents {
+        coverage: pb::Coverage::Guarded,
+        sections,
+        required_capabilities: vec![],
+        used_capabilities: vec![],
+    };
     let releases = publisher.publish(BTreeMap::from([("a/a".to_owned(), contents)]), 1_800_000_000).unwrap();
     Offer::new(releases["a/a"].clone())
 }

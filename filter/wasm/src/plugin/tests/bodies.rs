@@ -150,16 +150,72 @@ fn what_ends_too_early_is_not_allowed() {
     assert_eq!(status(&world.plugin.on_request(1, true, &world.host)), 403);
 }
 
-#[test]
-fn an_answer_before_the_decision_does_not_get_out() {
-    let mut world = World::new("application/json", true);
+/// What becomes of an answer that comes so early, and then of the rest of the body.
+fn early(content_type: &str, answer: &[(&str, &str)]) -> (u16, World) {
+    let mut world = World::new(content_type, true);
     assert_eq!(world.begin(1), 200);
-    assert_eq!(world.piece(1, br#"{"topic":"#, false), 200);
-    assert_eq!(status(&world.plugin.on_response(1, &world.host)), 403);
-    assert_eq!(world.piece(1, br#""orders-1"}"#, true), 0);
+    world.host.answers(answer);
+    let verdict = status(&world.plugin.on_response(1, &world.host));
+    assert!(!world.plugin.releases_answer(1));
+    (verdict, world)
+}
+
+#[test]
+fn no_success_gets_out_before_the_decision() {
+    for answer in [
+        &[(":status", "200")][..],
+        &[(":status", "204")],
+        &[(":status", "200"), ("content-type", "application/json"), ("grpc-status", "7")],
+        &[(":status", "200"), ("content-type", "application/grpc"), ("grpc-status", "0")],
+        &[(":status", "101")],
+        &[(":status", "")],
+        &[],
+    ] {
+        let (verdict, mut world) = early("application/json", answer);
+        assert_eq!(verdict, 403, "{answer:?}");
+        assert_eq!(world.piece(1, br#"{"topic":"orders-1"}"#, true), 0);
+        assert_eq!(world.plugin.counters.total(Metric::Denied), 1);
+    }
+    let mut world = World::new("application/json", true);
     assert_eq!(world.begin(2), 200);
     assert_eq!(world.piece(2, br#"{"topic":"orders-1"}"#, true), 200);
+    world.host.answers(&[(":status", "200")]);
     assert_eq!(status(&world.plugin.on_response(2, &world.host)), 200);
+}
+
+#[test]
+fn errors_and_redirects_pass_and_the_rest_of_the_body_is_decided() {
+    let grpc = ("content-type", "application/grpc");
+    for answer in [
+        &[(":status", "401")][..],
+        &[(":status", "413")],
+        &[(":status", "307"), ("location", "https://elsewhere.example")],
+        &[(":status", "503")],
+        &[(":status", "200"), grpc, ("grpc-status", "16")],
+    ] {
+        for (topic, expected) in [("orders-1", 200), ("billing", 403)] {
+            let (verdict, mut world) = early("application/grpc", answer);
+            assert_eq!(verdict, 200, "{answer:?}");
+            assert_eq!(world.piece(1, &frame(topic), false), expected, "{answer:?} {topic}");
+            assert!(!world.plugin.releases_answer(1), "it did not wait");
+        }
+    }
+}
+
+#[test]
+fn the_headers_of_a_stream_wait_for_the_decision() {
+    for kind in ["application/grpc", "application/grpc+proto"] {
+        for (topic, expected) in [("orders-1", 200), ("billing", 403)] {
+            let (verdict, mut world) =
+                early("application/grpc", &[(":status", "200"), ("content-type", kind)]);
+            assert_eq!(verdict, 0, "it waits");
+            assert_eq!(world.piece(1, &frame(topic)[..4], false), 200);
+            assert!(!world.plugin.releases_answer(1), "nothing is decided yet");
+            assert_eq!(world.piece(1, &frame(topic)[4..], false), expected, "{topic}");
+            assert_eq!(world.plugin.releases_answer(1), expected == 200, "{topic}");
+            assert!(!world.plugin.releases_answer(1), "once");
+        }
+    }
 }
 
 #[test]

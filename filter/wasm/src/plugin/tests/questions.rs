@@ -1,7 +1,9 @@
 //! Requests that wait for an answer of the control plane.
 
 use tidegate_engine::directory::{DirectoryModel, encode_directories};
-use tidegate_engine::model::{ClaimRef, Condition, PolicyModel, Test};
+use tidegate_engine::model::{
+    BodyField, ClaimRef, Condition, Operand, OperationModel, PolicyModel, Test, TextTest,
+};
 use tidegate_proto::v1::subscribe_request::Message;
 
 use super::*;
@@ -278,6 +280,46 @@ fn a_caller_that_is_not_listed_yet_waits_until_it_is() {
         ended.iter().map(|(context, verdict)| (*context, status(verdict))).collect::<Vec<_>>(),
         [(1, 403)]
     );
+}
+
+/// What its body says is seen when it is listed: then it is read.
+#[test]
+fn a_caller_that_is_not_listed_yet_waits_where_a_rule_reads_its_body_too() {
+    let keys = || keys_section(oauth(&[("a", 7)]));
+    let mut model = listed_model();
+    let topic = Operand::Body(BodyField::Protobuf(vec![1]));
+    model.rules[0].to = Some(vec![OperationModel {
+        grpc: true,
+        condition: Condition::Text(topic, TextTest::Prefix("orders-".into())),
+        ..OperationModel::default()
+    }]);
+    let mut plugin = start(&model, vec![keys(), directory(&["worker-0"])]);
+    plugin.scans = Scans::new(true);
+    let host = Fake::with_headers(&[
+        (":method", "POST"),
+        (":path", "/google.pubsub.v1.Publisher/Publish"),
+        (":authority", "orders.example"),
+        ("content-type", "application/grpc"),
+        ("authorization", &format!("Bearer {}", token("a", 7, NOW + 60, "1"))),
+    ])
+    .with_peer(WORKER);
+    plugin.on_opened(3, &host);
+    plugin.take_messages();
+    for context in [1, 2] {
+        assert_eq!(plugin.on_request(context, false, &host), Verdict::Hold);
+    }
+    let questions = asked(&mut plugin);
+    assert_eq!(questions, [(questions[0].0, DIRECTORY.to_owned(), "worker-1".to_owned())]);
+    let listed = directory(&["worker-0", "worker-1"]);
+    install(&mut plugin, &bundle_of(6, vec![rules_of(&model), keys(), listed]), &host);
+    assert_eq!(released(&mut plugin, &host), [(1, 200), (2, 200)], "their headers go on");
+    assert_eq!(plugin.leases.contexts().count(), 0, "and nothing is allowed yet");
+    for (context, topic, expected) in [(1, "orders-1", 200), (2, "billing", 403)] {
+        let length = u8::try_from(topic.len()).unwrap();
+        let message = [&[0, 0, 0, 0, length + 2, 10, length], topic.as_bytes()].concat();
+        assert_eq!(status(&plugin.on_body(context, &message, true, &host)), expected, "{topic}");
+    }
+    assert_eq!(plugin.leases.contexts().count(), 1);
 }
 
 #[test]

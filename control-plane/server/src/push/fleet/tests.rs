@@ -1,0 +1,135 @@
+use super::*;
+
+const REVISION: Revision = Revision { epoch: 1, counter: 7 };
+
+fn key(generation: u64) -> VmKey {
+    VmKey { workload: "a/a".into(), instance: "pod-1".into(), generation }
+}
+
+fn report(fleet: &Fleet) -> WorkloadReport {
+    fleet
+        .report([("a/a".to_owned(), [9; 32], REVISION, vec!["bodies/1".to_owned()])])
+        .workloads
+        .remove("a/a")
+        .unwrap()
+}
+
+#[test]
+fn a_vm_counts_when_it_enforces_what_it_is_to_enforce() {
+    let fleet = Fleet::default();
+    fleet.connect(&key(1), &pb::Hello::default(), 10);
+    fleet.connect(&key(2), &pb::Hello::default(), 10);
+    assert_eq!((report(&fleet).connected, report(&fleet).enforcing), (2, 0));
+    fleet.enforces(&key(1), &[9; 32], Some(REVISION), 11);
+    fleet.enforces(&key(2), &[8; 32], None, 11);
+    assert_eq!((report(&fleet).connected, report(&fleet).enforcing), (2, 1));
+}
+
+#[test]
+fn a_vm_that_lacks_what_its_rules_use_is_told_from_others() {
+    let fleet = Fleet::default();
+    let able = |capabilities: &[&str]| pb::Hello {
+        capabilities: capabilities.iter().map(|&one| one.to_owned()).collect(),
+        ..Default::default()
+    };
+    fleet.connect(&key(1), &able(&["rules/1"]), 10);
+    let stream = fleet.connect(&key(2), &able(&["rules/1", "bodies/2"]), 10);
+    fleet.connect(&key(3), &able(&["rules/1", "bodies/1"]), 10);
+    let found = report(&fleet);
+    assert_eq!((found.connected, found.lacking), (3, 2));
+    assert_eq!(found.vms.iter().map(|vm| vm.lacks.len()).collect::<Vec<_>>(), [1, 1, 0]);
+    assert_eq!(found.vms[0].lacks, ["bodies/1"]);
+    fleet.disconnect(&key(2), stream, 11);
+    assert_eq!(report(&fleet).lacking, 1);
+}
+
+#[test]
+fn the_end_of_an_old_stream_does_not_end_the_new_one() {
+    let fleet = Fleet::default();
+    let old = fleet.connect(&key(1), &pb::Hello::default(), 10);
+    let new = fleet.connect(&key(1), &pb::Hello::default(), 11);
+    fleet.disconnect(&key(1), old, 12);
+    assert_eq!(report(&fleet).connected, 1);
+    fleet.disconnect(&key(1), new, 13);
+    assert_eq!(report(&fleet).connected, 0);
+}
+
+#[test]
+fn a_vm_that_went_away_is_shown_for_a_while() {
+    let fleet = Fleet::default();
+    let stream = fleet.connect(&key(1), &pb::Hello::default(), 10);
+    fleet.connect(&key(2), &pb::Hello::default(), 10);
+    fleet.disconnect(&key(1), stream, 20);
+    fleet.prune(20 + SHOWN_AFTER_DISCONNECT_S - 1);
+    assert_eq!(report(&fleet).vms.len(), 2);
+    fleet.prune(20 + SHOWN_AFTER_DISCONNECT_S);
+    assert_eq!(report(&fleet).vms.len(), 1, "the connected one stays however long it is silent");
+}
+
+#[test]
+fn a_refusal_is_shown_until_the_next_push_is_enforced() {
+    let fleet = Fleet::default();
+    fleet.connect(&key(1), &pb::Hello::default(), 10);
+    let refusal =
+        Refusal { revision: REVISION, reason: "bad_signature".into(), detail: String::new(), at: 11 };
+    fleet.refused(&key(1), refusal.clone());
+    assert_eq!(report(&fleet).vms[0].refusal, Some(refusal));
+    fleet.enforces(&key(1), &[9; 32], Some(REVISION), 12);
+    assert_eq!(report(&fleet).vms[0].refusal, None);
+}
+
+#[test]
+fn a_receipt_replaces_what_was_known() {
+    let fleet = Fleet::default();
+    fleet.connect(&key(1), &pb::Hello::default(), 10);
+    fleet.enforces(&key(1), &[9; 32], Some(REVISION), 11);
+    let receipt = pb::Receipt {
+        state: pb::FilterState::Invalid.into(),
+        counters: Some(pb::Counters { denied: 3, ..Default::default() }),
+        ..Default::default()
+    };
+    fleet.receipt(&key(1), &receipt, 12);
+    let vm = report(&fleet).vms.remove(0);
+    assert_eq!((vm.state, vm.manifest, vm.up_to_date), ("invalid", None, false));
+    assert_eq!(vm.counters.unwrap().denied, 3);
+}
+
+#[test]
+fn the_use_of_issuers_is_summed_over_vms_and_outlives_them() {
+    let fleet = Fleet::default();
+    let issuer = |name: &str, verified, refused, last_verified_at| pb::IssuerUse {
+        issuer: name.into(),
+        verified,
+        refused,
+        last_verified_at,
+    };
+    let receipt = |issuers: Vec<pb::IssuerUse>| pb::Receipt { issuers, ..Default::default() };
+    let stream = fleet.connect(&key(1), &pb::Hello::default(), 10);
+    fleet.connect(&key(2), &pb::Hello::default(), 10);
+    fleet.receipt(&key(1), &receipt(vec![issuer("old", 5, 1, 30), issuer("new", 0, 0, 0)]), 40);
+    fleet.receipt(&key(2), &receipt(vec![issuer("old", 2, 0, 99)]), 50);
+    let use_of = |fleet: &Fleet, name: &str| {
+        let report = fleet.usage().into_iter().find(|report| report.issuer == name).unwrap();
+        (report.verified, report.refused, report.last_verified_at)
+    };
+    assert_eq!(use_of(&fleet, "old"), (7, 1, Some(50)), "a filter whose clock is ahead is not believed");
+    assert_eq!(use_of(&fleet, "new"), (0, 0, None));
+    // An older statement does not make it earlier, a VM that went away not never.
+    fleet.receipt(&key(2), &receipt(vec![issuer("old", 2, 0, 20)]), 60);
+    fleet.disconnect(&key(1), stream, 60);
+    fleet.prune(60 + SHOWN_AFTER_DISCONNECT_S);
+    assert_eq!(use_of(&fleet, "old"), (2, 0, Some(50)));
+}
+
+#[test]
+fn what_filters_say_of_issuers_is_bounded() {
+    let fleet = Fleet::default();
+    fleet.connect(&key(1), &pb::Hello::default(), 10);
+    let issuer = |name: String| pb::IssuerUse { issuer: name, verified: 1, ..Default::default() };
+    let names = ["a\nb".to_owned(), "x".repeat(254)].into_iter();
+    let many = names.chain((0..200).map(|number| format!("issuer-{number}"))).map(issuer).collect();
+    fleet.receipt(&key(1), &pb::Receipt { issuers: many, ..Default::default() }, 11);
+    let usage = fleet.usage();
+    assert_eq!(usage.len(), MAX_ISSUERS);
+    assert!(usage.iter().all(|report| report.issuer.starts_with("issuer-")));
+}
