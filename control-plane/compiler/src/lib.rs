@@ -56,6 +56,7 @@ mod suggest;
 mod syntax;
 mod text;
 mod tokens;
+pub mod tree;
 mod warnings;
 mod when;
 mod yaml;

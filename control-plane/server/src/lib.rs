@@ -9,6 +9,7 @@
 //! restarts too.
 
 pub mod admin;
+pub mod align;
 mod bucket;
 pub mod bundle;
 pub mod cli;
@@ -24,6 +25,7 @@ pub mod module_server;
 pub mod oci;
 pub mod package;
 pub mod plugin_config;
+pub mod preflight;
 pub mod push;
 pub mod rules;
 pub mod ruletest;

@@ -166,7 +166,12 @@ impl AskedToken {
         path.is_some()
     }
 
-    /// The same with a value as people type it: what the pack says that the claim is, else what it looks like.
+    /// The same with the steps of the path one by one.
+    pub fn set_at(&mut self, path: &[String], value: ClaimJson) {
+        claims::set(&mut self.claims, path, value);
+    }
+
+    /// The same as [`Self::set`] with a value as people type it: what the pack says that the claim is, else what it looks like.
     pub fn set_text(&mut self, pack: PackKind, path: &str, text: &str) -> bool {
         let kind = claim_path::parse(path).and_then(|path| pack.claim(&path)).map(|spec| spec.kind);
         self.set(path, typed(kind, text))

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::text::count;
-use super::{Ending, folder, formats, print, report};
+use super::{Ending, folder, formats, print, report, watch};
 use crate::rules::{Finding, load, load_environment};
 use crate::serve::compile_files;
 
@@ -16,11 +16,13 @@ use crate::serve::compile_files;
 Examples:
   tidegate check rules
   tidegate check rules --env values/prod.yaml
+  tidegate check rules --watch                      # again after every change
   tidegate check rules -o gitlab > gl-code-quality-report.json
   tidegate check rules -o sarif > tidegate.sarif
   tidegate check rules -o json | jq -r '.findings[] | \"\\(.file):\\(.line) \\(.message)\"'
 
-Exits with 0 when everything compiles (warnings included), with 1 when anything does not.")]
+Exit codes: 0 everything compiles (warnings included); 1 anything does not; 2 the command line is wrong; 3 the folder cannot be
+read. With --watch that of the last run counts.")]
 pub(super) struct Arguments {
     /// Folder with rules: every *.yaml and *.yml below it
     #[arg(value_name = "DIR")]
@@ -31,6 +33,9 @@ pub(super) struct Arguments {
     /// How findings are written
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     output: Output,
+    /// Again whenever the rules change, until Ctrl-C
+    #[arg(short, long)]
+    watch: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -55,6 +60,13 @@ struct Report {
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
+    if arguments.watch {
+        return watch::repeat(&arguments.rules, arguments.env.as_deref(), || once(arguments));
+    }
+    once(arguments)
+}
+
+fn once(arguments: &Arguments) -> anyhow::Result<Ending> {
     let loaded = load(&arguments.rules)?;
     let environment = arguments.env.as_deref().map(load_environment).transpose()?.unwrap_or_default();
     let compilation = compile_files(&loaded.files, &environment);

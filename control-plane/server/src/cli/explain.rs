@@ -9,20 +9,21 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
 use clap::{Args, ValueEnum};
-use tidegate_compiler::explain::{AskedBody, AskedToken, MeshPeer, Question};
-use tidegate_compiler::{Compiled, RuleTests, WorkloadId};
+use tidegate_compiler::explain::{AskedBody, Question};
+use tidegate_compiler::{Compiled, RuleTests};
 
+use super::asking::{Who, workload};
 use super::folder::{self, Folder};
 use super::paint::Style;
 use super::{Ending, complain, print};
 use crate::clock;
 use crate::explain::curl;
 use crate::explain::reasons::advice;
-use crate::explain::refusal::{NoRefusal, Refusal};
+use crate::explain::refusal::{NoRefusal, Refusal, recorded_request};
 use crate::explain::request;
 #[cfg(test)]
 use crate::explain::request::Answer;
-use crate::rules::load_directory;
+use crate::explain::request::RequestReport;
 
 /// No error body or command line is longer.
 const MAX_INPUT_BYTES: u64 = 1 << 20;
@@ -39,6 +40,7 @@ Examples:
   tidegate explain rules/orders.test.yaml:14                # a test, by its line
   tidegate explain rules/orders.test.yaml:14 --token gitlab:ref_protected=false
   pbpaste | tidegate explain -                              # a curl command line, or an error body
+  tidegate explain - --rules rules < decision.json          # what `tidegate explain -o json` wrote, decided again
   tidegate explain token_wrong_audience                     # a reason code
 
 An error body is the problem document of an HTTP refusal or the message of a gRPC error, with whatever is around it; rules
@@ -60,12 +62,8 @@ pub(super) struct Arguments {
     /// Where the request arrives [default: the one that the URL's host is about]
     #[arg(long, value_name = "NAMESPACE/NAME")]
     workload: Option<String>,
-    /// Who calls over mTLS: a service account, a SPIFFE id, or `none`
-    #[arg(long, value_name = "NAMESPACE/ACCOUNT")]
-    peer: Option<String>,
-    /// What a verified token of a TrustedIssuer says; more than once for several
-    #[arg(long, value_name = "ISSUER[:CLAIM=VALUE,…]")]
-    token: Vec<String>,
+    #[command(flatten)]
+    who: Who,
     /// A header; more than once for several
     #[arg(short = 'H', long, value_name = "NAME: VALUE")]
     header: Vec<String>,
@@ -75,12 +73,6 @@ pub(super) struct Arguments {
     /// The workload's port [default: the Guard's first]
     #[arg(long)]
     port: Option<u16>,
-    /// When: RFC 3339 [default: now]
-    #[arg(long, value_name = "TIME")]
-    at: Option<String>,
-    /// What directories list: a JSON object of directory names to lists of ids
-    #[arg(long, value_name = "FILE")]
-    directory: Option<PathBuf>,
     /// How it is written
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     output: Output,
@@ -97,17 +89,28 @@ enum Output {
 /// What is to be explained.
 enum Subject {
     Refusal(Refusal),
-    Request { method: String, url: String },
+    Request {
+        method: String,
+        url: String,
+    },
     Curl(curl::CurlRequest),
-    Test { file: String, line: u32 },
+    Test {
+        file: String,
+        line: u32,
+    },
+    /// What was decided about a request, and the request.
+    Record(Refusal, Box<RequestReport>),
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     let subject = subject(&arguments.what)?;
     let rules =
         arguments.rules.clone().or_else(|| Some(PathBuf::from(DEFAULT_RULES)).filter(|path| path.is_dir()));
-    if let Subject::Refusal(refusal) = subject {
-        return explain_refusal(&refusal, rules.as_deref(), arguments);
+    match &subject {
+        Subject::Refusal(refusal) => return explain_refusal(refusal, rules.as_deref(), arguments),
+        // Without rules there is only what was decided.
+        Subject::Record(refusal, _) if rules.is_none() => return explain_refusal(refusal, None, arguments),
+        _ => {}
     }
     let Some(rules) = rules else {
         bail!("say with --rules which rules decide; there is no folder `{DEFAULT_RULES}` here");
@@ -214,7 +217,10 @@ fn understand(text: &str) -> anyhow::Result<Subject> {
             .map_err(|why| anyhow!("the curl command cannot be read: {why}"));
     }
     match Refusal::find(text) {
-        Ok(refusal) => Ok(Subject::Refusal(refusal)),
+        Ok(refusal) => Ok(match recorded_request(text) {
+            Some(request) => Subject::Record(refusal, Box::new(request)),
+            None => Subject::Refusal(refusal),
+        }),
         Err(NoRefusal::UnknownCode(code)) => {
             bail!("the reason `{code}` is not one of this version; it may be a newer filter's")
         }
@@ -269,6 +275,19 @@ fn question(
             ));
             Ok(test.question.clone())
         }
+        Subject::Record(refusal, request) => {
+            notes.push(format!(
+                "the record says `{}`; this is what these rules decide",
+                refusal.reason.code()
+            ));
+            let of_tokens = request.tokens.iter().filter(|issuer| {
+                !arguments.who.token.iter().any(|text| text.split(':').next() == Some(issuer.as_str()))
+            });
+            notes.extend(of_tokens.map(|issuer| {
+                format!("what the token of `{issuer}` said is not in the record; say it with --token {issuer}:CLAIM=VALUE")
+            }));
+            request.question().map_err(anyhow::Error::msg)
+        }
         Subject::Refusal(_) => bail!("a refusal is no request"),
     }
 }
@@ -282,30 +301,10 @@ fn is_file(folder: &Path, relative: &str, written: &str) -> bool {
     relative == written || same(&path, Path::new(written))
 }
 
-fn workload(text: &str) -> anyhow::Result<WorkloadId> {
-    let (namespace, name) = text
-        .split_once('/')
-        .ok_or_else(|| anyhow!("`--workload {text}`: write `namespace/name`, e.g. `sales/orders-api`"))?;
-    Ok(WorkloadId { namespace: namespace.to_owned(), name: name.to_owned() })
-}
-
 /// What flags say counts over what the test or the command line says.
 fn add_flags(question: &mut Question, arguments: &Arguments, compiled: &Compiled) -> anyhow::Result<()> {
     if let Some(text) = &arguments.workload {
         question.workload = workload(text)?;
-    }
-    match arguments.peer.as_deref() {
-        None => {}
-        Some("none") => question.peer = None,
-        Some(text) => {
-            let peer = MeshPeer::parse(text);
-            question.peer = Some(peer.ok_or_else(|| {
-                anyhow!("`--peer {text}`: write `namespace/service-account`, a SPIFFE id, or `none`")
-            })?);
-        }
-    }
-    for text in &arguments.token {
-        add_token(question, text, compiled)?;
     }
     for text in &arguments.header {
         let (name, value) =
@@ -326,50 +325,7 @@ fn add_flags(question: &mut Question, arguments: &Arguments, compiled: &Compiled
         question.body = AskedBody::None;
     }
     question.port = arguments.port.or(question.port);
-    if let Some(text) = &arguments.at {
-        let at = tidegate_compiler::moment(text).or_else(|| text.parse().ok());
-        question.time =
-            Some(at.ok_or_else(|| anyhow!("`--at {text}`: write `2026-11-21T03:00:00Z`, or Unix seconds"))?);
-    }
-    if let Some(file) = &arguments.directory {
-        let listed = load_directory(file)?;
-        question.directories.extend(listed.into_iter().map(|(name, ids)| (name, ids.into_iter().collect())));
-    }
-    Ok(())
-}
-
-fn add_token(question: &mut Question, text: &str, compiled: &Compiled) -> anyhow::Result<()> {
-    let (name, claims) = text.split_once(':').map_or((text, ""), |(name, claims)| (name, claims));
-    let issuer = compiled.issuers.iter().find(|issuer| issuer.name == name).ok_or_else(|| {
-        let known: Vec<&str> = compiled.issuers.iter().map(|issuer| issuer.name.as_str()).collect();
-        anyhow!("`--token {text}`: there is no TrustedIssuer `{name}`; declared are: {}", known.join(", "))
-    })?;
-    let at = question.tokens.iter().position(|token| token.issuer == name).unwrap_or_else(|| {
-        question.tokens.push(AskedToken { issuer: name.to_owned(), ..AskedToken::default() });
-        question.tokens.len() - 1
-    });
-    let Some(token) = question.tokens.get_mut(at) else { return Ok(()) };
-    for (claim, value) in assignments(claims) {
-        if !token.set_text(issuer.pack, &claim, &value) {
-            bail!(
-                "`--token {text}`: `{claim}` is no claim; write `issuer:claim=value`, e.g. `gitlab:project_id=4711`"
-            );
-        }
-    }
-    Ok(())
-}
-
-/// `a=1,b=2,3`: a part without `=` belongs to the value before.
-fn assignments(text: &str) -> Vec<(String, String)> {
-    let mut assignments: Vec<(String, String)> = Vec::new();
-    for part in text.split(',').filter(|part| !part.is_empty()) {
-        match (part.split_once('='), assignments.last_mut()) {
-            (Some((claim, value)), _) => assignments.push((claim.to_owned(), value.to_owned())),
-            (None, Some((_, value))) => value.push_str(&format!(",{part}")),
-            (None, None) => assignments.push((part.to_owned(), String::new())),
-        }
-    }
-    assignments
+    arguments.who.add_to(question, compiled)
 }
 
 /// For tests of what is printed.

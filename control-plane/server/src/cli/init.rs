@@ -7,43 +7,69 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use clap::Args;
 
-use super::{Ending, complain, print};
+use super::asking::Who;
+use super::{Ending, complain, folder, print};
 
+mod decision;
 mod token;
 
+/// What is guarded if nobody says it.
+const DEFAULT_WORKLOAD: &str = "sales/orders-api";
 /// Who calls if nobody says it.
 const DEFAULT_PEER: &str = "etl/orders-worker";
 
-/// Write a first folder of rules: Mesh, Guard, Caller, a Shadow rule, and its test
+/// Write a first folder of rules, or a Shadow rule for what was refused; with their tests
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   tidegate init rules
   tidegate init rules --workload sales/orders-api --peer etl/orders-worker
   tidegate init rules --from-token token.txt
+  tidegate init rules --from-decision error.json --request curl.txt --peer etl/orders-worker
+  tidegate init rules --from-decision error.json --method POST --url https://orders.sales.example/v1/orders/7 \\
+      --peer ci/runner --token-file token.txt
 
 The Guard and the rule begin in Shadow mode: nothing is refused until you write Enforce. With --from-token the rule asks for such a
 token, the issuer is declared, and the test has the token's claims; the token itself and its signature are not written anywhere.
 Files that are there are never overwritten.
 
-Exit codes: 0 written; 1 a file is there already, or the token cannot be used; 2 the command line is wrong; 3 the folder cannot be
-written.")]
+With --from-decision the folder has rules already. The file holds the error body that a refused caller got, or what `tidegate
+explain -o json` wrote; the curl command line may be in it as well. An error body does not say what was asked or by whom. Rule and test
+are decided by the engine before they are written. Where another Allow would not help (a Deny, a token that is refused), nothing is
+written, and what helps is said.
+
+Exit codes: 0 written; 1 a file is there already, the token cannot be used, or the decision tells too little; 2 the command line is
+wrong; 3 the folder cannot be written, or holds no rules.")]
 pub(super) struct Arguments {
     /// Folder to write; made if it is not there
     #[arg(value_name = "DIR", default_value = "rules")]
     folder: PathBuf,
-    /// The workload that is guarded
-    #[arg(long, value_name = "NAMESPACE/NAME", default_value = "sales/orders-api")]
-    workload: String,
-    /// Who calls it [default: etl/orders-worker, or whose the token is]
-    #[arg(long, value_name = "NAMESPACE/ACCOUNT")]
-    peer: Option<String>,
+    /// The workload that is guarded [default: sales/orders-api; with --from-decision the one that the URL's host is about]
+    #[arg(long, value_name = "NAMESPACE/NAME")]
+    workload: Option<String>,
     /// The mesh's trust domain
     #[arg(long, default_value = "cluster.local")]
     trust_domain: String,
     /// File with a token of the caller; - for standard input
     #[arg(long, value_name = "FILE")]
     from_token: Option<PathBuf>,
+    /// File with an error body, or with a decision that `tidegate explain -o json` wrote; - for standard input
+    #[arg(long, value_name = "FILE", conflicts_with = "from_token")]
+    from_decision: Option<PathBuf>,
+    /// File with the curl command line that was refused
+    #[arg(long, value_name = "FILE", requires = "from_decision", conflicts_with = "url")]
+    request: Option<PathBuf>,
+    /// Method of the request that was refused [default: GET]
+    #[arg(long, requires = "url")]
+    method: Option<String>,
+    /// URL of the request that was refused
+    #[arg(long, requires = "from_decision")]
+    url: Option<String>,
+    /// YAML or JSON file with values for ${env.name}
+    #[arg(long, value_name = "FILE", requires = "from_decision")]
+    env: Option<PathBuf>,
+    #[command(flatten)]
+    who: Who,
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
@@ -53,7 +79,16 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
         }
         _ => Err(anyhow::anyhow!("`{flag} {text}`: write `namespace/name`")),
     };
-    let workload = names(&arguments.workload, "--workload")?;
+    if let Some(file) = &arguments.from_decision {
+        return from_decision(arguments, file);
+    }
+    let Who { token, token_file, at, directory, .. } = &arguments.who;
+    if !token.is_empty() || !token_file.is_empty() || at.is_some() || directory.is_some() {
+        bail!(
+            "--token, --token-file, --at and --directory are for --from-decision; a token to begin with is given with --from-token"
+        );
+    }
+    let workload = names(arguments.workload.as_deref().unwrap_or(DEFAULT_WORKLOAD), "--workload")?;
     let token = match &arguments.from_token {
         None => None,
         Some(file) => match token::read(&input(file)?) {
@@ -65,26 +100,57 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
         },
     };
     let of_token = token.as_ref().and_then(|token| token.peer.clone());
-    let peer = arguments.peer.clone().or(of_token).unwrap_or_else(|| DEFAULT_PEER.to_owned());
+    let peer = arguments.who.peer.clone().or(of_token).unwrap_or_else(|| DEFAULT_PEER.to_owned());
     let peer = names(&peer, "--peer")?;
     let files = files(&workload, &peer, &arguments.trust_domain, token.as_ref());
-    for (name, _) in &files {
-        if arguments.folder.join(name).exists() {
-            complain(&format!(
-                "`{}` is there already; nothing was written",
-                arguments.folder.join(name).display()
-            ));
+    let files: Vec<(String, String)> =
+        files.into_iter().map(|(name, text)| (name.to_owned(), text)).collect();
+    write_all(&arguments.folder, &files)
+}
+
+/// A rule for what was refused, beside those that are there.
+fn from_decision(arguments: &Arguments, file: &Path) -> anyhow::Result<Ending> {
+    let told = String::from_utf8_lossy(&input(file)?).into_owned();
+    let request = arguments.request.as_deref().map(input).transpose()?;
+    let request = request.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    let opened = match folder::open(&arguments.folder, arguments.env.as_deref())? {
+        Ok(opened) => opened,
+        Err(ending) => return Ok(ending),
+    };
+    let given = decision::Given {
+        told: &told,
+        request: request.as_deref(),
+        method: arguments.method.as_deref(),
+        url: arguments.url.as_deref(),
+        workload: arguments.workload.as_deref(),
+        who: &arguments.who,
+    };
+    match decision::draft(&given, &opened, &arguments.folder)? {
+        Ok(draft) => {
+            draft.notes.iter().for_each(|note| complain(note));
+            write_all(&arguments.folder, &draft.files)
+        }
+        Err(why) => {
+            complain(&why);
+            Ok(Ending::Refused)
+        }
+    }
+}
+
+fn write_all(folder: &Path, files: &[(String, String)]) -> anyhow::Result<Ending> {
+    for (name, _) in files {
+        if folder.join(name).exists() {
+            complain(&format!("`{}` is there already; nothing was written", folder.join(name).display()));
             return Ok(Ending::Refused);
         }
     }
-    fs::create_dir_all(&arguments.folder)
-        .with_context(|| format!("cannot make the folder `{}`", arguments.folder.display()))?;
+    fs::create_dir_all(folder).with_context(|| format!("cannot make the folder `{}`", folder.display()))?;
     let mut told = String::new();
-    for (name, text) in &files {
-        write(&arguments.folder.join(name), text)?;
-        told.push_str(&format!("wrote {}\n", arguments.folder.join(name).display()));
+    for (name, text) in files {
+        write(&folder.join(name), text)?;
+        told.push_str(&format!("wrote {}\n", folder.join(name).display()));
     }
-    let folder = arguments.folder.display();
+    let folder = folder.display();
     told.push_str(&format!("next: tidegate check {folder} && tidegate test {folder}\n"));
     print(&told)?;
     Ok(Ending::Done)

@@ -4,6 +4,8 @@
 //! command line is wrong; 3 the environment is (a missing folder, a port in use, a damaged state).
 
 mod access;
+mod align;
+mod asking;
 mod check;
 mod completions;
 mod diff;
@@ -21,13 +23,16 @@ mod module;
 mod package;
 mod paint;
 mod plugin_config;
+mod preflight;
 mod report;
 mod running;
+mod schema;
 mod serve;
 mod test;
 mod text;
 mod token;
 mod transport;
+mod watch;
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -77,6 +82,9 @@ enum Command {
     WhoCan(access::WhoArguments),
     WhatCan(access::WhatArguments),
     Diff(diff::Arguments),
+    Preflight(preflight::Arguments),
+    Align(align::Arguments),
+    Schema(schema::Arguments),
     PluginConfig(plugin_config::Arguments),
     Demo(demo::Arguments),
     Install(install::Arguments),
@@ -88,13 +96,15 @@ enum Command {
     Completions(completions::Arguments),
 }
 
-/// How a command ended, if nothing went wrong with the environment.
+/// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
     /// Exit code 0.
     Done,
     /// Exit code 1: what was asked is answered, and the answer is no.
     Refused,
+    /// Exit code 3: something is wrong with the environment, and it has been told.
+    Failed,
 }
 
 /// The command line as data, for documentation and its tests.
@@ -125,6 +135,7 @@ pub fn main() -> ExitCode {
     match run(arguments.command) {
         Ok(Ending::Done) => ExitCode::SUCCESS,
         Ok(Ending::Refused) => ExitCode::from(1),
+        Ok(Ending::Failed) => ExitCode::from(3),
         Err(error) => {
             complain(&with_causes(&error));
             ExitCode::from(3)
@@ -141,6 +152,9 @@ fn run(command: Command) -> anyhow::Result<Ending> {
         Command::WhoCan(arguments) => access::who(&arguments),
         Command::WhatCan(arguments) => access::what(&arguments),
         Command::Diff(arguments) => diff::run(&arguments),
+        Command::Preflight(arguments) => preflight::run(&arguments),
+        Command::Align(arguments) => align::run(&arguments),
+        Command::Schema(arguments) => schema::run(&arguments),
         Command::Init(arguments) => init::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments),
         Command::PluginConfig(arguments) => plugin_config::run(&arguments),
@@ -195,6 +209,11 @@ fn complain_text(text: &str) {
 fn complain(message: &str) {
     // When not even standard error is there, the exit code says it.
     let _ = writeln!(std::io::stderr(), "tidegate: {message}");
+}
+
+#[cfg(test)]
+pub(crate) fn align_text(report: &crate::align::Report) -> String {
+    align::shown(report)
 }
 
 /// Writes to standard output. A reader that went away (`| head`) is no error.

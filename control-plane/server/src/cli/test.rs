@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 
 use super::paint::Style;
-use super::{Ending, folder, junit, print, report};
+use super::{Ending, folder, junit, print, report, watch};
 use crate::clock;
 use crate::rules::Finding;
 use crate::ruletest::{self, Report};
@@ -19,6 +19,7 @@ Examples:
   tidegate test rules
   tidegate test rules -v --run release
   tidegate test rules --fail-under 90
+  tidegate test rules --watch                       # again after every change
   tidegate test rules -o junit > report.xml
 
 Tests are objects of the kind RuleTest in any file of the folder, e.g. rules/orders.test.yaml:
@@ -41,7 +42,7 @@ Requests have `tokens: [{issuer: gitlab, claims: {project_id: \"4711\"}}]`, `hea
 compiler and engine decide as in `tidegate serve`.
 
 Exit codes: 0 all tests pass; 1 a test fails, rules or tests do not compile, or less is covered than --fail-under demands;
-2 the command line is wrong; 3 the folder cannot be read, or has no test.")]
+2 the command line is wrong; 3 the folder cannot be read, or has no test. With --watch that of the last run counts.")]
 pub(super) struct Arguments {
     /// Folder with rules and tests: every *.yaml and *.yml below it
     #[arg(value_name = "DIR")]
@@ -61,6 +62,9 @@ pub(super) struct Arguments {
     /// How results are written
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     output: Output,
+    /// Again whenever the rules change, until Ctrl-C
+    #[arg(short, long)]
+    watch: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -74,6 +78,13 @@ enum Output {
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
+    if arguments.watch {
+        return watch::repeat(&arguments.rules, arguments.env.as_deref(), || once(arguments));
+    }
+    once(arguments)
+}
+
+fn once(arguments: &Arguments) -> anyhow::Result<Ending> {
     let opened = match folder::open(&arguments.rules, arguments.env.as_deref())? {
         Ok(opened) => opened,
         Err(ending) => return Ok(ending),

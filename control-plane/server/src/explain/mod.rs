@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod curl;
+pub mod persona;
 pub mod reasons;
 pub mod refusal;
 pub mod report;

@@ -4,6 +4,8 @@ use serde::Serialize;
 use serde_json::Value;
 use tidegate_engine::Reason;
 
+use super::request::RequestReport;
+
 /// What the caller was told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Refusal {
@@ -79,7 +81,8 @@ impl Refusal {
         match Reason::from_code(&code) {
             Some(reason) => Ok(Self {
                 reason,
-                decision: part("decision"),
+                // What was decided, in a record; in a refusal its id.
+                decision: part("decision").filter(|id| !matches!(id.as_str(), "Allow" | "Deny")),
                 rule: part("rule"),
                 owner: part("owner"),
                 contact: part("contact"),
@@ -87,6 +90,14 @@ impl Refusal {
             None => Err(NoRefusal::UnknownCode(code)),
         }
     }
+}
+
+/// The request that a record of a decision is about: what `tidegate explain -o json` writes has it as `request`.
+pub fn recorded_request(text: &str) -> Option<RequestReport> {
+    documents(text).find_map(|document| {
+        document.get("reason")?;
+        serde_json::from_value(document.get("request")?.clone()).ok()
+    })
 }
 
 /// JSON objects in a text: from each `{` on, as far as they go.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tidegate_compiler::explain::{
     AskedBody, AskedToken, Explanation, InvalidQuestion, MeshPeer, Prepared, Question, explain,
 };
@@ -45,7 +45,7 @@ pub struct Answer {
 }
 
 /// A request.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestReport {
     /// Where it arrives.
     pub workload: String,
@@ -137,6 +137,42 @@ fn notes(prepared: &Prepared<'_>, explanation: &Explanation) -> Vec<String> {
         notes.push(format!("rules look up `{names}`; what is listed there is said with --directory FILE"));
     }
     notes
+}
+
+// === impl RequestReport ===
+
+impl RequestReport {
+    /// The same question again. What its tokens said is not recorded.
+    ///
+    /// # Errors
+    /// What of it cannot be read.
+    pub fn question(&self) -> Result<Question, String> {
+        let (namespace, name) = self
+            .workload
+            .split_once('/')
+            .ok_or_else(|| format!("the record's workload `{}` is not `namespace/name`", self.workload))?;
+        let workload = WorkloadId { namespace: namespace.to_owned(), name: name.to_owned() };
+        let peer = match &self.peer {
+            None => None,
+            Some(text) => {
+                let (text, domain) = text
+                    .split_once(" of ")
+                    .map_or((text.as_str(), None), |(text, domain)| (text, Some(domain)));
+                let peer =
+                    MeshPeer::parse(text).ok_or_else(|| format!("the record's peer `{text}` is none"))?;
+                Some(MeshPeer { trust_domain: domain.map(str::to_owned), ..peer })
+            }
+        };
+        Ok(Question {
+            peer,
+            method: self.method.clone(),
+            host: Some(self.host.clone()),
+            path: self.path.clone(),
+            port: Some(self.port),
+            time: Some(self.time),
+            ..blank(workload)
+        })
+    }
 }
 
 /// A question about what nobody has said yet.

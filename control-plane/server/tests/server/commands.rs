@@ -7,13 +7,13 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-struct Ran {
-    code: i32,
-    out: String,
-    err: String,
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
-fn run(folder: &Path, arguments: &[&str], input: &str) -> Ran {
+pub(crate) fn run(folder: &Path, arguments: &[&str], input: &str) -> Ran {
     let mut process = Command::new(env!("CARGO_BIN_EXE_tidegate"))
         .args(arguments)
         .current_dir(folder)
@@ -36,14 +36,14 @@ fn run(folder: &Path, arguments: &[&str], input: &str) -> Ran {
 }
 
 /// Runs it, and holds the exit code against what is expected.
-fn expect(folder: &Path, code: i32, arguments: &[&str]) -> String {
+pub(crate) fn expect(folder: &Path, code: i32, arguments: &[&str]) -> String {
     let ran = run(folder, arguments, "");
     assert_eq!(ran.code, code, "{arguments:?}: {}{}", ran.out, ran.err);
     assert!(!ran.out.contains('\u{1b}') && !ran.err.contains('\u{1b}'), "{arguments:?}: colours in a pipe");
     ran.out + &ran.err
 }
 
-fn json(text: &str) -> Value {
+pub(crate) fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 

@@ -1,6 +1,7 @@
 //! The server as filters and people meet it: real gRPC and HTTP on free ports, real files.
 
 mod admin;
+mod asking;
 mod commands;
 mod directories;
 mod fixture;
@@ -10,6 +11,7 @@ mod issuer;
 mod keys;
 mod last_good;
 mod push;
+mod reference;
 mod startup;
 mod token;
 mod transport;

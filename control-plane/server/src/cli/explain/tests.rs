@@ -1,4 +1,7 @@
+use tidegate_compiler::explain::MeshPeer;
+
 use super::*;
+use crate::cli::asking::{add_token, assignments};
 use crate::ruletest::tests::{NOW, folder as rules};
 
 fn asked(method: &str, url: &str, peer: Option<&str>, tokens: &[&str]) -> String {

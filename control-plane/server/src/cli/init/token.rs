@@ -58,7 +58,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Known, String> {
         quoted(&iss),
         pack.name()
     );
-    let account = subject.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
+    let account = account_in(&subject);
     let audience = match claims.get("aud") {
         Some(ClaimJson::String(audience)) => Some(audience.clone()),
         Some(ClaimJson::List(list)) => list.iter().find_map(|one| match one {
@@ -75,6 +75,27 @@ pub(super) fn read(bytes: &[u8]) -> Result<Known, String> {
         peer: account.map(|(namespace, account)| format!("{namespace}/{account}")),
         claims,
     })
+}
+
+fn account_in(subject: &str) -> Option<(&str, &str)> {
+    subject.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'))
+}
+
+/// What rules demand of a token with these claims, as YAML on one line. `None`: they do not tell whose it is.
+pub(super) fn demand_of(
+    pack: PackKind,
+    issuer: &str,
+    claims: &BTreeMap<String, ClaimJson>,
+) -> Option<String> {
+    let string = |name: &str| match claims.get(name) {
+        Some(ClaimJson::String(text)) => Some(text.clone()),
+        Some(ClaimJson::Integer(number)) => Some(number.to_string()),
+        _ => None,
+    };
+    let subject = string("sub");
+    let account = subject.as_deref().and_then(account_in);
+    let demand = demand(pack, issuer, &string, account);
+    (subject.is_some() || !demand.contains("claims: {sub: ")).then_some(demand)
 }
 
 /// The stable things that tell this caller from others, as the pack's short form where there is one.

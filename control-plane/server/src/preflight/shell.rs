@@ -1,0 +1,284 @@
+//! Command lines as a POSIX shell would split them (POSIX.1-2024, Shell Command Language §2.2 to §2.6), without running anything.
+//!
+//! INVARIANT: a word of which a part is not known (an unset variable, the output of a command) says so.
+
+use std::collections::BTreeMap;
+
+/// A word.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Word {
+    /// With what is known put in; what is not known stands as it is written.
+    pub(super) text: String,
+    /// What is not known of it, e.g. `$REGION`.
+    pub(super) unknown: Option<String>,
+}
+
+/// A simple command, and the line of the script in which it begins, counted from 0.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Simple {
+    pub(super) words: Vec<Word>,
+    pub(super) line: usize,
+}
+
+/// Splits a script. Variables that it sets to what is known are known from then on.
+pub(super) fn commands(script: &str, known: &mut BTreeMap<String, String>) -> Result<Vec<Simple>, String> {
+    let mut reader = Reader {
+        rest: script.chars().peekable(),
+        line: 0,
+        known: known.clone(),
+        all: Vec::new(),
+        documents: Vec::new(),
+    };
+    reader.run()?;
+    *known = reader.known;
+    Ok(reader.all)
+}
+
+struct Reader<'s> {
+    rest: std::iter::Peekable<std::str::Chars<'s>>,
+    line: usize,
+    known: BTreeMap<String, String>,
+    all: Vec<Simple>,
+    /// Ends of here-documents that begin after this line (§2.7.4).
+    documents: Vec<String>,
+}
+
+// === impl Reader ===
+
+impl Reader<'_> {
+    fn next(&mut self) -> Option<char> {
+        let next = self.rest.next();
+        self.line += usize::from(next == Some('\n'));
+        next
+    }
+
+    fn run(&mut self) -> Result<(), String> {
+        let mut words: Vec<Word> = Vec::new();
+        let mut word: Option<Word> = None;
+        let mut begin = self.line;
+        while let Some(letter) = self.rest.peek().copied() {
+            if words.is_empty() && word.is_none() {
+                begin = self.line;
+            }
+            self.next();
+            match letter {
+                '#' if word.is_none() => {
+                    while self.rest.peek().is_some_and(|letter| *letter != '\n') {
+                        self.next();
+                    }
+                }
+                '\n' | ';' | '|' | '&' | '(' | ')' => {
+                    // `2>&1` is no end of a command.
+                    if letter == '&' && word.as_ref().is_some_and(|word| word.text.ends_with('>')) {
+                        word.get_or_insert_default().text.push('&');
+                        continue;
+                    }
+                    words.extend(word.take());
+                    self.end(&mut words, begin);
+                    if letter == '\n' {
+                        self.skip_documents();
+                    }
+                }
+                '<' if self.rest.peek() == Some(&'<') => {
+                    words.extend(word.take());
+                    self.next();
+                    if self.rest.next_if_eq(&'<').is_none() {
+                        self.document();
+                    }
+                    words.push(Word { text: "<<".to_owned(), unknown: Some("<<".to_owned()) });
+                }
+                ' ' | '\t' | '\r' => words.extend(word.take()),
+                '\\' => match self.next() {
+                    Some('\n') | None => {}
+                    Some(other) => word.get_or_insert_default().text.push(other),
+                },
+                '\'' => {
+                    let word = word.get_or_insert_default();
+                    loop {
+                        match self.next() {
+                            Some('\'') => break,
+                            Some(other) => word.text.push(other),
+                            None => return Err("a `'` is not closed".to_owned()),
+                        }
+                    }
+                }
+                '"' => {
+                    let mut quoted = word.take().unwrap_or_default();
+                    loop {
+                        match self.next() {
+                            Some('"') => break,
+                            Some('\\') => match self.next() {
+                                Some('\n') => {}
+                                Some(escaped @ ('"' | '\\' | '$' | '`')) => quoted.text.push(escaped),
+                                Some(other) => quoted.text.extend(['\\', other]),
+                                None => return Err("a `\"` is not closed".to_owned()),
+                            },
+                            Some('$') => self.dollar(&mut quoted)?,
+                            Some('`') => self.backquoted(&mut quoted)?,
+                            Some(other) => quoted.text.push(other),
+                            None => return Err("a `\"` is not closed".to_owned()),
+                        }
+                    }
+                    word = Some(quoted);
+                }
+                '$' => {
+                    let mut open = word.take().unwrap_or_default();
+                    self.dollar(&mut open)?;
+                    word = Some(open);
+                }
+                '`' => {
+                    let mut open = word.take().unwrap_or_default();
+                    self.backquoted(&mut open)?;
+                    word = Some(open);
+                }
+                other => word.get_or_insert_default().text.push(other),
+            }
+        }
+        words.extend(word.take());
+        self.end(&mut words, begin);
+        Ok(())
+    }
+
+    /// After `<<`: how the here-document ends.
+    fn document(&mut self) {
+        while self.rest.next_if(|letter| matches!(letter, '-' | ' ')).is_some() {}
+        let mut end = String::new();
+        while let Some(letter) =
+            self.rest.next_if(|letter| !letter.is_whitespace() && !";|&<>()".contains(*letter))
+        {
+            if !matches!(letter, '\'' | '"' | '\\') {
+                end.push(letter);
+            }
+        }
+        self.documents.push(end);
+    }
+
+    /// Here-documents are no commands.
+    fn skip_documents(&mut self) {
+        for end in std::mem::take(&mut self.documents) {
+            loop {
+                let mut line = String::new();
+                let mut is_last = true;
+                while let Some(letter) = self.next() {
+                    if letter == '\n' {
+                        is_last = false;
+                        break;
+                    }
+                    line.push(letter);
+                }
+                if is_last || line.trim() == end {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// A command is complete. What it sets is remembered; words of the language before it are left out.
+    fn end(&mut self, words: &mut Vec<Word>, line: usize) {
+        const LANGUAGE: [&str; 11] =
+            ["then", "do", "else", "elif", "if", "while", "until", "!", "{", "time", "exec"];
+        let all = std::mem::take(words);
+        let mut rest = all.into_iter().peekable();
+        while let Some(word) = rest.next_if(|word| {
+            LANGUAGE.contains(&word.text.as_str())
+                || word.text == "export"
+                || assignment(&word.text).is_some()
+        }) {
+            let Some((name, value)) = assignment(&word.text) else { continue };
+            match word.unknown {
+                None => drop(self.known.insert(name.to_owned(), value.to_owned())),
+                Some(_) => drop(self.known.remove(name)),
+            }
+        }
+        let words: Vec<Word> = rest.collect();
+        if !words.is_empty() {
+            self.all.push(Simple { words, line });
+        }
+    }
+
+    /// After a `$`.
+    fn dollar(&mut self, word: &mut Word) -> Result<(), String> {
+        match self.rest.peek().copied() {
+            Some('(') => {
+                let inner = self.balanced('(', ')')?;
+                unknown(word, format!("$({inner})"));
+            }
+            Some('{') => {
+                let inner = self.balanced('{', '}')?;
+                match self.known.get(&inner) {
+                    Some(value) => word.text.push_str(value),
+                    None => unknown(word, format!("${{{inner}}}")),
+                }
+            }
+            Some(letter) if letter.is_ascii_alphabetic() || letter == '_' => {
+                let mut name = String::new();
+                while let Some(letter) =
+                    self.rest.next_if(|letter| letter.is_ascii_alphanumeric() || *letter == '_')
+                {
+                    name.push(letter);
+                }
+                match self.known.get(&name) {
+                    Some(value) => word.text.push_str(value),
+                    None => unknown(word, format!("${name}")),
+                }
+            }
+            Some(letter) if letter.is_ascii_digit() || "@*?#!$-".contains(letter) => {
+                self.next();
+                unknown(word, format!("${letter}"));
+            }
+            _ => word.text.push('$'),
+        }
+        Ok(())
+    }
+
+    fn backquoted(&mut self, word: &mut Word) -> Result<(), String> {
+        let mut inner = String::new();
+        loop {
+            match self.next() {
+                Some('`') => break,
+                Some(other) => inner.push(other),
+                None => return Err("a \"`\" is not closed".to_owned()),
+            }
+        }
+        unknown(word, format!("`{inner}`"));
+        Ok(())
+    }
+
+    /// What is between brackets, nested ones included. Tekton's `$(params.x)` is of this form, too.
+    fn balanced(&mut self, open: char, close: char) -> Result<String, String> {
+        self.next();
+        let (mut depth, mut inner) = (1, String::new());
+        loop {
+            match self.next() {
+                Some(letter) if letter == open => {
+                    depth += 1;
+                    inner.push(letter);
+                }
+                Some(letter) if letter == close => {
+                    depth -= 1;
+                    if depth == 0 {
+                        return Ok(inner);
+                    }
+                    inner.push(letter);
+                }
+                Some(letter) => inner.push(letter),
+                None => return Err(format!("a `{open}` is not closed")),
+            }
+        }
+    }
+}
+
+fn unknown(word: &mut Word, written: String) {
+    word.text.push_str(&written);
+    word.unknown.get_or_insert(written);
+}
+
+/// `NAME=value`
+fn assignment(text: &str) -> Option<(&str, &str)> {
+    let (name, value) = text.split_once('=')?;
+    let mut letters = name.chars();
+    let first = letters.next()?;
+    let fits = (first.is_ascii_alphabetic() || first == '_')
+        && letters.all(|letter| letter.is_ascii_alphanumeric() || letter == '_');
+    fits.then_some((name, value))
+}
