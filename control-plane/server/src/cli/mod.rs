@@ -21,6 +21,7 @@ mod module;
 mod package;
 mod paint;
 mod plugin_config;
+mod render;
 mod report;
 mod running;
 mod serve;
@@ -77,6 +78,7 @@ enum Command {
     WhoCan(access::WhoArguments),
     WhatCan(access::WhatArguments),
     Diff(diff::Arguments),
+    Render(render::Arguments),
     PluginConfig(plugin_config::Arguments),
     Demo(demo::Arguments),
     Install(install::Arguments),
@@ -141,6 +143,7 @@ fn run(command: Command) -> anyhow::Result<Ending> {
         Command::WhoCan(arguments) => access::who(&arguments),
         Command::WhatCan(arguments) => access::what(&arguments),
         Command::Diff(arguments) => diff::run(&arguments),
+        Command::Render(arguments) => render::run(&arguments),
         Command::Init(arguments) => init::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments),
         Command::PluginConfig(arguments) => plugin_config::run(&arguments),
