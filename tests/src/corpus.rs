@@ -298,6 +298,12 @@ impl Case {
             (Place::Service, None, Some(id)) => rig.service_with(&rig.foreign.workload(id)?)?,
             (Place::Service, ..) => bail!("a request to the service needs `peer` or `foreign`"),
         };
+        let (protocol, call) = self.call(tokens)?;
+        endpoint.call(protocol, call).await.map_err(|error: CallError| error.into())
+    }
+
+    /// The request with these tokens, and how it is sent.
+    pub fn call(&self, tokens: &[String]) -> Result<(Protocol, Call)> {
         let mut call = match self.via {
             Via::Grpc => Call::grpc(&self.path, b""),
             Via::Http1 | Via::Http2 => Call::new(Method::from_bytes(self.method().as_bytes())?, &self.path),
@@ -310,7 +316,7 @@ impl Case {
             call = call.header("authorization", token.as_bytes());
         }
         let protocol = if self.via == Via::Http1 { Protocol::Http1 } else { Protocol::Http2 };
-        endpoint.call(protocol, call).await.map_err(|error: CallError| error.into())
+        Ok((protocol, call))
     }
 }
 

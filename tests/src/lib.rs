@@ -10,4 +10,5 @@ pub mod hostile;
 pub mod native;
 pub mod objects;
 pub mod raw;
+pub mod rbac;
 pub mod rig;

@@ -20,11 +20,17 @@ use tidegate_tests::rig::{Rig, Setup};
 #[allow(dead_code, missing_docs)]
 mod google_api;
 
+#[path = "../../control-plane/compiler/tests/istio/mod.rs"]
+#[allow(missing_docs)]
+mod istio;
+
 mod e2e {
     pub mod bodies;
     pub mod bound_tokens;
     pub mod directories;
     pub mod evasions;
+    pub mod fence;
+    pub mod fence_scene;
     pub mod hostile_push;
     pub mod leases;
     pub mod misbehaving_issuer;
@@ -219,6 +225,18 @@ async fn a_lost_control_plane_changes_nothing(rig: &mut Rig) -> Result<()> {
     );
     ensure!(status(rig, Method::GET).await? == 403 && status(rig, Method::POST).await? == 200);
     Ok(())
+}
+
+/// Istio's own policies beside the filter: never narrower, and what they are worth without it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_fence_contains_what_the_filter_allows() -> Result<()> {
+    let rig = Rig::start(Setup::new(EnvoyRelease::Current, 1)).await?;
+    for (name, text) in CORPUS {
+        e2e::fence::corpus(&rig, name, &Suite::parse(text)?).await?;
+    }
+    e2e::fence::the_interlock_closes_what_is_open(&rig, &Suite::parse(CORPUS[0].1)?).await?;
+    e2e::fence::requests_by_chance(&rig).await?;
+    e2e::fence::no_order_of_updates_refuses_what_is_allowed(&rig).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

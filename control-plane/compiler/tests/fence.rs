@@ -11,6 +11,8 @@ mod istio;
 mod meshes;
 #[path = "fence/orders.rs"]
 mod orders;
+#[path = "fence/scene.rs"]
+mod scene;
 
 use std::collections::BTreeMap;
 
@@ -18,6 +20,7 @@ use generate::{Sent, Token, policy, sent};
 use istio::{Http, Seen, allows, denied_by};
 use proptest::prelude::*;
 use proptest::sample::select;
+use scene::{aims, models};
 use serde_json::Value;
 use tidegate_compiler::fence::{
     Fence, FenceOptions, INTERLOCK_HEADER, IstioVersion, Normalization, PortProtocol, Surroundings, fence,
@@ -78,47 +81,6 @@ struct Call {
     sent: Sent,
     authority: String,
     path: String,
-}
-
-/// `x` in paths is `x:y`, which clients send in several spellings.
-fn with_colons(mut model: PolicyModel) -> PolicyModel {
-    for rule in &mut model.rules {
-        for path in rule.to.iter_mut().flatten().filter_map(|operation| operation.paths.as_mut()).flatten() {
-            for segment in &mut path.segments {
-                if *segment == SegmentPattern::Literal("x".to_owned()) {
-                    *segment = SegmentPattern::Literal("x:y".to_owned());
-                }
-            }
-        }
-    }
-    model
-}
-
-fn models() -> impl Strategy<Value = PolicyModel> {
-    policy().prop_map(with_colons)
-}
-
-fn calls() -> impl Strategy<Value = Call> {
-    let authority = select(vec!["", "", "", ":8080", ".", ".:443", ":0"]);
-    (sent(), authority, any::<bool>(), 0usize..40, 0u8..6).prop_map(|(sent, port, upper, at, colon)| {
-        let host = sent.host.clone().unwrap_or_else(|| "a b".to_owned());
-        let host = if upper { host.to_ascii_uppercase() } else { host };
-        let colon = match colon {
-            0 => "%3A",
-            1 => "%3a",
-            _ => ":",
-        };
-        let mut path = sent.path.replace("/x", &format!("/x{colon}y"));
-        // One character of it is sent encoded.
-        if let Some(byte) = path.as_bytes().get(at).copied().filter(u8::is_ascii_alphanumeric)
-            && path.is_char_boundary(at)
-            && !path[..at].ends_with('%')
-            && !path[..at.saturating_sub(1)].ends_with('%')
-        {
-            path.replace_range(at..=at, &format!("%{byte:02x}"));
-        }
-        Call { authority: format!("{host}{port}"), path, sent }
-    })
 }
 
 /// What Envoy makes of a path: it decodes what is unreserved.
@@ -250,7 +212,7 @@ proptest! {
 
     #[test]
     fn whatever_the_filter_allows_istio_lets_through(
-        model in models(), all in prop::collection::vec(calls(), 1..12),
+        model in models(), all in aims(12),
         normalization in normalization(), interlock in any::<bool>(), tcp in tcp_ports(),
     ) {
         let policy = decoded(&model);
@@ -258,7 +220,7 @@ proptest! {
         let made = fence_in(&compiled(&model, &tcp), &options(interlock), &surroundings);
         let secret = made.workloads[&id()].interlock.as_ref().map(|interlock| interlock.value.as_str());
         let objects = objects(&made);
-        for call in &all {
+        for call in all.iter().map(|aim| aim.at(&[&model])) {
             let seen = call.seen(normalization, secret);
             let outcomes = call.outcomes(&policy, normalization);
             if outcomes.contains(&Outcome::Allow) {
@@ -274,11 +236,12 @@ proptest! {
 
     /// Connections that Istio does not read as HTTP pass every HTTP filter by.
     #[test]
-    fn no_connection_passes_a_guarded_port_unread(model in models(), tcp in tcp_ports(), call in calls()) {
+    fn no_connection_passes_a_guarded_port_unread(model in models(), tcp in tcp_ports(), one in aims(2)) {
         let guarded = |port: u16| {
             let covers = |guard: &GuardModel| guard.ports.as_ref().is_none_or(|ports| ports.contains(&port));
             model.guards.iter().any(|guard| guard.mode == Mode::Enforce && covers(guard))
         };
+        let call = one[0].at(&[&model]);
         let seen = Seen { http: None, ..call.seen(Normalization::Base, None) };
         let made = fence(&compiled(&model, &tcp), &options(false));
         let objects = objects(&made);
@@ -340,14 +303,14 @@ proptest! {
 
     /// Where it is said that the filter is not needed, Istio alone decides as the filter does.
     #[test]
-    fn what_needs_no_filter_is_decided_alike(model in plain(), all in prop::collection::vec(calls(), 1..16)) {
+    fn what_needs_no_filter_is_decided_alike(model in plain(), all in aims(16)) {
         let policy = decoded(&model);
         let made = fence(&compiled(&model, &[]), &options(false));
         if made.workloads[&id()].needs_filter {
             return Ok(());
         }
-        for call in all.iter().filter(|call| !call.sent.headers.duplicates) {
-            let call = Call { sent: Sent { tokens: Vec::new(), ..call.sent.clone() }, ..call.clone() };
+        for call in all.iter().map(|aim| aim.at(&[&model])).filter(|call| !call.sent.headers.duplicates) {
+            let call = Call { sent: Sent { tokens: Vec::new(), ..call.sent.clone() }, ..call };
             let [outcome, ..] = call.outcomes(&policy, Normalization::Base);
             let seen = call.seen(Normalization::Base, None);
             if seen.http.as_ref().is_some_and(|http| normal::host(http.authority.as_bytes()).is_none()) {
@@ -359,10 +322,11 @@ proptest! {
 
     /// With the interlock, nobody passes without the filter where callers are known by tokens only.
     #[test]
-    fn with_the_interlock_nobody_without_a_peer_passes_alone(model in models(), call in calls()) {
+    fn with_the_interlock_nobody_without_a_peer_passes_alone(model in models(), one in aims(2)) {
         let made = fence(&compiled(&model, &[]), &options(true));
         let objects = objects(&made);
-        let call = Call { sent: Sent { peer: None, ..call.sent.clone() }, ..call.clone() };
+        let call = one[0].at(&[&model]);
+        let call = Call { sent: Sent { peer: None, ..call.sent.clone() }, ..call };
         let anyone = model.rules.iter().any(|rule| rule.from.iter().any(|from| from.peer == PeerModel::Anyone));
         let everywhere = model.guards.iter().any(|guard| guard.mode == Mode::Enforce && guard.ports.is_none());
         if everywhere && !anyone {

@@ -14,6 +14,9 @@ use tidegate_proto::v1 as pb;
 /// one ASCII byte.
 const MAX_TARGET_BYTES: usize = 120;
 
+/// The longest interlock.
+const MAX_INTERLOCK_BYTES: usize = 128;
+
 /// First bytes of the DER form of every P-256 public key with an uncompressed point (RFC 5480).
 const P256_SPKI_PREFIX: [u8; 27] = [
     0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2A, 0x86, 0x48, 0xCE, 0x3D, 0x02, 0x01, 0x06, 0x08, 0x2A, 0x86,
@@ -39,6 +42,8 @@ pub struct Config {
     pub max_held: usize,
     /// Signatures are verified by the proxy's cryptography or not at all.
     pub fips: bool,
+    /// The value of the header by which Istio's own policy knows that this filter let a request through.
+    pub interlock: Option<String>,
 }
 
 /// Where a peer is to be found.
@@ -114,7 +119,7 @@ impl Config {
         let fields = Fields::new(
             &document,
             String::new(),
-            &["workload", "peers", "controlPlane", "keys", "bundle", "coldStart", "fips"],
+            &["workload", "peers", "controlPlane", "keys", "bundle", "coldStart", "fips", "interlock"],
         )?;
         let workload = fields.needed_text("workload")?;
         if !workload
@@ -163,8 +168,23 @@ impl Config {
             hold_ms: u64::from(hold_ms),
             max_held: usize::from(max_held),
             fips: fields.boolean("fips")?.unwrap_or_default(),
+            interlock: interlock(&fields)?,
         })
     }
+}
+
+/// Istio takes a star at either end for a wildcard.
+fn interlock(fields: &Fields<'_>) -> Result<Option<String>, InvalidConfig> {
+    let Some(text) = fields.text("interlock")? else { return Ok(None) };
+    let sound = (1..=MAX_INTERLOCK_BYTES).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_graphic())
+        && !text.starts_with('*')
+        && !text.ends_with('*');
+    if !sound {
+        let why = "must be 1 to 128 visible characters of ASCII, without `*` at either end";
+        return Err(fields.refuse("interlock", why));
+    }
+    Ok(Some(text.to_owned()))
 }
 
 fn trusted_keys(fields: &Fields<'_>) -> Result<Vec<(String, PublicKey)>, InvalidConfig> {

@@ -19,6 +19,8 @@ pub trait Host {
     fn property(&self, path: &[u8]) -> Option<Vec<u8>>;
     /// Removes every value of a request header; whether that was possible.
     fn remove_request_header(&self, name: &[u8]) -> bool;
+    /// Sets a request header to this value alone. Whether the proxy did.
+    fn set_request_header(&self, name: &[u8], value: &[u8]) -> bool;
     /// Wall clock, in nanoseconds since 1970.
     fn now_ns(&self) -> u64;
     /// Random bits, not necessarily strong.

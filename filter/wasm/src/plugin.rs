@@ -30,6 +30,9 @@ mod bodies;
 mod live;
 mod session;
 
+/// The header of [`Config::interlock`]. What callers send under this name is removed, as everything of ours is.
+const INTERLOCK: &str = "x-tidegate-interlock";
+
 /// A plugin.
 #[derive(Debug)]
 pub struct Plugin {
@@ -258,7 +261,7 @@ impl Plugin {
             }
             return Verdict::Refuse(refusal);
         }
-        if answer.remove.iter().any(|name| !host.remove_request_header(name.as_bytes())) {
+        if !self.mark(&answer.remove, host) {
             return self.unreadable(Unreadable::NotRemoved, host);
         }
         if !self.leases.admit(Lease { context, received, terms: answer.terms }) {
@@ -269,6 +272,17 @@ impl Plugin {
         }
         self.counters.add(Metric::Allowed);
         Verdict::Continue
+    }
+
+    /// Readies a request's headers for what stands behind the filter: without credentials that are not to be forwarded, and
+    /// with what tells Istio's own policy that the filter was there. Whether the proxy did.
+    fn mark(&self, remove: &[String], host: &dyn Host) -> bool {
+        remove.iter().all(|name| host.remove_request_header(name.as_bytes()))
+            && self
+                .config
+                .interlock
+                .as_ref()
+                .is_none_or(|value| host.set_request_header(INTERLOCK.as_bytes(), value.as_bytes()))
     }
 
     fn unreadable(&mut self, unreadable: Unreadable, host: &dyn Host) -> Verdict {

@@ -67,7 +67,7 @@ pub enum Unreadable {
     #[error("the proxy's request headers are malformed")]
     Malformed,
     /// A header that must not reach the server could not be removed.
-    #[error("a header could not be removed")]
+    #[error("a header could not be removed or set")]
     NotRemoved,
     /// There is nothing to decide by.
     #[error("there is no Bundle")]

@@ -52,6 +52,8 @@ pub(super) struct Around<'a> {
     pub normalization: Normalization,
     pub secret: Option<&'a str>,
     pub claims: Option<&'a Claims>,
+    /// Nothing that is denied is left to the filter, or said by another policy.
+    pub undenied: bool,
 }
 
 /// What may pass, and what there is to say about it.
@@ -89,7 +91,7 @@ pub(super) fn allow(around: &Around<'_>, notes: &mut BTreeSet<Note>) -> Allowed 
         notes.insert(Note::new(NoteKind::Wider, None, why(*widened)));
     }
     let interlock = branches.iter().any(|branch| branch.interlock);
-    let overrides = exact && !branches.is_empty();
+    let overrides = exact && around.undenied && !branches.is_empty();
     let mut rules = emitted(&branches, around.secret, overrides);
     rules.extend(unguarded(around, notes));
     Allowed { rules, exact, interlock }

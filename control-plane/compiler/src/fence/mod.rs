@@ -205,14 +205,6 @@ fn of_workload(
     let alone = select::also_reached(&compiled.mesh, id, workload).is_empty();
     let claims =
         if options.claims { claims::claims(compiled, policy, &enforced, alone, &mut notes) } else { None };
-    let around = Around {
-        policy,
-        enforced: &enforced,
-        normalization: surroundings.normalization,
-        secret,
-        claims: claims.as_ref(),
-    };
-    let Allowed { rules, exact, interlock } = allow::allow(&around, &mut notes);
     let (denied, whole) = if alone {
         deny::deny(policy, &enforced, &compiled.mesh.trust_domain, &mut notes)
     } else {
@@ -225,7 +217,16 @@ fn of_workload(
         }
         (Vec::new(), !denies)
     };
-    let exact = exact && whole && !shadow && denied.is_empty();
+    let around = Around {
+        policy,
+        enforced: &enforced,
+        normalization: surroundings.normalization,
+        secret,
+        claims: claims.as_ref(),
+        undenied: whole && denied.is_empty(),
+    };
+    let Allowed { rules, exact, interlock } = allow::allow(&around, &mut notes);
+    let exact = exact && around.undenied && !shadow;
     if exact {
         let text = "Istio says exactly what the rules say, and the filter is not needed; without it, what is sent twice or in \
                     several spellings is judged as the application reads it, and nothing is recorded";

@@ -17,7 +17,7 @@ proptest! {
     #[test]
     fn no_workload_loses_by_the_fence_of_another(
         all in prop::collection::vec((models(), some_labels(), select(vec!["sales", "ops", "root"])), 2..5),
-        calls in prop::collection::vec(calls(), 1..6),
+        calls in aims(6),
     ) {
         let mut whole = compiled(&PolicyModel::default(), &[]);
         whole.mesh.root_namespace = "root".to_owned();
@@ -29,6 +29,8 @@ proptest! {
             whole.mesh.workloads.insert(id.clone(), Workload { labels: labels.clone(), service_account: None, gateway: false });
             whole.workloads.insert(id, policy);
         }
+        let models: Vec<&PolicyModel> = all.iter().map(|(model, ..)| model).collect();
+        let calls: Vec<Call> = calls.iter().map(|aim| aim.at(&models)).collect();
         let made = fence(&whole, &FenceOptions::default());
         for (id, workload) in &whole.mesh.workloads {
             // Policies of the workload's namespace, and of the root namespace.

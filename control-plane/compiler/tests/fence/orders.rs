@@ -9,13 +9,15 @@ proptest! {
     #[test]
     fn in_no_step_does_the_fence_refuse_what_a_filter_allows(
         states in prop::collection::vec((models(), any::<bool>(), tcp_ports()), 2..4),
-        all in prop::collection::vec(calls(), 1..8),
+        all in aims(8),
     ) {
         let made: Vec<Fence> = states
             .iter()
             .map(|(model, interlock, tcp)| fence(&compiled(model, tcp), &options(*interlock)))
             .collect();
         let policies: Vec<PolicySet> = states.iter().map(|(model, ..)| decoded(model)).collect();
+        let models: Vec<&PolicyModel> = states.iter().map(|(model, ..)| model).collect();
+        let all: Vec<Call> = all.iter().map(|aim| aim.at(&models)).collect();
         for (at, pair) in made.windows(2).enumerate() {
             let [old, new] = pair else { unreachable!() };
             let steps = transition(old, new);

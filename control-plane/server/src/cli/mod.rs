@@ -24,6 +24,7 @@ mod package;
 mod paint;
 mod plugin_config;
 mod preflight;
+mod render;
 mod report;
 mod running;
 mod schema;
@@ -85,6 +86,7 @@ enum Command {
     Preflight(preflight::Arguments),
     Align(align::Arguments),
     Schema(schema::Arguments),
+    Render(render::Arguments),
     PluginConfig(plugin_config::Arguments),
     Demo(demo::Arguments),
     Install(install::Arguments),
@@ -155,6 +157,7 @@ fn run(command: Command) -> anyhow::Result<Ending> {
         Command::Preflight(arguments) => preflight::run(&arguments),
         Command::Align(arguments) => align::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),
+        Command::Render(arguments) => render::run(&arguments),
         Command::Init(arguments) => init::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments),
         Command::PluginConfig(arguments) => plugin_config::run(&arguments),

@@ -1,4 +1,4 @@
-//! `init`, `check`, `test`, `explain`, `who-can`, `what-can` and `diff` as people and CI systems run them: exit codes, and that
+//! `init`, `check`, `test`, `explain`, `who-can`, `what-can`, `diff` and `render` as people and CI systems run them: exit codes, and that
 //! what programs read can be read.
 
 use std::io::Write;
@@ -103,6 +103,45 @@ fn from_nothing_to_enforced_rules() {
     expect(at, 0, &["diff", "enforced", "wider"]);
     expect(at, 0, &["diff", "wider", "enforced", "--fail-on", "wider"]);
     expect(at, 3, &["test", "wider"]);
+}
+
+#[test]
+fn objects_of_istio_are_printed_without_a_cluster() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    expect(at, 0, &["init"]);
+    for file in std::fs::read_dir(at.join("rules")).unwrap() {
+        let file = file.unwrap().path();
+        let text = std::fs::read_to_string(&file).unwrap().replace("mode: Shadow", "mode: Enforce");
+        std::fs::write(&file, text).unwrap();
+    }
+    let ran = run(at, &["render", "rules"], "");
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert!(
+        ran.out.contains("\nkind: AuthorizationPolicy\n") && ran.out.contains("\n# sales/orders-api: "),
+        "{}",
+        ran.out
+    );
+    assert!(ran.err.starts_with("1 object for "), "{}", ran.err);
+    let list = json(&run(at, &["render", "rules", "-o", "json", "--istio", "1.31", "--claims"], "").out);
+    assert_eq!(
+        (&list["kind"], &list["items"][0]["metadata"]["name"]),
+        (&"List".into(), &"tidegate-orders-api".into())
+    );
+    assert_eq!(run(at, &["render", "rules"], "").out, ran.out, "the same bytes");
+    for arguments in
+        [&["render"][..], &["render", "rules", "--istio", "1.26"], &["render", "rules", "-o", "xml"]]
+    {
+        expect(at, 2, arguments);
+    }
+    expect(at, 3, &["render", "nowhere"]);
+    std::fs::write(at.join("rules/first.yaml"), "kind: AccessRule\n").unwrap();
+    let ran = run(at, &["render", "rules"], "");
+    assert!(
+        ran.code == 1 && ran.out.is_empty() && ran.err.contains("next: tidegate check rules"),
+        "{}",
+        ran.err
+    );
 }
 
 #[test]

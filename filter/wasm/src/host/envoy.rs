@@ -29,6 +29,13 @@ unsafe extern "C" {
         size: *mut usize,
     ) -> u32;
     fn proxy_remove_header_map_value(map: u32, name: *const u8, name_size: usize) -> u32;
+    fn proxy_replace_header_map_value(
+        map: u32,
+        name: *const u8,
+        name_size: usize,
+        value: *const u8,
+        value_size: usize,
+    ) -> u32;
     fn proxy_get_property(path: *const u8, path_size: usize, data: *mut *mut u8, size: *mut usize) -> u32;
     fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32;
     fn proxy_send_local_response(
@@ -109,6 +116,12 @@ impl Host for Envoy {
     fn remove_request_header(&self, name: &[u8]) -> bool {
         // SAFETY: the name is live. Removing what is not there is no error.
         unsafe { proxy_remove_header_map_value(REQUEST_HEADERS, name.as_ptr(), name.len()) == OK }
+    }
+
+    fn set_request_header(&self, name: &[u8], value: &[u8]) -> bool {
+        let (name, value) = ((name.as_ptr(), name.len()), (value.as_ptr(), value.len()));
+        // SAFETY: name and value are live. What is not there is added.
+        unsafe { proxy_replace_header_map_value(REQUEST_HEADERS, name.0, name.1, value.0, value.1) == OK }
     }
 
     fn now_ns(&self) -> u64 {

@@ -20,6 +20,8 @@ pub struct Fake {
     /// Whether there is `verify_signature`.
     pub verifies: Cell<bool>,
     pub removed: RefCell<Vec<String>>,
+    /// Headers that were set.
+    pub set: RefCell<Vec<(String, String)>>,
     pub refuses_removal: RefCell<bool>,
     pub counted: RefCell<HashMap<Metric, u64>>,
     pub logged: RefCell<Vec<String>>,
@@ -83,6 +85,12 @@ impl Host for Fake {
 
     fn remove_request_header(&self, name: &[u8]) -> bool {
         self.removed.borrow_mut().push(String::from_utf8_lossy(name).into_owned());
+        !*self.refuses_removal.borrow()
+    }
+
+    fn set_request_header(&self, name: &[u8], value: &[u8]) -> bool {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        self.set.borrow_mut().push((text(name), text(value)));
         !*self.refuses_removal.borrow()
     }
 

@@ -137,7 +137,7 @@ impl Plugin {
         let Some((format, wanted)) = answer.awaits else {
             return self.unreadable(Unreadable::NotReady, host);
         };
-        if answer.remove.iter().any(|name| !host.remove_request_header(name.as_bytes())) {
+        if !self.mark(&answer.remove, host) {
             return self.unreadable(Unreadable::NotRemoved, host);
         }
         let fields = match &self.state {

@@ -124,6 +124,34 @@ fn headers_that_only_tidegate_sets_are_removed_or_the_request_is_refused() {
 }
 
 #[test]
+fn only_what_goes_on_gets_the_interlock() {
+    let json = config(&format!("{}, \"interlock\": \"c2VjcmV0\"", warm(&bundle(5))));
+    let mut plugin = Plugin::new(Config::parse(&json).unwrap(), "pod".into(), &request("/"), None);
+    let forged = Fake::with_headers(&[
+        (":method", "GET"),
+        (":path", "/v1/orders"),
+        (":authority", "orders.example"),
+        ("x-tidegate-interlock", "c2VjcmV0"),
+    ]);
+    let host = forged.with_peer(WORKER);
+    assert_eq!(plugin.on_request(1, true, &host), Verdict::Continue);
+    assert_eq!(*host.removed.borrow(), ["x-tidegate-interlock"]);
+    assert_eq!(*host.set.borrow(), [("x-tidegate-interlock".to_owned(), "c2VjcmV0".to_owned())]);
+    let host = request("/v2/orders").with_peer(WORKER);
+    assert_eq!(status(&plugin.on_request(2, true, &host)), 403);
+    assert!(host.set.borrow().is_empty(), "what is refused goes nowhere");
+    let host =
+        Fake::with_headers(&[(":method", "GET"), (":path", "/v1/orders"), (":authority", "orders.example")]);
+    let host = host.with_peer(WORKER);
+    *host.refuses_removal.borrow_mut() = true;
+    assert_eq!(status(&plugin.on_request(3, true, &host)), 503, "what cannot be marked is refused");
+    // Without one, nothing is set.
+    let host = request("/v1/orders").with_peer(WORKER);
+    assert_eq!(ready().on_request(1, true, &host), Verdict::Continue);
+    assert!(host.set.borrow().is_empty());
+}
+
+#[test]
 fn without_headers_a_request_is_refused() {
     let mut plugin = ready();
     let host = request("/v1/orders").with_peer(WORKER);
@@ -320,6 +348,14 @@ fn configurations_that_cannot_work_are_refused_with_the_field() {
             "coldStart.maxHeld",
         ),
         (String::from_utf8(config(&format!("{STREAM}, \"fips\": \"yes\""))).unwrap(), "fips"),
+        (String::from_utf8(config(&format!("{STREAM}, \"interlock\": \"\""))).unwrap(), "interlock"),
+        (String::from_utf8(config(&format!("{STREAM}, \"interlock\": \"a b\""))).unwrap(), "interlock"),
+        (String::from_utf8(config(&format!("{STREAM}, \"interlock\": \"abc*\""))).unwrap(), "interlock"),
+        (String::from_utf8(config(&format!("{STREAM}, \"interlock\": 7"))).unwrap(), "interlock"),
+        (
+            String::from_utf8(config(&format!("{STREAM}, \"interlock\": \"{}\"", "x".repeat(129)))).unwrap(),
+            "interlock",
+        ),
         (
             String::from_utf8(config(&format!("{STREAM}, \"fips\": true, \"fips\": false"))).unwrap(),
             "duplicate",
