@@ -8,6 +8,7 @@ mod check;
 mod completions;
 mod diff;
 mod directories;
+mod doctor;
 mod explain;
 mod fetching;
 mod folder;
@@ -79,6 +80,7 @@ enum Command {
     Diff(diff::Arguments),
     PluginConfig(plugin_config::Arguments),
     Demo(demo::Arguments),
+    Doctor(doctor::Arguments),
     Install(install::Arguments),
     Module(module::Arguments),
     Package(package::Arguments),
@@ -144,6 +146,7 @@ fn run(command: Command) -> anyhow::Result<Ending> {
         Command::Init(arguments) => init::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments),
         Command::PluginConfig(arguments) => plugin_config::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Demo(arguments) => runtime()?.block_on(demo::run(arguments)),
         Command::Install(arguments) => install::run(&arguments),
         Command::Module(arguments) => module::run(&arguments),

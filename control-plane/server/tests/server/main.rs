@@ -4,6 +4,7 @@ mod admin;
 mod commands;
 mod directories;
 mod fixture;
+mod installing;
 #[path = "../../src/keys/testing.rs"]
 #[allow(dead_code, reason = "the library's own tests use the rest")]
 mod issuer;
