@@ -103,6 +103,12 @@ codes! {
     UpgradeChangesKind = "TD0701", Note, "objects of another kind after an upgrade",
         "filters are attached anew, and names of statistics and of configuration change with them",
         "first upgrade Istio, then let the controller, or `tidegate render`, write objects for it; adapt dashboards";
+    UpgradeChangesObject = "TD0702", Note, "objects that say something else after an upgrade",
+        "what Istio can say differs from version to version",
+        "compare `tidegate render` for both versions, and write the new ones after the upgrade";
+    UpgradeLeavesUnguarded = "TD0703", Error, "a workload that has no object any more after an upgrade",
+        "it would not be guarded",
+        "do what is said before you upgrade";
     NotReady = "TD0801", Error, "a control plane that is not ready",
         "no rules have been accepted and signed; filters go on with what they have",
         "see /diagnostics, and `tidegate check`";

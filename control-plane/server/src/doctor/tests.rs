@@ -44,6 +44,19 @@ spec:
 kind: Guard
 metadata: {name: sales, namespace: sales}
 spec: {mode: Enforce, audience: \"https://a.example\"}
+---
+kind: TrustedIssuer
+metadata: {name: gitlab}
+spec: {issuer: \"https://gitlab.example.com\", pack: gitlab, keys: {discovery: true}}
+---
+kind: AccessRule
+metadata: {name: r, namespace: sales}
+spec:
+  owner: team
+  effect: Allow
+  mode: Enforce
+  from: [{peer: {namespace: ci}, tokens: [{issuer: gitlab, gitlab: {project: 4711}}]}]
+  to: [{http: {methods: [GET], paths: [/v1]}}]
 ";
 
 fn rules() -> Compiled {
@@ -317,12 +330,39 @@ fn an_upgrade_is_told_before_it_happens() {
     let findings = upgrade(&rules, version("1.29"), version("1.31")).unwrap();
     assert_eq!(findings.len(), 1, "{findings:#?}");
     assert_eq!((findings[0].code.as_str(), findings[0].severity), ("TD0701", Note));
-    assert_eq!(
-        findings[0].message,
-        "1 object of kind WasmPlugin become TrafficExtension: sales/tidegate-orders-api"
-    );
+    assert_eq!(findings[0].message, "WasmPlugin becomes TrafficExtension: sales/tidegate-orders-api");
     assert_eq!(upgrade(&rules, version("1.30"), version("1.31")).unwrap(), []);
     assert_eq!(upgrade(&rules, version("1.27"), version("1.29")).unwrap(), []);
+}
+
+#[test]
+fn objects_are_compared_one_by_one() {
+    use crate::istio::IstioObject;
+    let object = |kind: &'static str, name: &str, spec: i32| IstioObject {
+        api_version: "x/v1",
+        kind,
+        namespace: "n".into(),
+        name: name.into(),
+        labels: Default::default(),
+        annotations: Default::default(),
+        spec: spec.into(),
+    };
+    let before: Vec<_> = ["a", "b", "c", "d", "e"].iter().map(|name| object("P", name, 1)).collect();
+    let policy = IstioObject { api_version: "y/v1", ..object("Policy", "d", 1) };
+    let after =
+        [policy, object("Q", "a", 1), object("P", "b", 1), object("P", "c", 2), object("P", "new", 1)];
+    let findings = upgrade::compare(&before, &after, "s");
+    let told: Vec<_> =
+        findings.iter().map(|finding| (finding.code.as_str(), finding.message.as_str())).collect();
+    let expected = [
+        ("TD0701", "P becomes Q: n/a"),
+        ("TD0702", "not as before: P n/c"),
+        ("TD0702", "no longer there: P n/d, P n/e"),
+    ];
+    assert_eq!(told, expected);
+    assert_eq!(upgrade::compare(&before, &before, "s"), []);
+    let findings = upgrade::compare(&before, &[], "s");
+    assert!(findings[0].message.ends_with("P n/a, P n/b, P n/c and 2 more"), "{findings:?}");
 }
 
 #[test]

@@ -84,6 +84,9 @@ fn the_doctor_reads_what_kubectl_prints() {
     assert_eq!(run(&["doctor", &rules, "--manifests", "-"], &other).0, 0, "a warning");
     assert_eq!(run(&["doctor", &rules, "--manifests", "-", "--strict"], &other).0, 1);
     let (code, text, _) = run(&["doctor", &rules, "--target-istio", "1.31"], "");
+    assert!(code == 0 && text == "nothing found\n", "Istio alone enforces these: {code} {text}");
+    place.write("dataflow.yaml", DATAFLOW_RULE);
+    let (code, text, _) = run(&["doctor", &rules, "--target-istio", "1.31"], "");
     assert!(code == 0 && text.contains("TD0701"), "{code} {text}");
     let (code, text, _) = run(&["doctor", &rules, "--istio", "1.30", "--target-istio", "1.31"], "");
     assert!(code == 0 && text == "nothing found\n", "{code} {text}");
