@@ -16,6 +16,7 @@ pub mod cli;
 mod clock;
 pub mod demo;
 pub mod directories;
+pub mod doctor;
 pub mod explain;
 pub mod install;
 pub mod istio;

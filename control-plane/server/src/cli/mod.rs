@@ -10,6 +10,7 @@ mod check;
 mod completions;
 mod diff;
 mod directories;
+mod doctor;
 mod explain;
 mod fetching;
 mod folder;
@@ -89,6 +90,7 @@ enum Command {
     Render(render::Arguments),
     PluginConfig(plugin_config::Arguments),
     Demo(demo::Arguments),
+    Doctor(doctor::Arguments),
     Install(install::Arguments),
     Module(module::Arguments),
     Package(package::Arguments),
@@ -161,6 +163,7 @@ fn run(command: Command) -> anyhow::Result<Ending> {
         Command::Init(arguments) => init::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments),
         Command::PluginConfig(arguments) => plugin_config::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Demo(arguments) => runtime()?.block_on(demo::run(arguments)),
         Command::Install(arguments) => install::run(&arguments),
         Command::Module(arguments) => module::run(&arguments),

@@ -9,22 +9,19 @@
 //! its SHA-256, and a listener is trusted to know the mesh's peers only where that is declared or given by Istio.
 
 mod attach;
-mod names;
-mod object;
 mod plugin;
 mod source;
-mod version;
 mod warm;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use tidegate_compiler::fence::Fence;
+pub use tidegate_compiler::fence::{IstioObject, IstioVersion};
 use tidegate_compiler::{Compiled, WorkloadId, is_system_namespace};
 
 pub use attach::{PEERS_LABEL, Place};
-pub use object::IstioObject;
 pub use source::{InvalidSource, ModuleDigests, ModuleSource, Rollout};
-pub use version::{InvalidVersion, IstioVersion};
 pub use warm::{Change, DEBOUNCE_S, RENEW_S, Terms, WARM_START_BUDGET, Write, change, next_write};
 
 use crate::bundle::TrustedKey;
@@ -136,6 +133,12 @@ pub fn plugin_objects(compiled: &Compiled, options: &PluginOptions) -> Plugins {
         }
     }
     plugins
+}
+
+/// The guarded workloads whose rules Istio expresses exactly, for [`PluginOptions::without_filter`].
+pub fn without_filter(fence: &Fence) -> BTreeSet<WorkloadId> {
+    let exact = fence.workloads.iter().filter(|(_, fence)| !fence.needs_filter);
+    exact.map(|(id, _)| id.clone()).collect()
 }
 
 // === impl Address ===

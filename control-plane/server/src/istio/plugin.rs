@@ -1,13 +1,15 @@
 //! One object.
 
-use std::collections::BTreeMap;
-
 use serde_json::{Map, Value, json};
+use tidegate_compiler::fence::IstioVersion;
 use tidegate_compiler::{Mesh, WorkloadId, WorkloadPolicy};
 
 use super::warm::WARM_START_BUDGET;
-use super::{IstioObject, NoteCode, Place, PluginOptions, names};
+use super::{IstioObject, NoteCode, Place, PluginOptions};
 use crate::plugin_config::{ControlPlane, Peers, PluginConfig};
+
+/// Of both kinds.
+const API: &str = "extensions.istio.io/v1alpha1";
 
 type Said = (NoteCode, String);
 
@@ -46,22 +48,20 @@ pub(super) fn object(
     spec.insert("phase".to_owned(), json!("AUTHZ"));
     spec.insert("priority".to_owned(), json!(options.priority));
     let wasm = wasm(id, policy, &config, options);
-    let is_extension = options.istio.has_traffic_extension();
+    let is_extension = has_traffic_extension(options.istio);
     if is_extension {
         spec.insert("wasm".to_owned(), Value::Object(wasm));
     } else {
         spec.extend(wasm);
     }
-    let object = IstioObject {
-        api_version: "extensions.istio.io/v1alpha1",
-        kind: if is_extension { "TrafficExtension" } else { "WasmPlugin" },
-        namespace: id.namespace.clone(),
-        name: names::object(id),
-        labels: names::labels(id),
-        annotations: BTreeMap::new(),
-        spec: Value::Object(spec),
-    };
+    let kind = if is_extension { "TrafficExtension" } else { "WasmPlugin" };
+    let object = IstioObject::new(API, kind, id, ("plugin", ""), Value::Object(spec));
     Ok((object, notes))
+}
+
+/// Whether there are TrafficExtensions. Until then there are only WasmPlugins.
+fn has_traffic_extension(istio: IstioVersion) -> bool {
+    istio.minor() >= 30
 }
 
 /// What both kinds say of the module.
@@ -83,7 +83,8 @@ fn wasm(
         say("imagePullSecret", json!(secret));
     }
     say("type", json!("HTTP"));
-    say("failStrategy", json!(if options.istio.has_reload() { "FAIL_RELOAD" } else { "FAIL_CLOSE" }));
+    // Every version that is known replaces a VM that failed; until then it is closed.
+    say("failStrategy", json!("FAIL_RELOAD"));
     say("pluginName", json!("tidegate"));
     // A structure of texts, numbers and booleans is always JSON.
     say("pluginConfig", serde_json::to_value(config).unwrap_or_default());

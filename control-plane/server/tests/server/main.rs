@@ -5,6 +5,7 @@ mod asking;
 mod commands;
 mod directories;
 mod fixture;
+mod installing;
 #[path = "../../src/keys/testing.rs"]
 #[allow(dead_code, reason = "the library's own tests use the rest")]
 mod issuer;
