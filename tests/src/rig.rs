@@ -47,6 +47,8 @@ pub struct Setup {
     pub limits: Option<Limits>,
     /// Where filters have their configuration from.
     pub configured: Configured,
+    /// Whether the module is the build that reads bodies, where it is configured by hand.
+    pub bodies: bool,
 }
 
 /// Where filters have their configuration from.
@@ -61,7 +63,7 @@ pub enum Configured {
 impl Setup {
     /// This Envoy with so many workers.
     pub fn new(release: EnvoyRelease, concurrency: u32) -> Self {
-        Self { release, concurrency, limits: None, configured: Configured::ByHand }
+        Self { release, concurrency, limits: None, configured: Configured::ByHand, bodies: false }
     }
 }
 
@@ -165,7 +167,8 @@ impl Rig {
 
         let binary = find_envoy(setup.release, None).await?;
         let module = path("tidegate_filter.wasm");
-        std::fs::write(&module, tidegate::FILTER_WASM)?;
+        let packaged = if setup.bodies { tidegate::FILTER_BODIES_WASM } else { tidegate::FILTER_WASM };
+        std::fs::write(&module, packaged)?;
         let mut by_object = BTreeMap::new();
         if let Configured::ByObject(istio) = setup.configured {
             let compiled = compile_base(environment)?;

@@ -253,7 +253,8 @@ async fn workers_of_a_dataflow_job() -> Result<()> {
         google: urls,
         clusters: Vec::new(),
     };
-    let rig = Rig::start_with(Setup::new(EnvoyRelease::Current, 2), sources).await?;
+    let setup = Setup { bodies: true, ..Setup::new(EnvoyRelease::Current, 2) };
+    let rig = Rig::start_with(setup, sources).await?;
     e2e::directories::workers_come_and_go(&rig, &google).await
 }
 

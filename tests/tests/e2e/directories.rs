@@ -46,6 +46,18 @@ spec:
       google: {serviceAccount: orders-etl@acme.iam.gserviceaccount.com}
       dataflowJob: {name: live-etl, project: acme, region: europe-west4, onStale: degradeToServiceAccount}
   to: [{http: {methods: [POST], paths: [\"/v1/degrades\"]}}]
+---
+kind: AccessRule
+metadata: {name: publishes, namespace: ingress}
+spec:
+  owner: team-billing
+  target: {gateway: ingress/dataflow-in}
+  effect: Allow
+  mode: Enforce
+  from:
+  - tokenOnly: {via: [ingress/dataflow-in]}
+    tokens: [{issuer: google, dataflowJob: {name: live-etl, project: acme, region: europe-west4}}]
+  to: [{resources: {service: pubsub, actions: [publish], names: [\"projects/acme/topics/orders\"]}}]
 ";
 
 async fn status(rig: &Rig, machine: &str, path: &str, email: Option<&str>) -> Result<(u16, Duration)> {
@@ -58,6 +70,18 @@ async fn status(rig: &Rig, machine: &str, path: &str, email: Option<&str>) -> Re
     let begin = Instant::now();
     let answer = rig.gateway()?.call(Protocol::Http2, call).await?;
     Ok((answer.status.as_u16(), begin.elapsed()))
+}
+
+/// Publishes over gRPC, where the message names the topic; the call's status.
+async fn published(rig: &Rig, machine: &str, topic: &str) -> Result<Option<u32>> {
+    let worker = GoogleInstance { instance_id: machine.to_owned(), ..dataflow_worker() };
+    let token = rig.issuers.google.instance_token(&worker, AUDIENCE).sign()?;
+    let topic = format!("projects/acme/topics/{topic}");
+    let message = [&[10, u8::try_from(topic.len())?][..], topic.as_bytes()].concat();
+    let call = Call::grpc("/google.pubsub.v1.Publisher/Publish", &message)
+        .authority("pubsub.googleapis.com")
+        .bearer(&token);
+    Ok(rig.gateway()?.call(Protocol::Http2, call).await?.grpc_status())
 }
 
 /// Starts with a job of one machine.
@@ -83,6 +107,18 @@ pub async fn workers_come_and_go(rig: &Rig, google: &GoogleApi) -> Result<()> {
         slowest = slowest.max(after);
     }
     println!("new workers were let in at their first request, after {slowest:?} at most");
+    // The same where the body decides as well: it waits with the request, and is read when the machine is listed.
+    for (machine, topic, expected) in [("2004", "orders", 0), ("2005", "payments", 7), ("9998", "orders", 7)]
+    {
+        if machine != "9998" {
+            google.state().instance(machine, JOB, "STAGING");
+        }
+        let status = published(rig, machine, topic).await?;
+        ensure!(
+            status == Some(expected),
+            "the first message of {machine} to {topic} was answered {status:?}"
+        );
+    }
     // Machines of other jobs, and of none.
     google.state().instance("3001", "2026-11-21_00_00_00-2", "RUNNING");
     for machine in ["3001", "9999"] {
