@@ -30,6 +30,7 @@ pub fn options(server: &Running, istio: IstioVersion) -> Result<PluginOptions> {
         attach: Attach::Dormant,
         without_filter: BTreeSet::new(),
         warm_starts: BTreeMap::new(),
+        interlocks: BTreeMap::new(),
         priority: LAST,
         cold_start: None,
         fips: false,

@@ -1,7 +1,7 @@
 //! `tidegate plugins`.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
@@ -11,7 +11,7 @@ use tidegate_compiler::{Compiled, WorkloadId};
 
 use super::text::{count, visible};
 use super::{Ending, complain_text, folder, print, runtime};
-use crate::bundle::Keyring;
+use crate::bundle::{Interlocks, Keyring};
 use crate::install::to_yaml;
 use crate::istio::{
     Address, Attach, LAST, ModuleDigests, ModuleSource, PluginOptions, Plugins, Rollout, plugin_objects,
@@ -131,10 +131,17 @@ fn options(arguments: &Arguments, compiled: &Compiled) -> anyhow::Result<PluginO
         attach,
         without_filter,
         warm_starts,
+        interlocks: interlocks(&arguments.state, compiled)?,
         priority: arguments.priority,
         cold_start: None,
         fips: arguments.fips,
     })
+}
+
+/// What each filter sets on requests that it lets through; nothing where the state is older than the interlock.
+pub(super) fn interlocks(state: &Path, compiled: &Compiled) -> anyhow::Result<BTreeMap<WorkloadId, String>> {
+    let Some(interlocks) = Interlocks::peek(state)? else { return Ok(BTreeMap::new()) };
+    Ok(compiled.workloads.keys().map(|id| (id.clone(), interlocks.value(id))).collect())
 }
 
 /// What is on offer to each workload.

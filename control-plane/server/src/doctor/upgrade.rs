@@ -88,6 +88,7 @@ fn objects(compiled: &Compiled, istio: IstioVersion) -> Result<Plugins, InvalidS
         attach: Attach::Guarded,
         without_filter: without_filter(&fence),
         warm_starts: BTreeMap::new(),
+        interlocks: BTreeMap::new(),
         priority: LAST,
         cold_start: None,
         fips: false,

@@ -99,6 +99,34 @@ async fn every_guarded_workload_gets_its_plugin() {
     assert_eq!(spec["sha256"], tidegate::FILTER_SHA256);
     assert!(spec["pluginConfig"]["bundle"].is_string());
 
+    // Only tokens tell the gateway's callers: with the interlock, which its filter was told, nobody passes without the filter.
+    let edge = DATAFLOW_RULE
+        .replace("name: dataflow,", "name: edge,")
+        .replace("namespace: sales", "namespace: ingress");
+    let edge = edge.replace(
+        "target: {selector: {matchLabels: {app: orders}}}",
+        "target: {gateway: ingress/dataflow-in}",
+    );
+    let (_, edge) = edge.rsplit_once("---").unwrap();
+    let guard = "kind: Guard\nmetadata: {name: edge, namespace: ingress}\nspec: {mode: Enforce, audience: \"https://a.example\"}\n";
+    place.write("edge.yaml", &format!("{guard}---\n{edge}"));
+    let (code, text, told) = plugins(&registry);
+    assert_eq!(code, 0, "{told}");
+    let list: Value = serde_json::from_str(&text).unwrap();
+    let of_gateway = |object: &&Value| object["metadata"]["namespace"] == "ingress";
+    let gateway = list["items"].as_array().unwrap().iter().find(of_gateway).unwrap();
+    let interlock = gateway["spec"]["wasm"]["pluginConfig"]["interlock"].as_str().unwrap();
+    assert_eq!(interlock.len(), 32);
+    let render = |more: &[&str]| {
+        tokio::task::block_in_place(|| run(&[&["render", &rules, "-o", "json"][..], more].concat(), ""))
+    };
+    assert!(!render(&[]).1.contains("x-tidegate-interlock"));
+    let (code, text, told) = render(&["--interlock", &state]);
+    assert_eq!(code, 0, "{told}");
+    assert!(text.contains("request.headers[x-tidegate-interlock]") && text.contains(interlock), "{text}");
+    let (code, _, told) = render(&["--interlock", &rules]);
+    assert!(code == 3 && told.contains("holds no secret"), "{code} {told}");
+
     let (code, text, told) = plugins(&[&registry[..], &["--dormant"]].concat());
     assert_eq!(code, 0, "{told}");
     let list: Value = serde_json::from_str(&text).unwrap();
