@@ -21,10 +21,7 @@ pub fn address() -> Address {
 /// For this Istio; the module is the one that the control plane serves.
 pub fn options(server: &Running, istio: IstioVersion) -> Result<PluginOptions> {
     let modules = server.module_addr.context("the control plane serves no module")?;
-    let digests = ModuleDigests {
-        headers: tidegate::FILTER_SHA256.to_owned(),
-        bodies: tidegate::FILTER_BODIES_SHA256.to_owned(),
-    };
+    let digests = ModuleDigests::of_modules();
     Ok(PluginOptions {
         istio,
         modules: Rollout::only(ModuleSource::served(&format!("http://{modules}"), digests)?),
@@ -33,6 +30,7 @@ pub fn options(server: &Running, istio: IstioVersion) -> Result<PluginOptions> {
         attach: Attach::Dormant,
         without_filter: BTreeSet::new(),
         warm_starts: BTreeMap::new(),
+        interlocks: BTreeMap::new(),
         priority: LAST,
         cold_start: None,
         fips: false,

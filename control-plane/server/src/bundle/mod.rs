@@ -3,12 +3,14 @@
 //! INVARIANT: a revision is on disk before anything signed with it leaves this module, and equal content keeps its
 //! manifest, so filters never see a revision go back or two contents under one revision.
 
+mod interlock;
 mod key;
 mod publisher;
 mod release;
 mod revision;
 mod section;
 
+pub use interlock::Interlocks;
 pub use key::{Keyring, TrustedKey};
 pub use publisher::{BundleError, Contents, Publisher};
 pub use release::Release;

@@ -24,6 +24,7 @@ mod module;
 mod package;
 mod paint;
 mod plugin_config;
+mod plugins;
 mod preflight;
 mod render;
 mod report;
@@ -89,6 +90,7 @@ enum Command {
     Schema(schema::Arguments),
     Render(render::Arguments),
     PluginConfig(plugin_config::Arguments),
+    Plugins(plugins::Arguments),
     Demo(demo::Arguments),
     Doctor(doctor::Arguments),
     Install(install::Arguments),
@@ -163,6 +165,7 @@ fn run(command: Command) -> anyhow::Result<Ending> {
         Command::Init(arguments) => init::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments),
         Command::PluginConfig(arguments) => plugin_config::run(&arguments),
+        Command::Plugins(arguments) => plugins::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Demo(arguments) => runtime()?.block_on(demo::run(arguments)),
         Command::Install(arguments) => install::run(&arguments),

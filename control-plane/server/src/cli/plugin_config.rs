@@ -6,7 +6,9 @@ use anyhow::{Context, bail};
 use clap::Args;
 
 use super::{Ending, print, runtime};
-use crate::bundle::Keyring;
+use tidegate_compiler::WorkloadId;
+
+use crate::bundle::{Interlocks, Keyring};
 use crate::plugin_config::{ControlPlane, Peers, PluginConfig};
 use crate::rules::AcceptedRules;
 use crate::serve::compile_files;
@@ -66,6 +68,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     let mut config = PluginConfig::new(&arguments.workload, keys);
     config.peers = arguments.peers;
     config.fips = arguments.fips;
+    config.interlock = interlock(arguments)?;
     config.control_plane =
         Some(ControlPlane { cluster: arguments.cluster.clone(), authority: arguments.authority.clone() });
     if let Some(admin) = &arguments.warm_start {
@@ -83,6 +86,13 @@ fn workloads(arguments: &Arguments) -> anyhow::Result<Vec<String>> {
         .flat_map(|compiled| compiled.workloads.into_keys())
         .map(|id| id.to_string())
         .collect())
+}
+
+/// What it sets on requests that it lets through; nothing where the state is older than the interlock.
+fn interlock(arguments: &Arguments) -> anyhow::Result<Option<String>> {
+    let (namespace, name) = arguments.workload.split_once('/').unwrap_or_default();
+    let id = WorkloadId { namespace: namespace.to_owned(), name: name.to_owned() };
+    Ok(Interlocks::peek(&arguments.state)?.map(|interlocks| interlocks.value(&id)))
 }
 
 async fn bundle(admin: &str, workload: &str) -> anyhow::Result<Vec<u8>> {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use anyhow::bail;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 use tidegate_compiler::Compiled;
@@ -9,6 +10,7 @@ use tidegate_compiler::fence::{
     FenceOptions, IstioObject, IstioVersion, Normalization, Note, NoteKind, Surroundings, fence_in,
 };
 
+use super::plugins::interlocks;
 use super::text::{count, visible};
 use super::{Ending, complain_text, folder, print};
 
@@ -60,6 +62,10 @@ pub(super) struct Arguments {
     /// What the mesh does to paths: `meshConfig.pathNormalization`
     #[arg(long, value_enum, default_value_t = Paths::Base)]
     path_normalization: Paths,
+    /// State folder of `tidegate serve`, which may run meanwhile: demand the interlock where only tokens tell callers, once all
+    /// filters have the objects of `tidegate plugins`
+    #[arg(long, value_name = "DIR")]
+    interlock: Option<PathBuf>,
     /// How objects are written
     #[arg(short, long, value_enum, default_value_t = Output::Yaml)]
     output: Output,
@@ -79,7 +85,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
         Ok(opened) => opened,
         Err(ending) => return Ok(ending),
     };
-    let parts = parts(&opened.compiled, arguments);
+    let parts = parts(&opened.compiled, arguments)?;
     match arguments.output {
         Output::Yaml => print(&as_yaml(&parts, arguments))?,
         Output::Json => folder::print_json(&as_list(&parts))?,
@@ -89,15 +95,25 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
 }
 
 /// Everything that is written, workload by workload.
-fn parts(compiled: &Compiled, arguments: &Arguments) -> Vec<Part> {
-    let options =
-        FenceOptions { istio: arguments.istio, claims: arguments.claims, ..FenceOptions::default() };
+fn parts(compiled: &Compiled, arguments: &Arguments) -> anyhow::Result<Vec<Part>> {
+    let interlock_secrets = match &arguments.interlock {
+        None => Default::default(),
+        Some(state) => match interlocks(state, compiled)? {
+            secrets if secrets.is_empty() => bail!(
+                "state folder `{}` holds no secret for the interlock; `--interlock` must name the folder of a `tidegate serve` \
+                 that has been started at least once",
+                state.display()
+            ),
+            secrets => secrets,
+        },
+    };
+    let options = FenceOptions { istio: arguments.istio, claims: arguments.claims, interlock_secrets };
     let normalization = match arguments.path_normalization {
         Paths::Base => Normalization::Base,
         Paths::None => Normalization::Off,
     };
     let fence = fence_in(compiled, &options, &Surroundings { normalization, ..Surroundings::default() });
-    fence
+    let parts = fence
         .workloads
         .into_iter()
         .map(|(id, workload)| Part {
@@ -106,7 +122,8 @@ fn parts(compiled: &Compiled, arguments: &Arguments) -> Vec<Part> {
             needs_filter: workload.needs_filter,
             objects: workload.objects,
         })
-        .collect()
+        .collect();
+    Ok(parts)
 }
 
 fn as_yaml(parts: &[Part], arguments: &Arguments) -> String {

@@ -78,10 +78,7 @@ fn some(objects: &[String]) -> String {
 /// Everything that is written for these rules.
 fn objects(compiled: &Compiled, istio: IstioVersion) -> Result<Plugins, InvalidSource> {
     let fence = fence(compiled, &FenceOptions { istio, ..FenceOptions::default() });
-    let digests = ModuleDigests {
-        headers: crate::FILTER_SHA256.to_owned(),
-        bodies: crate::FILTER_BODIES_SHA256.to_owned(),
-    };
+    let digests = ModuleDigests::of_modules();
     // Where modules and control plane are is the same in all versions.
     let options = PluginOptions {
         istio,
@@ -91,6 +88,7 @@ fn objects(compiled: &Compiled, istio: IstioVersion) -> Result<Plugins, InvalidS
         attach: Attach::Guarded,
         without_filter: without_filter(&fence),
         warm_starts: BTreeMap::new(),
+        interlocks: BTreeMap::new(),
         priority: LAST,
         cold_start: None,
         fips: false,

@@ -51,6 +51,8 @@ pub struct PluginOptions {
     pub without_filter: BTreeSet<WorkloadId>,
     /// Serialized `tidegate.v1.Bundle`s to begin with.
     pub warm_starts: BTreeMap<WorkloadId, Vec<u8>>,
+    /// What filters set on requests that they let through, for the Fence to demand.
+    pub interlocks: BTreeMap<WorkloadId, String>,
     /// Within the phase, higher ones come first.
     pub priority: i32,
     /// What happens to requests before the first Bundle is there; absent: the filter's defaults.

@@ -96,6 +96,7 @@ fn config(id: &WorkloadId, peers: Peers, options: &PluginOptions, notes: &mut Ve
     config.peers = peers;
     config.fips = options.fips;
     config.cold_start = options.cold_start;
+    config.interlock = options.interlocks.get(id).cloned();
     config.control_plane = Some(ControlPlane {
         cluster: options.control_plane.cluster(),
         authority: options.control_plane.host.clone(),

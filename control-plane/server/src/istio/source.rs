@@ -145,6 +145,11 @@ impl ModuleSource {
 // === impl ModuleDigests ===
 
 impl ModuleDigests {
+    /// Of the modules that this binary carries, for where they are served as they are.
+    pub fn of_modules() -> Self {
+        Self { headers: crate::FILTER_SHA256.to_owned(), bodies: crate::FILTER_BODIES_SHA256.to_owned() }
+    }
+
     fn of(&self, reads_bodies: bool) -> &str {
         if reads_bodies { &self.bodies } else { &self.headers }
     }

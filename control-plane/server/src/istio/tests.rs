@@ -51,6 +51,7 @@ fn options(istio: &str) -> PluginOptions {
         attach: Attach::Guarded,
         without_filter: BTreeSet::new(),
         warm_starts: BTreeMap::new(),
+        interlocks: BTreeMap::new(),
         priority: LAST,
         cold_start: None,
         fips: false,
@@ -286,6 +287,17 @@ fn a_warm_start_has_a_budget() {
     let note = plugins.notes.iter().find(|note| note.workload == id("sales/orders-api")).unwrap();
     assert_eq!(note.code, NoteCode::WarmStartTooLarge);
     assert!(!note.code.is_refusal() && note.message.contains("97 KiB"), "{}", note.message);
+}
+
+#[test]
+fn a_filter_is_told_its_own_interlock() {
+    let mut options = options("1.31");
+    options.interlocks = [(id("ingress/dataflow-in"), "secret".to_owned())].into();
+    let plugins = plugin_objects(&compiled(&all()), &options);
+    let interlock =
+        |workload: &str| object(&plugins, workload)["spec"]["wasm"]["pluginConfig"]["interlock"].clone();
+    assert_eq!(interlock("ingress/dataflow-in"), "secret");
+    assert_eq!(interlock("ingress/api"), Value::Null);
 }
 
 #[test]

@@ -24,7 +24,7 @@ use tracing::{error, info};
 use self::publish::PublishTask;
 use self::source::{Places, Source};
 use crate::admin;
-use crate::bundle::{BundleError, Publisher, TrustedKey};
+use crate::bundle::{BundleError, Interlocks, Publisher, TrustedKey};
 use crate::clock;
 use crate::directories::{self, DirectoryReport, SourceError};
 use crate::keys::{AddressGuard, Fetcher, FetcherError, IssuerReport, Network, Reports};
@@ -183,6 +183,8 @@ pub async fn start(options: Options) -> Result<Running, ServeError> {
     directories::restore(&index, &state)?;
     let publisher = Publisher::open(state.clone(), clock::now())?;
     let trusted_keys = publisher.keys().trusted();
+    // Made at the first start, so that objects can be written with it from then on.
+    Interlocks::open(&state)?;
     let (grpc, grpc_addr) = listen(options.listen, "filters", "--listen").await?;
     let (http, admin_addr) = listen(options.admin, "the admin interface", "--admin").await?;
     let modules = match options.modules {

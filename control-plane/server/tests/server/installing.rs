@@ -64,6 +64,92 @@ fn a_module_is_packaged_once() {
     assert!(code == 3 && told.contains("is not empty"), "{code} {told}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_guarded_workload_gets_its_plugin() {
+    let place = good();
+    place.write("dataflow.yaml", DATAFLOW_RULE);
+    let running = place.start().await;
+    let (rules, state) = (place.rules().display().to_string(), place.state().display().to_string());
+    let admin = format!("http://{}", running.admin_addr);
+    let plugins = |more: &[&str]| {
+        let arguments = ["plugins", &rules, "--state", &state, "-o", "json"];
+        tokio::task::block_in_place(|| run(&[&arguments[..], more].concat(), ""))
+    };
+    let registry = ["--module", "registry.example/tidegate/filter"];
+    let (code, text, told) = plugins(&[&registry[..], &["--istio", "1.29"]].concat());
+    assert_eq!(code, 0, "{told}");
+    let list: Value = serde_json::from_str(&text).unwrap();
+    let [object] = list["items"].as_array().unwrap().as_slice() else { panic!("{text}") };
+    assert_eq!(
+        (&object["kind"], &object["metadata"]["name"]),
+        (&"WasmPlugin".into(), &"tidegate-orders".into())
+    );
+    let digest = tidegate::oci::digests().unwrap().headers;
+    assert_eq!(object["spec"]["url"], format!("oci://registry.example/tidegate/filter@sha256:{digest}"));
+    let config = &object["spec"]["pluginConfig"];
+    let ids: Vec<&str> = running.trusted_keys.iter().map(|key| key.id.as_str()).collect();
+    assert_eq!((&config["keys"][0]["id"], &config["keys"][1]["id"]), (&ids[0].into(), &ids[1].into()));
+    assert!(config["bundle"].is_null());
+
+    let served = ["--module", "http://tidegate.tidegate-system.svc:15082", "--warm-start", &admin];
+    let (code, text, told) = plugins(&served);
+    assert_eq!(code, 0, "{told}");
+    let list: Value = serde_json::from_str(&text).unwrap();
+    let spec = &list["items"][0]["spec"]["wasm"];
+    assert_eq!(spec["sha256"], tidegate::FILTER_SHA256);
+    assert!(spec["pluginConfig"]["bundle"].is_string());
+
+    // Only tokens tell the gateway's callers: with the interlock, which its filter was told, nobody passes without the filter.
+    let edge = DATAFLOW_RULE
+        .replace("name: dataflow,", "name: edge,")
+        .replace("namespace: sales", "namespace: ingress");
+    let edge = edge.replace(
+        "target: {selector: {matchLabels: {app: orders}}}",
+        "target: {gateway: ingress/dataflow-in}",
+    );
+    let (_, edge) = edge.rsplit_once("---").unwrap();
+    let guard = "kind: Guard\nmetadata: {name: edge, namespace: ingress}\nspec: {mode: Enforce, audience: \"https://a.example\"}\n";
+    place.write("edge.yaml", &format!("{guard}---\n{edge}"));
+    let (code, text, told) = plugins(&registry);
+    assert_eq!(code, 0, "{told}");
+    let list: Value = serde_json::from_str(&text).unwrap();
+    let of_gateway = |object: &&Value| object["metadata"]["namespace"] == "ingress";
+    let gateway = list["items"].as_array().unwrap().iter().find(of_gateway).unwrap();
+    let interlock = gateway["spec"]["wasm"]["pluginConfig"]["interlock"].as_str().unwrap();
+    assert_eq!(interlock.len(), 32);
+    let render = |more: &[&str]| {
+        tokio::task::block_in_place(|| run(&[&["render", &rules, "-o", "json"][..], more].concat(), ""))
+    };
+    assert!(!render(&[]).1.contains("x-tidegate-interlock"));
+    let (code, text, told) = render(&["--interlock", &state]);
+    assert_eq!(code, 0, "{told}");
+    assert!(text.contains("request.headers[x-tidegate-interlock]") && text.contains(interlock), "{text}");
+    let (code, _, told) = render(&["--interlock", &rules]);
+    assert!(code == 3 && told.contains("holds no secret"), "{code} {told}");
+
+    let (code, text, told) = plugins(&[&registry[..], &["--dormant"]].concat());
+    assert_eq!(code, 0, "{told}");
+    let list: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(list["items"].as_array().unwrap().len(), 3);
+    assert!(told.contains("note [no_peers]"), "{told}");
+
+    for (more, expected, word) in [
+        (&["--module", "registry.example/tidegate/filter:tag"][..], 3, "not an OCI repository"),
+        (&["--module", "http://h/path"], 3, "not where modules are served"),
+        (&["--module", "http://h", "--pull-secret", "s"], 3, "for registries"),
+        (&["--module", "r.example/f", "--istio", "1.26"], 2, "1.27"),
+        (&["--module", "r.example/f", "--warm-start", "http://127.0.0.1:1"], 3, "cannot fetch the Bundle"),
+    ] {
+        let (code, text, told) = plugins(more);
+        assert!(code == expected && told.contains(word) && text.is_empty(), "{more:?}: {code} {text} {told}");
+    }
+    // A workload that cannot be told from another.
+    place.write("mesh.yaml", &MESH.replace("labels: {app: ledger}", "labels: {app: orders, more: x}"));
+    let (code, _, told) = plugins(&registry);
+    assert!(code == 1 && told.contains("no object [selects_others]"), "{code} {told}");
+    running.shutdown().await.unwrap();
+}
+
 #[test]
 fn the_doctor_reads_what_kubectl_prints() {
     let place = good();

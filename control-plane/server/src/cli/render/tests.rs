@@ -82,7 +82,7 @@ fn rendered(arguments: &[&str]) -> (Vec<Part>, Arguments) {
     let sources = [SourceFile { path: "rules.yaml".to_owned(), text: RULES.to_owned() }];
     let compilation = compile(&Inputs { sources: &sources, env: Default::default(), now: None });
     let compiled = compilation.output.unwrap_or_else(|| panic!("{:#?}", compilation.diagnostics));
-    (parts(&compiled, &arguments), arguments)
+    (parts(&compiled, &arguments).unwrap(), arguments)
 }
 
 #[test]
