@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use anyhow::bail;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
-use tidegate_compiler::Compiled;
 use tidegate_compiler::fence::{
     FenceOptions, IstioObject, IstioVersion, Normalization, Note, NoteKind, Surroundings, fence_in,
 };
+use tidegate_compiler::Compiled;
 
 use super::plugins::interlocks;
 use super::text::{count, visible};
@@ -38,10 +38,14 @@ enum Paths {
 Examples:
   tidegate render rules > fence.yaml
   tidegate render rules --env values/prod.yaml --istio 1.31 | kubectl diff -f -
+  tidegate render rules --interlock state
   tidegate render rules -o json | jq -r '.items[] | \"\\(.kind) \\(.metadata.namespace)/\\(.metadata.name)\"'
 
 For every guarded workload an AuthorizationPolicy that contains whatever the filter may allow, and one of the Denies that Istio can
 say. The comments tell where and why they are wider than the rules; standard error has a summary. The same rules give the same bytes.
+
+Where callers are known by their tokens only, anybody passes Istio's policies unless --interlock is given: then
+only what the workload's filter has let through does.
 
 With --claims Istio verifies tokens as well (RequestAuthentication), at workloads where that refuses nothing that the filter allows.
 

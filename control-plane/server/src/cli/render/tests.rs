@@ -135,6 +135,21 @@ fn a_list_as_kubectl_reads_it() {
 }
 
 #[test]
+fn an_interlock_closes_what_only_tokens_tell() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().to_str().unwrap();
+    let sources = [SourceFile { path: "rules.yaml".to_owned(), text: RULES.to_owned() }];
+    let compiled = compile(&Inputs { sources: &sources, env: Default::default(), now: None }).output.unwrap();
+    let Alone { arguments } = Alone::try_parse_from(["render", "rules", "--interlock", state]).unwrap();
+    let error = parts(&compiled, &arguments).err().unwrap().to_string();
+    assert!(error.contains("holds no secret for the interlock"), "{error}");
+    crate::bundle::Interlocks::open(&crate::state::StateDir::open(folder.path()).unwrap()).unwrap();
+    let text = as_yaml(&parts(&compiled, &arguments).unwrap(), &arguments);
+    assert!(text.contains("- key: \"request.headers[x-tidegate-interlock]\"\n      values:\n"), "{text}");
+    assert!(!text.contains("#   open: "), "{text}");
+}
+
+#[test]
 fn other_versions_are_refused() {
     for version in ["1.26", "1.32", "latest"] {
         let error = Alone::try_parse_from(["render", "rules", "--istio", version]).unwrap_err().to_string();
