@@ -66,7 +66,7 @@ impl Code {
 
     const fn severity(self) -> &'static str {
         match self {
-            Self::UnnamedIdentity | Self::NoAnnotation | Self::SharedAccount | Self::Unreadable => "warning",
+            Self::UnnamedIdentity | Self::NoAnnotation | Self::SharedAccount => "warning",
             _ => "error",
         }
     }

@@ -214,7 +214,7 @@ fn what_kubectl_prints_is_read_and_pods_of_workloads_are_not_told_twice() {
 fn a_manifest_that_cannot_be_read_is_told() {
     let (told, report) = run(&caller("a", "worker", ""), "kind: ServiceAccount\nmetadata: {name: x\n");
     assert_eq!(report.findings[0].code, Code::Unreadable, "{told:?}");
-    assert_eq!(report.errors, 0);
+    assert_eq!(report.errors, 1);
 }
 
 #[test]

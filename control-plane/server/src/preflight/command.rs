@@ -103,6 +103,11 @@ impl<'p> Commands<'p> {
         self.simple(&Simple { words: words.iter().map(word).collect(), line: 0 }, line);
     }
 
+    /// Something that may stand for commands.
+    pub(super) fn not_understood(&mut self, line: u32, text: &str, why: &str) {
+        self.plan.not_understood(line, text, why);
+    }
+
     /// Says which programs were not looked at.
     pub(super) fn finish(self) {
         if !self.others.is_empty() {

@@ -78,9 +78,26 @@ pub(super) fn read(members: &Map<String, Value>, text: &str, hints: &Hints, plan
 fn lines(script: Option<&Value>, text: &str, from: u32, commands: &mut Commands<'_>) {
     match script {
         Some(Value::String(script)) => commands.script(script, line_of(text, script, from)),
+        Some(Value::Array(all)) if is_reference(all) => {
+            commands.not_understood(
+                line_of(text, "!reference", from),
+                "!reference",
+                "what it stands for is not read",
+            );
+        }
         Some(Value::Array(all)) => all.iter().for_each(|one| lines(Some(one), text, from, commands)),
         _ => {}
     }
+}
+
+/// `!reference [.job, script]`, as it is without its tag.
+fn is_reference(list: &[Value]) -> bool {
+    let is_name = |part: &Value| {
+        part.as_str().is_some_and(|part| !part.is_empty() && !part.contains(char::is_whitespace))
+    };
+    let begins =
+        list.first().and_then(Value::as_str).is_some_and(|first| first.starts_with('.') && first.len() > 1);
+    list.len() >= 2 && begins && list.iter().all(is_name)
 }
 
 /// `NAME: value`, or `NAME: {value: …}`.

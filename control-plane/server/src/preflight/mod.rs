@@ -113,7 +113,11 @@ pub fn read(text: &str, hints: &Hints) -> Result<Plan, String> {
     if documents.is_empty() {
         return Err("there is nothing in it".to_owned());
     }
-    for document in &documents {
+    // A file of GitLab may begin with what its inputs are.
+    let is_header = |document: &Value| {
+        document.as_object().is_some_and(|members| members.len() == 1 && members.contains_key("spec"))
+    };
+    for document in documents.iter().filter(|document| documents.len() == 1 || !is_header(document)) {
         one(document, text, hints, &mut plan)?;
     }
     Ok(plan)

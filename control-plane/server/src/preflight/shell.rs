@@ -203,6 +203,11 @@ impl Reader<'_> {
                 let inner = self.balanced('(', ')')?;
                 unknown(word, format!("$({inner})"));
             }
+            // GitLab's `$[[ inputs.x ]]`.
+            Some('[') => {
+                let inner = self.balanced('[', ']')?;
+                unknown(word, format!("$[{inner}]"));
+            }
             Some('{') => {
                 let inner = self.balanced('{', '}')?;
                 match self.known.get(&inner) {

@@ -265,6 +265,21 @@ fn a_pipeline_of_gitlab_is_read_as_a_shell_would() {
 }
 
 #[test]
+fn what_a_pipeline_refers_to_is_not_guessed() {
+    let text = "spec:\n  inputs: {a: {}}\n---\n.x: &x\n  before_script: [curl https://a.example/1]\njob:\n  <<: *x\n  script:\n  - \
+                !reference [.x, script]\n  - curl https://a.example/$[[ inputs.a ]]\n  - [[curl https://a.example/2]]\ninclude: b.yml\nmore: \
+                {trigger: a/b}\n";
+    let plan = plan(text);
+    assert_eq!(told(&plan), ["5: GET https://a.example/1", "11: GET https://a.example/2"]);
+    let what: Vec<String> =
+        open(&plan).into_iter().map(|(line, text, _)| format!("{line}: {text}")).collect();
+    assert_eq!(
+        what,
+        ["12: include", "9: !reference", "10: curl https://a.example/$[[ inputs.a ]]", "13: more: trigger"]
+    );
+}
+
+#[test]
 fn a_run_of_tekton_creates_itself_and_its_steps_send_as_its_account() {
     let text = r#"apiVersion: tekton.dev/v1
 kind: PipelineRun

@@ -78,7 +78,7 @@ fn a_refusal_that_tells_too_little_becomes_nothing() {
         (REFUSED, [&url[..], &["--peer", "none"]].concat(), "nothing says who sent the request"),
         (REFUSED, vec!["--url", "/v1/things/8", "--peer", "etl/orders-worker"], "do not refuse this request"),
         (REFUSED, [&["--url", "/v1/%2F"][..], &who].concat(), "ambiguous_path"),
-        (REFUSED, [&["--url", "/v1/{x}"][..], &who].concat(), "characters that mean something"),
+        (REFUSED, [&["--url", "/v1/a*b"][..], &who].concat(), "characters that mean something"),
         (denied, [&url[..], &who].concat(), "Ask team-x (#x)"),
         (r#"{"reason":"token_expired"}"#, [&url[..], &who].concat(), "no Allow rule changes"),
         (r#"{"reason":"too_new"}"#, who.to_vec(), "not one of this version"),
@@ -139,7 +139,7 @@ fn a_token_that_was_sent_is_demanded_by_its_stable_claims_only() {
     let test = std::fs::read_to_string(at.join("rules/from-7q4k-m2xd-91bc.test.yaml")).unwrap();
     assert!(rule.contains("{issuer: gitlab, gitlab: {project: \"4711\", protectedRef: true}}"), "{rule}");
     assert!(test.contains("\"project_id\":\"4711\""), "{test}");
-    assert!(!test.contains("somebody") && !rule.contains("somebody"), "{test}");
+    assert!(!test.contains("somebody@") && !rule.contains("somebody@"), "{test}");
     expect(at, 0, &["test", "rules"]);
     std::fs::write(at.join("token.txt"), "hello").unwrap();
     let ran = run(at, &flags, REFUSED);
@@ -191,7 +191,7 @@ fn schemas_preflights_and_alignments_are_for_programs_too() {
     expect(at, 2, &["align"]);
     std::fs::create_dir(at.join("deploy")).unwrap();
     std::fs::write(at.join("deploy/a.yaml"), account.replace("orders-worker", "other")).unwrap();
-    assert!(expect(at, 1, &["align", "deploy"]).contains("rules/first.yaml:8: error[AL001]"));
+    assert!(expect(at, 1, &["align", "deploy"]).contains("rules/first.yaml:7: error[AL001]"));
 }
 
 #[cfg(unix)]

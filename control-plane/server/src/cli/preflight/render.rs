@@ -93,12 +93,9 @@ fn answer(answer: &Answer, style: Style) -> String {
 }
 
 fn lacks(found: &NearestReport) -> String {
-    let mode = if found.shadow { " (Shadow: it would only report)" } else { "" };
+    let mode = if found.shadow { "; it is in Shadow mode and would only report" } else { "" };
     let contact = if found.contact.is_empty() { String::new() } else { format!(", {}", found.contact) };
-    format!(
-        "{} of {}{contact}{mode}: {} of {} conditions hold, and not",
-        found.rule, found.owner, found.held, found.of
-    )
+    format!("{} ({}{contact}){mode}; what does not hold:", found.rule, found.owner)
 }
 
 fn row(label: &str, text: &str) -> String {
