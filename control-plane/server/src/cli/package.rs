@@ -33,7 +33,9 @@ Examples:
   tidegate package oci dist -o json
 
 The images are what Istio's WasmPlugin and TrafficExtension take. The same module always has the same digest, whoever packages
-it and wherever. Istio compares the digest of the manifest: copy it as it is (`--preserve-digests`).")]
+it and wherever. Istio compares the digest of the manifest: copy it as it is (`--preserve-digests`).
+
+Exit codes: 0 written; 2 the command line is wrong; 3 the folder is not empty, or cannot be written.")]
 struct OciArguments {
     /// A folder that is empty or not there yet
     #[arg(value_name = "DIR")]
