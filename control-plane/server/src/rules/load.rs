@@ -33,7 +33,10 @@ pub struct Loaded {
 }
 
 /// What changes when the folder does, without reading the files.
-pub type Fingerprint = BTreeMap<PathBuf, (u64, Option<SystemTime>, u64)>;
+pub type Fingerprint = BTreeMap<PathBuf, Stamp>;
+
+/// Size in bytes, time of the last change, and inode of a file; zeros where it cannot be looked at.
+pub type Stamp = (u64, Option<SystemTime>, u64);
 
 /// Why nothing is known of what is on disk.
 #[derive(Debug, thiserror::Error)]
@@ -65,15 +68,20 @@ pub enum LoadError {
 /// Reads every rule file below `folder`, as it was at one moment.
 ///
 /// Reading takes time, and folders change as a whole (a checkout, a swapped link): what changed meanwhile is read again,
-/// so that no mixture of two versions is taken for a third.
+/// so that no mixture of two versions is taken for a third. What was opened has to be what was there before and after: a
+/// folder that is swapped and swapped back in between looks the same from outside.
 pub fn load(folder: &Path) -> Result<Loaded, LoadError> {
     for attempt in 0..ATTEMPTS_AT_A_MOMENT {
         if attempt > 0 {
             std::thread::sleep(BETWEEN_ATTEMPTS);
         }
         let before = fingerprint(folder, std::iter::empty())?;
-        let loaded = load_once(folder)?;
-        if fingerprint(folder, std::iter::empty())? == before {
+        let (loaded, opened) = load_once(folder)?;
+        let is_what_was_there = opened.len() == before.len()
+            && opened.iter().all(|(path, stamp)| {
+                before.get(path).is_some_and(|before| stamp.is_none_or(|stamp| stamp == *before))
+            });
+        if is_what_was_there && fingerprint(folder, std::iter::empty())? == before {
             return Ok(loaded);
         }
     }
@@ -81,15 +89,18 @@ pub fn load(folder: &Path) -> Result<Loaded, LoadError> {
     Err(LoadError::Folder { path: folder.to_owned(), source })
 }
 
-fn load_once(folder: &Path) -> Result<Loaded, LoadError> {
+/// Also every file that was listed, with what was opened under its name.
+fn load_once(folder: &Path) -> Result<(Loaded, BTreeMap<PathBuf, Option<Stamp>>), LoadError> {
     let mut attempt = 0;
     loop {
         attempt += 1;
         let mut loaded = Loaded::default();
+        let mut opened = BTreeMap::new();
         let mut vanished = false;
         for path in list(folder)? {
             let name = relative_name(folder, &path);
-            match read_rules(&path, &name) {
+            let mut stamp = None;
+            match read_rules(&path, &name, &mut stamp) {
                 Ok(Ok(text)) => {
                     loaded.files.insert(name, text);
                 }
@@ -99,6 +110,7 @@ fn load_once(folder: &Path) -> Result<Loaded, LoadError> {
                 }
                 Err(error) => loaded.problems.push(FileProblem::unreadable(&name, &error)),
             }
+            opened.insert(path, stamp);
         }
         if vanished {
             continue;
@@ -106,7 +118,7 @@ fn load_once(folder: &Path) -> Result<Loaded, LoadError> {
         if loaded == Loaded::default() {
             return Err(LoadError::NoRules { path: folder.to_owned() });
         }
-        return Ok(loaded);
+        return Ok((loaded, opened));
     }
 }
 
@@ -117,11 +129,14 @@ pub fn fingerprint<'a>(
 ) -> Result<Fingerprint, LoadError> {
     let mut fingerprint = Fingerprint::new();
     for path in list(folder)?.into_iter().chain(files.map(Path::to_owned)) {
-        let of = |metadata: Metadata| (metadata.len(), metadata.modified().ok(), inode(&metadata));
-        let entry = fs::metadata(&path).map(of).unwrap_or_default();
+        let entry = fs::metadata(&path).map(|metadata| stamp_of(&metadata)).unwrap_or_default();
         fingerprint.insert(path, entry);
     }
     Ok(fingerprint)
+}
+
+fn stamp_of(metadata: &Metadata) -> Stamp {
+    (metadata.len(), metadata.modified().ok(), inode(metadata))
 }
 
 /// Reads a values file: a YAML or JSON mapping of names to strings.
@@ -154,7 +169,7 @@ fn inode(_: &Metadata) -> u64 {
 
 fn read_text(path: &Path) -> Result<String, LoadError> {
     let failed = |why: String| LoadError::File { path: path.to_owned(), why };
-    let content = read_bounded(path).map_err(|error| failed(error.to_string()))?;
+    let content = read_bounded(path, &mut None).map_err(|error| failed(error.to_string()))?;
     let content = content.ok_or_else(|| failed(format!("larger than {MAX_FILE} bytes")))?;
     String::from_utf8(content).map_err(|error| failed(format!("not UTF-8: {error}")))
 }
@@ -200,8 +215,14 @@ fn relative_name(folder: &Path, path: &Path) -> String {
     parts.join("/")
 }
 
-fn read_rules(path: &Path, name: &str) -> io::Result<Result<String, FileProblem>> {
-    let Some(content) = read_bounded(path)? else { return Ok(Err(FileProblem::too_large(name, MAX_FILE))) };
+fn read_rules(
+    path: &Path,
+    name: &str,
+    opened: &mut Option<Stamp>,
+) -> io::Result<Result<String, FileProblem>> {
+    let Some(content) = read_bounded(path, opened)? else {
+        return Ok(Err(FileProblem::too_large(name, MAX_FILE)));
+    };
     if content.iter().all(u8::is_ascii_whitespace) {
         return Ok(Err(FileProblem::empty(name)));
     }
@@ -209,9 +230,12 @@ fn read_rules(path: &Path, name: &str) -> io::Result<Result<String, FileProblem>
     Ok(text.map_err(|error| FileProblem::not_utf8(name, error.utf8_error().valid_up_to())))
 }
 
-fn read_bounded(path: &Path) -> io::Result<Option<Vec<u8>>> {
+/// `opened`: what was read, whatever it says.
+fn read_bounded(path: &Path, opened: &mut Option<Stamp>) -> io::Result<Option<Vec<u8>>> {
     let file = fs::File::open(path)?;
-    if !file.metadata()?.is_file() {
+    let metadata = file.metadata()?;
+    *opened = Some(stamp_of(&metadata));
+    if !metadata.is_file() {
         return Err(io::Error::other("not a regular file"));
     }
     let mut content = Vec::new();
