@@ -7,6 +7,7 @@ pub mod attacks;
 pub mod corpus;
 pub mod evasions;
 pub mod hostile;
+pub mod kube_api;
 pub mod native;
 pub mod objects;
 pub mod raw;

@@ -148,7 +148,7 @@ impl Rig {
         std::fs::write(path("rules").join("base.yaml"), BASE)?;
         let loopback = "127.0.0.1:0".parse()?;
         let mut options = Options {
-            rules: path("rules"),
+            rules: path("rules").into(),
             state: path("state"),
             listen: loopback,
             admin: loopback,
@@ -237,7 +237,7 @@ impl Rig {
 
     /// The file with the rules of the case.
     pub fn rules_file(&self) -> PathBuf {
-        self.options.rules.join("case.yaml")
+        self.folder.path().join("rules").join("case.yaml")
     }
 
     /// Compiles these rules as the control plane does.

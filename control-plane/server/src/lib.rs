@@ -21,6 +21,7 @@ pub mod explain;
 pub mod install;
 pub mod istio;
 pub mod keys;
+pub mod kube;
 pub mod metrics;
 pub mod module_server;
 pub mod oci;

@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use crate::clock;
 use crate::directories::DirectoryReport;
 use crate::keys::{IssuerReport, Reports};
+use crate::kube::Leadership;
 use crate::push::{FleetReport, Hub, IssuerUseReport, stopped};
 use crate::serve::Diagnosis;
 use crate::transport::{Acceptor, Arrival, Socket, TransportOptions};
@@ -37,6 +38,8 @@ pub struct Admin {
     pub issuers: Arc<Reports>,
     /// Whether an accepted set of rules is on offer.
     pub ready: watch::Receiver<bool>,
+    /// Which replica's Bundles count.
+    pub leadership: watch::Receiver<Leadership>,
     /// When this control plane started to hear of filters. Unix seconds.
     pub since: i64,
     /// Who may ask.
@@ -103,14 +106,22 @@ fn probes() -> Router<Admin> {
     Router::new().route("/healthz", get(|| async { "ok\n" })).route("/readyz", get(readyz))
 }
 
-async fn readyz(State(admin): State<Admin>) -> (StatusCode, &'static str) {
-    if *admin.ready.borrow() && !*admin.hub.stopping().borrow() {
-        (StatusCode::OK, "ready\n")
+async fn readyz(State(admin): State<Admin>) -> (StatusCode, String) {
+    let leadership = admin.leadership.borrow().clone();
+    let is_stopping = *admin.hub.stopping().borrow();
+    if let Some(other) = leadership.other.filter(|_| !is_stopping) {
+        return (StatusCode::OK, format!("ready to take over: `{other}` leads\n"));
+    }
+    if *admin.ready.borrow() && !is_stopping {
+        let told = if leadership.reached {
+            "ready\n"
+        } else {
+            "ready, degraded: the API server does not answer; what was accepted last is served\n"
+        };
+        (StatusCode::OK, told.to_owned())
     } else {
-        (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "not ready: no rules have been accepted and signed; see /diagnostics\n",
-        )
+        let why = "not ready: no rules have been accepted and signed; see /diagnostics\n";
+        (StatusCode::SERVICE_UNAVAILABLE, why.to_owned())
     }
 }
 

@@ -85,6 +85,17 @@ impl Publisher {
         self.revisions.last()
     }
 
+    /// Signs everything anew under this epoch, if it is later than what was signed before.
+    pub fn begin_epoch(&mut self, epoch: u64) -> Result<(), BundleError> {
+        if epoch > self.revisions.last().epoch {
+            self.revisions.at_least(Revision { epoch, counter: 0 })?;
+            // Filters may have had later ones of another replica.
+            self.current.clear();
+            self.unsaved = true;
+        }
+        Ok(())
+    }
+
     /// Signs what changed or expires soon; everything else keeps its manifest. Workloads that are not in `contents` are
     /// forgotten. `now`: Unix seconds.
     pub fn publish(

@@ -7,7 +7,9 @@ mod access;
 mod align;
 mod asking;
 mod check;
+mod cluster;
 mod completions;
+mod crds;
 mod diff;
 mod directories;
 mod doctor;
@@ -99,6 +101,7 @@ enum Command {
     Issuer(issuer::Arguments),
     Keys(keys::Arguments),
     Token(token::Arguments),
+    Crds(crds::Arguments),
     Completions(completions::Arguments),
 }
 
@@ -163,6 +166,7 @@ fn run(command: Command) -> anyhow::Result<Ending> {
         Command::Schema(arguments) => schema::run(&arguments),
         Command::Render(arguments) => render::run(&arguments),
         Command::Init(arguments) => init::run(&arguments),
+        Command::Crds(arguments) => crds::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments),
         Command::PluginConfig(arguments) => plugin_config::run(&arguments),
         Command::Plugins(arguments) => plugins::run(&arguments),

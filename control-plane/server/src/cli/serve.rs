@@ -5,13 +5,15 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::cluster::ClusterOptions;
 use super::directories::DirectoryOptions;
 use super::fetching::FetchOptions;
 use super::transport::TransportFlags;
 use super::{Ending, runtime};
-use crate::serve::Options;
+use crate::serve::{Options, RuleSource};
+use crate::transport::TransportOptions;
 
-/// Compile the rules below a folder, and push them to filters whenever they change
+/// Compile the rules of a folder or a cluster, and push them to filters whenever they change
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -19,14 +21,20 @@ Examples:
   tidegate serve --rules rules --state /var/lib/tidegate --env values/prod.yaml --listen 0.0.0.0:15080 \\
     --tls-cert tls/cert.pem --tls-key tls/key.pem --tls-ca tls/ca.pem --trust-domain prod.example
   tidegate serve --rules rules --state /var/lib/tidegate --listen 0.0.0.0:15080 --behind-sidecar
+  tidegate serve --kube --state /var/lib/tidegate --listen 0.0.0.0:15080 --behind-sidecar
 
 What is wrong with the rules is logged, and shown at http://ADMIN/diagnostics; the last good form of every file stays in
 force, across restarts too. Also there: /healthz /readyz /metrics /fleet /issuers /directories
 /bundle/NAMESPACE/NAME.")]
 pub(super) struct Arguments {
     /// Folder with rules: every *.yaml and *.yml below it
-    #[arg(long, value_name = "DIR")]
-    rules: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "kube")]
+    rules: Option<PathBuf>,
+    /// Read rules and pods from a Kubernetes cluster instead, and write statuses there
+    #[arg(long, conflicts_with = "rules")]
+    kube: bool,
+    #[command(flatten)]
+    cluster: ClusterOptions,
     /// Folder for what must survive a restart: keys, revisions, the last good rules. Private; one process at a time
     #[arg(long, value_name = "DIR")]
     state: PathBuf,
@@ -51,8 +59,13 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<Ending> {
+    let transport: TransportOptions = arguments.transport.into();
+    let rules = match arguments.rules {
+        Some(folder) => RuleSource::Folder(folder),
+        None => RuleSource::Cluster(arguments.cluster.options(&transport)?),
+    };
     let options = Options {
-        rules: arguments.rules,
+        rules,
         state: arguments.state,
         listen: arguments.listen,
         admin: arguments.admin,
@@ -63,7 +76,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Ending> {
         issuer_ca: arguments.fetching.issuer_ca,
         allow_issuer_loopback: arguments.fetching.allow_issuer_loopback,
         allow_issuer_networks: arguments.fetching.allow_issuer_network,
-        transport: arguments.transport.into(),
+        transport,
     };
     runtime()?.block_on(crate::serve::run(options))?;
     Ok(Ending::Done)

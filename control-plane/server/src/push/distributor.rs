@@ -77,6 +77,14 @@ impl Distributor {
         self.rounds.send_replace(());
     }
 
+    /// Nothing is on offer any more. Streams end, and find the replica that has something.
+    pub fn withdraw(&self) {
+        let mut published = self.published.write().unwrap_or_else(PoisonError::into_inner);
+        *published = Published::default();
+        drop(published);
+        self.rounds.send_replace(());
+    }
+
     /// Resolves when this holds of what is on offer.
     pub async fn until(&self, holds: impl Fn(&Self) -> bool) {
         let mut rounds = self.rounds.subscribe();

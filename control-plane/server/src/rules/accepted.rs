@@ -31,6 +31,15 @@ pub struct AcceptedRules {
     pub environment: Environment,
 }
 
+/// What a file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// One of a folder: objects may move from one to another.
+    Files,
+    /// One object of a cluster, which its path names: it cannot be anywhere else, and where it is not, it was deleted.
+    Objects,
+}
+
 /// What became of what is on disk.
 #[derive(Debug)]
 pub struct Verdict<T> {
@@ -69,6 +78,7 @@ pub fn judge<T>(
     loaded: &Loaded,
     environment: &Environment,
     last_good: Option<&AcceptedRules>,
+    origin: Origin,
     compile: impl Fn(&Files, &Environment) -> (Vec<Diagnostic>, Option<T>),
 ) -> Verdict<T> {
     let last_good_text = |file: &str| last_good.and_then(|accepted| accepted.files.get(file));
@@ -97,7 +107,7 @@ pub fn judge<T>(
         }
         if let Some(output) = output {
             let missing = match last_good {
-                Some(before) if !substituted.is_empty() => {
+                Some(before) if !substituted.is_empty() && origin == Origin::Files => {
                     let now = objects(&candidate, environment);
                     let was = objects(&before.files, &before.environment);
                     was.into_iter()

@@ -3,12 +3,14 @@
 //! INVARIANT: all tasks live in one set. If one ends while nobody stopped the server, the server ends with an error;
 //! nothing lives on half-dead.
 
+mod cluster;
 mod contents;
+mod error;
+mod judgement;
 mod key_sources;
 mod publish;
 mod source;
 
-use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -21,25 +23,25 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{error, info};
 
+use self::cluster::{Channels, Cluster};
+use self::judgement::Judgement;
 use self::publish::PublishTask;
 use self::source::{Places, Source};
 use crate::admin;
-use crate::bundle::{BundleError, Interlocks, Publisher, TrustedKey};
+use crate::bundle::{Interlocks, Publisher, TrustedKey};
 use crate::clock;
-use crate::directories::{self, DirectoryReport, SourceError};
-use crate::keys::{AddressGuard, Fetcher, FetcherError, IssuerReport, Network, Reports};
+use crate::directories::{self, DirectoryReport};
+use crate::keys::{AddressGuard, Fetcher, IssuerReport, Network, Reports};
+use crate::kube::Leadership;
 use crate::module_server::{self, Modules};
 use crate::push::{self, FleetReport, Hub};
-use crate::rules::LoadError;
-use crate::state::{StateDir, StateError};
-use crate::transport::{
-    Acceptor, Authenticate, CertificateError, Certificates, InvalidTransport, Roster, Security,
-    TransportOptions,
-};
+use crate::state::StateDir;
+use crate::transport::{Acceptor, Authenticate, Certificates, Roster, Security, TransportOptions, WhoIs};
 
+pub use error::ServeError;
+pub use judgement::Diagnosis;
+pub(crate) use judgement::{InForce, Judgement as RuleJudgement, compile_files};
 pub(crate) use key_sources::key_sources;
-pub use source::Diagnosis;
-pub(crate) use source::compile_files;
 
 /// How long streams and requests may take to end.
 const GRACE: Duration = Duration::from_secs(5);
@@ -47,8 +49,8 @@ const GRACE: Duration = Duration::from_secs(5);
 /// What to serve, and where.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Folder with rules: every `*.yaml` and `*.yml` below it.
-    pub rules: PathBuf,
+    /// Where rules are.
+    pub rules: RuleSource,
     /// Folder for what must survive a restart.
     pub state: PathBuf,
     /// Where filters connect (gRPC).
@@ -73,6 +75,21 @@ pub struct Options {
     pub transport: TransportOptions,
 }
 
+/// Where rules are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RuleSource {
+    /// In a folder: every `*.yaml` and `*.yml` below it.
+    Folder(PathBuf),
+    /// In a Kubernetes cluster, as its objects.
+    Cluster(crate::kube::Options),
+}
+
+impl From<PathBuf> for RuleSource {
+    fn from(folder: PathBuf) -> Self {
+        Self::Folder(folder)
+    }
+}
+
 /// A server that runs.
 #[derive(Debug)]
 pub struct Running {
@@ -90,71 +107,14 @@ pub struct Running {
     diagnosis: Arc<Mutex<Diagnosis>>,
     issuers: Arc<Reports>,
     ready: watch::Receiver<bool>,
+    leadership: watch::Receiver<Leadership>,
     tasks: JoinSet<(&'static str, Result<(), TaskError>)>,
 }
 
-/// Why a server does not start, or ended.
-#[derive(Debug, thiserror::Error)]
-pub enum ServeError {
-    /// Rules, values or directories cannot be read.
-    #[error(transparent)]
-    Load(#[from] LoadError),
-    /// State cannot be read or written.
-    #[error(transparent)]
-    State(#[from] StateError),
-    /// Keys or manifests cannot be read or made.
-    #[error(transparent)]
-    Bundle(#[from] BundleError),
-    /// An address cannot be listened on.
-    #[error(
-        "cannot listen on {address} for {purpose}: {source}; is another process there? `{flag}` chooses another address"
-    )]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// What for.
-        purpose: &'static str,
-        /// The option that sets it.
-        flag: &'static str,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// Who may connect is not said in a way that can be meant.
-    #[error(transparent)]
-    Transport(#[from] InvalidTransport),
-    /// The server's certificate cannot be used.
-    #[error(transparent)]
-    Certificate(#[from] CertificateError),
-    /// A unix socket cannot be listened on.
-    #[error(
-        "cannot listen on the unix socket for filters: {0}; is another process there? `--sidecar-socket` chooses another place"
-    )]
-    Socket(io::Error),
-    /// A file of certificates cannot be read.
-    #[error("issuer CA `{path}`: {why}", path = path.display())]
-    IssuerCa {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// Fetching keys cannot be set up.
-    #[error(transparent)]
-    Fetcher(#[from] FetcherError),
-    /// Reading directories cannot be set up.
-    #[error(transparent)]
-    Directories(#[from] SourceError),
-    /// A part of the server ended although nobody stopped it.
-    #[error("{task} ended unexpectedly: {why}")]
-    TaskEnded {
-        /// Which one.
-        task: &'static str,
-        /// How.
-        why: String,
-    },
-    /// Something did not end in time after it was told to.
-    #[error("not everything ended within {} s", GRACE.as_secs())]
-    Unfinished,
+/// Where rules are, as it was found at the start.
+enum Place {
+    Folder(Places),
+    Cluster(Box<Cluster>),
 }
 
 type TaskError = Box<dyn std::error::Error + Send + Sync>;
@@ -166,9 +126,17 @@ type TaskError = Box<dyn std::error::Error + Send + Sync>;
 /// # Errors
 /// When something it needs is missing, unreadable or in use.
 pub async fn start(options: Options) -> Result<Running, ServeError> {
-    let places =
-        Places { rules: options.rules, environment: options.environment, directory: options.directory };
-    places.check()?;
+    let (rules, environment, directory) = (options.rules, options.environment, options.directory);
+    let place = match rules {
+        RuleSource::Folder(rules) => {
+            let places = Places { rules, environment, directory };
+            places.check()?;
+            Place::Folder(places)
+        }
+        RuleSource::Cluster(cluster) => {
+            Place::Cluster(Box::new(Cluster::new(cluster, environment, directory).await?))
+        }
+    };
     let transport = Arc::new(options.transport);
     transport.check(options.listen, options.admin)?;
     let (certificates, keeper) = match &transport.security {
@@ -200,19 +168,33 @@ pub async fn start(options: Options) -> Result<Running, ServeError> {
     };
 
     let roster = Arc::<Roster>::default();
-    let hub = Arc::new(Hub::with(index, roster.clone(), transport.quotas));
+    let who_is: Arc<dyn WhoIs> = match &place {
+        Place::Folder(_) => roster.clone(),
+        Place::Cluster(cluster) => cluster.who_is(roster.clone()),
+    };
+    let hub = Arc::new(Hub::with(index, who_is, transport.quotas));
     let grpc =
         Acceptor::filters(grpc, &transport, certificates.clone(), hub.clone()).map_err(ServeError::Socket)?;
     let http = Acceptor::admin(http, &transport, certificates, hub.clone()).map_err(ServeError::Socket)?;
     let authenticate = Authenticate::new(hub.clone(), transport.clone());
     let diagnosis = Arc::<Mutex<Diagnosis>>::default();
     let reports = Arc::<Reports>::default();
-    let (in_force_in, in_force) = watch::channel(None);
+    // What a folder's rules say is in force at once; a cluster's wait for what has to come first.
+    let (accepted_in, accepted) = watch::channel(None);
+    let (in_force_in, in_force) = match &place {
+        Place::Folder(_) => (None, accepted.clone()),
+        Place::Cluster(_) => {
+            let (sender, receiver) = watch::channel(None);
+            (Some(sender), receiver)
+        }
+    };
     let (sources_in, sources) = watch::channel(Arc::default());
     let (keys_in, keys) = watch::channel(Arc::default());
     let (ready_in, ready) = watch::channel(false);
+    let (offered_in, offered) = watch::channel(None);
+    let (leadership_in, leadership) = watch::channel(Leadership::alone());
 
-    let source = Source::new(places, state.clone(), hub.clone(), diagnosis.clone(), in_force_in)?;
+    let judgement = Judgement::new(state.clone(), hub.clone(), diagnosis.clone(), accepted_in)?;
     let publish = PublishTask {
         hub: hub.clone(),
         roster,
@@ -221,12 +203,15 @@ pub async fn start(options: Options) -> Result<Running, ServeError> {
         keys,
         directories: hub.directories.offered(),
         ready: ready_in,
+        offered: offered_in,
+        leadership: leadership.clone(),
     };
     let admin = admin::Admin {
         hub: hub.clone(),
         diagnosis: diagnosis.clone(),
         issuers: reports.clone(),
         ready: ready.clone(),
+        leadership: leadership.clone(),
         since: clock::now(),
         transport,
     };
@@ -234,7 +219,15 @@ pub async fn start(options: Options) -> Result<Running, ServeError> {
     let refresh = crate::keys::refresh(fetcher, state, sources, keys_in, reports.clone(), hub.clone());
 
     let mut tasks = JoinSet::new();
-    tasks.spawn(named("the watch over rules", source.run()));
+    match place {
+        Place::Folder(places) => {
+            tasks.spawn(named("the watch over rules", Source::new(places, judgement).run()));
+        }
+        Place::Cluster(cluster) => {
+            let channels = Channels { accepted, in_force: in_force_in, offered, leadership: leadership_in };
+            cluster.spawn(&mut tasks, judgement, channels);
+        }
+    }
     tasks.spawn(named("the hand-over of issuers", hand_over_sources(hub.clone(), in_force, sources_in)));
     tasks.spawn(named("the refresh of keys", refresh));
     tasks.spawn(named("the reading of directories", follow));
@@ -266,6 +259,7 @@ pub async fn start(options: Options) -> Result<Running, ServeError> {
         diagnosis,
         issuers: reports,
         ready,
+        leadership,
         tasks,
     })
 }
@@ -287,6 +281,11 @@ impl Running {
     /// Whether an accepted set of rules is on offer.
     pub fn is_ready(&self) -> bool {
         *self.ready.borrow()
+    }
+
+    /// Whether this replica is the one that writes, and who is if not.
+    pub fn leadership(&self) -> Leadership {
+        self.leadership.borrow().clone()
     }
 
     /// Resolves when a part of the server ends although nobody stopped it.
@@ -373,7 +372,7 @@ async fn named<E: Into<TaskError>>(
 /// Tells the refresh of keys which issuers there are.
 async fn hand_over_sources(
     hub: Arc<Hub>,
-    mut in_force: watch::Receiver<Option<Arc<source::InForce>>>,
+    mut in_force: watch::Receiver<Option<Arc<judgement::InForce>>>,
     sources: watch::Sender<Arc<crate::keys::KeySources>>,
 ) -> Result<(), std::convert::Infallible> {
     let mut stop = hub.stopping();

@@ -9,11 +9,12 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{error, info};
 
 use super::contents::{Assembler, lookups};
-use super::source::InForce;
+use super::judgement::InForce;
 use crate::bundle::Publisher;
 use crate::clock;
 use crate::directories::Directories;
 use crate::keys::KeyRing;
+use crate::kube::Leadership;
 use crate::push::{Hub, stopped};
 use crate::transport::Roster;
 
@@ -33,6 +34,10 @@ pub(super) struct PublishTask {
     pub keys: watch::Receiver<Arc<KeyRing>>,
     pub directories: watch::Receiver<Arc<Directories>>,
     pub ready: watch::Sender<bool>,
+    /// Announces the rules of which everything is on offer.
+    pub offered: watch::Sender<Option<Arc<InForce>>>,
+    /// Whether this replica is the one whose Bundles count.
+    pub leadership: watch::Receiver<Leadership>,
 }
 
 /// What one round works with.
@@ -64,6 +69,7 @@ impl PublishTask {
                 Next::Later => Instant::now() + RENEW,
                 Next::Now(round) => {
                     let (hub, roster) = (self.hub.clone(), self.roster.clone());
+                    let in_force = round.in_force.clone();
                     let mut publisher = self.publisher;
                     let published;
                     (publisher, assembler, published) = spawn_blocking(move || {
@@ -73,6 +79,7 @@ impl PublishTask {
                     .await?;
                     self.publisher = publisher;
                     if published {
+                        self.offered.send_replace(Some(in_force));
                         self.ready.send_replace(true);
                     }
                     Instant::now() + if published { RENEW } else { RETRY }
@@ -84,6 +91,7 @@ impl PublishTask {
                 _ = self.in_force.changed() => {}
                 _ = self.keys.changed() => {}
                 _ = self.directories.changed() => {}
+                _ = self.leadership.changed() => {}
                 () = sleep_until(wake) => {}
                 () = stopped(&mut stop) => return Ok(()),
             }
@@ -91,6 +99,23 @@ impl PublishTask {
     }
 
     fn next(&mut self) -> Next {
+        let leadership = self.leadership.borrow_and_update().clone();
+        if leadership.other.is_some() {
+            // Another replica signs under a later epoch; streams go there.
+            self.hub.distributor.withdraw();
+            self.offered.send_replace(None);
+            self.ready.send_replace(false);
+            return Next::Later;
+        }
+        if !leadership.is_known {
+            return Next::Later;
+        }
+        if let Some(epoch) = leadership.epoch
+            && let Err(error) = self.publisher.begin_epoch(epoch)
+        {
+            error!("nothing new is pushed: {error}");
+            return Next::At(Instant::now() + RETRY);
+        }
         let Some(in_force) = self.in_force.borrow_and_update().clone() else { return Next::Later };
         let keys = self.keys.borrow_and_update().clone();
         let directories = self.directories.borrow_and_update().clone();

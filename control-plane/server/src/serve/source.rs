@@ -1,56 +1,21 @@
-//! The rules in force: reads and judges what is on disk whenever it changes.
+//! A folder as the source of rules: reads and judges what is on disk whenever it changes.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
-use serde::Serialize;
-use tidegate_compiler::{Compilation, Compiled, Inputs, SourceFile};
-use tokio::sync::watch;
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
-use super::contents::queries;
-use super::key_sources;
-use crate::clock;
-use crate::directories::Queries;
-use crate::keys::KeySources;
-use crate::metrics::{Metrics, ReasonLabel};
+use super::judgement::Judgement;
 use crate::push::{Hub, stopped};
 use crate::rules::{
-    AcceptedRules, Environment, Files, Finding, Fingerprint, FolderWatch, LoadError, Loaded, fingerprint,
-    judge, load, load_directory, load_environment,
+    Environment, Fingerprint, FolderWatch, LoadError, Loaded, Origin, fingerprint, judge, load,
+    load_directory, load_environment,
 };
-use crate::state::{StateDir, StateError};
+use crate::state::StateError;
 
 /// How often sizes and times are looked at, should an event have been missed (network file systems have none).
 const POLL: Duration = Duration::from_secs(2);
-
-/// Rules that compiled and are written down.
-#[derive(Debug)]
-pub(super) struct InForce {
-    pub compiled: Compiled,
-    pub sources: Arc<KeySources>,
-    pub queries: Arc<Queries>,
-    pub since: Instant,
-}
-
-/// What there is to say about what is on disk.
-#[derive(Debug, Clone, Default, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Diagnosis {
-    /// Whether what is on disk is in force, every file as it is.
-    pub up_to_date: bool,
-    /// Why the files cannot even be read.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
-    /// Files that count with their last good text.
-    pub substituted: BTreeSet<String>,
-    /// Everything the compiler says.
-    pub findings: Vec<Finding>,
-    /// Unix seconds of the last look at changed files.
-    pub at: i64,
-}
 
 /// Where files are.
 #[derive(Debug, Clone)]
@@ -63,11 +28,8 @@ pub(super) struct Places {
 /// Reads and judges. Blocking.
 pub(super) struct Source {
     places: Places,
-    state: Arc<StateDir>,
     hub: Arc<Hub>,
-    diagnosis: Arc<Mutex<Diagnosis>>,
-    accepted: Option<AcceptedRules>,
-    in_force: watch::Sender<Option<Arc<InForce>>>,
+    judgement: Judgement,
     seen: Option<(Loaded, Environment)>,
     fingerprint: Option<Fingerprint>,
     /// Whether it was said already that watching does not work.
@@ -117,36 +79,12 @@ impl Places {
     }
 }
 
-/// Compiles files.
-pub(crate) fn compile_files(files: &Files, environment: &Environment) -> Compilation {
-    let sources: Vec<SourceFile> =
-        files.iter().map(|(path, text)| SourceFile { path: path.clone(), text: text.clone() }).collect();
-    let now = Some(crate::clock::now());
-    tidegate_compiler::compile(&Inputs { sources: &sources, env: environment.clone(), now })
-}
-
 // === impl Source ===
 
 impl Source {
-    pub(super) fn new(
-        places: Places,
-        state: Arc<StateDir>,
-        hub: Arc<Hub>,
-        diagnosis: Arc<Mutex<Diagnosis>>,
-        in_force: watch::Sender<Option<Arc<InForce>>>,
-    ) -> Result<Self, StateError> {
-        let accepted = AcceptedRules::load(&state)?;
-        Ok(Self {
-            places,
-            state,
-            hub,
-            diagnosis,
-            accepted,
-            in_force,
-            seen: None,
-            fingerprint: None,
-            is_polling: false,
-        })
+    pub(super) fn new(places: Places, judgement: Judgement) -> Self {
+        let hub = judgement.hub().clone();
+        Self { places, hub, judgement, seen: None, fingerprint: None, is_polling: false }
     }
 
     /// Watches until the server stops.
@@ -201,16 +139,11 @@ impl Source {
         self.fingerprint = self.places.fingerprint();
         self.refresh_directories();
         let error = self.refresh_rules().err().map(|error| error.to_string());
-        let mut diagnosis = self.diagnosis.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(error) = &error {
+        if error.is_some() {
             // It is looked at again with every poll.
             self.seen = None;
-            if diagnosis.error.as_ref() != Some(error) {
-                error!("nothing changes until this is mended: {error}");
-            }
-            diagnosis.up_to_date = false;
         }
-        diagnosis.error = error;
+        self.judgement.source_fails(error);
     }
 
     fn refresh_directories(&self) {
@@ -227,99 +160,10 @@ impl Source {
             return Ok(());
         }
         let (loaded, environment) = &now;
-        let started = Instant::now();
-        let verdict = judge(loaded, environment, self.accepted.as_ref(), |files, environment| {
-            let Compilation { diagnostics, output } = compile_files(files, environment);
-            (diagnostics, output)
-        });
-        let metrics = &self.hub.metrics;
-        metrics.compile_ms.set(i64::try_from(started.elapsed().as_millis()).unwrap_or(i64::MAX));
-        let result = match &verdict.accepted {
-            None => "refused",
-            Some(_) if verdict.substituted.is_empty() => "accepted",
-            Some(_) => "accepted_in_part",
-        };
-        metrics.compilations.get_or_create(&ReasonLabel::new(result)).inc();
-        report(&verdict.findings, &verdict.substituted, metrics);
-        let up_to_date = verdict.accepted.is_some() && verdict.substituted.is_empty();
-        let diagnosis = Diagnosis {
-            up_to_date,
-            error: None,
-            substituted: verdict.substituted,
-            findings: verdict.findings,
-            at: clock::now(),
-        };
-        *self.diagnosis.lock().unwrap_or_else(PoisonError::into_inner) = diagnosis;
-        match verdict.accepted {
-            Some((accepted, compiled)) => {
-                if self.accepted.as_ref() != Some(&accepted) {
-                    accepted.save(&self.state)?;
-                    self.accepted = Some(accepted);
-                }
-                self.enforce(compiled);
-            }
-            None => {
-                error!("the rules on disk are refused; {}", self.what_stays());
-                self.enforce_last_accepted();
-            }
-        }
+        self.judgement.consider(loaded, environment, |loaded, environment, last_good, compile| {
+            judge(loaded, environment, last_good, Origin::Files, compile)
+        })?;
         self.seen = Some(now);
         Ok(())
     }
-
-    fn what_stays(&self) -> &'static str {
-        if self.accepted.is_some() {
-            "those that were accepted last stay in force"
-        } else {
-            "there are no others"
-        }
-    }
-
-    /// After a restart with broken rules: those that were in force before.
-    fn enforce_last_accepted(&mut self) {
-        let Some(accepted) = self.accepted.as_ref().filter(|_| self.in_force.borrow().is_none()) else {
-            return;
-        };
-        let Compilation { diagnostics, output } = compile_files(&accepted.files, &accepted.environment);
-        match output {
-            Some(compiled) => self.enforce(compiled),
-            None => {
-                error!("the rules that were accepted last no longer compile with this version");
-                for found in diagnostics.iter().filter(|found| found.is_error()) {
-                    error!("{found}");
-                }
-            }
-        }
-    }
-
-    fn enforce(&self, compiled: Compiled) {
-        let sources = Arc::new(key_sources(&compiled));
-        let queries = Arc::new(queries(&compiled));
-        self.hub.directories.set_queries(queries.clone());
-        info!(workloads = compiled.workloads.len(), issuers = compiled.issuers.len(), "rules accepted");
-        self.in_force.send_replace(Some(Arc::new(InForce {
-            compiled,
-            sources,
-            queries,
-            since: Instant::now(),
-        })));
-    }
-}
-
-fn report(findings: &[Finding], substituted: &BTreeSet<String>, metrics: &Metrics) {
-    for finding in findings {
-        if finding.is_error() {
-            error!("{finding}");
-        } else {
-            warn!("{finding}");
-        }
-    }
-    for file in substituted {
-        warn!("{file}: counts with its last good text");
-    }
-    let errors = findings.iter().filter(|finding| finding.is_error()).count();
-    let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-    metrics.diagnostics.get_or_create(&ReasonLabel::new("error")).set(count(errors));
-    metrics.diagnostics.get_or_create(&ReasonLabel::new("warning")).set(count(findings.len() - errors));
-    metrics.substituted_files.set(count(substituted.len()));
 }

@@ -116,7 +116,7 @@ impl Place {
 
     pub fn options(&self) -> Options {
         Options {
-            rules: self.rules(),
+            rules: self.rules().into(),
             state: self.state(),
             listen: "127.0.0.1:0".parse().unwrap(),
             admin: "127.0.0.1:0".parse().unwrap(),

@@ -21,11 +21,11 @@ async fn a_missing_folder_an_empty_one_and_bad_files_stop_the_start() {
     let place = good();
     for (options, expected) in [
         (
-            tidegate::serve::Options { rules: place.folder.path().join("missing"), ..place.options() },
+            tidegate::serve::Options { rules: place.folder.path().join("missing").into(), ..place.options() },
             "missing",
         ),
         (
-            tidegate::serve::Options { rules: tempfile::tempdir().unwrap().keep(), ..place.options() },
+            tidegate::serve::Options { rules: tempfile::tempdir().unwrap().keep().into(), ..place.options() },
             "no *.yaml",
         ),
         (

@@ -44,7 +44,7 @@ fn judge_files(current: &[(&str, &str)], last_good: Option<&[(&str, &str)]>) -> 
     let loaded = Loaded { files: files(current), problems: vec![] };
     let last_good =
         last_good.map(|entries| AcceptedRules { files: files(entries), environment: Environment::new() });
-    judge(&loaded, &Environment::new(), last_good.as_ref(), compile)
+    judge(&loaded, &Environment::new(), last_good.as_ref(), Origin::Files, compile)
 }
 
 fn accepted(verdict: &Verdict<Files>) -> Option<Files> {
@@ -125,11 +125,11 @@ fn an_unreadable_file_counts_with_its_last_good_text_or_stops_everything() {
         problems: vec![super::super::FileProblem::empty("a")],
     };
     let last_good = AcceptedRules { files: files(&[("m", "mesh"), ("a", "has x")]), ..Default::default() };
-    let verdict = judge(&loaded, &Environment::new(), Some(&last_good), compile);
+    let verdict = judge(&loaded, &Environment::new(), Some(&last_good), Origin::Files, compile);
     assert_eq!(accepted(&verdict), Some(files(&[("m", "mesh"), ("a", "has x"), ("b", "needs x")])));
     assert_eq!(verdict.findings.len(), 1, "only what is on disk is talked about: {:?}", verdict.findings);
     let loaded = Loaded { files: files(&[("m", "mesh")]), ..loaded };
-    let verdict = judge(&loaded, &Environment::new(), None, compile);
+    let verdict = judge(&loaded, &Environment::new(), None, Origin::Files, compile);
     assert_eq!(accepted(&verdict), None, "what it says is unknown");
 }
 

@@ -1,0 +1,309 @@
+//! What the cluster holds, as far as it concerns us: kept by the watches, read by everybody else.
+//!
+//! INVARIANT: a list replaces everything that was known of its kind at once, so nobody sees half of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use kube::api::DynamicObject;
+use serde_json::{Value, json};
+use tidegate_compiler::{Kind, WorkloadId, spec};
+use tokio::sync::watch;
+
+use super::crds::KINDS;
+use super::owned::{self, Key, Live};
+use super::pods::{self, Pod, Workloads};
+use crate::rules::{Files, ObjectPath};
+
+/// What is watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Watched {
+    /// Objects of one of our kinds.
+    Rules(Kind),
+    /// Pods.
+    Pods,
+    /// Objects of Istio, of one of [`owned::KINDS`].
+    Istio(&'static str),
+}
+
+/// One of our objects.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct RuleObject {
+    /// What it says, as a file of rules.
+    pub(crate) text: Arc<str>,
+    pub(crate) uid: String,
+    pub(crate) generation: i64,
+    /// What is written there now.
+    pub(crate) status: Value,
+}
+
+/// The cluster as it was last told.
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    state: Mutex<State>,
+    /// Announces that rules or pods are others.
+    inputs: watch::Sender<()>,
+    /// Announces that rules, their statuses or pods are others.
+    objects: watch::Sender<()>,
+    /// Announces that objects of Istio are others.
+    policies: watch::Sender<()>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    rules: BTreeMap<Kind, BTreeMap<String, RuleObject>>,
+    pods: BTreeMap<(String, String), Pod>,
+    /// Of every pod, until pods are others.
+    workloads: Option<BTreeMap<(String, String), WorkloadId>>,
+    istio: BTreeMap<Key, Live>,
+    listed: BTreeSet<Watched>,
+}
+
+/// What changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Change {
+    Nothing,
+    /// An object of Istio.
+    Policies,
+    /// A status.
+    Statuses,
+    /// Rules or pods.
+    Inputs,
+}
+
+// === impl Watched ===
+
+impl Watched {
+    /// What must be listed before anything is judged.
+    pub(crate) fn inputs() -> impl Iterator<Item = Self> {
+        KINDS.into_iter().map(Self::Rules).chain([Self::Pods])
+    }
+
+    /// What is written.
+    pub(crate) fn fence() -> impl Iterator<Item = Self> {
+        owned::KINDS.into_iter().map(|(_, kind, _)| Self::Istio(kind))
+    }
+}
+
+// === impl RuleObject ===
+
+impl RuleObject {
+    /// An object as a file: its path, and what it says without what the cluster adds.
+    fn new(kind: Kind, object: &DynamicObject) -> Option<(String, Self)> {
+        let metadata = &object.metadata;
+        let name = metadata.name.clone()?;
+        let namespace = metadata.namespace.clone().filter(|_| kind.is_namespaced());
+        let mut file = json!({
+            "apiVersion": spec::API_VERSION,
+            "kind": kind.as_str(),
+            "metadata": {"name": name},
+        });
+        if let Some(namespace) = &namespace {
+            file["metadata"]["namespace"] = json!(namespace);
+        }
+        if let Some(spec) = object.data.get("spec") {
+            file["spec"] = spec.clone();
+        }
+        let found = Self {
+            text: file.to_string().into(),
+            uid: metadata.uid.clone().unwrap_or_default(),
+            generation: metadata.generation.unwrap_or_default(),
+            status: object.data.get("status").cloned().unwrap_or_default(),
+        };
+        Some((ObjectPath { kind, namespace, name }.to_string(), found))
+    }
+
+    /// The conditions that are written there now.
+    pub(crate) fn conditions(&self) -> impl Iterator<Item = &Value> {
+        self.status.get("conditions").and_then(Value::as_array).into_iter().flatten()
+    }
+}
+
+// === impl Index ===
+
+impl Index {
+    /// A kind was listed: this is all there is.
+    pub(crate) fn replace(&self, watched: Watched, objects: Vec<DynamicObject>) {
+        self.change(|state| {
+            let is_first = state.listed.insert(watched);
+            let changed = match watched {
+                Watched::Rules(kind) => {
+                    let all = objects.iter().filter_map(|object| RuleObject::new(kind, object)).collect();
+                    let before = state.rules.insert(kind, all).unwrap_or_default();
+                    let now = state.rules.get(&kind).into_iter().flatten();
+                    let texts = |(path, object): (&String, &RuleObject)| (path.clone(), object.text.clone());
+                    if before.iter().map(texts).eq(now.map(texts)) {
+                        Change::Statuses
+                    } else {
+                        Change::Inputs
+                    }
+                }
+                Watched::Pods => {
+                    let all = objects.iter().filter_map(keyed_pod).collect();
+                    let before = std::mem::replace(&mut state.pods, all);
+                    if before == state.pods { Change::Statuses } else { Change::Inputs }
+                }
+                Watched::Istio(kind) => {
+                    state.istio.retain(|key, _| key.kind != kind);
+                    state.istio.extend(objects.iter().filter_map(|object| keyed_istio(kind, object)));
+                    return Change::Policies;
+                }
+            };
+            if is_first { Change::Inputs } else { changed }
+        });
+    }
+
+    /// An object is there, or is another one now.
+    pub(crate) fn apply(&self, watched: Watched, object: &DynamicObject) {
+        self.change(|state| match watched {
+            Watched::Rules(kind) => {
+                let Some((path, object)) = RuleObject::new(kind, object) else { return Change::Nothing };
+                let text = object.text.clone();
+                let before = state.rules.entry(kind).or_default().insert(path, object);
+                if before.is_some_and(|before| before.text == text) {
+                    Change::Statuses
+                } else {
+                    Change::Inputs
+                }
+            }
+            Watched::Pods => {
+                let Some((key, pod)) = keyed_pod(object) else { return Change::Nothing };
+                if state.pods.get(&key) == Some(&pod) {
+                    return Change::Nothing;
+                }
+                state.pods.insert(key, pod);
+                Change::Inputs
+            }
+            Watched::Istio(kind) => {
+                let Some((key, live)) = keyed_istio(kind, object) else { return Change::Nothing };
+                if state.istio.get(&key) == Some(&live) {
+                    return Change::Nothing;
+                }
+                state.istio.insert(key, live);
+                Change::Policies
+            }
+        });
+    }
+
+    /// An object is gone.
+    pub(crate) fn delete(&self, watched: Watched, object: &DynamicObject) {
+        self.change(|state| {
+            let was_known = match watched {
+                Watched::Rules(kind) => RuleObject::new(kind, object)
+                    .and_then(|(path, _)| state.rules.entry(kind).or_default().remove(&path))
+                    .is_some(),
+                Watched::Pods => keyed_pod(object).and_then(|(key, _)| state.pods.remove(&key)).is_some(),
+                Watched::Istio(kind) => {
+                    let known = keyed_istio(kind, object).and_then(|(key, _)| state.istio.remove(&key));
+                    return if known.is_some() { Change::Policies } else { Change::Nothing };
+                }
+            };
+            if was_known { Change::Inputs } else { Change::Nothing }
+        });
+    }
+
+    /// Whether everything that rules are made of was listed.
+    pub(crate) fn is_listed(&self) -> bool {
+        let state = self.lock();
+        Watched::inputs().all(|watched| state.listed.contains(&watched))
+    }
+
+    /// Whether everything that is written was listed.
+    pub(crate) fn is_fence_listed(&self) -> bool {
+        let state = self.lock();
+        Watched::fence().all(|watched| state.listed.contains(&watched))
+    }
+
+    /// Objects of the kinds that are written, also those of others.
+    pub(crate) fn owned(&self) -> BTreeMap<Key, Live> {
+        self.lock().istio.clone()
+    }
+
+    /// What was not listed yet.
+    pub(crate) fn missing(&self) -> Vec<Watched> {
+        let state = self.lock();
+        Watched::inputs().filter(|watched| !state.listed.contains(watched)).collect()
+    }
+
+    /// Every rule as a file.
+    pub(crate) fn files(&self) -> Files {
+        let state = self.lock();
+        let all = state.rules.values().flatten();
+        all.map(|(path, object)| (path.clone(), object.text.to_string())).collect()
+    }
+
+    /// Every rule.
+    pub(crate) fn rules(&self) -> Vec<(String, RuleObject)> {
+        let state = self.lock();
+        let all = state.rules.values().flatten();
+        all.map(|(path, object)| (path.clone(), object.clone())).collect()
+    }
+
+    /// The workloads that have pods.
+    pub(crate) fn workloads(&self) -> Workloads {
+        pods::workloads(self.lock().pods.values())
+    }
+
+    /// The workload and the service account of a pod, if there is one; `None`: nothing is known of pods.
+    pub(crate) fn workload_of(&self, namespace: &str, pod: &str) -> Option<Option<(WorkloadId, String)>> {
+        let mut state = self.lock();
+        if !state.listed.contains(&Watched::Pods) {
+            return None;
+        }
+        let State { pods, workloads, .. } = &mut *state;
+        let key = (namespace.to_owned(), pod.to_owned());
+        let workloads = workloads.get_or_insert_with(|| {
+            let ids = pods::workload_ids(pods.values()).into_iter();
+            ids.map(|((namespace, pod), id)| ((namespace.to_owned(), pod.to_owned()), id)).collect()
+        });
+        let found = workloads.get(&key).zip(pods.get(&key));
+        Some(found.map(|(id, pod)| (id.clone(), pod.service_account.clone())))
+    }
+
+    /// Becomes changed when rules or pods are others.
+    pub(crate) fn inputs(&self) -> watch::Receiver<()> {
+        self.inputs.subscribe()
+    }
+
+    /// Becomes changed when rules, their statuses or pods are others.
+    pub(crate) fn objects(&self) -> watch::Receiver<()> {
+        self.objects.subscribe()
+    }
+
+    /// Becomes changed when objects of Istio are others.
+    pub(crate) fn policies(&self) -> watch::Receiver<()> {
+        self.policies.subscribe()
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State) -> Change) {
+        let mut state = self.lock();
+        let changed = change(&mut state);
+        if changed == Change::Inputs {
+            state.workloads = None;
+        }
+        drop(state);
+        match changed {
+            Change::Nothing => {}
+            Change::Policies => self.policies.send_replace(()),
+            Change::Statuses => self.objects.send_replace(()),
+            Change::Inputs => {
+                self.inputs.send_replace(());
+                self.objects.send_replace(());
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn keyed_pod(object: &DynamicObject) -> Option<((String, String), Pod)> {
+    let metadata = &object.metadata;
+    Some(((metadata.namespace.clone()?, metadata.name.clone()?), Pod::new(object)?))
+}
+
+fn keyed_istio(kind: &str, object: &DynamicObject) -> Option<(Key, Live)> {
+    let (api_version, kind, _) = owned::KINDS.into_iter().find(|(_, known, _)| *known == kind)?;
+    Live::new((api_version, kind), object)
+}

@@ -1,0 +1,121 @@
+//! Wiring of a Kubernetes cluster as the source of rules.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::judgement::{InForce, Judgement};
+use super::{TaskError, named};
+use crate::kube::{
+    self, ClusterError, ClusterSource, Election, FenceView, Index, Judged, Keeper, Leadership, Options,
+    PodRoster, StatusTask, Watched,
+};
+use crate::rules::{LoadError, load_directory, load_environment};
+use crate::transport::{Roster, WhoIs};
+
+/// A cluster that can be asked.
+pub(super) struct Cluster {
+    client: ::kube::Client,
+    index: Arc<Index>,
+    options: Options,
+    environment: Option<PathBuf>,
+    directory: Option<PathBuf>,
+}
+
+/// What the parts of the server tell each other.
+pub(super) struct Channels {
+    /// Rules that were accepted.
+    pub(super) accepted: watch::Receiver<Option<Arc<InForce>>>,
+    /// Those that filters are to enforce.
+    pub(super) in_force: Option<watch::Sender<Option<Arc<InForce>>>>,
+    /// Those of which everything is on offer.
+    pub(super) offered: watch::Receiver<Option<Arc<InForce>>>,
+    pub(super) leadership: watch::Sender<Leadership>,
+}
+
+/// Why a cluster cannot be the source of rules.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoCluster {
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    #[error(transparent)]
+    Load(#[from] LoadError),
+}
+
+// === impl Cluster ===
+
+impl Cluster {
+    /// Reads files once, to say at the start what cannot be read. The cluster itself may come later.
+    pub(super) async fn new(
+        options: Options,
+        environment: Option<PathBuf>,
+        directory: Option<PathBuf>,
+    ) -> Result<Self, NoCluster> {
+        environment.as_deref().map(load_environment).transpose()?;
+        directory.as_deref().map(load_directory).transpose()?;
+        let client = kube::connect(&options).await?;
+        Ok(Self { client, index: Arc::default(), options, environment, directory })
+    }
+
+    /// Who knows which workload a pod is of.
+    pub(super) fn who_is(&self, roster: Arc<Roster>) -> Arc<dyn WhoIs> {
+        Arc::new(PodRoster::new(self.index.clone(), roster))
+    }
+
+    /// Starts everything that reads the cluster and writes to it.
+    pub(super) fn spawn(
+        self,
+        tasks: &mut JoinSet<(&'static str, Result<(), TaskError>)>,
+        judgement: Judgement,
+        channels: Channels,
+    ) {
+        let Channels { accepted, in_force, offered, leadership } = channels;
+        let in_force = in_force.unwrap_or_default();
+        leadership.send_replace(Leadership::default());
+        let index = self.index;
+        let hub = judgement.hub().clone();
+        let (judged_in, judged) = watch::channel(Arc::<Judged>::default());
+        let (view_in, fence) = watch::channel(Arc::<FenceView>::default());
+        let written = self.options.fence.iter().flat_map(|_| Watched::fence());
+        for watched in Watched::inputs().chain(written) {
+            let follow = kube::follow(self.client.clone(), watched, index.clone(), hub.clone());
+            tasks.spawn(named("a watch over the cluster", follow));
+        }
+        let status = StatusTask {
+            client: self.client.clone(),
+            index: index.clone(),
+            hub: hub.clone(),
+            judged,
+            offered: offered.clone(),
+            fence: self.options.fence.as_ref().map(|_| fence),
+            leadership: leadership.subscribe(),
+        };
+        tasks.spawn(named("the writing of statuses", status.run()));
+        let keeper = Keeper {
+            client: self.client.clone(),
+            index: index.clone(),
+            hub: hub.clone(),
+            plan: self.options.fence.clone(),
+            leadership: leadership.subscribe(),
+            accepted: accepted.clone(),
+            in_force,
+            offered,
+            view: view_in,
+        };
+        tasks.spawn(named("the keeping of policies", keeper.run()));
+        let election = Election { client: self.client, options: self.options.lease.clone(), hub, leadership };
+        tasks.spawn(named("the election", election.run()));
+        let source = ClusterSource {
+            index,
+            options: self.options,
+            judgement,
+            environment: self.environment,
+            directory: self.directory,
+            accepted,
+            judged: judged_in,
+        };
+        tasks.spawn(named("the watch over rules", source.run()));
+    }
+}

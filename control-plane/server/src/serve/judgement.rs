@@ -1,0 +1,216 @@
+//! Puts rules in force: judges what a source says, writes down what is accepted, and hands it on.
+//!
+//! A folder of files and a cluster's objects are two sources of the same thing.
+//!
+//! INVARIANT: what is handed on was written down before.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use serde::Serialize;
+use tidegate_compiler::{Compilation, Compiled, Diagnostic, Inputs, SourceFile};
+use tokio::sync::watch;
+use tracing::{error, info, warn};
+
+use super::contents::queries;
+use super::key_sources;
+use crate::clock;
+use crate::directories::Queries;
+use crate::keys::KeySources;
+use crate::metrics::{Metrics, ReasonLabel};
+use crate::push::Hub;
+use crate::rules::{AcceptedRules, Environment, Files, Finding, Loaded, Verdict};
+use crate::state::{StateDir, StateError};
+
+/// Rules that compiled and are written down.
+#[derive(Debug)]
+pub(crate) struct InForce {
+    pub compiled: Compiled,
+    pub sources: Arc<KeySources>,
+    pub queries: Arc<Queries>,
+    pub since: Instant,
+}
+
+/// What there is to say about what is on disk.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Diagnosis {
+    /// Whether what is on disk is in force, every file as it is.
+    pub up_to_date: bool,
+    /// Why the files cannot even be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Files that count with their last good text.
+    pub substituted: BTreeSet<String>,
+    /// Everything the compiler says.
+    pub findings: Vec<Finding>,
+    /// Unix seconds of the last look at changed files.
+    pub at: i64,
+}
+
+/// What compiles files.
+pub(crate) type Compile = fn(&Files, &Environment) -> (Vec<Diagnostic>, Option<Compiled>);
+
+/// Judges and puts in force. Blocking.
+pub(crate) struct Judgement {
+    state: Arc<StateDir>,
+    hub: Arc<Hub>,
+    diagnosis: Arc<Mutex<Diagnosis>>,
+    accepted: Option<AcceptedRules>,
+    in_force: watch::Sender<Option<Arc<InForce>>>,
+}
+
+/// Compiles files.
+pub(crate) fn compile_files(files: &Files, environment: &Environment) -> Compilation {
+    let sources: Vec<SourceFile> =
+        files.iter().map(|(path, text)| SourceFile { path: path.clone(), text: text.clone() }).collect();
+    let now = Some(crate::clock::now());
+    tidegate_compiler::compile(&Inputs { sources: &sources, env: environment.clone(), now })
+}
+
+/// Compiles for [`crate::rules::judge`].
+fn compiled(files: &Files, environment: &Environment) -> (Vec<Diagnostic>, Option<Compiled>) {
+    let Compilation { diagnostics, output } = compile_files(files, environment);
+    (diagnostics, output)
+}
+
+// === impl Judgement ===
+
+impl Judgement {
+    pub(super) fn new(
+        state: Arc<StateDir>,
+        hub: Arc<Hub>,
+        diagnosis: Arc<Mutex<Diagnosis>>,
+        in_force: watch::Sender<Option<Arc<InForce>>>,
+    ) -> Result<Self, StateError> {
+        let accepted = AcceptedRules::load(&state)?;
+        Ok(Self { state, hub, diagnosis, accepted, in_force })
+    }
+
+    /// What was accepted last.
+    pub(crate) fn accepted(&self) -> Option<&AcceptedRules> {
+        self.accepted.as_ref()
+    }
+
+    /// What every part of the server shares.
+    pub(crate) fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
+    /// Judges what a source says as `how` does, and puts it in force if it is accepted.
+    pub(crate) fn consider(
+        &mut self,
+        loaded: &Loaded,
+        environment: &Environment,
+        how: impl FnOnce(&Loaded, &Environment, Option<&AcceptedRules>, Compile) -> Verdict<Compiled>,
+    ) -> Result<(), StateError> {
+        let started = Instant::now();
+        let verdict = how(loaded, environment, self.accepted.as_ref(), compiled);
+        let metrics = &self.hub.metrics;
+        metrics.compile_ms.set(i64::try_from(started.elapsed().as_millis()).unwrap_or(i64::MAX));
+        let result = match &verdict.accepted {
+            None => "refused",
+            Some(_) if verdict.substituted.is_empty() => "accepted",
+            Some(_) => "accepted_in_part",
+        };
+        metrics.compilations.get_or_create(&ReasonLabel::new(result)).inc();
+        report(&verdict.findings, &verdict.substituted, metrics);
+        let up_to_date = verdict.accepted.is_some() && verdict.substituted.is_empty();
+        let diagnosis = Diagnosis {
+            up_to_date,
+            error: None,
+            substituted: verdict.substituted,
+            findings: verdict.findings,
+            at: clock::now(),
+        };
+        *self.diagnosis.lock().unwrap_or_else(PoisonError::into_inner) = diagnosis;
+        match verdict.accepted {
+            Some((accepted, compiled)) => {
+                if self.accepted.as_ref() != Some(&accepted) {
+                    accepted.save(&self.state)?;
+                    self.accepted = Some(accepted);
+                }
+                self.enforce(compiled);
+            }
+            None => {
+                error!("the rules are refused; {}", self.what_stays());
+                self.enforce_last_accepted();
+            }
+        }
+        Ok(())
+    }
+
+    /// Shows why what the source says is not even known; `None`: it is.
+    pub(crate) fn source_fails(&self, error: Option<String>) {
+        let mut diagnosis = self.diagnosis.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(error) = &error {
+            if diagnosis.error.as_ref() != Some(error) {
+                error!("nothing changes until this is mended: {error}");
+            }
+            diagnosis.up_to_date = false;
+        }
+        diagnosis.error = error;
+    }
+
+    /// What there is to say.
+    pub(crate) fn diagnosis(&self) -> Diagnosis {
+        self.diagnosis.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn what_stays(&self) -> &'static str {
+        if self.accepted.is_some() {
+            "those that were accepted last stay in force"
+        } else {
+            "there are no others"
+        }
+    }
+
+    /// After a restart with broken rules: those that were in force before.
+    pub(crate) fn enforce_last_accepted(&mut self) {
+        let Some(accepted) = self.accepted.as_ref().filter(|_| self.in_force.borrow().is_none()) else {
+            return;
+        };
+        let Compilation { diagnostics, output } = compile_files(&accepted.files, &accepted.environment);
+        match output {
+            Some(compiled) => self.enforce(compiled),
+            None => {
+                error!("the rules that were accepted last no longer compile with this version");
+                for found in diagnostics.iter().filter(|found| found.is_error()) {
+                    error!("{found}");
+                }
+            }
+        }
+    }
+
+    fn enforce(&self, compiled: Compiled) {
+        let sources = Arc::new(key_sources(&compiled));
+        let queries = Arc::new(queries(&compiled));
+        self.hub.directories.set_queries(queries.clone());
+        info!(workloads = compiled.workloads.len(), issuers = compiled.issuers.len(), "rules accepted");
+        self.in_force.send_replace(Some(Arc::new(InForce {
+            compiled,
+            sources,
+            queries,
+            since: Instant::now(),
+        })));
+    }
+}
+
+fn report(findings: &[Finding], substituted: &BTreeSet<String>, metrics: &Metrics) {
+    for finding in findings {
+        if finding.is_error() {
+            error!("{finding}");
+        } else {
+            warn!("{finding}");
+        }
+    }
+    for file in substituted {
+        warn!("{file}: counts with its last good text");
+    }
+    let errors = findings.iter().filter(|finding| finding.is_error()).count();
+    let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+    metrics.diagnostics.get_or_create(&ReasonLabel::new("error")).set(count(errors));
+    metrics.diagnostics.get_or_create(&ReasonLabel::new("warning")).set(count(findings.len() - errors));
+    metrics.substituted_files.set(count(substituted.len()));
+}
