@@ -13,6 +13,8 @@ mod meshes;
 mod orders;
 #[path = "fence/scene.rs"]
 mod scene;
+#[path = "fence/tokens.rs"]
+mod tokens;
 
 use std::collections::BTreeMap;
 
@@ -348,6 +350,14 @@ fn plain() -> impl Strategy<Value = PolicyModel> {
                 from.condition = Condition::True;
             }
             rule.from.retain(|from| from.peer != PeerModel::NoPeer);
+            for from in &mut rule.from {
+                // What Istio makes of several trust domains depends on the mesh.
+                if let PeerModel::Mesh { trust_domain, .. } | PeerModel::AnyMesh { trust_domain } =
+                    &mut from.peer
+                {
+                    *trust_domain = "prod.example".to_owned();
+                }
+            }
             for operation in rule.to.get_or_insert_with(|| vec![OperationModel::default()]) {
                 operation.condition = Condition::True;
                 (operation.grpc, operation.encoded_slashes, operation.hosts) = (false, false, None);

@@ -173,6 +173,7 @@ fn what_istio_says_exactly_needs_no_filter() {
         (peer, "  - http: {methods: [GET], paths: ['/healthz'], headers: [{name: x-a, exact: b}]}"),
         (peer, "  - grpc: {services: [a.B], methods: [C]}"),
         ("  - {peer: {namespace: etl}, when: ['request.headers[\"x-a\"] == \"b\"']}\n", exact),
+        ("  - {peer: {namespace: etl, trustDomain: cluster.local}}\n", exact),
     ] {
         let text = of(&rule("Allow", from, to), "sales/orders-api", &options(false));
         assert!(text.contains("# needs the filter: true"), "{from}{to}\n{text}");

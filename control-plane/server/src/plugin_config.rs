@@ -28,6 +28,9 @@ pub struct PluginConfig {
     /// Signatures are verified by the proxy's cryptography or not at all.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub fips: bool,
+    /// What the filter sets on requests that it lets through, where the Fence demands it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interlock: Option<String>,
 }
 
 /// Where a peer is to be found.
@@ -74,6 +77,7 @@ impl PluginConfig {
             bundle: None,
             cold_start: None,
             fips: false,
+            interlock: None,
         }
     }
 
@@ -96,6 +100,7 @@ mod tests {
         config.control_plane = Some(ControlPlane { cluster: "tidegate".into(), authority: "t.svc".into() });
         config.cold_start = Some(ColdStart { hold_ms: 500, max_held: 16 });
         config.fips = true;
+        config.interlock = Some("c2VjcmV0".into());
         assert_eq!(
             serde_json::to_value(&config).unwrap(),
             serde_json::json!({
@@ -106,6 +111,7 @@ mod tests {
                 "bundle": "YnVuZGxl",
                 "coldStart": {"holdMs": 500, "maxHeld": 16},
                 "fips": true,
+                "interlock": "c2VjcmV0",
             })
         );
     }

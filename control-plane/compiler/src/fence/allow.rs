@@ -49,6 +49,8 @@ pub(super) struct Allowed {
 pub(super) struct Around<'a> {
     pub policy: &'a WorkloadPolicy,
     pub enforced: &'a Enforced,
+    /// The mesh's own.
+    pub trust_domain: &'a str,
     pub normalization: Normalization,
     pub secret: Option<&'a str>,
     pub claims: Option<&'a Claims>,
@@ -148,6 +150,17 @@ fn caller(
     }
     if from.condition != Condition::True {
         *exact = false;
+    }
+    match &from.peer {
+        PeerModel::Mesh { trust_domain, .. } | PeerModel::AnyMesh { trust_domain }
+            if trust_domain != around.trust_domain =>
+        {
+            *exact = false;
+            if trust_domain == "cluster.local" {
+                note(NoteKind::Wider, "Istio takes `cluster.local` for the mesh's own trust domain as well");
+            }
+        }
+        _ => {}
     }
     let interlock = from.peer == PeerModel::NoPeer && around.secret.is_some();
     if from.peer == PeerModel::NoPeer {

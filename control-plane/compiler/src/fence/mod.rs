@@ -220,6 +220,7 @@ fn of_workload(
     let around = Around {
         policy,
         enforced: &enforced,
+        trust_domain: &compiled.mesh.trust_domain,
         normalization: surroundings.normalization,
         secret,
         claims: claims.as_ref(),
@@ -228,8 +229,9 @@ fn of_workload(
     let Allowed { rules, exact, interlock } = allow::allow(&around, &mut notes);
     let exact = exact && around.undenied && !shadow;
     if exact {
-        let text = "Istio says exactly what the rules say, and the filter is not needed; without it, what is sent twice or in \
-                    several spellings is judged as the application reads it, and nothing is recorded";
+        let text = "Istio says exactly what the rules say, and the filter is not needed, if the mesh has no `trustDomainAliases`; \
+                    without it, what is sent twice or in several spellings is judged as the application reads it, and nothing \
+                    is recorded";
         notes.insert(Note::new(NoteKind::Assumption, None, text));
     }
     let mut objects = Vec::new();

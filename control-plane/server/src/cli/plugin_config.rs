@@ -8,7 +8,7 @@ use clap::Args;
 use super::{Ending, print, runtime};
 use crate::bundle::Keyring;
 use crate::plugin_config::{ControlPlane, Peers, PluginConfig};
-use crate::rules::AcceptedRules;
+use crate::rules::{AcceptedRules, load_environment};
 use crate::serve::compile_files;
 
 /// Print the configuration of the filter at one workload, as JSON
@@ -45,6 +45,9 @@ pub(super) struct Arguments {
     /// 140. Tokens signed with PS* or EdDSA are refused then
     #[arg(long)]
     fips: bool,
+    /// YAML or JSON file with the interlocks of workloads, as `tidegate render` takes it
+    #[arg(long, value_name = "FILE")]
+    interlocks: Option<PathBuf>,
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
@@ -66,6 +69,12 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     let mut config = PluginConfig::new(&arguments.workload, keys);
     config.peers = arguments.peers;
     config.fips = arguments.fips;
+    if let Some(path) = &arguments.interlocks {
+        config.interlock = load_environment(path)?.remove(&arguments.workload);
+        if config.interlock.is_none() {
+            bail!("`{}` has no interlock for `{}`", path.display(), arguments.workload);
+        }
+    }
     config.control_plane =
         Some(ControlPlane { cluster: arguments.cluster.clone(), authority: arguments.authority.clone() });
     if let Some(admin) = &arguments.warm_start {

@@ -1,16 +1,19 @@
 //! `tidegate render`.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
+use anyhow::bail;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
-use tidegate_compiler::Compiled;
 use tidegate_compiler::fence::{
     FenceOptions, IstioObject, IstioVersion, Normalization, Note, NoteKind, Surroundings, fence_in,
 };
+use tidegate_compiler::{Compiled, WorkloadId};
 
 use super::text::{count, visible};
 use super::{Ending, complain_text, folder, print};
+use crate::rules::load_environment;
 
 mod yaml;
 
@@ -36,10 +39,14 @@ enum Paths {
 Examples:
   tidegate render rules > fence.yaml
   tidegate render rules --env values/prod.yaml --istio 1.31 | kubectl diff -f -
+  tidegate render rules --interlocks interlocks.yaml   # a line such as ingress/dataflow-in: 9f2c01d7
   tidegate render rules -o json | jq -r '.items[] | \"\\(.kind) \\(.metadata.namespace)/\\(.metadata.name)\"'
 
 For every guarded workload an AuthorizationPolicy that contains whatever the filter may allow, and one of the Denies that Istio can
 say. The comments tell where and why they are wider than the rules; standard error has a summary. The same rules give the same bytes.
+
+Where callers are known by their tokens only, anybody passes Istio's policies unless --interlocks has a value for the workload: then
+only what its filter has let through does.
 
 With --claims Istio verifies tokens as well (RequestAuthentication), at workloads where that refuses nothing that the filter allows.
 
@@ -57,6 +64,10 @@ pub(super) struct Arguments {
     /// Let Istio verify tokens as well
     #[arg(long)]
     claims: bool,
+    /// YAML or JSON file of workloads (namespace/name) to random values, which their filters have been told as well
+    /// (`tidegate plugin-config --interlocks`): where the Fence would be open, it demands them
+    #[arg(long, value_name = "FILE")]
+    interlocks: Option<PathBuf>,
     /// What the mesh does to paths: `meshConfig.pathNormalization`
     #[arg(long, value_enum, default_value_t = Paths::Base)]
     path_normalization: Paths,
@@ -79,7 +90,11 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
         Ok(opened) => opened,
         Err(ending) => return Ok(ending),
     };
-    let parts = parts(&opened.compiled, arguments);
+    let interlocks = match &arguments.interlocks {
+        Some(path) => interlocks(&opened.compiled, path)?,
+        None => BTreeMap::new(),
+    };
+    let parts = parts(&opened.compiled, arguments, interlocks);
     match arguments.output {
         Output::Yaml => print(&as_yaml(&parts, arguments))?,
         Output::Json => folder::print_json(&as_list(&parts))?,
@@ -88,10 +103,26 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     Ok(Ending::Done)
 }
 
+/// The values of a file, each of a workload of the mesh.
+fn interlocks(compiled: &Compiled, path: &Path) -> anyhow::Result<BTreeMap<WorkloadId, String>> {
+    let mut values = load_environment(path)?;
+    let mut known = BTreeMap::new();
+    for id in compiled.workloads.keys() {
+        known.extend(values.remove(&id.to_string()).map(|value| (id.clone(), value)));
+    }
+    match values.keys().next() {
+        Some(unknown) => bail!("`{}`: there is no workload `{unknown}`", path.display()),
+        None => Ok(known),
+    }
+}
+
 /// Everything that is written, workload by workload.
-fn parts(compiled: &Compiled, arguments: &Arguments) -> Vec<Part> {
-    let options =
-        FenceOptions { istio: arguments.istio, claims: arguments.claims, ..FenceOptions::default() };
+fn parts(
+    compiled: &Compiled,
+    arguments: &Arguments,
+    interlock_secrets: BTreeMap<WorkloadId, String>,
+) -> Vec<Part> {
+    let options = FenceOptions { istio: arguments.istio, claims: arguments.claims, interlock_secrets };
     let normalization = match arguments.path_normalization {
         Paths::Base => Normalization::Base,
         Paths::None => Normalization::Off,

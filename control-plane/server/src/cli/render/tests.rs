@@ -82,7 +82,8 @@ fn rendered(arguments: &[&str]) -> (Vec<Part>, Arguments) {
     let sources = [SourceFile { path: "rules.yaml".to_owned(), text: RULES.to_owned() }];
     let compilation = compile(&Inputs { sources: &sources, env: Default::default(), now: None });
     let compiled = compilation.output.unwrap_or_else(|| panic!("{:#?}", compilation.diagnostics));
-    (parts(&compiled, &arguments), arguments)
+    let parts = parts(&compiled, &arguments, BTreeMap::new());
+    (parts, arguments)
 }
 
 #[test]
@@ -132,6 +133,25 @@ fn a_list_as_kubectl_reads_it() {
             "tidegate-probe-deny"
         ]
     );
+}
+
+#[test]
+fn interlocks_are_of_workloads_that_there_are() {
+    let sources = [SourceFile { path: "rules.yaml".to_owned(), text: RULES.to_owned() }];
+    let compiled = compile(&Inputs { sources: &sources, env: Default::default(), now: None }).output.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("interlocks.yaml");
+    std::fs::write(&file, "ingress/in: c2VjcmV0\n").unwrap();
+    let Alone { arguments } = Alone::try_parse_from(["render", "rules"]).unwrap();
+    let text = as_yaml(&parts(&compiled, &arguments, interlocks(&compiled, &file).unwrap()), &arguments);
+    assert!(
+        text.contains("- key: \"request.headers[x-tidegate-interlock]\"\n      values:\n      - c2VjcmV0\n"),
+        "{text}"
+    );
+    assert!(!text.contains("#   open: "), "{text}");
+    std::fs::write(&file, "ingress/other: c2VjcmV0\n").unwrap();
+    let error = interlocks(&compiled, &file).unwrap_err().to_string();
+    assert!(error.contains("there is no workload `ingress/other`"), "{error}");
 }
 
 #[test]
