@@ -36,6 +36,7 @@ mod e2e {
     pub mod misbehaving_issuer;
     pub mod plugin_object;
     pub mod rotation;
+    pub mod transport;
 }
 
 const CORPUS: [(&str, &str); 3] = [

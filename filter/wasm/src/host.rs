@@ -31,6 +31,8 @@ pub trait Host {
     ///
     /// `hash` is `sha256`, `sha384` or `sha512`; `spki` the DER form of the key; an ECDSA signature is in DER form.
     fn verify_signature(&self, hash: &str, spki: &[u8], input: &[u8], signature: &[u8]) -> Option<bool>;
+    /// What is said about the end of a stream, while its end is told.
+    fn stream_end(&self) -> Vec<u8>;
     /// Adds to a counter of the proxy's statistics.
     fn count(&self, metric: Metric, by: u64);
     /// Writes to the proxy's log.
@@ -69,6 +71,8 @@ pub enum Metric {
     Nacks,
     /// Streams to the control plane that were opened.
     StreamsOpened,
+    /// Streams that the control plane refused or ended because of who this is, what it said, or how much.
+    StreamsRefused,
     /// Requests that were allowed although a directory could not be asked, because their rule says so.
     Degraded,
     /// Requests that were ended because what allowed them does not hold any more.
@@ -87,7 +91,7 @@ pub enum Metric {
 
 impl Metric {
     /// Every metric.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Allowed,
         Self::Denied,
         Self::Unavailable,
@@ -97,6 +101,7 @@ impl Metric {
         Self::Installed,
         Self::Nacks,
         Self::StreamsOpened,
+        Self::StreamsRefused,
         Self::Degraded,
         Self::LeasesEnded,
         Self::OverBudget,
@@ -118,6 +123,7 @@ impl Metric {
             Self::Installed => "tidegate_bundles_installed_total",
             Self::Nacks => "tidegate_bundles_refused_total",
             Self::StreamsOpened => "tidegate_streams_opened_total",
+            Self::StreamsRefused => "tidegate_streams_refused_total",
             Self::Degraded => "tidegate_requests_degraded_total",
             Self::LeasesEnded => "tidegate_leases_ended_total",
             Self::OverBudget => "tidegate_requests_over_budget_total",

@@ -119,15 +119,12 @@ impl Context for Root {
     }
 
     fn on_grpc_stream_close(&mut self, token: u32, status: u32) {
+        let detail = self.shared.host.stream_end();
         // Envoy keeps the handle of a stream that the other side closed until it is closed here as well.
         let _ = hostcalls::close_grpc_stream(token);
         self.with(|plugin, host| {
             if plugin.stream() == Some(token) {
-                host.log(
-                    Level::Warn,
-                    &format!("tidegate: stream to the control plane closed (gRPC status {status})"),
-                );
-                plugin.on_closed(host);
+                plugin.on_ended(status, &detail, host);
             }
         });
     }

@@ -61,7 +61,7 @@ impl ControlPlane {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let server = tokio::spawn(async move {
-            if let Err(error) = push::serve(hub, listener).await {
+            if let Err(error) = push::serve_insecure(hub, listener).await {
                 eprintln!("the control plane ended: {error}");
             }
         });

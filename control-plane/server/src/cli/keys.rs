@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::running::{DEFAULT_ADMIN, ask};
+use super::running::{AdminTls, DEFAULT_ADMIN, ask};
 use super::text::{self, labelled, span};
 use super::{Ending, print};
 use crate::clock;
@@ -46,6 +46,8 @@ struct StatusArguments {
     /// Admin address of a running control plane
     #[arg(long, value_name = "URL", default_value = DEFAULT_ADMIN)]
     admin: String,
+    #[command(flatten)]
+    tls: AdminTls,
     /// How it is written
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     output: Output,
@@ -66,7 +68,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
 }
 
 fn status(arguments: &StatusArguments) -> anyhow::Result<Ending> {
-    let reports: Vec<IssuerReport> = ask(&arguments.admin, "/issuers")?;
+    let reports: Vec<IssuerReport> = ask(&arguments.admin, &arguments.tls, "/issuers")?;
     let reports = chosen(reports, &arguments.names)?;
     match arguments.output {
         Output::Json => print(&format!("{}\n", serde_json::to_string_pretty(&reports)?))?,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use clap::Args;
 
+use super::running::AdminTls;
 use super::{Ending, print, runtime};
 use tidegate_compiler::WorkloadId;
 
@@ -43,6 +44,8 @@ pub(super) struct Arguments {
     /// first request on
     #[arg(long, value_name = "URL")]
     warm_start: Option<String>,
+    #[command(flatten)]
+    tls: AdminTls,
     /// Verify signatures with the proxy's cryptography or not at all: for proxies whose cryptography is validated to FIPS
     /// 140. Tokens signed with PS* or EdDSA are refused then
     #[arg(long)]
@@ -72,7 +75,8 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     config.control_plane =
         Some(ControlPlane { cluster: arguments.cluster.clone(), authority: arguments.authority.clone() });
     if let Some(admin) = &arguments.warm_start {
-        config = config.with_bundle(&runtime()?.block_on(bundle(admin, &arguments.workload))?);
+        config =
+            config.with_bundle(&runtime()?.block_on(bundle(admin, &arguments.tls, &arguments.workload))?);
     }
     print(&format!("{}\n", serde_json::to_string_pretty(&config)?))?;
     Ok(Ending::Done)
@@ -95,9 +99,9 @@ fn interlock(arguments: &Arguments) -> anyhow::Result<Option<String>> {
     Ok(Interlocks::peek(&arguments.state)?.map(|interlocks| interlocks.value(&id)))
 }
 
-async fn bundle(admin: &str, workload: &str) -> anyhow::Result<Vec<u8>> {
+async fn bundle(admin: &str, tls: &AdminTls, workload: &str) -> anyhow::Result<Vec<u8>> {
     let url = format!("{}/bundle/{workload}", admin.trim_end_matches('/'));
-    let client = crate::keys::plain_client().context("cannot set up HTTP")?;
+    let client = tls.client(&url)?;
     let answer = client.get(&url).send().await.and_then(reqwest::Response::error_for_status);
     let bytes = answer
         .with_context(|| format!("cannot fetch the Bundle; is `tidegate serve` running at {admin}?"))?;

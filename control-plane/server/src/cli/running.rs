@@ -1,16 +1,72 @@
 //! Asks a control plane that runs.
 
-use anyhow::{Context, bail};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use clap::Args;
 use serde::de::DeserializeOwned;
 
 use super::runtime;
 use crate::keys::plain_client;
+use crate::transport::{ClientTls, VerifiedPeer};
 
 /// Where `tidegate serve` listens unless it is told otherwise.
 pub(super) const DEFAULT_ADMIN: &str = "http://127.0.0.1:15081";
 
+/// How long the control plane may take to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Who is asking, and whom: for an admin interface that speaks TLS.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "TLS of the admin interface")]
+pub(super) struct AdminTls {
+    /// Who may have issued the certificate of the admin interface, PEM. Needed where its address begins with https
+    #[arg(long, value_name = "FILE")]
+    admin_ca: Option<PathBuf>,
+    /// Our certificate, PEM: one of a principal that `tidegate serve --admin-principals` lists
+    #[arg(long, value_name = "FILE", requires_all = ["admin_key", "admin_ca"])]
+    admin_cert: Option<PathBuf>,
+    /// Private key of our certificate, PEM
+    #[arg(long, value_name = "FILE", requires = "admin_cert")]
+    admin_key: Option<PathBuf>,
+    /// SPIFFE id that the control plane's certificate must have [default: it must be for the host that is called]
+    #[arg(long, value_name = "SPIFFE_ID", requires = "admin_ca")]
+    admin_id: Option<VerifiedPeer>,
+}
+
+// === impl AdminTls ===
+
+impl AdminTls {
+    /// A client for this address.
+    pub(super) fn client(&self, url: &str) -> anyhow::Result<reqwest::Client> {
+        let read =
+            |path: &Path| std::fs::read(path).with_context(|| format!("cannot read `{}`", path.display()));
+        let Some(authorities) = &self.admin_ca else {
+            if url.starts_with("https:") {
+                bail!("{url} speaks TLS: say with --admin-ca who issued its certificate");
+            }
+            return plain_client().context("cannot set up HTTP");
+        };
+        if !url.starts_with("https:") {
+            bail!(
+                "{url} is in plain text, so --admin-ca and a certificate are of no use; write https://HOST:PORT"
+            );
+        }
+        let credential = match (&self.admin_cert, &self.admin_key) {
+            (Some(certificate), Some(key)) => Some((read(certificate)?, read(key)?)),
+            _ => None,
+        };
+        let tls =
+            ClientTls { authorities: read(authorities)?, credential, server: self.admin_id.clone() }.config();
+        let tls = tls.map_err(|why| anyhow!("--admin-ca, --admin-cert and --admin-key: {why}"))?;
+        let client = reqwest::Client::builder().tls_backend_preconfigured(tls).no_proxy().timeout(PATIENCE);
+        client.build().context("cannot set up HTTP")
+    }
+}
+
 /// What the admin interface says at this path.
-pub(super) fn ask<T: DeserializeOwned>(admin: &str, path: &str) -> anyhow::Result<T> {
+pub(super) fn ask<T: DeserializeOwned>(admin: &str, tls: &AdminTls, path: &str) -> anyhow::Result<T> {
     // People write `host:port`.
     let base = if admin.contains("://") { admin.to_owned() } else { format!("http://{admin}") };
     let url = format!("{}{path}", base.trim_end_matches('/'));
@@ -20,11 +76,14 @@ pub(super) fn ask<T: DeserializeOwned>(admin: &str, path: &str) -> anyhow::Resul
              the one where filters connect)"
         )
     };
-    let client = plain_client().context("cannot set up HTTP")?;
+    let client = tls.client(&url)?;
     runtime()?.block_on(async {
         let answer = client.get(&url).send().await.with_context(asked)?;
         if !answer.status().is_success() {
-            bail!("{}: it answered {}", asked(), answer.status());
+            let status = answer.status();
+            let why = answer.text().await.unwrap_or_default();
+            let why: String = why.chars().filter(|c| !c.is_control()).take(300).collect();
+            bail!("{}: it answered {status}{}{why}", asked(), if why.is_empty() { "" } else { ": " });
         }
         let text = answer.text().await.with_context(asked)?;
         serde_json::from_str(&text)

@@ -45,6 +45,8 @@ struct ClientTls {
     check: ServerCheck,
     name: String,
     credential: Option<Credential>,
+    /// What is offered in ALPN; absent: the protocol that is spoken.
+    alpn: Option<Vec<Vec<u8>>>,
 }
 
 /// A request.
@@ -154,6 +156,7 @@ impl Endpoint {
             check: ServerCheck::Name,
             name: name.to_owned(),
             credential: None,
+            alpn: None,
         };
         Self { address, tls: Some(tls) }
     }
@@ -165,8 +168,17 @@ impl Endpoint {
             check: ServerCheck::AuthorityOnly,
             name: "workload.invalid".into(),
             credential: None,
+            alpn: None,
         };
         Self { address, tls: Some(tls) }
+    }
+
+    /// The same, offering this in ALPN instead of the protocol that is spoken. Without TLS it has no effect.
+    pub fn with_alpn(mut self, alpn: &[&str]) -> Self {
+        if let Some(tls) = &mut self.tls {
+            tls.alpn = Some(alpn.iter().map(|name| name.as_bytes().to_vec()).collect());
+        }
+        self
     }
 
     /// The same with this client certificate. Without TLS it has no effect.
@@ -203,7 +215,11 @@ impl Endpoint {
             Protocol::Http1 => b"http/1.1",
             Protocol::Http2 => b"h2",
         };
-        let config = tls::client(&settings.authority, settings.check, settings.credential.as_ref(), alpn)?;
+        let mut config =
+            tls::client(&settings.authority, settings.check, settings.credential.as_ref(), alpn)?;
+        if let Some(alpn) = &settings.alpn {
+            config.alpn_protocols.clone_from(alpn);
+        }
         let name = ServerName::try_from(settings.name.clone()).map_err(|error| CallError::Invalid {
             part: "server name",
             value: settings.name.clone(),

@@ -8,6 +8,7 @@
 
 mod cluster;
 mod filters;
+mod istio;
 mod presets;
 
 use std::net::SocketAddr;
@@ -17,8 +18,9 @@ use serde_json::{Map, Value, json};
 
 use super::pki::Credential;
 
-pub use cluster::{Cluster, UpstreamProtocol, UpstreamTls};
+pub use cluster::{Cluster, UpstreamProtocol, UpstreamTls, sds_secrets};
 pub use filters::{HttpFilter, OnFailure, WasmFilter};
+pub use istio::Tcp;
 pub use presets::{GATEWAY, INBOUND, METRICS, RAW, Worker, gateway, service_side, worker_side};
 
 /// The name of the cluster by which a filter reaches the control plane.
@@ -84,6 +86,7 @@ pub enum DownstreamTls {
 enum ListenerKind {
     Http(Box<HttpListener>),
     Tcp { cluster: String },
+    Istio { http: Box<HttpListener>, tcp: Tcp },
 }
 
 /// How HTTP is handled.
@@ -148,6 +151,11 @@ impl ProxyConfig {
         self.cluster(Cluster::new(CONTROL_PLANE, address).protocol(UpstreamProtocol::Http2))
     }
 
+    /// The same by mutual TLS.
+    pub fn control_plane_tls(self, address: SocketAddr, tls: UpstreamTls) -> Self {
+        self.cluster(Cluster::new(CONTROL_PLANE, address).protocol(UpstreamProtocol::Http2).tls(tls))
+    }
+
     /// The bootstrap. Envoy adds the admin interface that [`super::envoy::Envoy::start`] puts in.
     pub fn to_json(&self) -> Value {
         json!({
@@ -208,6 +216,12 @@ impl Listener {
         Self::of(name, ListenerKind::Tcp { cluster: cluster.to_owned() })
     }
 
+    /// An inbound listener as Istio writes it: HTTP where the connection says so, bytes to the same cluster otherwise.
+    /// Needs [`DownstreamTls::Mutual`].
+    pub fn istio(name: &str, http: HttpListener, tcp: Tcp) -> Self {
+        Self::of(name, ListenerKind::Istio { http: Box::new(http), tcp })
+    }
+
     fn of(name: &str, kind: ListenerKind) -> Self {
         Self { name: name.to_owned(), direction: Direction::Inbound, tls: DownstreamTls::Plain, kind }
     }
@@ -225,7 +239,23 @@ impl Listener {
     }
 
     fn to_json(&self) -> Value {
+        let direction = match self.direction {
+            Direction::Inbound => "INBOUND",
+            Direction::Outbound => "OUTBOUND",
+        };
+        let address = json!({"socket_address": {"address": "127.0.0.1", "port_value": 0}});
         let filter = match &self.kind {
+            ListenerKind::Istio { http, tcp } => {
+                let socket = self.tls.to_json().unwrap_or_default();
+                let http_part = http.to_json(&self.name, self.direction);
+                return json!({
+                    "name": self.name,
+                    "address": address,
+                    "traffic_direction": direction,
+                    "listener_filters": istio::listener_filters(),
+                    "filter_chains": istio::filter_chains(&self.name, http_part, &http.cluster, *tcp, &socket),
+                });
+            }
             ListenerKind::Http(http) => json!({
                 "name": "envoy.filters.network.http_connection_manager",
                 "typed_config": http.to_json(&self.name, self.direction),
@@ -245,11 +275,8 @@ impl Listener {
         }
         json!({
             "name": self.name,
-            "address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}},
-            "traffic_direction": match self.direction {
-                Direction::Inbound => "INBOUND",
-                Direction::Outbound => "OUTBOUND",
-            },
+            "address": address,
+            "traffic_direction": direction,
             "filter_chains": [chain],
         })
     }

@@ -20,11 +20,12 @@ use tokio::time::Instant;
 use super::client::{Call, Endpoint, Protocol};
 use super::envoy::{Envoy, EnvoyBinary, EnvoyOptions};
 use super::issuers::{GitLabJob, GoogleInstance, Issuers, KubernetesPod};
-use super::mesh::{self, HttpListener, Limits, Node, WasmFilter, Worker};
-use super::pki::Authority;
+use super::mesh::{self, HttpListener, Limits, Node, UpstreamTls, WasmFilter, Worker};
+use super::pki::{Authority, Credential};
 use super::upstream::Upstream;
 use crate::plugin_config::{ControlPlane, Peers, PluginConfig};
 use crate::serve::{self, Options, Running};
+use crate::transport::TransportOptions;
 
 pub use files::WorldFiles;
 
@@ -38,7 +39,10 @@ pub const SERVICE: &str = "sales/orders-api";
 pub const GATEWAY: &str = "ingress/dataflow-in";
 
 const SERVICE_ID: &str = "spiffe://prod.example/ns/sales/sa/orders-api";
+const CONTROL_PLANE_ID: &str = "spiffe://prod.example/ns/tidegate-system/sa/tidegate";
 const GATEWAY_ID: &str = "spiffe://prod.example/ns/ingress/sa/dataflow-in";
+/// Of the mesh.
+const TRUST_DOMAIN: &str = "prod.example";
 /// A valid host name for the gRPC stream; Envoy would take the cluster's name.
 const CONTROL_PLANE_AUTHORITY: &str = "tidegate.tidegate-system.svc";
 /// Rules, keys and streams are there within a second or two; a busy machine gets more.
@@ -131,6 +135,7 @@ impl World {
         let mesh_authority = Authority::new("mesh")?;
         let edge_authority = Authority::new("edge")?;
         let files = WorldFiles::create(&issuers, edge_authority.pem())?;
+        files.write_identity(&mesh_authority.workload(CONTROL_PLANE_ID)?, mesh_authority.pem())?;
         let control_plane = start_control_plane(&files, SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
 
         let filter = |workload: &str, peers| {
@@ -145,27 +150,36 @@ impl World {
             anyhow::Ok(WasmFilter::tidegate(files.module(), &config))
         };
         let service_filter = filter(SERVICE, Peers::Mesh)?;
+        // Each filter connects with the certificate of its own workload, and gets that workload's rules.
+        let control_plane_tls = |credential: &Credential| UpstreamTls {
+            credential: Some(credential.clone()),
+            authority: mesh_authority.pem().to_owned(),
+            server: Some(CONTROL_PLANE_ID.to_owned()),
+            secrets: None,
+        };
+        let (service_credential, gateway_credential) =
+            (mesh_authority.workload(SERVICE_ID)?, mesh_authority.workload(GATEWAY_ID)?);
         let config = mesh::service_side(
             Node::new("sales", "orders-api", "orders-api"),
-            &mesh_authority.workload(SERVICE_ID)?,
+            &service_credential,
             mesh_authority.pem(),
             upstream.address(),
             |http: HttpListener| http.filter(service_filter).limits(options.limits),
         )
-        .control_plane(control_plane.grpc_addr);
+        .control_plane_tls(control_plane.grpc_addr, control_plane_tls(&service_credential));
         let service = Envoy::start(binary, "service", &config.to_json(), &options.envoy).await?;
 
         let gateway_filter = filter(GATEWAY, Peers::None)?;
         let config = mesh::gateway(
             Node::new("ingress", "dataflow-in", "dataflow-in"),
             &edge_authority.loopback_server(&["dataflow-in.example"])?,
-            &mesh_authority.workload(GATEWAY_ID)?,
+            &gateway_credential,
             mesh_authority.pem(),
             service.address(mesh::INBOUND)?,
             SERVICE_ID,
             |http| http.filter(gateway_filter).limits(options.limits),
         )
-        .control_plane(control_plane.grpc_addr)
+        .control_plane_tls(control_plane.grpc_addr, control_plane_tls(&gateway_credential))
         .to_json();
         let workers = workers(&mesh_authority, &service)?;
         let (gateway, workers) = tokio::try_join!(
@@ -314,7 +328,7 @@ async fn start_control_plane(files: &WorldFiles, listen: SocketAddr) -> Result<R
         issuer_ca: vec![files.issuer_authority()],
         allow_issuer_loopback: true,
         allow_issuer_networks: vec![],
-        transport: crate::transport::TransportOptions::insecure(),
+        transport: TransportOptions::mutual(files.identity(), TRUST_DOMAIN),
     })
     .await?;
     running.ready().await?;

@@ -63,7 +63,8 @@ pub(super) fn who_is(hub: &Hub, peer: &VerifiedPeer, hint: &NodeHint) -> Result<
         Refused::NotItsOwn(why) => {
             warn!(%peer, workload = hint.workload, "a Bundle is refused to a peer whose workload it is not: {why}");
             Err(Status::permission_denied(format!(
-                "{peer} may not have the Bundle of workload `{}`; `workload` in the plugin configuration must be a workload                  of the proxy's own namespace and service account that the Mesh lists",
+                "{peer} may not have the Bundle of workload `{}`; `workload` in the plugin configuration must be one of the \
+                 proxy's own namespace and service account that the Mesh lists",
                 hint.workload
             )))
         }

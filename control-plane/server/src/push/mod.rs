@@ -19,4 +19,4 @@ pub use distributor::{Distributor, Lookups, Subscription};
 pub use fleet::{Fleet, FleetReport, IssuerUseReport, Refusal, VmReport};
 pub use frames::Offer;
 pub(crate) use server::serve;
-pub use server::{Hub, stopped};
+pub use server::{Hub, serve_insecure, stopped};

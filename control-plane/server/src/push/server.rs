@@ -13,6 +13,7 @@ use http::{HeaderValue, Request, Response, header};
 use prost::Message;
 use tidegate_proto::v1 as pb;
 use tidegate_proto::v1::decision_sink_server::DecisionSinkServer;
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tonic::body::Body;
 use tonic::codec::{BufferSettings, DecodeBuf, Decoder};
@@ -28,7 +29,8 @@ use crate::directories::{Index, Looked};
 use crate::keys::KeyDesk;
 use crate::metrics::{Metrics, ReasonLabel};
 use crate::transport::{
-    Authenticate, Caller, Exceeded, Incoming, QuotaOptions, Quotas, Roster, StreamPass, WhoIs,
+    Acceptor, Authenticate, Caller, Exceeded, Incoming, QuotaOptions, Quotas, Roster, StreamPass,
+    TransportOptions, WhoIs,
 };
 
 const SERVICE: &str = "tidegate.v1.PolicyDistribution";
@@ -88,6 +90,22 @@ pub(crate) async fn serve(
         .add_service(DecisionSinkServer::new(Sink::new(hub)).max_decoding_message_size(MAX_BATCH))
         .serve_with_incoming_shutdown(incoming, async move { stopped(&mut stop).await })
         .await
+}
+
+/// Serves gRPC in plain text to everybody on this machine, for measurements.
+///
+/// # Errors
+/// Where the listener is not at a loopback address, or the server fails.
+pub async fn serve_insecure(
+    hub: Arc<Hub>,
+    listener: TcpListener,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let options = TransportOptions::insecure();
+    let address = listener.local_addr()?;
+    options.check(address, address)?;
+    let incoming = Acceptor::filters(listener, &options, None, hub.clone())?.into_incoming();
+    let authenticate = Authenticate::new(hub.clone(), Arc::new(options));
+    Ok(serve(hub, incoming, authenticate).await?)
 }
 
 // === impl Hub ===

@@ -9,6 +9,7 @@
 
 mod accept;
 mod authenticate;
+mod client;
 mod options;
 mod quota;
 mod reload;
@@ -27,6 +28,7 @@ use tidegate_identity::SpiffeId;
 
 pub(crate) use accept::{Acceptor, Incoming};
 pub(crate) use authenticate::{Authenticate, Caller};
+pub(crate) use client::ClientTls;
 pub use options::{InvalidTransport, Security, SidecarOptions, TlsOptions, TransportOptions};
 pub use quota::QuotaOptions;
 pub(crate) use quota::{Exceeded, Quotas, StreamPass};

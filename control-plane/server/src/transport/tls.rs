@@ -72,7 +72,7 @@ impl ServerConfigs {
     }
 }
 
-fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+pub(super) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let all = all.map_err(|error| format!("not PEM: {error}"))?;
     if all.is_empty() { Err("there is none (`-----BEGIN CERTIFICATE-----`)".to_owned()) } else { Ok(all) }
@@ -105,7 +105,13 @@ pub(super) fn why(error: &io::Error) -> (&'static str, String) {
         Some(Error::AlertReceived(_)) => "refused_by_peer",
         _ => "handshake",
     };
-    (word, cause.map_or_else(|| error.to_string(), ToString::to_string))
+    let why = match cause {
+        // Its own words, which rustls would show as data.
+        Some(Error::InvalidCertificate(CertificateError::Other(OtherError(inner)))) => inner.to_string(),
+        Some(cause) => cause.to_string(),
+        None => error.to_string(),
+    };
+    (word, why)
 }
 
 /// The usual checks (chain, time, purpose, possession of the key), then the SPIFFE id.

@@ -56,6 +56,7 @@ unsafe extern "C" {
         results: *mut *mut u8,
         results_size: *mut usize,
     ) -> u32;
+    fn proxy_get_status(code: *mut u32, data: *mut *mut u8, size: *mut usize) -> u32;
     fn proxy_define_metric(kind: u32, name: *const u8, name_size: usize, id: *mut u32) -> u32;
     fn proxy_increment_metric(id: u32, by: i64) -> u32;
     fn proxy_log(level: u32, message: *const u8, size: usize) -> u32;
@@ -191,6 +192,13 @@ impl Host for Envoy {
             return None;
         }
         Some(VerifySignatureResult::decode(take(data, size).as_slice()).is_ok_and(|result| result.result))
+    }
+
+    fn stream_end(&self) -> Vec<u8> {
+        let (mut code, mut data, mut size) = (0, null_mut(), 0);
+        // SAFETY: all out-pointers are live.
+        let status = unsafe { proxy_get_status(&mut code, &mut data, &mut size) };
+        if status == OK { take(data, size) } else { Vec::new() }
     }
 
     fn count(&self, metric: Metric, by: u64) {

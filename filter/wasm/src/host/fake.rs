@@ -114,6 +114,10 @@ impl Host for Fake {
         })
     }
 
+    fn stream_end(&self) -> Vec<u8> {
+        b"because\nof \xFF this".to_vec()
+    }
+
     fn count(&self, metric: Metric, by: u64) {
         *self.counted.borrow_mut().entry(metric).or_default() += by;
     }

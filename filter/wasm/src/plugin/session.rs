@@ -15,6 +15,34 @@ use crate::{VERSION, capabilities};
 /// How often a receipt is sent without anything new, in milliseconds.
 const RECEIPT_PERIOD_MS: u64 = 30_000;
 
+/// Longest text of the other side that is logged, in characters.
+const MAX_DETAIL: usize = 512;
+
+/// Whether a gRPC status says that the control plane does not want this stream, rather than that it is gone:
+/// INVALID_ARGUMENT, NOT_FOUND, PERMISSION_DENIED, RESOURCE_EXHAUSTED, FAILED_PRECONDITION, UNAUTHENTICATED.
+fn is_refusal(status: u32) -> bool {
+    matches!(status, 3 | 5 | 7 | 8 | 9 | 16)
+}
+
+/// The text of a `grpc-message`, which Envoy hands on as it travels (gRPC over HTTP/2, `Percent-Encoded`). What is not
+/// encoded as it should be stays as it is.
+fn percent_decoded(text: &[u8]) -> Vec<u8> {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((first, after)) = rest.split_first() {
+        let hex = |digit: &u8| char::from(*digit).to_digit(16);
+        let byte = match (first, after) {
+            (b'%', [high, low, ..]) => {
+                hex(high).zip(hex(low)).and_then(|(high, low)| u8::try_from(high * 16 + low).ok())
+            }
+            _ => None,
+        };
+        decoded.push(byte.unwrap_or(*first));
+        rest = if byte.is_some() { after.get(2..).unwrap_or_default() } else { after };
+    }
+    decoded
+}
+
 // === impl Plugin ===
 
 impl Plugin {
@@ -59,6 +87,27 @@ impl Plugin {
         };
         self.send(&request(subscribe_request::Message::Hello(hello)));
         self.report(Now::read(host));
+    }
+
+    /// The other side, or what is between, ended the stream. What is enforced stays, whatever the reason: it never says
+    /// that something is not guarded.
+    pub fn on_ended(&mut self, status: u32, detail: &[u8], host: &dyn Host) {
+        let verb = if is_refusal(status) {
+            self.counters.add(Metric::StreamsRefused);
+            "refused"
+        } else {
+            "closed"
+        };
+        let detail: String = String::from_utf8_lossy(&percent_decoded(detail))
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(MAX_DETAIL)
+            .collect();
+        host.log(
+            Level::Warn,
+            &format!("tidegate: stream to the control plane {verb} (gRPC status {status}): {detail}"),
+        );
+        self.on_closed(host);
     }
 
     /// The stream could not be opened, or was closed. Nothing that was asked will be answered.

@@ -44,6 +44,53 @@ fn status(verdict: &Verdict) -> u16 {
     }
 }
 
+/// Whatever a control plane answers: what is enforced stays enforced, and what has no rules yet refuses.
+#[test]
+fn a_refused_stream_opens_nothing_and_is_tried_again_ever_later() {
+    let requests = [(request("/v1/orders").with_peer(WORKER), 200), (request("/v1/orders"), 403)];
+    for status_code in 0..=16 {
+        let is_refusal = [3, 5, 7, 8, 9, 16].contains(&status_code);
+        let host = request("/");
+        let mut warm = Plugin::new(
+            Config::parse(&config(&format!("{STREAM}{}", warm(&bundle(5))))).unwrap(),
+            "pod".into(),
+            &host,
+            None,
+        );
+        let mut cold = waiting(", \"coldStart\": {\"holdMs\": 0, \"maxHeld\": 0}");
+        let mut last = 0;
+        for attempt in 0..8 {
+            for plugin in [&mut warm, &mut cold] {
+                plugin.on_opened(7, &host);
+                plugin.on_ended(status_code, b"because%0aof \xFF %60this%60 %4x %", &host);
+                assert_eq!(plugin.stream(), None);
+                plugin.on_tick(&host);
+                assert!(!plugin.on_tick(&host), "status {status_code}: tried again at once");
+            }
+            for (request, expected) in &requests {
+                assert_eq!(status(&warm.on_request(1, true, request)), *expected, "status {status_code}");
+                assert_eq!(status(&cold.on_request(1, true, request)), 503, "status {status_code}");
+            }
+            let begin = host.now_ms.get();
+            while !warm.on_tick(&host) {
+                host.wait(10);
+            }
+            let pause = host.now_ms.get() - begin;
+            assert!(pause <= 10_000, "status {status_code}: {pause} ms");
+            assert!(attempt > 5 || pause > last, "status {status_code}: {pause} ms after {last} ms");
+            last = pause;
+        }
+        let refused = warm.counters.total(Metric::StreamsRefused);
+        assert_eq!(refused, if is_refusal { 8 } else { 0 }, "status {status_code}");
+        let logged = host.logged.borrow();
+        let verb = if is_refusal { "refused" } else { "closed" };
+        let line = format!(
+            "stream to the control plane {verb} (gRPC status {status_code}): becauseof \u{FFFD} `this` %4x %"
+        );
+        assert!(logged.iter().any(|logged| logged.ends_with(&line)), "{logged:?}");
+    }
+}
+
 #[test]
 fn a_filter_says_in_its_log_what_it_lacks() {
     let (mut plugin, host) = (waiting(""), request("/v1/orders").with_peer(WORKER));

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use self::forms::{Mention, Standing, mentions};
 use crate::admin::UsageReport;
-use crate::cli::running::ask;
+use crate::cli::running::{AdminTls, ask};
 use crate::cli::text::{self, labelled, span};
 use crate::cli::{Ending, print};
 use crate::clock;
@@ -50,6 +50,8 @@ pub(super) struct Arguments {
     /// Admin address of a running control plane, to say which workloads still see tokens of OLD, and when
     #[arg(long, value_name = "URL")]
     admin: Option<String>,
+    #[command(flatten)]
+    tls: AdminTls,
     /// How it is written
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     output: Output,
@@ -110,8 +112,10 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
         }
     }
     let objects = mentions(&loaded.files, &environment, old, new)?;
-    let seen =
-        arguments.admin.as_deref().map(|admin| ask(admin, "/usage").map(|usage| seen(usage, old, new)));
+    let seen = arguments
+        .admin
+        .as_deref()
+        .map(|admin| ask(admin, &arguments.tls, "/usage").map(|usage| seen(usage, old, new)));
     let report = Report::new(old, new, objects, seen.transpose()?, clock::now());
     match arguments.output {
         Output::Json => print(&format!("{}\n", serde_json::to_string_pretty(&report)?))?,

@@ -1,6 +1,7 @@
 //! Where requests go.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -14,6 +15,7 @@ pub struct Cluster {
     address: SocketAddr,
     protocol: UpstreamProtocol,
     tls: Option<UpstreamTls>,
+    from: Option<IpAddr>,
 }
 
 /// The version of HTTP towards a cluster.
@@ -34,14 +36,46 @@ pub struct UpstreamTls {
     pub authority: String,
     /// The SPIFFE id that the server's certificate must have.
     pub server: Option<String>,
+    /// A folder with [`sds_secrets`]; takes the place of `credential` and `authority`, and is read again when something is
+    /// renamed in it.
+    pub secrets: Option<PathBuf>,
 }
+
+/// Files for the secrets of an [`UpstreamTls`], by name, as Envoy reads them: certificate and key, and the authority. To be
+/// put in place by renaming.
+pub fn sds_secrets(credential: &Credential, authority: &str) -> [(&'static str, String); 2] {
+    let secret = |name: &str, kind: &str, value: Value| {
+        let mut secret = json!({
+            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
+            "name": name,
+        });
+        secret[kind] = value;
+        json!({ "resources": [secret] }).to_string()
+    };
+    [
+        (CERTIFICATE, secret("certificate", "tls_certificate", certificate(credential))),
+        (
+            AUTHORITY,
+            secret("authority", "validation_context", json!({"trusted_ca": {"inline_string": authority}})),
+        ),
+    ]
+}
+
+const CERTIFICATE: &str = "certificate.json";
+const AUTHORITY: &str = "authority.json";
 
 // === impl Cluster ===
 
 impl Cluster {
     /// In plain text, with the version of HTTP that requests come in with.
     pub fn new(name: &str, address: SocketAddr) -> Self {
-        Self { name: name.to_owned(), address, protocol: UpstreamProtocol::AsDownstream, tls: None }
+        Self {
+            name: name.to_owned(),
+            address,
+            protocol: UpstreamProtocol::AsDownstream,
+            tls: None,
+            from: None,
+        }
     }
 
     /// The version of HTTP.
@@ -53,6 +87,12 @@ impl Cluster {
     /// Over TLS.
     pub fn tls(mut self, tls: UpstreamTls) -> Self {
         self.tls = Some(tls);
+        self
+    }
+
+    /// From this address of the machine, as Istio's inbound connections come from 127.0.0.6.
+    pub fn from_address(mut self, from: IpAddr) -> Self {
+        self.from = Some(from);
         self
     }
 
@@ -89,6 +129,9 @@ impl Cluster {
                 "max_retries": unlimited,
             }]},
         });
+        if let Some(from) = self.from {
+            cluster["upstream_bind_config"] = json!({"source_address": {"address": from, "port_value": 0}});
+        }
         if let Some(tls) = &self.tls {
             cluster["transport_socket"] = tls.to_json();
         }
@@ -100,15 +143,30 @@ impl Cluster {
 
 impl UpstreamTls {
     fn to_json(&self) -> Value {
-        let mut validation = json!({"trusted_ca": {"inline_string": self.authority}});
-        if let Some(server) = &self.server {
-            validation["match_typed_subject_alt_names"] =
-                json!([{"san_type": "URI", "matcher": {"exact": server}}]);
-        }
-        let mut common = json!({ "validation_context": validation });
-        if let Some(credential) = &self.credential {
-            common["tls_certificates"] = json!([certificate(credential)]);
-        }
+        let names = |server: &String| json!([{"san_type": "URI", "matcher": {"exact": server}}]);
+        let common = match &self.secrets {
+            Some(folder) => {
+                let names = self.server.as_ref().map(names).unwrap_or_else(|| json!([]));
+                json!({
+                    "combined_validation_context": {
+                        "default_validation_context": {"match_typed_subject_alt_names": names},
+                        "validation_context_sds_secret_config": sds("authority", folder, AUTHORITY),
+                    },
+                    "tls_certificate_sds_secret_configs": [sds("certificate", folder, CERTIFICATE)],
+                })
+            }
+            None => {
+                let mut validation = json!({"trusted_ca": {"inline_string": self.authority}});
+                if let Some(server) = &self.server {
+                    validation["match_typed_subject_alt_names"] = names(server);
+                }
+                let mut common = json!({ "validation_context": validation });
+                if let Some(credential) = &self.credential {
+                    common["tls_certificates"] = json!([certificate(credential)]);
+                }
+                common
+            }
+        };
         json!({
             "name": "envoy.transport_sockets.tls",
             "typed_config": {
@@ -117,4 +175,14 @@ impl UpstreamTls {
             },
         })
     }
+}
+
+fn sds(name: &str, folder: &Path, file: &str) -> Value {
+    json!({
+        "name": name,
+        "sds_config": {
+            "resource_api_version": "V3",
+            "path_config_source": {"path": folder.join(file), "watched_directory": {"path": folder}},
+        },
+    })
 }

@@ -100,5 +100,6 @@ fn towards(service_id: &str, mesh_authority: &str, credential: &Credential) -> U
         credential: Some(credential.clone()),
         authority: mesh_authority.to_owned(),
         server: Some(service_id.to_owned()),
+        secrets: None,
     }
 }

@@ -9,6 +9,8 @@ use serde_json::json;
 
 use super::{AUDIENCE, orders_machine, orders_pod, release_job};
 use crate::demo::issuers::Issuers;
+use crate::demo::pki::Credential;
+use crate::transport::TlsOptions;
 
 /// Files that rules consist of, below the folder of rules.
 const RULES: [(&str, &str); 4] = [
@@ -89,6 +91,23 @@ impl WorldFiles {
         let staging = path.with_file_name(".orders.yaml.new");
         write(&staging, &text.replacen(before, after, 1))?;
         fs::rename(&staging, &path).with_context(|| cannot_write(&path))
+    }
+
+    /// The control plane's certificate and its key, and whose certificates it takes.
+    pub(super) fn write_identity(&self, credential: &Credential, authorities: &str) -> Result<()> {
+        let files = self.identity();
+        write(&files.certificate, &credential.chain_pem)?;
+        write(&files.key, &credential.key_pem)?;
+        write(&files.authorities, authorities)
+    }
+
+    /// Where they are. The folder is for this user only.
+    pub fn identity(&self) -> TlsOptions {
+        TlsOptions {
+            certificate: self.at("control-plane.pem"),
+            key: self.at("control-plane.key.pem"),
+            authorities: self.at("mesh.pem"),
+        }
     }
 
     /// The folder that the control plane watches.

@@ -114,3 +114,56 @@ async fn behind_a_sidecar_loopback_is_this_machine_and_other_addresses_are_not()
     }
     running.shutdown().await.unwrap();
 }
+
+/// The command line asks by TLS, as a principal on the list, and looks at whom it asks.
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_prove_who_they_are_and_whom_they_ask() {
+    let guarded = Guarded::new();
+    let transport =
+        TransportOptions { admin_principals: vec![ADMIN.parse().unwrap()], ..guarded.transport() };
+    let admin = "0.0.0.0:0".parse().unwrap();
+    let running = ready(Options { admin, transport, ..guarded.place.options() }).await;
+    let at = |name: &str| guarded.place.folder.path().join(name).to_str().unwrap().to_owned();
+    for (name, id) in [("admin", ADMIN), ("other", ORDERS)] {
+        let credential = guarded.authority.issue(&named(id)).unwrap();
+        std::fs::write(at(&format!("{name}.pem")), credential.chain_pem).unwrap();
+        std::fs::write(at(&format!("{name}.key.pem")), credential.key_pem).unwrap();
+    }
+    std::fs::write(at("foreign.pem"), Authority::new("mesh").unwrap().pem()).unwrap();
+    let (by_name, by_address) = (
+        format!("https://localhost:{}", running.admin_addr.port()),
+        format!("https://127.0.0.1:{}", running.admin_addr.port()),
+    );
+    let ask = async |url: &str, ca: &str, who: &str, server: Option<&str>| {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        command.args(["keys", "status", "--admin", url, "--admin-ca", &at(ca)]);
+        command.args([
+            "--admin-cert",
+            &at(&format!("{who}.pem")),
+            "--admin-key",
+            &at(&format!("{who}.key.pem")),
+        ]);
+        if let Some(server) = server {
+            command.args(["--admin-id", server]);
+        }
+        let output = command.output().await.unwrap();
+        (output.status.code().unwrap(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let id = Some("spiffe://prod.example/ns/tidegate-system/sa/tidegate");
+    for (url, server) in [(&by_name, None), (&by_name, id), (&by_address, id)] {
+        let (code, told) = ask(url, "ca.pem", "admin", server).await;
+        assert_eq!(code, 0, "{url} {server:?}: {told}");
+    }
+    for (url, ca, who, server, why) in [
+        (&by_name, "ca.pem", "other", None, "--admin-principals"),
+        (&by_name, "foreign.pem", "admin", None, "certificate"),
+        (&by_name, "foreign.pem", "admin", id, "certificate"),
+        (&by_address, "ca.pem", "admin", None, "certificate"),
+        (&by_name, "ca.pem", "admin", Some(ORDERS), "the server is spiffe://"),
+    ] {
+        let (code, told) = ask(url, ca, who, server).await;
+        assert_eq!(code, 3, "{url} {ca} {who} {server:?}: {told}");
+        assert!(told.contains(why), "{url} {ca} {who} {server:?}: {told}");
+    }
+    running.shutdown().await.unwrap();
+}
