@@ -61,8 +61,9 @@ fn the_page_is_what_help_says() {
 }
 
 /// They work, or they do not: the codes of all commands say enough.
-const PLAIN: [&str; 5] = [
+const PLAIN: [&str; 6] = [
     "tidegate serve",
+    "tidegate crds",
     "tidegate plugin-config",
     "tidegate module",
     "tidegate package oci",
