@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use anyhow::bail;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
+use tidegate_compiler::Compiled;
 use tidegate_compiler::fence::{
     FenceOptions, IstioObject, IstioVersion, Normalization, Note, NoteKind, Surroundings, fence_in,
 };
-use tidegate_compiler::Compiled;
 
 use super::plugins::interlocks;
 use super::text::{count, visible};
