@@ -308,3 +308,60 @@ fn many_rules_stay_within_the_most_branches() {
     let text: Value = workload.objects[0].to_json();
     assert!(!text.to_string().contains("\"*\""), "nothing was given up altogether");
 }
+
+const PLAIN: &str = "  - peer: {namespace: etl, serviceAccounts: [orders-worker]}\n";
+
+/// A certificate of an authority that only this gateway trusts may say `spiffe://…/ns/etl/sa/orders-worker`, which Istio compares
+/// and the filter knows to be no peer.
+#[test]
+fn a_gateway_whose_rules_name_peers_needs_the_filter() {
+    let rules = rule("Allow", PLAIN, "  - http: {methods: [GET], paths: [/a]}");
+    let made_with = |change: &dyn Fn(&mut tidegate_compiler::Workload)| {
+        let mut compiled = compiled(&rules);
+        change(compiled.mesh.workloads.get_mut(&id("sales/orders-api")).unwrap());
+        made(&compiled, &options(false)).workloads[&id("sales/orders-api")].clone()
+    };
+    assert!(!made_with(&|_| {}).needs_filter, "at a sidecar Istio says exactly that");
+    let gateway = made_with(&|workload| workload.gateway = true);
+    let label = "gateway.networking.k8s.io/gateway-name";
+    let of_the_api =
+        made_with(&|workload| drop(workload.labels.insert(label.to_owned(), "front".to_owned())));
+    for workload in [gateway, of_the_api] {
+        assert!(workload.needs_filter);
+        assert!(
+            workload.notes.iter().any(|note| note.text.contains("another authority")),
+            "{:?}",
+            workload.notes
+        );
+    }
+}
+
+/// Where no ALLOW reaches a pod, Istio lets everything through.
+#[test]
+fn a_rollout_does_not_leave_the_fence_behind() {
+    let mut compiled = compiled(&rule("Allow", PLAIN, "  - http: {methods: [GET], paths: [/a]}"));
+    let workload = compiled.mesh.workloads.get_mut(&id("sales/orders-api")).unwrap();
+    workload.labels.insert("pod-template-hash".to_owned(), "5d4f8c".to_owned());
+    workload.labels.insert("istio.io/rev".to_owned(), "1-30".to_owned());
+    let made = made(&compiled, &options(false));
+    let spec = &made.workloads[&id("sales/orders-api")].objects[0].spec;
+    assert_eq!(spec["selector"]["matchLabels"], serde_json::json!({"app": "orders-api"}));
+}
+
+/// Istio takes `cluster.local` for the mesh's own trust domain, and would no longer compare the peer's.
+#[test]
+fn a_peer_of_another_mesh_that_is_called_cluster_local_is_not_refused() {
+    let peer = "  - peer: {namespace: etl, serviceAccounts: [orders-worker], trustDomain: cluster.local}\n";
+    let mut compiled = compiled(&rule("Allow", peer, "  - http: {methods: [GET], paths: [/a]}"));
+    let principals = |compiled: &Compiled| {
+        let workload = made(compiled, &options(false)).workloads[&id("sales/orders-api")].clone();
+        (
+            workload.objects[0].spec["rules"][0]["from"][0]["source"]["principals"].clone(),
+            workload.needs_filter,
+        )
+    };
+    compiled.mesh.trust_domain = "prod.example".to_owned();
+    assert_eq!(principals(&compiled), (serde_json::json!(["cluster.local/ns/etl/*"]), true));
+    compiled.mesh.trust_domain = "cluster.local".to_owned();
+    assert_eq!(principals(&compiled), (serde_json::json!(["cluster.local/ns/etl/sa/orders-worker"]), false));
+}

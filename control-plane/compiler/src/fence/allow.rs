@@ -49,9 +49,11 @@ pub(super) struct Allowed {
 pub(super) struct Around<'a> {
     pub policy: &'a WorkloadPolicy,
     pub enforced: &'a Enforced,
+    pub normalization: Normalization,
     /// The mesh's own.
     pub trust_domain: &'a str,
-    pub normalization: Normalization,
+    /// Its listeners may accept certificates of other authorities.
+    pub gateway: bool,
     pub secret: Option<&'a str>,
     pub claims: Option<&'a Claims>,
     /// Nothing that is denied is left to the filter, or said by another policy.
@@ -130,7 +132,14 @@ fn caller(
     let mut note = |kind, text: &str| {
         notes.insert(Note::new(kind, Some(&rule.id), text));
     };
-    let principals = words::principals(&from.peer);
+    let principals = words::principals_containing(&from.peer, around.trust_domain);
+    if matches!(from.peer, PeerModel::Mesh { .. } | PeerModel::AnyMesh { .. }) && around.gateway {
+        *exact = false;
+        note(
+            NoteKind::Wider,
+            "at a gateway a certificate of another authority may have a peer's name: the filter tells them apart",
+        );
+    }
     let mut said = Vec::new();
     let whole = words::headers(&from.condition, &mut said);
     let claims = around.claims.map(|claims| claims.of(from)).unwrap_or_default();
@@ -156,8 +165,11 @@ fn caller(
             if trust_domain != around.trust_domain =>
         {
             *exact = false;
-            if trust_domain == "cluster.local" {
-                note(NoteKind::Wider, "Istio takes `cluster.local` for the mesh's own trust domain as well");
+            if words::is_pointer(&from.peer, around.trust_domain) {
+                note(
+                    NoteKind::Wider,
+                    "Istio takes accounts of `cluster.local` for the mesh's own: the whole namespace is named instead",
+                );
             }
         }
         _ => {}

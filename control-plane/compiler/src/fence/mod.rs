@@ -36,6 +36,7 @@ mod words;
 pub use branch::{MAX_BRANCHES, MAX_VALUES};
 pub use note::{Note, NoteKind};
 pub use object::{IstioObject, MANAGED_BY, MANAGER, PART, SECURITY_API, WORKLOAD, label, object_name};
+pub use select::OF_PODS;
 pub use transition::{Step, transition};
 pub use version::{IstioVersion, UnknownIstio};
 
@@ -220,8 +221,9 @@ fn of_workload(
     let around = Around {
         policy,
         enforced: &enforced,
-        trust_domain: &compiled.mesh.trust_domain,
         normalization: surroundings.normalization,
+        trust_domain: &compiled.mesh.trust_domain,
+        gateway: select::is_gateway(workload),
         secret,
         claims: claims.as_ref(),
         undenied: whole && denied.is_empty(),

@@ -13,6 +13,24 @@ use crate::mesh::{Mesh, Workload, WorkloadId};
 /// The label by which gateways of the Gateway API, waypoints among them, are known to Istio: selectors pass them by.
 const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
 
+/// Labels of pods, not of workloads: they change from pod to pod, with each rollout, or with an upgrade of Istio. A policy that
+/// named them would not reach the next pods, and Istio lets everything through where no ALLOW is.
+pub const OF_PODS: [&str; 13] = [
+    "apps.kubernetes.io/pod-index",
+    "batch.kubernetes.io/controller-uid",
+    "batch.kubernetes.io/job-completion-index",
+    "controller-revision-hash",
+    "controller-uid",
+    "istio.io/rev",
+    "pod-template-generation",
+    "pod-template-hash",
+    "security.istio.io/tlsMode",
+    "service.istio.io/canonical-name",
+    "service.istio.io/canonical-revision",
+    "statefulset.kubernetes.io/pod-name",
+    "topology.istio.io/network",
+];
+
 /// The longest value of a label.
 const MAX_LABEL: usize = 63;
 
@@ -37,12 +55,22 @@ pub(super) fn selector(workload: &Workload) -> Option<Selector> {
     let fits = |(key, value): (&String, &String)| {
         !key.is_empty() && !key.contains('*') && !value.contains('*') && value.len() <= MAX_LABEL
     };
-    if workload.labels.is_empty() || !workload.labels.iter().all(fits) {
+    if own_labels(workload).next().is_none() || !own_labels(workload).all(fits) {
         return None;
     }
     let labels: BTreeMap<&str, Value> =
-        workload.labels.iter().map(|(key, value)| (key.as_str(), Value::from(value.as_str()))).collect();
+        own_labels(workload).map(|(key, value)| (key.as_str(), Value::from(value.as_str()))).collect();
     Some(Selector { field: "selector", value: object([("matchLabels", object(labels))]) })
+}
+
+/// Labels that all of its pods have, and keep.
+fn own_labels(workload: &Workload) -> impl Iterator<Item = (&String, &String)> {
+    workload.labels.iter().filter(|(key, _)| !OF_PODS.contains(&key.as_str()))
+}
+
+/// Whether it is a gateway, whose listeners are its owner's: a waypoint among them.
+pub(super) fn is_gateway(workload: &Workload) -> bool {
+    workload.gateway || workload.labels.contains_key(GATEWAY_NAME)
 }
 
 /// The other workloads that the policies of a workload reach.
@@ -63,7 +91,7 @@ pub(super) fn also_reached<'m>(
         .filter(|(other, _)| *other != id)
         .filter(|(_, other)| match gateway {
             Some(_) => other.labels.get(GATEWAY_NAME) == gateway,
-            None => workload.labels.iter().all(|(key, value)| other.labels.get(key) == Some(value)),
+            None => own_labels(workload).all(|(key, value)| other.labels.get(key) == Some(value)),
         })
         .map(|(other, _)| other)
         .collect()

@@ -41,6 +41,30 @@ pub(super) fn principals(peer: &PeerModel) -> Option<BTreeSet<String>> {
     }
 }
 
+/// The trust domain that Istio takes for a pointer to the mesh's own, whichever that is.
+const POINTER: &str = "cluster.local";
+
+/// Whether Istio would read a principal of this peer as one of the mesh's own trust domain.
+pub(super) fn is_pointer(peer: &PeerModel, own: &str) -> bool {
+    match peer {
+        PeerModel::Mesh { trust_domain, .. } => trust_domain == POINTER && own != POINTER,
+        PeerModel::AnyMesh { .. } | PeerModel::NoPeer | PeerModel::Anyone => false,
+    }
+}
+
+/// [`principals`] for an ALLOW of a mesh of this trust domain.
+///
+/// Istio replaces `cluster.local` by the mesh's own trust domain where a principal has five parts, so that the peer itself would
+/// no longer match (istio `pilot/pkg/security/trustdomain/bundle.go`); one with four parts stays as it is.
+pub(super) fn principals_containing(peer: &PeerModel, own: &str) -> Option<BTreeSet<String>> {
+    match peer {
+        PeerModel::Mesh { trust_domain, namespace, .. } if is_pointer(peer, own) => {
+            Some(BTreeSet::from([format!("{trust_domain}/ns/{namespace}/*")]))
+        }
+        _ => principals(peer),
+    }
+}
+
 /// All spellings of a host: with and without a dot at the end, and with any port, which Istio does not cut off.
 fn spellings(name: &str) -> impl Iterator<Item = String> {
     let dotted = (!name.starts_with('[')).then(|| [format!("{name}."), format!("{name}.:*")]);

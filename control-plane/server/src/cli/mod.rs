@@ -221,7 +221,12 @@ fn complain_text(text: &str) {
 
 fn complain(message: &str) {
     // When not even standard error is there, the exit code says it.
-    let _ = writeln!(std::io::stderr(), "tidegate: {message}");
+    let _ = writeln!(std::io::stderr(), "tidegate: {}", complaint(message));
+}
+
+/// Messages have lines, and may quote what others have written.
+fn complaint(message: &str) -> String {
+    message.split('\n').map(text::visible).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]
@@ -247,6 +252,11 @@ mod tests {
         let cause = std::io::Error::other("no room");
         let told = anyhow::Error::new(cause).context("cannot write: no room").context("stopped");
         assert_eq!(with_causes(&told), "stopped: cannot write: no room");
+    }
+
+    #[test]
+    fn what_others_have_written_reaches_no_terminal_by_a_message() {
+        assert_eq!(complaint("`a\u{1b}[2J`: is\nno `b\r`"), "`a\\u{1b}[2J`: is\nno `b\\u{d}`");
     }
 
     #[test]

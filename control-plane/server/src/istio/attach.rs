@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
+use tidegate_compiler::fence::OF_PODS;
 use tidegate_compiler::{Mesh, Workload, WorkloadId};
 
 use super::NoteCode;
@@ -23,23 +24,6 @@ const WAYPOINT_CLASS: &str = "istio-waypoint";
 /// Which of Istio's controllers made the pod.
 const MANAGED: &str = "gateway.istio.io/managed";
 const WAYPOINT_CONTROLLER: &str = "istio.io-mesh-controller";
-
-/// Labels of pods, not of workloads: they change from pod to pod, with each rollout, or with an upgrade of Istio.
-const OF_PODS: [&str; 13] = [
-    "apps.kubernetes.io/pod-index",
-    "batch.kubernetes.io/controller-uid",
-    "batch.kubernetes.io/job-completion-index",
-    "controller-revision-hash",
-    "controller-uid",
-    "istio.io/rev",
-    "pod-template-generation",
-    "pod-template-hash",
-    "security.istio.io/tlsMode",
-    "service.istio.io/canonical-name",
-    "service.istio.io/canonical-revision",
-    "statefulset.kubernetes.io/pod-name",
-    "topology.istio.io/network",
-];
 
 /// What a workload is to Istio.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -25,6 +25,9 @@ pub(super) fn commands(script: &str, known: &mut BTreeMap<String, String>) -> Re
     let mut reader = Reader {
         rest: script.chars().peekable(),
         line: 0,
+        depth: 0,
+        subshells: 0,
+        chained: false,
         known: known.clone(),
         all: Vec::new(),
         documents: Vec::new(),
@@ -39,6 +42,12 @@ struct Reader<'s> {
     line: usize,
     known: BTreeMap<String, String>,
     all: Vec<Simple>,
+    /// How many of `if`, loops, `case` and functions are open.
+    depth: usize,
+    /// How many brackets are open.
+    subshells: usize,
+    /// Whether the command may be skipped, or runs in a shell of its own: it stands beside `&&`, `||`, `|` or `&`.
+    chained: bool,
     /// Ends of here-documents that begin after this line (§2.7.4).
     documents: Vec<String>,
 }
@@ -74,7 +83,19 @@ impl Reader<'_> {
                         continue;
                     }
                     words.extend(word.take());
+                    let is_pair = matches!(letter, '|' | '&') && self.rest.peek() == Some(&letter);
+                    let is_complete = !words.is_empty();
+                    // What stands before `&&` and `||` is not skipped; both sides of a `|` are in a shell of their own.
+                    self.chained |= matches!(letter, '|' | '&') && !is_pair;
                     self.end(&mut words, begin);
+                    self.chained |= is_pair;
+                    match letter {
+                        '(' => self.subshells += 1,
+                        ')' => self.subshells = self.subshells.saturating_sub(1),
+                        '\n' | ';' if is_complete => self.chained = false,
+                        '&' if is_complete && !is_pair => self.chained = false,
+                        _ => {}
+                    }
                     if letter == '\n' {
                         self.skip_documents();
                     }
@@ -173,26 +194,78 @@ impl Reader<'_> {
         }
     }
 
-    /// A command is complete. What it sets is remembered; words of the language before it are left out.
+    /// A command is complete. What it sets is remembered if it is set for certain, and else no longer known; words of the language
+    /// before it are left out.
     fn end(&mut self, words: &mut Vec<Word>, line: usize) {
         const LANGUAGE: [&str; 11] =
             ["then", "do", "else", "elif", "if", "while", "until", "!", "{", "time", "exec"];
         let all = std::mem::take(words);
         let mut rest = all.into_iter().peekable();
+        let mut set = Vec::new();
         while let Some(word) = rest.next_if(|word| {
             LANGUAGE.contains(&word.text.as_str())
                 || word.text == "export"
                 || assignment(&word.text).is_some()
+                || appended(&word.text).is_some()
         }) {
-            let Some((name, value)) = assignment(&word.text) else { continue };
-            match word.unknown {
-                None => drop(self.known.insert(name.to_owned(), value.to_owned())),
-                Some(_) => drop(self.known.remove(name)),
+            // Of a function it is not known whether it is called.
+            if matches!(word.text.as_str(), "if" | "while" | "until" | "{") {
+                self.depth += 1;
+            }
+            match assignment(&word.text) {
+                Some((name, value)) => {
+                    set.push((name.to_owned(), word.unknown.is_none().then(|| value.to_owned())));
+                }
+                None => set.extend(appended(&word.text).map(|name| (name.to_owned(), None))),
             }
         }
         let words: Vec<Word> = rest.collect();
-        if !words.is_empty() {
-            self.all.push(Simple { words, line });
+        let certain = self.depth == 0 && self.subshells == 0 && !self.chained;
+        // Before a command it is for that command only, which was read before.
+        if words.is_empty() {
+            for (name, value) in set {
+                match value.filter(|_| certain) {
+                    Some(value) => drop(self.known.insert(name, value)),
+                    None => drop(self.known.remove(&name)),
+                }
+            }
+            return;
+        }
+        self.forget(&words);
+        self.all.push(Simple { words, line });
+    }
+
+    /// Variables that a command of the shell itself sets to something that is not known.
+    fn forget(&mut self, words: &[Word]) {
+        let Some((first, rest)) = words.split_first() else { return };
+        match first.text.as_str() {
+            "for" | "select" | "case" => self.depth += 1,
+            "fi" | "done" | "esac" | "}" => self.depth = self.depth.saturating_sub(1),
+            // Whatever it says, it may set anything.
+            "eval" | "source" | "." => return self.known.clear(),
+            _ => {}
+        }
+        let is_setting = matches!(
+            first.text.as_str(),
+            "for"
+                | "select"
+                | "read"
+                | "unset"
+                | "local"
+                | "declare"
+                | "typeset"
+                | "readonly"
+                | "mapfile"
+                | "readarray"
+                | "getopts"
+                | "printf"
+                | "let"
+        );
+        if is_setting {
+            for word in rest {
+                let name = word.text.split_once('=').map_or(word.text.as_str(), |(name, _)| name);
+                self.known.remove(name.trim_end_matches('+'));
+            }
         }
     }
 
@@ -286,4 +359,10 @@ fn assignment(text: &str) -> Option<(&str, &str)> {
     let fits = (first.is_ascii_alphabetic() || first == '_')
         && letters.all(|letter| letter.is_ascii_alphanumeric() || letter == '_');
     fits.then_some((name, value))
+}
+
+/// `NAME+=value`
+fn appended(text: &str) -> Option<&str> {
+    let (name, _) = text.split_once("+=")?;
+    assignment(&format!("{name}=")).map(|_| name)
 }

@@ -367,3 +367,46 @@ fn a_file_of_command_lines_is_read_line_by_line() {
         assert_eq!(open(&plan)[0].2, why, "{text}");
     }
 }
+
+/// "Nothing is guessed": of a variable that may be something else when the command runs, nothing is known.
+#[test]
+fn a_variable_that_may_be_something_else_is_not_known() {
+    const PUBLISH: &str = "gcloud pubsub topics publish projects/acme/topics/$T --message=a";
+    for before in [
+        "T=safe\nfor T in secret other; do",
+        "T=safe\nif true; then\nT=secret\nfi",
+        "T=safe\n[ \"$CI\" = true ] && T=secret",
+        "T=safe\n[ \"$CI\" = true ] || T=secret",
+        "T=safe\nread T",
+        "T=safe\nread -r T",
+        "T=safe\nunset T",
+        "T=sa\nT+=fe",
+        "T=safe\n. ./settings.sh",
+        "T=safe\nsource settings.sh",
+        "T=safe\nlocal T=secret",
+        "T=safe\ndeclare -x T=secret",
+        "T=safe\ncase $X in\na) T=secret;;\nesac",
+        "T=safe\nwhile true; do T=secret; break; done",
+        "T=safe echo a",
+        "(T=safe)",
+        "echo a | T=safe",
+        "T=safe\nfalse &&\nT=secret",
+        "f() { T=safe; }",
+    ] {
+        let plan = plan(&format!("curl https://a.example/\n{before}\n{PUBLISH}"));
+        assert_eq!(plan.requests.len(), 1, "{before}: {:?}", told(&plan));
+        assert!(open(&plan).iter().any(|(_, text, _)| text.contains("topics publish")), "{before}");
+    }
+    for before in [
+        "T=safe",
+        "export T=safe",
+        "T=other\nT=safe",
+        "export T=safe && echo a",
+        "sleep 1 &\nT=safe",
+        "if true; then echo a; fi\nT=safe",
+    ] {
+        let plan = plan(&format!("curl https://a.example/\n{before}\n{PUBLISH}"));
+        let is_safe = plan.requests.iter().any(|one| one.url.ends_with("/topics/safe:publish"));
+        assert!(is_safe, "{before}: {:?}", open(&plan));
+    }
+}

@@ -19,6 +19,8 @@ const MAX_DISCONNECTED: usize = 10_000;
 const MAX_ISSUERS: usize = 64;
 /// How many pairs of workload and issuer are remembered, however long their VMs are gone.
 const MAX_USES: usize = 100_000;
+/// How many of them are one workload's: more than issuers that come and go, and too few to use up what there is.
+const MAX_WORKLOAD_USES: usize = 2 * MAX_ISSUERS;
 /// Longest name of an issuer, in bytes (RFC 1123 DNS subdomain).
 const MAX_NAME: usize = 253;
 
@@ -225,25 +227,28 @@ impl Fleet {
 
     /// A VM states what it enforces.
     pub fn receipt(&self, key: &VmKey, receipt: &pb::Receipt, now: i64) {
+        let is_taken = |issuer: &&pb::IssuerUse| {
+            issuer.issuer.len() <= MAX_NAME && !issuer.issuer.chars().any(char::is_control)
+        };
         self.change(key, now, |vm| {
             vm.state = receipt.state();
             vm.enforced.clone_from(&receipt.manifest_sha256);
             vm.revision = receipt.revision.map(Revision::from);
             vm.counters = receipt.counters.or(vm.counters);
-            let is_taken = |issuer: &&pb::IssuerUse| {
-                issuer.issuer.len() <= MAX_NAME && !issuer.issuer.chars().any(char::is_control)
-            };
             vm.issuers = receipt.issuers.iter().filter(is_taken).take(MAX_ISSUERS).cloned().collect();
         });
         let mut last = self.last_verified.lock().unwrap_or_else(PoisonError::into_inner);
-        for issuer in receipt.issuers.iter().take(MAX_ISSUERS) {
+        let of_workload = |last: &BTreeMap<(String, String), i64>| {
+            let first = (key.workload.clone(), String::new());
+            last.range(first..).take_while(|((workload, _), _)| *workload == key.workload).count()
+        };
+        for issuer in receipt.issuers.iter().filter(is_taken).take(MAX_ISSUERS) {
             // The clock is the filter's own.
             let at = issuer.last_verified_at.min(now);
             let pair = (key.workload.clone(), issuer.issuer.clone());
-            if at > 0
-                && issuer.issuer.len() <= MAX_NAME
-                && (last.len() < MAX_USES || last.contains_key(&pair))
-            {
+            // One workload that invents names takes no room from the others.
+            let has_room = |last: &_| of_workload(last) < MAX_WORKLOAD_USES;
+            if at > 0 && (last.contains_key(&pair) || (last.len() < MAX_USES && has_room(&last))) {
                 let known = last.entry(pair).or_default();
                 *known = at.max(*known);
             }

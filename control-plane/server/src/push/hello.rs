@@ -89,8 +89,9 @@ pub(super) fn validate(hello: &pb::Hello) -> Result<Vec<Sha256>, Status> {
     if hello.filter_version.len() > MAX_WORD || hello.filter_version.chars().any(char::is_control) {
         return Err(invalid("filter_version: at most 64 bytes without control characters"));
     }
-    if hello.capabilities.len() > MAX_LISTED || hello.capabilities.iter().any(|word| word.len() > MAX_WORD) {
-        return Err(invalid("capabilities: at most 64 of at most 64 bytes"));
+    let is_unfit = |word: &String| word.len() > MAX_WORD || word.chars().any(char::is_control);
+    if hello.capabilities.len() > MAX_LISTED || hello.capabilities.iter().any(is_unfit) {
+        return Err(invalid("capabilities: at most 64 of at most 64 bytes without control characters"));
     }
     if !matches!(hello.enforced_manifest.len(), 0 | 32) {
         return Err(invalid("enforced_manifest: a SHA-256 digest has 32 bytes"));

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Buf;
 use http::{HeaderValue, Request, Response, header};
 use prost::Message;
 use tidegate_proto::v1 as pb;
@@ -38,8 +39,8 @@ const SUBSCRIBE: &str = "/tidegate.v1.PolicyDistribution/Subscribe";
 
 /// Largest message of a filter on a Subscribe stream, in bytes.
 const MAX_REQUEST: usize = 64 << 10;
-/// Largest batch of decision records, in bytes.
-const MAX_BATCH: usize = 1 << 20;
+/// Largest batch of decision records, in bytes. So much may wait on every stream for the rest of its batch.
+const MAX_BATCH: usize = 64 << 10;
 /// What a filter may send ahead on one stream, in bytes.
 const STREAM_WINDOW: u32 = 64 << 10;
 /// What a filter may send ahead on one connection, in bytes.
@@ -245,19 +246,48 @@ impl Service<Request<Body>> for Subscribe {
 /// Reads `SubscribeRequest`s with buffers that fit them: most are acknowledgements of under 100 bytes.
 struct RequestDecoder;
 
+/// A message, and how many bytes it was sent in: what is not known of it is dropped, and must be paid for all the same.
+#[derive(Debug)]
+pub(super) struct Measured {
+    pub request: pb::SubscribeRequest,
+    pub bytes: usize,
+}
+
 // === impl RequestDecoder ===
 
 impl Decoder for RequestDecoder {
-    type Item = pb::SubscribeRequest;
+    type Item = Measured;
     type Error = Status;
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Self::Item>, Status> {
+        let bytes = buffer.remaining();
         pb::SubscribeRequest::decode(buffer)
-            .map(Some)
+            .map(|request| Some(Measured { request, bytes }))
             .map_err(|error| Status::invalid_argument(format!("malformed message: {error}")))
     }
 
     fn buffer_settings(&self) -> BufferSettings {
         BufferSettings::new(512, 4 << 10)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http_body_util::Full;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_not_known_of_a_message_counts_as_sent() {
+        // Field 1000, which there is none of: 1000 bytes.
+        let mut message = vec![0xc2, 0x3e, 0xe8, 0x07];
+        message.extend([b'x'; 1000]);
+        let mut sent = vec![0, 0, 0, 0x03, 0xec];
+        sent.extend(&message);
+        let mut stream =
+            Streaming::new_request(RequestDecoder, Full::new(Bytes::from(sent)), None, Some(MAX_REQUEST));
+        let Measured { request, bytes } = stream.message().await.unwrap().unwrap();
+        assert_eq!((request.encoded_len(), bytes), (0, 1004));
     }
 }

@@ -16,7 +16,6 @@ use http_body::Frame;
 use http_body_util::StreamBody;
 use pb::subscribe_request::Message as Up;
 use pb::subscribe_response::Message as Down;
-use prost::Message as _;
 use tidegate_identity::keys::MAX_KEY_ID_BYTES;
 use tidegate_proto::v1 as pb;
 use tokio::sync::watch;
@@ -28,7 +27,7 @@ use super::fleet::{Refusal, StreamId, VmKey};
 use super::frames::frame;
 use super::hello::{MAX_WORKLOAD, Proven, identify, validate, who_is};
 use super::questions::Questions;
-use super::server::Sender;
+use super::server::{Measured, Sender};
 use super::{Hub, Offer, Subscription, stopped};
 use crate::bundle::{Sha256, hex};
 use crate::clock;
@@ -50,7 +49,7 @@ const MAX_DETAIL: usize = 512;
 pub(super) fn body(
     hub: Arc<Hub>,
     sender: Sender,
-    inbound: Streaming<pb::SubscribeRequest>,
+    inbound: Streaming<Measured>,
 ) -> impl http_body::Body<Data = Bytes, Error = Infallible> {
     let session = Session {
         stop: hub.stopping(),
@@ -69,7 +68,7 @@ pub(super) fn body(
 struct Session {
     hub: Arc<Hub>,
     sender: Sender,
-    inbound: Streaming<pb::SubscribeRequest>,
+    inbound: Streaming<Measured>,
     stop: watch::Receiver<bool>,
     outbox: VecDeque<Bytes>,
     phase: Phase,
@@ -141,8 +140,10 @@ impl Session {
     async fn greet(&mut self) -> Result<(), Status> {
         let hello = tokio::select! {
             message = tokio::time::timeout(HELLO_TIMEOUT, self.inbound.message()) => match message {
-                Ok(message) => match message?.and_then(|request| request.message) {
-                    Some(Up::Hello(hello)) => hello,
+                Ok(message) => match message? {
+                    Some(Measured { request: pb::SubscribeRequest { message: Some(Up::Hello(hello)) }, bytes }) => {
+                        (hello, bytes)
+                    }
                     _ => return Err(self.refuse(Status::invalid_argument("the first message must be `hello`"))),
                 },
                 Err(_) => return Err(self.refuse(Status::deadline_exceeded("no `hello` within 10 s"))),
@@ -150,7 +151,9 @@ impl Session {
             () = stopped(&mut self.stop) => return Err(stopping()),
         };
         let sender = Sender { caller: self.sender.caller.take(), pass: self.sender.pass.take() };
-        let serving = Serving::begin(&self.hub, hello, sender).map_err(|status| self.refuse(status))?;
+        let (hello, bytes) = hello;
+        let serving =
+            Serving::begin(&self.hub, hello, bytes, sender).map_err(|status| self.refuse(status))?;
         self.phase = Phase::Serving(Box::new(serving));
         Ok(())
     }
@@ -174,7 +177,7 @@ impl Session {
 // === impl Serving ===
 
 impl Serving {
-    fn begin(hub: &Arc<Hub>, hello: pb::Hello, mut sender: Sender) -> Result<Self, Status> {
+    fn begin(hub: &Arc<Hub>, hello: pb::Hello, bytes: usize, mut sender: Sender) -> Result<Self, Status> {
         if hello.protocol_version != tidegate_proto::VERSION {
             return Err(Status::failed_precondition(format!(
                 "`hello.protocol_version` is {}, and this control plane speaks {}; install matching versions",
@@ -184,7 +187,7 @@ impl Serving {
         }
         let held = validate(&hello)?;
         if let Some(pass) = &mut sender.pass {
-            pass.message(hello.encoded_len()).map_err(|exceeded| hub.exceeded(exceeded, "a hello"))?;
+            pass.message(bytes).map_err(|exceeded| hub.exceeded(exceeded, "a hello"))?;
         }
         let (workload, proven) = identify(hub, &hello, sender.caller)?;
         let offers = match hub.distributor.subscribe(&workload) {
@@ -216,7 +219,7 @@ impl Serving {
     async fn step(
         &mut self,
         hub: &Arc<Hub>,
-        inbound: &mut Streaming<pb::SubscribeRequest>,
+        inbound: &mut Streaming<Measured>,
         stop: &mut watch::Receiver<bool>,
         outbox: &mut VecDeque<Bytes>,
     ) -> Result<(), Status> {
@@ -237,10 +240,10 @@ impl Serving {
         let deadline = self.outstanding.as_ref().map(|outstanding| outstanding.deadline);
         tokio::select! {
             message = inbound.message() => match message? {
-                Some(request) => {
+                Some(Measured { request, bytes }) => {
                     if let Some(pass) = &mut self.pass {
                         let exceeded = |exceeded| hub.exceeded(exceeded, &self.presence.to_string());
-                        pass.message(request.encoded_len()).map_err(exceeded)?;
+                        pass.message(bytes).map_err(exceeded)?;
                     }
                     self.take(hub, request, outbox)?;
                 }

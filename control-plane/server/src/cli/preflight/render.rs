@@ -40,7 +40,7 @@ fn request(request: &RequestReport, style: Style) -> String {
     let by = match &request.by {
         By::Runner => String::new(),
         By::Workers => ", by the workers".to_owned(),
-        By::Pod(peer) => format!(", by {}/{}", peer.namespace, peer.service_account),
+        By::Pod(peer) => visible(&format!(", by {}/{}", peer.namespace, peer.service_account)),
     };
     let line = if request.line > 0 { format!("  line {}", request.line) } else { String::new() };
     let mut text = format!(

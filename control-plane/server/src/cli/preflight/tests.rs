@@ -180,3 +180,14 @@ fn a_token_for_another_audience_is_noted() {
     assert_eq!(notes("https://egress.example"), Vec::<String>::new());
     assert!(notes("https://other.example")[0].contains("token_wrong_audience"));
 }
+
+/// A run is written by others, and could draw a result of its own.
+#[test]
+fn what_a_run_says_reaches_no_terminal() {
+    let run = "apiVersion: tekton.dev/v1\nkind: TaskRun\nmetadata: {name: a, namespace: \"ci\\e[2K\"}\n\
+               spec: {serviceAccountName: \"a\\e[1A\", taskSpec: {steps: [{script: 'curl https://a.example/'}]}}\n";
+    let report = preflight(run, &["--as", "ci/release"]).unwrap();
+    assert!(report.requests.iter().any(|request| matches!(&request.by, By::Pod(_))));
+    let shown = shown(&report);
+    assert!(!shown.contains('\u{1b}'), "{shown:?}");
+}

@@ -133,3 +133,28 @@ fn what_filters_say_of_issuers_is_bounded() {
     assert_eq!(usage.len(), MAX_ISSUERS);
     assert!(usage.iter().all(|report| report.issuer.starts_with("issuer-")));
 }
+
+/// Of issuers that are not in it, people read that nobody uses them.
+#[test]
+fn a_workload_that_invents_issuers_takes_no_room_from_others_and_writes_to_no_terminal() {
+    let fleet = Fleet::default();
+    fleet.connect(&key(1), &pb::Hello::default(), 10);
+    let receipt = |names: &mut dyn Iterator<Item = String>| pb::Receipt {
+        issuers: names
+            .map(|issuer| pb::IssuerUse { issuer, last_verified_at: 9, ..Default::default() })
+            .collect(),
+        ..Default::default()
+    };
+    for round in 0..10 {
+        fleet.receipt(&key(1), &receipt(&mut (0..64).map(|number| format!("x{round}-{number}"))), 10);
+    }
+    fleet.receipt(&key(1), &receipt(&mut ["\u{1b}[31m".to_owned()].into_iter()), 10);
+    assert_eq!(fleet.usage().len(), MAX_WORKLOAD_USES);
+    let other = VmKey { workload: "b/b".into(), ..key(2) };
+    fleet.connect(&other, &pb::Hello::default(), 10);
+    fleet.receipt(&other, &receipt(&mut ["google".to_owned()].into_iter()), 10);
+    let usage = fleet.usage();
+    let found = usage.iter().find(|use_| use_.workload == "b/b").unwrap();
+    assert_eq!((found.issuer.as_str(), found.last_verified_at), ("google", Some(9)));
+    assert!(usage.iter().all(|use_| !use_.issuer.contains('\u{1b}')), "{usage:?}");
+}
