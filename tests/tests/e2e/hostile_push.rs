@@ -57,7 +57,7 @@ async fn honest_bundles(
     std::fs::write(rules_folder.join("rules.yaml"), rules(paths[0]))?;
     let loopback = "127.0.0.1:0".parse()?;
     let mut server = tidegate::serve::start(Options {
-        rules: rules_folder.clone(),
+        rules: rules_folder.clone().into(),
         state: folder.path().join("state"),
         listen: loopback,
         admin: loopback,

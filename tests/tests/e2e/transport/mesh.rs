@@ -74,7 +74,7 @@ impl Mesh {
         write_identity(folder.path(), &authority.workload(SERVER_ID)?, authority.pem())?;
         let loopback = "127.0.0.1:0".parse()?;
         let mut server = tidegate::serve::start(Options {
-            rules: path("rules"),
+            rules: path("rules").into(),
             state: path("state"),
             listen: loopback,
             admin: loopback,
