@@ -69,7 +69,7 @@ pub fn judge<T>(
     loaded: &Loaded,
     environment: &Environment,
     last_good: Option<&AcceptedRules>,
-    compile: impl Fn(&Files, &Environment) -> (Vec<Diagnostic>, Option<T>),
+    mut compile: impl FnMut(&Files, &Environment) -> (Vec<Diagnostic>, Option<T>),
 ) -> Verdict<T> {
     let last_good_text = |file: &str| last_good.and_then(|accepted| accepted.files.get(file));
     let mut candidate = loaded.files.clone();

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use tidegate_compiler::{Compilation, Compiled, Inputs, SourceFile};
+use tidegate_compiler::{Compilation, Compiled, Compiler, Inputs, SourceFile};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
@@ -67,6 +67,8 @@ pub(super) struct Source {
     hub: Arc<Hub>,
     diagnosis: Arc<Mutex<Diagnosis>>,
     accepted: Option<AcceptedRules>,
+    /// Keeps what did not change from one look to the next.
+    compiler: Compiler,
     in_force: watch::Sender<Option<Arc<InForce>>>,
     seen: Option<(Loaded, Environment)>,
     fingerprint: Option<Fingerprint>,
@@ -119,10 +121,14 @@ impl Places {
 
 /// Compiles files.
 pub(crate) fn compile_files(files: &Files, environment: &Environment) -> Compilation {
+    compile_again(&mut Compiler::new(), files, environment)
+}
+
+fn compile_again(compiler: &mut Compiler, files: &Files, environment: &Environment) -> Compilation {
     let sources: Vec<SourceFile> =
         files.iter().map(|(path, text)| SourceFile { path: path.clone(), text: text.clone() }).collect();
     let now = Some(crate::clock::now());
-    tidegate_compiler::compile(&Inputs { sources: &sources, env: environment.clone(), now })
+    compiler.compile(&Inputs { sources: &sources, env: environment.clone(), now })
 }
 
 // === impl Source ===
@@ -142,6 +148,7 @@ impl Source {
             hub,
             diagnosis,
             accepted,
+            compiler: Compiler::new(),
             in_force,
             seen: None,
             fingerprint: None,
@@ -228,8 +235,9 @@ impl Source {
         }
         let (loaded, environment) = &now;
         let started = Instant::now();
+        let compiler = &mut self.compiler;
         let verdict = judge(loaded, environment, self.accepted.as_ref(), |files, environment| {
-            let Compilation { diagnostics, output } = compile_files(files, environment);
+            let Compilation { diagnostics, output } = compile_again(compiler, files, environment);
             (diagnostics, output)
         });
         let metrics = &self.hub.metrics;
@@ -280,7 +288,8 @@ impl Source {
         let Some(accepted) = self.accepted.as_ref().filter(|_| self.in_force.borrow().is_none()) else {
             return;
         };
-        let Compilation { diagnostics, output } = compile_files(&accepted.files, &accepted.environment);
+        let Compilation { diagnostics, output } =
+            compile_again(&mut self.compiler, &accepted.files, &accepted.environment);
         match output {
             Some(compiled) => self.enforce(compiled),
             None => {
