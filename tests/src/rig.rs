@@ -264,7 +264,7 @@ impl Rig {
                 .workloads
                 .iter()
                 .find(|(id, _)| id.to_string() == workload)
-                .map(|(_, policy)| policy.clone())
+                .map(|(_, policy)| policy.as_ref().clone())
                 .with_context(|| format!("nothing was compiled for {workload}"))
         };
         Ok(Applied { service: policy(SERVICE)?, gateway: policy(GATEWAY)?, after: Duration::ZERO })

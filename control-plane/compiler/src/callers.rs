@@ -4,6 +4,7 @@
 //! cannot be checked makes the Caller unusable, never smaller.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use tidegate_engine::model::Effect;
 
@@ -26,7 +27,7 @@ mod entry;
 pub(crate) use entry::{Entry, Who};
 
 /// A checked Caller: any of its forms.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Caller {
     pub(crate) forms: Vec<Entry>,
 }
@@ -47,7 +48,7 @@ enum Peer<'s> {
 
 /// Checks all Callers; those that are wrong are left out, and known to be.
 pub(crate) fn check(
-    objects: &[Object<CallerSpec>],
+    objects: &[Arc<Object<CallerSpec>>],
     context: &Context<'_>,
     findings: &mut Findings,
 ) -> BTreeMap<String, Option<Caller>> {

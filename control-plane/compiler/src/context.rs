@@ -6,24 +6,25 @@ use crate::callers::Caller;
 use crate::diagnostic::Code;
 use crate::issuers::TrustedIssuer;
 use crate::mesh::{Mesh, Workload, WorkloadId};
-use crate::objects::Objects;
+use crate::objects::Broken;
 use crate::place::{Findings, Kind, ObjectId, Place};
 use crate::suggest;
 use crate::syntax;
 use crate::when::Cache;
 
 /// Everything that references are resolved against.
+///
+/// INVARIANT: what is checked in a context depends on the object and on what is here alone; on `broken` only where
+/// [`Findings::ask_for_broken`] was called. What is kept from one compilation to the next rests on it: no clock here.
 pub(crate) struct Context<'c> {
     /// `None`: what is wrong with it has been reported.
     pub(crate) mesh: Option<&'c Mesh>,
-    pub(crate) objects: &'c Objects,
+    pub(crate) broken: &'c Broken,
     /// `None`: the issuer is there, and what is wrong with it has been reported.
     pub(crate) issuers: &'c BTreeMap<String, Option<TrustedIssuer>>,
     /// By `namespace/name`, in the same way.
     pub(crate) callers: &'c BTreeMap<String, Option<Caller>>,
     pub(crate) cache: &'c Cache,
-    /// Unix seconds, for warnings only.
-    pub(crate) now: Option<i64>,
 }
 
 // === impl Context ===
@@ -42,7 +43,7 @@ impl<'c> Context<'c> {
             None => {}
         }
         let id = ObjectId { kind: Kind::TrustedIssuer, namespace: None, name: name.to_owned() };
-        if !self.objects.is_broken(&id) {
+        if !self.broken.has(&id, findings) {
             findings.add(
                 place,
                 Code::UnknownReference,
@@ -100,7 +101,7 @@ impl<'c> Context<'c> {
         }
         let id =
             ObjectId { kind: Kind::Caller, namespace: Some(namespace.to_owned()), name: name.to_owned() };
-        if !self.objects.is_broken(&id) {
+        if !self.broken.has(&id, findings) {
             findings.add(
                 place,
                 Code::UnknownReference,

@@ -24,8 +24,23 @@ pub(crate) struct EnvironmentFault {
 /// Replaces every reference in a tree. What cannot be replaced becomes a hole.
 pub(crate) fn substitute(root: &mut Node, env: &BTreeMap<String, String>) -> Vec<EnvironmentFault> {
     let mut faults = Vec::new();
+    if !has_reference(root) {
+        return faults;
+    }
     walk(root, env, &mut Vec::new(), &mut faults);
     faults
+}
+
+/// Whether there is anything to look at.
+fn has_reference(node: &Node) -> bool {
+    match &node.value {
+        Value::Hole => false,
+        Value::Scalar { text, .. } => text.contains("${"),
+        Value::List(items) => items.iter().any(has_reference),
+        Value::Map(entries) => {
+            entries.iter().any(|entry| entry.key.contains("${") || has_reference(&entry.value))
+        }
+    }
 }
 
 fn walk(

@@ -3,6 +3,7 @@
 //! Keys are described here, never fetched: whoever uses this crate fetches them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use tidegate_identity::issuer::{DEFAULT_SKEW_S, MAX_ISS, MAX_LIFETIME_S, MAX_SKEW_S, Revoked};
 use tidegate_identity::pack::another_party;
@@ -79,7 +80,7 @@ pub enum KeySource {
 
 /// Checks all issuers; those that are wrong are left out, and known to be.
 pub(crate) fn check(
-    objects: &[Object<TrustedIssuerSpec>],
+    objects: &[Arc<Object<TrustedIssuerSpec>>],
     now: Option<i64>,
     findings: &mut Findings,
 ) -> BTreeMap<String, Option<TrustedIssuer>> {
@@ -377,7 +378,7 @@ fn check_algorithms(
 }
 
 /// Two issuers with the same `iss`: whose keys verify a token would be open.
-fn refuse_conflicts(objects: &[Object<TrustedIssuerSpec>], findings: &mut Findings) {
+fn refuse_conflicts(objects: &[Arc<Object<TrustedIssuerSpec>>], findings: &mut Findings) {
     let mut seen: BTreeMap<&str, &Object<TrustedIssuerSpec>> = BTreeMap::new();
     for object in objects {
         let root = object.source.place();

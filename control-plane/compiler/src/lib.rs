@@ -26,11 +26,13 @@
 )]
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 mod bind;
 mod callers;
 pub mod catalogue;
 mod claim_path;
+mod compiler;
 mod context;
 mod demand;
 mod diagnostic;
@@ -44,6 +46,7 @@ mod launch;
 mod mesh;
 mod objects;
 mod operation;
+mod parallel;
 mod place;
 mod plan;
 mod resources;
@@ -61,6 +64,7 @@ mod warnings;
 mod when;
 mod yaml;
 
+pub use compiler::Compiler;
 pub use diagnostic::{Code, Diagnostic, Related, Severity};
 pub use directory::{DirectoryQuery, InvalidDirectoryName, TektonKind};
 pub use issuers::{KeySource, TrustedIssuer};
@@ -70,8 +74,6 @@ pub use plan::WorkloadPolicy;
 pub use ruletest::{Expectation, RuleTest, RuleTests, check as check_tests, rule_object, split_url};
 pub use syntax::moment;
 
-use context::Context;
-use objects::Objects;
 use place::Findings;
 
 /// A file of rules.
@@ -111,7 +113,7 @@ pub struct Compiled {
     /// All declared issuers, by name.
     pub issuers: Vec<TrustedIssuer>,
     /// One policy per workload of the mesh.
-    pub workloads: BTreeMap<WorkloadId, WorkloadPolicy>,
+    pub workloads: BTreeMap<WorkloadId, Arc<WorkloadPolicy>>,
 }
 
 /// What files contain, before anything but their shape is checked.
@@ -132,19 +134,7 @@ pub fn parse(inputs: &Inputs<'_>) -> Parsed {
 
 /// Compiles rules. Never fails: whatever is wrong is a diagnostic.
 pub fn compile(inputs: &Inputs<'_>) -> Compilation {
-    let mut findings = Findings::default();
-    let objects = objects::read(inputs.sources, &inputs.env, &mut findings);
-    let output = check(&objects, inputs.now, &mut findings);
-    let output = output.filter(|_| findings.errors() == 0);
-    if output.is_none() && findings.errors() == 0 {
-        findings.push(without_place(
-            Code::Unfinished,
-            "the rules could not be compiled, and no reason was found",
-            "this is a defect of the compiler",
-            "report it with the rules",
-        ));
-    }
-    Compilation { diagnostics: findings.into_sorted(), output }
+    Compiler::new().compile(inputs)
 }
 
 fn without_place(code: Code, message: &str, why: &str, fix: &str) -> Diagnostic {
@@ -161,38 +151,4 @@ fn without_place(code: Code, message: &str, why: &str, fix: &str) -> Diagnostic 
         fix: fix.to_owned(),
         related: Vec::new(),
     }
-}
-
-fn check(objects: &Objects, now: Option<i64>, findings: &mut Findings) -> Option<Compiled> {
-    let mesh = mesh::check(&objects.meshes, findings);
-    if objects.meshes.is_empty() && !objects.has_broken(Kind::Mesh) {
-        findings.push(without_place(
-            Code::MeshCount,
-            "there is no Mesh",
-            "rules are compiled for the workloads of a mesh",
-            "add an object of the kind `Mesh` with its trust domain, root namespace and workloads",
-        ));
-    }
-    let issuers = issuers::check(&objects.issuers, now, findings);
-    let no_callers = BTreeMap::new();
-    let cache = when::Cache::default();
-    let context =
-        Context { mesh: mesh.as_ref(), objects, issuers: &issuers, callers: &no_callers, cache: &cache, now };
-    let callers = callers::check(&objects.callers, &context, findings);
-    let context = Context { callers: &callers, ..context };
-    let guards: Vec<_> =
-        objects.guards.iter().map(|guard| rules::check_guard(guard, &context, findings)).collect();
-    let rules: Vec<_> =
-        objects.rules.iter().map(|rule| rules::check_rule(rule, &context, findings)).collect();
-    if findings.errors() > 0 {
-        return None;
-    }
-    // Each of these is whole, or there is an error.
-    let guards = guards.into_iter().collect::<Option<Vec<_>>>()?;
-    let rules = rules.into_iter().collect::<Option<Vec<_>>>()?;
-    let mesh = mesh?;
-    let workloads = plan::plan(&mesh, &issuers, &guards, &rules, findings);
-    warnings::check(&rules, &workloads, findings);
-    let issuers = issuers.into_values().collect::<Option<Vec<_>>>()?;
-    Some(Compiled { mesh, issuers, workloads })
 }

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use crate::diagnostic::Code;
 use crate::objects::Object;
@@ -52,7 +53,7 @@ pub fn is_system_namespace(namespace: &str) -> bool {
 }
 
 /// Checks the declarations of the mesh.
-pub(crate) fn check(meshes: &[Object<MeshSpec>], findings: &mut Findings) -> Option<Mesh> {
+pub(crate) fn check(meshes: &[Arc<Object<MeshSpec>>], findings: &mut Findings) -> Option<Mesh> {
     let object = match meshes {
         [] => return None,
         [one] => one,

@@ -3,13 +3,15 @@
 //! INVARIANT: every document of every file becomes an object or at least one error; none is skipped.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
 use crate::SourceFile;
 use crate::diagnostic::{Code, Diagnostic, Related};
 use crate::environment::substitute;
-use crate::place::{Findings, Kind, ObjectId, Source, position_of};
+use crate::parallel;
+use crate::place::{FileText, Findings, Kind, ObjectId, Source, position_of};
 use crate::spec::{
     API_VERSION, AccessRuleSpec, CallerSpec, GuardSpec, Manifest, MeshSpec, RuleTestSpec, TrustedIssuerSpec,
 };
@@ -22,47 +24,89 @@ use crate::yaml::{
 /// A typed object and where it came from.
 #[derive(Debug)]
 pub(crate) struct Object<S> {
-    pub(crate) source: Source,
+    pub(crate) source: Arc<Source>,
     pub(crate) spec: S,
 }
 
 /// All objects, in the order of their ids.
 #[derive(Debug, Default)]
 pub(crate) struct Objects {
-    pub(crate) meshes: Vec<Object<MeshSpec>>,
-    pub(crate) issuers: Vec<Object<TrustedIssuerSpec>>,
-    pub(crate) callers: Vec<Object<CallerSpec>>,
-    pub(crate) guards: Vec<Object<GuardSpec>>,
-    pub(crate) rules: Vec<Object<AccessRuleSpec>>,
-    pub(crate) tests: Vec<Object<RuleTestSpec>>,
-    /// Objects that are there but cannot be used; references to them are not reported again.
-    pub(crate) broken: BTreeSet<ObjectId>,
+    pub(crate) meshes: Vec<Arc<Object<MeshSpec>>>,
+    pub(crate) issuers: Vec<Arc<Object<TrustedIssuerSpec>>>,
+    pub(crate) callers: Vec<Arc<Object<CallerSpec>>>,
+    pub(crate) guards: Vec<Arc<Object<GuardSpec>>>,
+    pub(crate) rules: Vec<Arc<Object<AccessRuleSpec>>>,
+    pub(crate) tests: Vec<Arc<Object<RuleTestSpec>>>,
+    pub(crate) broken: Broken,
+}
+
+/// What is there and cannot be used.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Broken {
+    /// References to these are not reported again.
+    pub(crate) ids: BTreeSet<ObjectId>,
     /// A document was so broken that it is not known what it is.
     pub(crate) unknown: bool,
 }
 
 /// Reads all files.
 pub(crate) fn read(files: &[SourceFile], env: &BTreeMap<String, String>, findings: &mut Findings) -> Objects {
-    let mut objects = Objects::default();
     let mut files: Vec<&SourceFile> = files.iter().collect();
     files.sort_by(|a, b| (&a.path, &a.text).cmp(&(&b.path, &b.text)));
-    for file in files {
-        read_file(file, env, &mut objects, findings);
+    let read = parallel::map(&files, |file| {
+        let text = Arc::new(FileText::new(file.path.clone(), file.text.clone()));
+        read_file(&text, env)
+    });
+    let mut objects = Objects::default();
+    for (more, found) in read {
+        objects.extend(more);
+        findings.extend(found.into_found());
     }
     objects.sort();
-    objects.refuse_duplicates(findings);
+    refuse_duplicates(&objects.meshes, findings);
+    refuse_duplicates(&objects.issuers, findings);
+    refuse_duplicates(&objects.callers, findings);
+    refuse_duplicates(&objects.guards, findings);
+    refuse_duplicates(&objects.rules, findings);
+    refuse_duplicates(&objects.tests, findings);
     objects
 }
 
-fn read_file(
-    file: &SourceFile,
-    env: &BTreeMap<String, String>,
-    objects: &mut Objects,
-    findings: &mut Findings,
-) {
-    let reader = FileReader { path: &file.path, env };
+fn refuse_duplicates<S>(list: &[Arc<Object<S>>], findings: &mut Findings) {
+    for [first, second] in list.array_windows::<2>() {
+        if first.source.id == second.source.id {
+            refuse_duplicate(&first.source, &second.source, findings);
+        }
+    }
+}
+
+/// Two objects with the same id, one after the other in the order of places.
+pub(crate) fn refuse_duplicate(first: &Source, second: &Source, findings: &mut Findings) {
+    let place = first.place();
+    let at = place.position();
+    let file = place.file();
+    findings.add_related(
+        &second.place(),
+        Code::DuplicateObject,
+        format!("{} is there twice: also at {file}:{}:{}", first.id, at.line, at.column),
+        "which of them counts would depend on the order of files",
+        "rename or remove one of them",
+        vec![Related {
+            file: file.to_owned(),
+            line: at.line,
+            column: at.column,
+            message: "the other one".to_owned(),
+        }],
+    );
+}
+
+/// Reads one file.
+pub(crate) fn read_file(file: &Arc<FileText>, env: &BTreeMap<String, String>) -> (Objects, Findings) {
+    let mut objects = Objects::default();
+    let mut findings = Findings::default();
+    let reader = FileReader { file, path: &file.path, env };
     if file.text.len() > MAX_FILE_BYTES {
-        objects.unknown = true;
+        objects.broken.unknown = true;
         findings.push(reader.diagnostic(
             Code::FileTooLarge,
             None,
@@ -72,11 +116,15 @@ fn read_file(
             format!("files of more than {MAX_FILE_BYTES} bytes are not read"),
             "split it".to_owned(),
         ));
-        return;
+        return (objects, findings);
     }
-    let (documents, faults) = yaml::parse(&file.text);
+    let mut number = 0usize;
+    let faults = yaml::parse_each(&file.text, |document| {
+        reader.document(number, document, &mut objects, &mut findings);
+        number = number.saturating_add(1);
+    });
     for fault in faults {
-        objects.unknown |= matches!(fault.code, Code::MalformedYaml | Code::LimitExceeded);
+        objects.broken.unknown |= matches!(fault.code, Code::MalformedYaml | Code::LimitExceeded);
         let mut diagnostic = reader.diagnostic(
             fault.code,
             None,
@@ -96,9 +144,7 @@ fn read_file(
         }
         findings.push(diagnostic);
     }
-    for document in documents {
-        reader.document(document, objects, findings);
-    }
+    (objects, findings)
 }
 
 /// A misspelt field is missing as well: one mistake, one finding.
@@ -122,6 +168,7 @@ fn drop_consequences(faults: &mut Vec<DecodeFault>) {
 }
 
 struct FileReader<'f> {
+    file: &'f Arc<FileText>,
     path: &'f str,
     env: &'f BTreeMap<String, String>,
 }
@@ -155,7 +202,13 @@ impl FileReader<'_> {
         }
     }
 
-    fn document(&self, mut document: Document, objects: &mut Objects, findings: &mut Findings) {
+    fn document(
+        &self,
+        number: usize,
+        mut document: Document,
+        objects: &mut Objects,
+        findings: &mut Findings,
+    ) {
         let faults = substitute(&mut document.root, self.env);
         let mut broken = document.broken || !faults.is_empty();
         for fault in faults {
@@ -170,19 +223,20 @@ impl FileReader<'_> {
             ));
         }
         let Some(kind) = self.kind(&document.root, findings) else {
-            objects.unknown = true;
+            objects.broken.unknown = true;
             return;
         };
         broken |= self.api_version(&document.root, findings);
+        let root = &document.root;
         match kind {
-            Kind::Mesh => self.object(kind, document.root, broken, objects, |o| &mut o.meshes, findings),
+            Kind::Mesh => self.object(kind, number, root, broken, objects, |o| &mut o.meshes, findings),
             Kind::TrustedIssuer => {
-                self.object(kind, document.root, broken, objects, |o| &mut o.issuers, findings);
+                self.object(kind, number, root, broken, objects, |o| &mut o.issuers, findings);
             }
-            Kind::Caller => self.object(kind, document.root, broken, objects, |o| &mut o.callers, findings),
-            Kind::Guard => self.object(kind, document.root, broken, objects, |o| &mut o.guards, findings),
-            Kind::AccessRule => self.object(kind, document.root, broken, objects, |o| &mut o.rules, findings),
-            Kind::RuleTest => self.object(kind, document.root, broken, objects, |o| &mut o.tests, findings),
+            Kind::Caller => self.object(kind, number, root, broken, objects, |o| &mut o.callers, findings),
+            Kind::Guard => self.object(kind, number, root, broken, objects, |o| &mut o.guards, findings),
+            Kind::AccessRule => self.object(kind, number, root, broken, objects, |o| &mut o.rules, findings),
+            Kind::RuleTest => self.object(kind, number, root, broken, objects, |o| &mut o.tests, findings),
         }
     }
 
@@ -244,21 +298,23 @@ impl FileReader<'_> {
         true
     }
 
+    #[expect(clippy::too_many_arguments, reason = "what is read, and where it goes")]
     fn object<S: DeserializeOwned>(
         &self,
         kind: Kind,
-        root: Node,
+        number: usize,
+        root: &Node,
         broken: bool,
         objects: &mut Objects,
-        list: fn(&mut Objects) -> &mut Vec<Object<S>>,
+        list: fn(&mut Objects) -> &mut Vec<Arc<Object<S>>>,
         findings: &mut Findings,
     ) {
-        let decoded = yaml::decode::<Manifest<S>>(&root);
-        let id = self.id(kind, &root, findings);
+        let decoded = yaml::decode::<Manifest<S>>(root);
+        let id = self.id(kind, root, findings);
         match (decoded, id) {
             (Decoded::Value(manifest), Some(id)) if !broken => {
-                let source = Source { id, file: self.path.to_owned(), root };
-                list(objects).push(Object { source, spec: manifest.spec });
+                let source = Arc::new(Source::new(id, Arc::clone(self.file), number, root));
+                list(objects).push(Arc::new(Object { source, spec: manifest.spec }));
             }
             (decoded, id) => {
                 let mut faults = match decoded {
@@ -267,13 +323,13 @@ impl FileReader<'_> {
                 };
                 drop_consequences(&mut faults);
                 for fault in faults {
-                    findings.push(self.shape(&root, id.as_ref(), fault.path, fault.fault));
+                    findings.push(self.shape(root, id.as_ref(), fault.path, fault.fault));
                 }
                 match id {
                     Some(id) => {
-                        objects.broken.insert(id);
+                        objects.broken.ids.insert(id);
                     }
-                    None => objects.unknown = true,
+                    None => objects.broken.unknown = true,
                 }
             }
         }
@@ -408,13 +464,20 @@ impl FileReader<'_> {
 // === impl Objects ===
 
 impl Objects {
-    fn sort(&mut self) {
-        fn by_id<S>(list: &mut [Object<S>]) {
-            // Objects with the same id are ordered by place, so that reports do not depend on the order of reading.
-            list.sort_by(|a, b| {
-                let (a, b) = (&a.source, &b.source);
-                (&a.id, &a.file, a.root.at).cmp(&(&b.id, &b.file, b.root.at))
-            });
+    fn extend(&mut self, more: Self) {
+        self.meshes.extend(more.meshes);
+        self.issuers.extend(more.issuers);
+        self.callers.extend(more.callers);
+        self.guards.extend(more.guards);
+        self.rules.extend(more.rules);
+        self.tests.extend(more.tests);
+        self.broken.extend(more.broken);
+    }
+
+    /// In the order of ids, and those with the same id by place, so that reports do not depend on the order of reading.
+    pub(crate) fn sort(&mut self) {
+        fn by_id<S>(list: &mut [Arc<Object<S>>]) {
+            list.sort_by(|a, b| a.source.order().cmp(&b.source.order()));
         }
         by_id(&mut self.meshes);
         by_id(&mut self.issuers);
@@ -424,55 +487,10 @@ impl Objects {
         by_id(&mut self.tests);
     }
 
-    fn refuse_duplicates(&mut self, findings: &mut Findings) {
-        fn within<S>(list: &[Object<S>], findings: &mut Findings) {
-            for [first, second] in list.array_windows::<2>() {
-                if first.source.id == second.source.id {
-                    let place = first.source.place();
-                    let at = place.position();
-                    let file = place.file();
-                    findings.add_related(
-                        &second.source.place(),
-                        Code::DuplicateObject,
-                        format!(
-                            "{} is there twice: also at {file}:{}:{}",
-                            first.source.id, at.line, at.column
-                        ),
-                        "which of them counts would depend on the order of files",
-                        "rename or remove one of them",
-                        vec![Related {
-                            file: file.to_owned(),
-                            line: at.line,
-                            column: at.column,
-                            message: "the other one".to_owned(),
-                        }],
-                    );
-                }
-            }
-        }
-        within(&self.meshes, findings);
-        within(&self.issuers, findings);
-        within(&self.callers, findings);
-        within(&self.guards, findings);
-        within(&self.rules, findings);
-        within(&self.tests, findings);
-    }
-
-    /// Whether a reference to a missing object has a cause that is reported elsewhere.
-    pub(crate) fn is_broken(&self, id: &ObjectId) -> bool {
-        self.unknown || self.broken.contains(id)
-    }
-
-    /// Whether there is an object of this kind that cannot be used, or a document of which that is not known.
-    pub(crate) fn has_broken(&self, kind: Kind) -> bool {
-        self.unknown || self.broken.iter().any(|id| id.kind == kind)
-    }
-
-    /// File and line of all usable objects.
-    pub(crate) fn origins(&self) -> BTreeMap<ObjectId, (String, u32)> {
-        fn of<S>(list: &[Object<S>]) -> impl Iterator<Item = (ObjectId, (String, u32))> {
-            list.iter()
-                .map(|Object { source, .. }| (source.id.clone(), (source.file.clone(), source.root.at.line)))
+    /// Where all usable objects are.
+    pub(crate) fn sources(&self) -> impl Iterator<Item = &Arc<Source>> {
+        fn of<S>(list: &[Arc<Object<S>>]) -> impl Iterator<Item = &Arc<Source>> {
+            list.iter().map(|object| &object.source)
         }
         of(&self.meshes)
             .chain(of(&self.issuers))
@@ -480,22 +498,37 @@ impl Objects {
             .chain(of(&self.guards))
             .chain(of(&self.rules))
             .chain(of(&self.tests))
-            .collect()
+    }
+
+    /// File and line of all usable objects.
+    pub(crate) fn origins(&self) -> BTreeMap<ObjectId, (String, u32)> {
+        self.sources().map(|source| (source.id.clone(), (source.file().to_owned(), source.at.line))).collect()
     }
 
     /// All usable objects, sorted.
     pub(crate) fn ids(&self) -> Vec<ObjectId> {
-        fn of<S>(list: &[Object<S>]) -> impl Iterator<Item = ObjectId> {
-            list.iter().map(|object| object.source.id.clone())
-        }
-        let mut ids: Vec<ObjectId> = of(&self.meshes)
-            .chain(of(&self.issuers))
-            .chain(of(&self.callers))
-            .chain(of(&self.guards))
-            .chain(of(&self.rules))
-            .chain(of(&self.tests))
-            .collect();
+        let mut ids: Vec<ObjectId> = self.sources().map(|source| source.id.clone()).collect();
         ids.sort();
         ids
+    }
+}
+
+// === impl Broken ===
+
+impl Broken {
+    pub(crate) fn extend(&mut self, more: Self) {
+        self.ids.extend(more.ids);
+        self.unknown |= more.unknown;
+    }
+
+    /// Whether a reference to a missing object has a cause that is reported elsewhere.
+    pub(crate) fn has(&self, id: &ObjectId, findings: &mut Findings) -> bool {
+        findings.ask_for_broken();
+        self.unknown || self.ids.contains(id)
+    }
+
+    /// Whether there is an object of this kind that cannot be used, or a document of which that is not known.
+    pub(crate) fn has_any(&self, kind: Kind) -> bool {
+        self.unknown || self.ids.iter().any(|id| id.kind == kind)
     }
 }

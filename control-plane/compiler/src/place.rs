@@ -1,11 +1,13 @@
 //! Where in the sources something is, and what was found there.
 //!
-//! A [`Place`] is a path into an object that costs nothing until there is something to say about it.
+//! A [`Place`] is a path into an object that costs nothing until there is something to say about it. Trees are not kept
+//! either: the file is read again then.
 
 use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::diagnostic::{Code, Diagnostic, Related};
-use crate::yaml::{Node, Position, Step, push_step};
+use crate::yaml::{self, Document, Node, Position, Step, push_step};
 
 /// The kinds of objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,12 +37,25 @@ pub struct ObjectId {
     pub name: String,
 }
 
-/// An object's place in the sources, with the tree that it was read from.
+/// A file, and its trees while places in it are asked for.
+#[derive(Debug)]
+pub(crate) struct FileText {
+    pub(crate) path: String,
+    pub(crate) text: String,
+    trees: Mutex<Option<Arc<Vec<Document>>>>,
+}
+
+/// An object's place in the sources.
 #[derive(Debug)]
 pub(crate) struct Source {
     pub(crate) id: ObjectId,
-    pub(crate) file: String,
-    pub(crate) root: Node,
+    file: Arc<FileText>,
+    /// Which document of the file.
+    document: usize,
+    pub(crate) at: Position,
+    /// Of `spec` and `spec.from`, or the nearest part that there is: many warnings are about these.
+    spec_at: Position,
+    from_at: Position,
 }
 
 /// A part of an object.
@@ -61,6 +76,7 @@ enum Part<'p> {
 pub(crate) struct Findings {
     found: Vec<Diagnostic>,
     errors: usize,
+    asked_for_broken: bool,
 }
 
 // === impl Kind ===
@@ -115,9 +131,58 @@ impl fmt::Display for ObjectId {
     }
 }
 
+// === impl FileText ===
+
+impl FileText {
+    pub(crate) fn new(path: String, text: String) -> Self {
+        Self { path, text, trees: Mutex::new(None) }
+    }
+
+    fn trees(&self) -> Arc<Vec<Document>> {
+        let mut trees = self.trees.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(trees.get_or_insert_with(|| Arc::new(yaml::parse(&self.text).0)))
+    }
+
+    /// Gives the memory of the trees back.
+    pub(crate) fn forget(&self) {
+        *self.trees.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
 // === impl Source ===
 
 impl Source {
+    /// Of an object that was read from this document of a file.
+    pub(crate) fn new(id: ObjectId, file: Arc<FileText>, document: usize, root: &Node) -> Self {
+        let spec = [Step::Key("spec".to_owned()), Step::Key("from".to_owned())];
+        let (spec_at, from_at) =
+            (position_of(root, spec.get(..1).unwrap_or_default(), false), position_of(root, &spec, false));
+        Self { id, file, document, at: root.at, spec_at, from_at }
+    }
+
+    /// Objects are in the order of their ids, and those with the same one in the order of places.
+    pub(crate) fn order(&self) -> (&ObjectId, &str, Position, &str) {
+        (&self.id, &self.file.path, self.at, &self.file.text)
+    }
+
+    /// As diagnostics name the file.
+    pub(crate) fn file(&self) -> &str {
+        &self.file.path
+    }
+
+    fn position(&self, steps: &[Step]) -> Position {
+        match steps {
+            [] => self.at,
+            [Step::Key(spec)] if spec == "spec" => self.spec_at,
+            [Step::Key(spec), Step::Key(from)] if spec == "spec" && from == "from" => self.from_at,
+            // What the environment replaced is elsewhere in no tree.
+            steps => match self.file.trees().get(self.document) {
+                Some(document) => position_of(&document.root, steps, false),
+                None => self.at,
+            },
+        }
+    }
+
     pub(crate) fn place(&self) -> Place<'_> {
         Place { source: self, part: None }
     }
@@ -154,11 +219,11 @@ impl<'p> Place<'p> {
     }
 
     pub(crate) fn position(&self) -> Position {
-        position_of(&self.source.root, &self.steps(), false)
+        self.source.position(&self.steps())
     }
 
     pub(crate) fn file(&self) -> &'p str {
-        &self.source.file
+        self.source.file()
     }
 }
 
@@ -215,13 +280,13 @@ impl Findings {
         related: Vec<Related>,
     ) {
         let steps = place.steps();
-        let at = position_of(&place.source.root, &steps, false);
+        let at = place.source.position(&steps);
         let mut field = String::new();
         for step in &steps {
             push_step(&mut field, step);
         }
         self.push(Diagnostic {
-            file: place.source.file.clone(),
+            file: place.source.file().to_owned(),
             line: at.line,
             column: at.column,
             code,
@@ -240,6 +305,25 @@ impl Findings {
             self.errors = self.errors.saturating_add(1);
         }
         self.found.push(diagnostic);
+    }
+
+    /// Notes that what is said rests on which objects are there and broken.
+    pub(crate) fn ask_for_broken(&mut self) {
+        self.asked_for_broken = true;
+    }
+
+    pub(crate) fn asked_for_broken(&self) -> bool {
+        self.asked_for_broken
+    }
+
+    /// All of these as well.
+    pub(crate) fn extend(&mut self, more: impl IntoIterator<Item = Diagnostic>) {
+        more.into_iter().for_each(|diagnostic| self.push(diagnostic));
+    }
+
+    /// Everything, in the order in which it was found.
+    pub(crate) fn into_found(self) -> Vec<Diagnostic> {
+        self.found
     }
 
     /// How many errors there are so far.

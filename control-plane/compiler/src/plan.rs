@@ -4,6 +4,7 @@
 //! of maps; rules are ordered by id, issuers, claims and directories by name.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use tidegate_engine::model::{
     ClaimPath, Condition, Effect, FromModel, GuardModel, IssuerModel, Mode, Operand, PolicyModel, RuleModel,
@@ -41,47 +42,55 @@ pub struct WorkloadPolicy {
     pub reads_bodies: bool,
 }
 
-/// Makes every workload's policy. A workload whose policy cannot be made is an error.
-pub(crate) fn plan(
-    mesh: &Mesh,
-    issuers: &BTreeMap<String, Option<TrustedIssuer>>,
-    guards: &[Guard<'_>],
-    rules: &[Rule<'_>],
-    findings: &mut Findings,
-) -> BTreeMap<WorkloadId, WorkloadPolicy> {
-    let mut guards_of: BTreeMap<&WorkloadId, Vec<&Guard<'_>>> = BTreeMap::new();
-    for guard in guards {
-        for id in &guard.reach {
-            guards_of.entry(id).or_default().push(guard);
-        }
+/// One workload's policy, and what it was made of.
+#[derive(Debug, Clone)]
+pub(crate) struct Planned {
+    /// In the order of names.
+    pub(crate) guards: Vec<Arc<Guard>>,
+    /// In the order of names.
+    pub(crate) rules: Vec<Arc<Rule>>,
+    /// Or why it cannot be made, which is an error.
+    pub(crate) policy: Result<Arc<WorkloadPolicy>, String>,
+    pub(crate) findings: Vec<Diagnostic>,
+}
+
+// === impl Planned ===
+
+impl Planned {
+    /// Makes a workload's policy of the Guards and rules that reach it.
+    pub(crate) fn new(
+        id: &WorkloadId,
+        mesh: &Mesh,
+        issuers: &BTreeMap<String, Option<TrustedIssuer>>,
+        guards: Vec<Arc<Guard>>,
+        rules: Vec<Arc<Rule>>,
+    ) -> Self {
+        let policy = policy(id, mesh, &guards, &rules).map(Arc::new);
+        Self::of(id, issuers, guards, rules, policy)
     }
-    let mut rules_of: BTreeMap<&WorkloadId, Vec<&Rule<'_>>> = BTreeMap::new();
-    for rule in rules {
-        for id in &rule.reach {
-            rules_of.entry(id).or_default().push(rule);
-        }
-        let uncovered: Vec<String> =
-            rule.reach.iter().filter(|id| !guards_of.contains_key(id)).map(WorkloadId::to_string).collect();
-        if !uncovered.is_empty() {
-            findings.add(
-                &rule.source.place(),
-                Code::NotGuarded,
-                format!("no Guard covers {}", suggest::some_of(&uncovered)),
-                "without a Guard every request passes, whatever rules say",
-                "add a Guard to the namespace, or to the root namespace for the whole mesh",
-            );
-        }
+
+    /// The same policy, of Guards and rules that say the same from other places.
+    pub(crate) fn moved(
+        &self,
+        id: &WorkloadId,
+        issuers: &BTreeMap<String, Option<TrustedIssuer>>,
+        guards: Vec<Arc<Guard>>,
+        rules: Vec<Arc<Rule>>,
+    ) -> Self {
+        Self::of(id, issuers, guards, rules, self.policy.clone())
     }
-    let mut policies = BTreeMap::new();
-    for id in mesh.workloads.keys() {
-        let guards = guards_of.get(id).map_or(&[][..], Vec::as_slice);
-        let rules = rules_of.get(id).map_or(&[][..], Vec::as_slice);
-        warn_audiences(guards, rules, issuers, findings);
-        match policy(id, mesh, guards, rules) {
-            Ok(policy) => {
-                policies.insert(id.clone(), policy);
-            }
-            Err(why) => findings.push(Diagnostic {
+
+    fn of(
+        id: &WorkloadId,
+        issuers: &BTreeMap<String, Option<TrustedIssuer>>,
+        guards: Vec<Arc<Guard>>,
+        rules: Vec<Arc<Rule>>,
+        policy: Result<Arc<WorkloadPolicy>, String>,
+    ) -> Self {
+        let mut findings = Findings::default();
+        warn_audiences(&guards, &rules, issuers, &mut findings);
+        if let Err(why) = &policy {
+            findings.push(Diagnostic {
                 file: String::new(),
                 line: 0,
                 column: 0,
@@ -93,17 +102,33 @@ pub(crate) fn plan(
                 why: "a policy that is incomplete is never delivered".to_owned(),
                 fix: "write fewer or simpler rules for this workload".to_owned(),
                 related: Vec::new(),
-            }),
+            });
         }
+        Self { guards, rules, policy, findings: findings.into_found() }
     }
-    policies
+}
+
+/// Says so where a rule reaches workloads that no Guard covers.
+pub(crate) fn warn_unguarded(rule: &Rule, covered: &BTreeSet<WorkloadId>, findings: &mut Findings) {
+    if rule.reach.iter().all(|id| covered.contains(id)) {
+        return;
+    }
+    let uncovered: Vec<String> =
+        rule.reach.iter().filter(|id| !covered.contains(id)).map(WorkloadId::to_string).collect();
+    findings.add(
+        &rule.source.place(),
+        Code::NotGuarded,
+        format!("no Guard covers {}", suggest::some_of(&uncovered)),
+        "without a Guard every request passes, whatever rules say",
+        "add a Guard to the namespace, or to the root namespace for the whole mesh",
+    );
 }
 
 fn policy(
     id: &WorkloadId,
     mesh: &Mesh,
-    guards: &[&Guard<'_>],
-    rules: &[&Rule<'_>],
+    guards: &[Arc<Guard>],
+    rules: &[Arc<Rule>],
 ) -> Result<WorkloadPolicy, String> {
     let mut claims: BTreeMap<String, BTreeSet<ClaimPath>> = BTreeMap::new();
     let mut directories = BTreeSet::new();
@@ -112,7 +137,7 @@ fn policy(
             token.demands.collect(rule.effect, &token.issuer, &mut claims, &mut directories);
         }
         for entry in &rule.from {
-            when::collect(&conditions_of(rule, entry), &mut claims);
+            each_condition(rule, entry, |tree| when::collect(tree, &mut claims));
         }
     }
     if claims.len() > MAX_ISSUERS {
@@ -133,7 +158,7 @@ fn policy(
     let mut guards: Vec<GuardModel> = guards
         .iter()
         .map(|guard| GuardModel {
-            id: guard.source.id.qualified_name(),
+            id: guard.name.to_string(),
             mode: guard.mode,
             ports: guard.ports.clone(),
             audiences: guard.audiences.clone(),
@@ -183,12 +208,7 @@ fn reads_bodies(model: &PolicyModel) -> bool {
     model.rules.iter().flat_map(|rule| rule.to.iter().flatten()).any(|operation| of(&operation.condition))
 }
 
-fn rule_model(
-    rule: &Rule<'_>,
-    id: &WorkloadId,
-    mesh: &Mesh,
-    positions: &Positions,
-) -> Result<RuleModel, String> {
+fn rule_model(rule: &Rule, id: &WorkloadId, mesh: &Mesh, positions: &Positions) -> Result<RuleModel, String> {
     let mut from: Vec<FromModel> = Vec::new();
     for entry in &rule.from {
         let (issuers, condition) = condition(rule, entry, positions)
@@ -201,7 +221,7 @@ fn rule_model(
         }
     }
     Ok(RuleModel {
-        id: rule.source.id.qualified_name(),
+        id: rule.name.to_string(),
         effect: rule.effect,
         mode: rule.mode,
         owner: rule.owner.clone(),
@@ -214,13 +234,15 @@ fn rule_model(
 }
 
 /// What an entry demands besides peer and tokens: its own conditions, its tokens' age, and the rule's time.
-fn conditions_of(rule: &Rule<'_>, entry: &Entry) -> Vec<Tree> {
-    let ages = (rule.effect == Effect::Allow).then(|| entry.ages());
-    rule.when.iter().chain(&entry.when).cloned().chain(ages.into_iter().flatten()).collect()
+fn each_condition(rule: &Rule, entry: &Entry, mut visit: impl FnMut(&Tree)) {
+    rule.when.iter().chain(&entry.when).for_each(&mut visit);
+    if rule.effect == Effect::Allow {
+        entry.ages().for_each(|age| visit(&age));
+    }
 }
 
 /// All tokens of an entry: their issuers, and what must hold.
-fn condition(rule: &Rule<'_>, entry: &Entry, positions: &Positions) -> Option<(Vec<u16>, Condition)> {
+fn condition(rule: &Rule, entry: &Entry, positions: &Positions) -> Option<(Vec<u16>, Condition)> {
     let effect = rule.effect;
     let mut issuers = Vec::new();
     let mut all = Vec::new();
@@ -231,8 +253,13 @@ fn condition(rule: &Rule<'_>, entry: &Entry, positions: &Positions) -> Option<(V
         issuers.push(*issuer);
         all.extend(token.demands.conditions(effect, *issuer, slots, positions)?);
     }
-    for tree in conditions_of(rule, entry) {
-        all.push(tree.condition(effect, positions)?);
+    let mut whole = true;
+    each_condition(rule, entry, |tree| match tree.condition(effect, positions) {
+        Some(condition) => all.push(condition),
+        None => whole = false,
+    });
+    if !whole {
+        return None;
     }
     let condition = match all.len() {
         0 => Condition::True,
@@ -244,8 +271,8 @@ fn condition(rule: &Rule<'_>, entry: &Entry, positions: &Positions) -> Option<(V
 
 /// An issuer whose ceiling has none of a Guard's audiences is never accepted there.
 fn warn_audiences(
-    guards: &[&Guard<'_>],
-    rules: &[&Rule<'_>],
+    guards: &[Arc<Guard>],
+    rules: &[Arc<Rule>],
     issuers: &BTreeMap<String, Option<TrustedIssuer>>,
     findings: &mut Findings,
 ) {

@@ -1,6 +1,7 @@
 //! `Guard`s and `AccessRule`s, checked.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use tidegate_engine::model::{Disclosure, Effect, Lease, Mode, OnExpiry, OperationModel};
 
@@ -12,7 +13,7 @@ use crate::mesh::{WorkloadId, check_selector, is_system_namespace};
 use crate::objects::Object;
 use crate::operation::{self, check_ports, names_exact_operations};
 use crate::place::{Findings, Place, Source};
-use crate::schedule;
+use crate::schedule::{self, Ending};
 use crate::spec::{
     AccessRuleSpec, AuditSpec, DisclosureSpec, EffectSpec, GuardSpec, ModeSpec, OnExpirySpec, OneOrMany,
     TargetSpec,
@@ -27,8 +28,10 @@ const MAX_GRACE_S: u32 = 3600;
 
 /// A checked Guard.
 #[derive(Debug)]
-pub(crate) struct Guard<'o> {
-    pub(crate) source: &'o Source,
+pub(crate) struct Guard {
+    pub(crate) source: Arc<Source>,
+    /// `namespace/name`.
+    pub(crate) name: Arc<str>,
     pub(crate) mode: Mode,
     pub(crate) ports: Option<Vec<u16>>,
     /// Ports that speak no HTTP and pass unguarded.
@@ -39,8 +42,10 @@ pub(crate) struct Guard<'o> {
 
 /// A checked AccessRule.
 #[derive(Debug)]
-pub(crate) struct Rule<'o> {
-    pub(crate) source: &'o Source,
+pub(crate) struct Rule {
+    pub(crate) source: Arc<Source>,
+    /// `namespace/name`.
+    pub(crate) name: Arc<str>,
     pub(crate) effect: Effect,
     pub(crate) mode: Mode,
     pub(crate) owner: String,
@@ -54,12 +59,48 @@ pub(crate) struct Rule<'o> {
     pub(crate) reach: BTreeSet<WorkloadId>,
 }
 
+// === impl Guard ===
+
+impl Guard {
+    /// Whether this is the same but for its place.
+    pub(crate) fn says_the_same(&self, other: &Self) -> bool {
+        let Self { source: _, name, mode, ports, tcp_ports, audiences, reach } = self;
+        *name == other.name
+            && *mode == other.mode
+            && *ports == other.ports
+            && *tcp_ports == other.tcp_ports
+            && *audiences == other.audiences
+            && *reach == other.reach
+    }
+}
+
+// === impl Rule ===
+
+impl Rule {
+    /// Whether this is the same but for its place.
+    pub(crate) fn says_the_same(&self, other: &Self) -> bool {
+        let Self { source: _, name, effect, mode, owner, contact, disclosure, lease, from, to, when, reach } =
+            self;
+        *name == other.name
+            && *effect == other.effect
+            && *mode == other.mode
+            && *owner == other.owner
+            && *contact == other.contact
+            && *disclosure == other.disclosure
+            && *lease == other.lease
+            && *from == other.from
+            && *to == other.to
+            && *when == other.when
+            && *reach == other.reach
+    }
+}
+
 /// Checks a Guard. `None` if anything is wrong with it.
-pub(crate) fn check_guard<'o>(
-    object: &'o Object<GuardSpec>,
+pub(crate) fn check_guard(
+    object: &Object<GuardSpec>,
     context: &Context<'_>,
     findings: &mut Findings,
-) -> Option<Guard<'o>> {
+) -> Option<Guard> {
     let before = findings.errors();
     let root = object.source.place();
     let place = root.key("spec");
@@ -89,7 +130,8 @@ pub(crate) fn check_guard<'o>(
     warn_if_empty(&object.source, reach.as_ref(), findings);
     let reach = reach?;
     (findings.errors() == before).then(|| Guard {
-        source: &object.source,
+        source: Arc::clone(&object.source),
+        name: object.source.id.qualified_name().into(),
         mode: spec.mode.into(),
         ports,
         tcp_ports,
@@ -111,12 +153,13 @@ fn refuse_both(place: &Place<'_>, ports: &[u16], tcp_ports: &[u16], findings: &m
     }
 }
 
-/// Checks an AccessRule. `None` if anything is wrong with it.
-pub(crate) fn check_rule<'o>(
-    object: &'o Object<AccessRuleSpec>,
+/// Checks an AccessRule. `None` if anything is wrong with it. Its end is noted in any case.
+pub(crate) fn check_rule(
+    object: &Object<AccessRuleSpec>,
     context: &Context<'_>,
+    endings: &mut Vec<Ending>,
     findings: &mut Findings,
-) -> Option<Rule<'o>> {
+) -> Option<Rule> {
     let before = findings.errors();
     let root = object.source.place();
     let place = root.key("spec");
@@ -139,7 +182,8 @@ pub(crate) fn check_rule<'o>(
         );
     }
     let lease = check_lease(&place, spec, effect, findings);
-    let when = schedule::check(&place, spec, context.now, findings);
+    let (when, end) = schedule::check(&place, spec, findings);
+    endings.extend(end.map(|at| Ending::new(at, Arc::clone(&object.source))));
     let from =
         check_from(&place.key("from"), &spec.from, effect, object.source.namespace(), context, findings);
     let to = spec.to.as_ref().map(|to| operation::check(&place.key("to"), to, effect, findings));
@@ -165,7 +209,8 @@ pub(crate) fn check_rule<'o>(
     };
     let (from, reach) = (from?, reach?);
     (findings.errors() == before).then(|| Rule {
-        source: &object.source,
+        source: Arc::clone(&object.source),
+        name: object.source.id.qualified_name().into(),
         effect,
         mode: spec.mode.into(),
         owner: spec.owner.clone(),

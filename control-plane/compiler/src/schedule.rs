@@ -5,15 +5,16 @@
 //! from then on it is unknown whether a schedule holds. UTC is known for ever.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
 use jiff::tz::{TimeZone, TimeZoneDatabase};
 use tidegate_engine::model::{Offset, Operand, Relation, Schedule, Window, Zone};
 
-use crate::diagnostic::Code;
+use crate::diagnostic::{Code, Diagnostic};
 use crate::mesh::not_empty;
 use crate::operation::repeated;
-use crate::place::{Findings, Place};
+use crate::place::{Findings, Place, Source};
 use crate::spec::{AccessRuleSpec, DaySpec, ScheduleSpec, WindowSpec};
 use crate::suggest;
 use crate::text::check_moment;
@@ -30,13 +31,12 @@ const DAY_S: i64 = 86_400;
 /// Minutes of a day.
 const DAY_MIN: u16 = 1440;
 
-/// Checks when a rule holds: all of these.
+/// Checks when a rule holds: all of these. Also its end, in Unix seconds.
 pub(crate) fn check(
     place: &Place<'_>,
     spec: &AccessRuleSpec,
-    now: Option<i64>,
     findings: &mut Findings,
-) -> Vec<Tree> {
+) -> (Vec<Tree>, Option<i64>) {
     let mut all = Vec::new();
     let moment = |field: &str, text: Option<&String>, findings: &mut Findings| {
         text.and_then(|text| {
@@ -53,15 +53,6 @@ pub(crate) fn check(
     }
     if let Some(moment) = not_after {
         all.push(Tree::Compare(Value::Request(Operand::Now), Relation::Less, time(moment)));
-        if now.is_some_and(|now| moment <= now) {
-            findings.add(
-                &place.key("notAfter"),
-                Code::RuleOver,
-                "the rule holds no more",
-                "its time is over",
-                "remove the rule, or write a later time",
-            );
-        }
     }
     if let (Some(begin), Some(end)) = (not_before, not_after)
         && end <= begin
@@ -77,7 +68,42 @@ pub(crate) fn check(
     if let Some(schedule) = &spec.schedule {
         all.extend(check_schedule(&place.key("schedule"), schedule, findings).map(Tree::Within));
     }
-    all
+    (all, not_after)
+}
+
+/// A rule with an end, in Unix seconds.
+#[derive(Debug)]
+pub(crate) struct Ending {
+    pub(crate) at: i64,
+    pub(crate) source: Arc<Source>,
+    /// What is said of it, once it has been said.
+    over: OnceLock<Vec<Diagnostic>>,
+}
+
+// === impl Ending ===
+
+impl Ending {
+    pub(crate) fn new(at: i64, source: Arc<Source>) -> Self {
+        Self { at, source, over: OnceLock::new() }
+    }
+
+    /// What there is to say at this time.
+    pub(crate) fn told(&self, now: i64) -> &[Diagnostic] {
+        if now < self.at {
+            return &[];
+        }
+        self.over.get_or_init(|| {
+            let mut findings = Findings::default();
+            findings.add(
+                &self.source.place().key("spec").key("notAfter"),
+                Code::RuleOver,
+                "the rule holds no more",
+                "its time is over",
+                "remove the rule, or write a later time",
+            );
+            findings.into_found()
+        })
+    }
 }
 
 fn check_schedule(place: &Place<'_>, spec: &ScheduleSpec, findings: &mut Findings) -> Option<Schedule> {

@@ -69,7 +69,7 @@ fn compiled(model: &PolicyModel, tcp_ports: &[u16]) -> Compiled {
             workloads: BTreeMap::from([(id(), workload)]),
         },
         issuers: Vec::new(),
-        workloads: BTreeMap::from([(id(), policy)]),
+        workloads: BTreeMap::from([(id(), policy.into())]),
     }
 }
 

@@ -41,7 +41,7 @@ fn compile(table: &Table, scene: &Scene) -> Result<WorkloadPolicy> {
         tidegate_compiler::compile(&Inputs { sources: &sources, env: BTreeMap::new(), now: None });
     let Some(output) = compilation.output else { bail!("{:#?}", compilation.diagnostics) };
     let external = output.workloads.into_iter().find(|(id, _)| id.to_string() == "egress/external");
-    Ok(external.context("the gateway has a policy")?.1)
+    Ok(Arc::unwrap_or_clone(external.context("the gateway has a policy")?.1))
 }
 
 /// One listener per scene, each with rules of its own in its configuration. Where bodies decide it has the build that reads

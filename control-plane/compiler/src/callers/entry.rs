@@ -14,7 +14,7 @@ use crate::tokens::Token;
 use crate::when::{ClaimName, Tree, Value};
 
 /// Who may call: the peer, and all tokens.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) who: Who,
     pub(crate) tokens: Vec<Token>,
@@ -23,7 +23,7 @@ pub(crate) struct Entry {
 }
 
 /// What is demanded of the peer.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Who {
     Mesh {
         trust_domain: Option<String>,

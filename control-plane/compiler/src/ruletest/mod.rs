@@ -4,6 +4,7 @@
 //! files, and never stops rules.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use tidegate_engine::{Outcome, Reason};
 
@@ -14,8 +15,8 @@ use crate::mesh::{WorkloadId, not_empty};
 use crate::objects::{self, Object, Objects};
 use crate::place::{Findings, Kind, ObjectId, Place};
 use crate::spec::{
-    DecisionSpec, ExpectationSpec, OneOrMany, RequestSpec, RuleTestSpec, TestSpec, TestTokenSpec,
-    write_members,
+    AccessRuleSpec, DecisionSpec, ExpectationSpec, OneOrMany, RequestSpec, RuleTestSpec, TestSpec,
+    TestTokenSpec, write_members,
 };
 use crate::when::Cache;
 use crate::{Compiled, Inputs, suggest, syntax};
@@ -84,14 +85,17 @@ pub fn check(inputs: &Inputs<'_>, compiled: &Compiled) -> RuleTests {
     let (none, cache) = (BTreeMap::new(), Cache::default());
     let context = Context {
         mesh: Some(&compiled.mesh),
-        objects: &objects,
+        broken: &objects.broken,
         issuers: &issuers,
         callers: &none,
         cache: &cache,
-        now: inputs.now,
     };
     let mut findings = Findings::default();
-    let tests = objects.tests.iter().flat_map(|object| suite(object, &context, &mut findings)).collect();
+    let tests = objects
+        .tests
+        .iter()
+        .flat_map(|object| suite(object, &objects.rules, &context, &mut findings))
+        .collect();
     RuleTests {
         tests,
         diagnostics: findings.into_sorted(),
@@ -123,14 +127,19 @@ fn callers(objects: &Objects) -> BTreeMap<String, CallerFacts> {
     known
 }
 
-fn suite(object: &Object<RuleTestSpec>, context: &Context<'_>, findings: &mut Findings) -> Vec<RuleTest> {
+fn suite(
+    object: &Object<RuleTestSpec>,
+    rules: &[Arc<Object<AccessRuleSpec>>],
+    context: &Context<'_>,
+    findings: &mut Findings,
+) -> Vec<RuleTest> {
     let root = object.source.place();
     let spec = root.key("spec");
     let place = spec.key("tests");
     not_empty(&place, &object.spec.tests, findings);
     let before = findings.errors();
     let tokens = named_tokens(&spec.key("tokens"), object.spec.tokens.as_ref(), context, findings);
-    let suite = Suite { spec: &object.spec, root: &spec, tokens, context };
+    let suite = Suite { spec: &object.spec, root: &spec, tokens, rules, context };
     if findings.errors() > before {
         return Vec::new();
     }
@@ -156,7 +165,7 @@ fn suite(object: &Object<RuleTestSpec>, context: &Context<'_>, findings: &mut Fi
             tests.push(RuleTest {
                 suite: object.source.id.name.clone(),
                 name: test.name.clone(),
-                file: object.source.file.clone(),
+                file: object.source.file().to_owned(),
                 line: place.position().line,
                 question,
                 expected,
@@ -197,6 +206,7 @@ struct Suite<'s> {
     spec: &'s RuleTestSpec,
     root: &'s Place<'s>,
     tokens: BTreeMap<String, AskedToken>,
+    rules: &'s [Arc<Object<AccessRuleSpec>>],
     context: &'s Context<'s>,
 }
 
@@ -384,7 +394,7 @@ impl Suite<'_> {
 
     fn check_rule(&self, place: &Place<'_>, text: Option<&str>, findings: &mut Findings) {
         let Some(text) = text else { return };
-        let ids = || self.context.objects.rules.iter().map(|rule| rule.source.id.qualified_name());
+        let ids = || self.rules.iter().map(|rule| rule.source.id.qualified_name());
         if ids().any(|id| id == text) {
             return;
         }

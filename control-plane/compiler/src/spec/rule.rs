@@ -180,13 +180,13 @@ pub struct TokenOnlySpec {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct OperationSpec {
     /// Plain HTTP.
-    pub http: Option<HttpSpec>,
+    pub http: Option<Box<HttpSpec>>,
     /// gRPC methods.
-    pub grpc: Option<GrpcSpec>,
+    pub grpc: Option<Box<GrpcSpec>>,
     /// Something that is started.
-    pub launch: Option<LaunchSpec>,
+    pub launch: Option<Box<LaunchSpec>>,
     /// Resources of a known service.
-    pub resources: Option<ResourcesSpec>,
+    pub resources: Option<Box<ResourcesSpec>>,
 }
 
 /// HTTP requests: all parts must match.

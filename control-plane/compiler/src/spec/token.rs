@@ -21,25 +21,25 @@ pub struct TokenSpec {
     /// Claims by path, compared exactly; derived ones begin with `@`.
     pub claims: Option<BTreeMap<String, ClaimValueSpec>>,
     /// For issuers of the pack `aws`.
-    pub aws: Option<AwsSpec>,
+    pub aws: Option<Box<AwsSpec>>,
     /// For issuers of the pack `entra`.
-    pub entra: Option<EntraSpec>,
+    pub entra: Option<Box<EntraSpec>>,
     /// For issuers of the pack `github`.
-    pub github: Option<GithubSpec>,
+    pub github: Option<Box<GithubSpec>>,
     /// For issuers of the pack `gitlab`.
-    pub gitlab: Option<GitlabSpec>,
+    pub gitlab: Option<Box<GitlabSpec>>,
     /// For issuers of the pack `google`.
-    pub google: Option<GoogleSpec>,
+    pub google: Option<Box<GoogleSpec>>,
     /// For issuers of the pack `kubernetes`.
-    pub kubernetes: Option<KubernetesSpec>,
+    pub kubernetes: Option<Box<KubernetesSpec>>,
     /// For issuers of the pack `okta`.
-    pub okta: Option<OktaSpec>,
+    pub okta: Option<Box<OktaSpec>>,
     /// For issuers of the pack `spiffe`.
-    pub spiffe: Option<SpiffeSpec>,
+    pub spiffe: Option<Box<SpiffeSpec>>,
     /// For issuers of the pack `google`: the workers of a Dataflow job.
-    pub dataflow_job: Option<DataflowJobSpec>,
+    pub dataflow_job: Option<Box<DataflowJobSpec>>,
     /// For issuers of the pack `kubernetes`: the pods of a Tekton pipeline or task.
-    pub tekton: Option<TektonSpec>,
+    pub tekton: Option<Box<TektonSpec>>,
     /// Whether a person takes part.
     pub human_in_loop: Option<bool>,
     /// Who acts for the subject.

@@ -10,13 +10,12 @@ mod never;
 mod overlap;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use tidegate_engine::model::{Effect, Mode, PeerModel, PolicyModel, RuleModel};
 
 use crate::diagnostic::{Code, Related};
-use crate::mesh::WorkloadId;
 use crate::place::Findings;
-use crate::plan::WorkloadPolicy;
 use crate::rules::Rule;
 use crate::suggest;
 
@@ -29,43 +28,136 @@ const MOST_COMPARED: usize = 24;
 /// Pairs of Denies and Allows that are looked at for evasion, at most; with more, some evasions are not told.
 const MOST_PAIRS: usize = 4_000_000;
 
-/// Says what may not have been meant.
-pub(crate) fn check(
-    rules: &[Rule<'_>],
-    workloads: &BTreeMap<WorkloadId, WorkloadPolicy>,
+/// What there is to say about the rules of one workload, if it is so at all workloads of a rule.
+#[derive(Debug, Default)]
+pub(crate) struct Notes {
+    /// How many Denies were looked at for evasion.
+    compared: usize,
+    /// By the name of the rule that it is about.
+    covered: Vec<(String, Cover)>,
+    evaded: Vec<(String, Evasion)>,
+    never: Vec<String>,
+}
+
+/// A rule that makes another one superfluous.
+#[derive(Debug)]
+struct Cover {
+    by: String,
+    /// Whether it is a Deny that makes an Allow superfluous.
+    denied: bool,
+    /// Whether the two are the same.
+    same: bool,
+}
+
+/// Allows that let callers in without the token that a Deny looks at.
+#[derive(Debug)]
+struct Evasion {
+    by: BTreeSet<String>,
+    issuers: BTreeSet<String>,
+}
+
+/// How many Denies of each workload are looked at for evasion, in the order of workloads: as many as the bound allows.
+pub(crate) struct Budget {
+    pairs: usize,
+}
+
+// === impl Budget ===
+
+impl Budget {
+    pub(crate) fn new() -> Self {
+        Self { pairs: MOST_PAIRS }
+    }
+
+    /// How many Denies of the next workload.
+    pub(crate) fn take(&mut self, model: &PolicyModel) -> usize {
+        let rules = model.rules.len();
+        let denies = model.rules.iter().filter(|rule| looks(rule)).count();
+        let compared = self.pairs.checked_div(rules).unwrap_or(0).min(denies);
+        self.pairs = self.pairs.saturating_sub(compared.saturating_mul(rules));
+        compared
+    }
+}
+
+// === impl Notes ===
+
+impl Notes {
+    /// Looks at the rules of a workload, and at so many of its Denies for evasion.
+    pub(crate) fn new(model: &PolicyModel, compared: usize) -> Self {
+        let near = Near::new(model);
+        let mut notes = Self { compared, ..Self::default() };
+        let mut left = compared;
+        for rule in &model.rules {
+            notes.covered.extend(near.cover(rule).map(|cover| (rule.id.clone(), cover)));
+            if looks(rule) && left > 0 {
+                left = left.saturating_sub(1);
+                notes.evaded.extend(near.evasion(rule).map(|evasion| (rule.id.clone(), evasion)));
+            }
+            notes.never.extend(never::is_contradictory(rule).then(|| rule.id.clone()));
+        }
+        notes
+    }
+
+    /// Whether as many Denies were looked at.
+    pub(crate) fn compared(&self) -> usize {
+        self.compared
+    }
+}
+
+/// Whether a Deny looks at tokens.
+fn looks(rule: &RuleModel) -> bool {
+    rule.effect == Effect::Deny
+        && rule.mode == Mode::Enforce
+        && rule.from.iter().any(|from| !from.issuers.is_empty())
+}
+
+/// The rules of a workload by their names.
+#[derive(Clone, Copy)]
+struct Named<'w>(&'w [Arc<Rule>]);
+
+impl<'w> Named<'w> {
+    fn get(self, name: &str) -> Option<&'w Rule> {
+        let at = self.0.binary_search_by(|rule| rule.name.as_ref().cmp(name)).ok()?;
+        self.0.get(at).map(AsRef::as_ref)
+    }
+}
+
+/// Says what may not have been meant. What is true of a rule at one of its workloads only is no finding about the rule.
+/// Of every workload its rules, in the order of names, and the notes on them.
+pub(crate) fn tell<'w>(
+    workloads: impl IntoIterator<Item = (&'w [Arc<Rule>], &'w Notes)>,
     findings: &mut Findings,
 ) {
-    let sources: BTreeMap<String, &Rule<'_>> =
-        rules.iter().map(|rule| (rule.source.id.qualified_name(), rule)).collect();
-    for rule in rules {
-        warn_everything(rule, findings);
-    }
-    // What is true of a rule at one of its workloads only is no finding about the rule.
     let mut superfluous: BTreeMap<&str, Covered<'_>> = BTreeMap::new();
     let mut evaded: BTreeMap<&str, Evaded<'_>> = BTreeMap::new();
-    let mut never: BTreeSet<&str> = BTreeSet::new();
-    let mut pairs = MOST_PAIRS;
-    for policy in workloads.values() {
-        let near = Near::new(&policy.model);
-        for rule in &policy.model.rules {
-            near.note_cover(rule, &mut superfluous);
-            near.note_evasion(rule, &mut pairs, &mut evaded);
-            never.extend(never::is_contradictory(rule).then_some(rule.id.as_str()));
+    let mut never: BTreeMap<&str, &Rule> = BTreeMap::new();
+    for (rules, notes) in workloads {
+        let named = Named(rules);
+        for (name, Cover { by, denied, same }) in &notes.covered {
+            let (Some(rule), Some(by)) = (named.get(name), named.get(by)) else { continue };
+            let covered = superfluous.entry(name).or_insert_with(|| Covered::new(rule));
+            covered.by.insert(&by.name, by);
+            covered.denied |= denied;
+            covered.same |= same;
+            covered.workloads = covered.workloads.saturating_add(1);
         }
-    }
-    let reach = |id: &str| sources.get(id).map_or(0, |rule| rule.reach.len());
-    for (id, covered) in superfluous {
-        if covered.workloads == reach(id) {
-            covered.tell(id, &sources, findings);
+        for (name, Evasion { by, issuers }) in &notes.evaded {
+            let Some(rule) = named.get(name) else { continue };
+            let evaded = evaded.entry(name).or_insert_with(|| Evaded::new(rule));
+            evaded.by.extend(by.iter().filter_map(|by| named.get(by)).map(|by| (by.name.as_ref(), by)));
+            evaded.issuers.extend(issuers.iter().map(String::as_str));
+            evaded.workloads = evaded.workloads.saturating_add(1);
         }
+        never.extend(notes.never.iter().filter_map(|name| Some((name.as_str(), named.get(name)?))));
     }
-    for (id, evaded) in evaded {
-        if evaded.workloads == reach(id) {
-            evaded.tell(id, &sources, findings);
-        }
-    }
-    for id in never {
-        let Some(rule) = sources.get(id) else { continue };
+    superfluous.values().filter(|covered| covered.workloads == covered.rule.reach.len()).for_each(
+        |covered| {
+            covered.tell(findings);
+        },
+    );
+    evaded.values().filter(|evaded| evaded.workloads == evaded.rule.reach.len()).for_each(|evaded| {
+        evaded.tell(findings);
+    });
+    for rule in never.values() {
         findings.add(
             &rule.source.place().key("spec").key("from"),
             Code::NeverMatches,
@@ -76,7 +168,8 @@ pub(crate) fn check(
     }
 }
 
-fn warn_everything(rule: &Rule<'_>, findings: &mut Findings) {
+/// Says so of an Allow of everything.
+pub(crate) fn warn_everything(rule: &Rule, findings: &mut Findings) {
     if rule.effect == Effect::Allow && rule.to.is_none() {
         findings.add(
             &rule.source.place().key("spec"),
@@ -89,9 +182,9 @@ fn warn_everything(rule: &Rule<'_>, findings: &mut Findings) {
 }
 
 /// Rules that make another one superfluous wherever it applies.
-#[derive(Default)]
-struct Covered<'m> {
-    by: BTreeSet<&'m str>,
+struct Covered<'w> {
+    rule: &'w Rule,
+    by: BTreeMap<&'w str, &'w Rule>,
     /// Whether a Deny does, at any workload.
     denied: bool,
     /// Whether the two are the same.
@@ -100,10 +193,10 @@ struct Covered<'m> {
 }
 
 /// Allows that let callers in without the token that a Deny looks at.
-#[derive(Default)]
-struct Evaded<'m> {
-    by: BTreeSet<&'m str>,
-    issuers: BTreeSet<String>,
+struct Evaded<'w> {
+    rule: &'w Rule,
+    by: BTreeMap<&'w str, &'w Rule>,
+    issuers: BTreeSet<&'w str>,
     workloads: usize,
 }
 
@@ -173,10 +266,10 @@ impl<'m> Near<'m> {
         denies.chain(allows).copied().collect()
     }
 
-    /// Notes an Allow that a Deny covers wholly, and a rule that another of its effect covers wholly.
-    fn note_cover(&self, rule: &'m RuleModel, covered: &mut BTreeMap<&'m str, Covered<'m>>) {
+    /// A Deny that covers an Allow wholly, or another rule of its effect that does.
+    fn cover(&self, rule: &RuleModel) -> Option<Cover> {
         if rule.mode == Mode::Shadow {
-            return;
+            return None;
         }
         let covers = |other: &&RuleModel| {
             other.id != rule.id
@@ -185,27 +278,16 @@ impl<'m> Near<'m> {
                 // Of two that cover each other one must stay: the first.
                 && (other.effect != rule.effect || other.id < rule.id || !cover::covers(rule, other))
         };
-        let Some(other) = self.candidates(rule).into_iter().find(covers) else { return };
-        let noted = covered.entry(&rule.id).or_default();
-        noted.by.insert(&other.id);
-        noted.denied |= other.effect != rule.effect;
-        noted.same |= other.effect == rule.effect && cover::covers(rule, other);
-        noted.workloads = noted.workloads.saturating_add(1);
+        let other = self.candidates(rule).into_iter().find(covers)?;
+        Some(Cover {
+            by: other.id.clone(),
+            denied: other.effect != rule.effect,
+            same: other.effect == rule.effect && cover::covers(rule, other),
+        })
     }
 
-    /// Notes a Deny that looks at a token, where Allows let the same requests in and none of them demands it.
-    fn note_evasion(
-        &self,
-        rule: &'m RuleModel,
-        pairs: &mut usize,
-        evaded: &mut BTreeMap<&'m str, Evaded<'m>>,
-    ) {
-        let looks = rule.from.iter().any(|from| !from.issuers.is_empty());
-        if !looks || rule.effect == Effect::Allow || rule.mode == Mode::Shadow {
-            return;
-        }
-        let Some(left) = pairs.checked_sub(self.model.rules.len()) else { return };
-        *pairs = left;
+    /// Whether Allows let the requests in that a Deny refuses by a token, and none of them demands it.
+    fn evasion(&self, rule: &RuleModel) -> Option<Evasion> {
         let allows = self.model.rules.iter();
         let allows = allows.filter(|other| other.effect == Effect::Allow && other.mode == Mode::Enforce);
         let allows: Vec<&RuleModel> = allows.filter(|other| overlap::operations(rule, other)).collect();
@@ -222,46 +304,43 @@ impl<'m> Near<'m> {
             };
             let meeting: Vec<_> = meeting.collect();
             if meeting.is_empty() || meeting.iter().any(|(_, entry)| demands(entry)) {
-                return;
+                return None;
             }
-            by.extend(meeting.iter().map(|(other, _)| other.id.as_str()));
+            by.extend(meeting.iter().map(|(other, _)| other.id.clone()));
             issuers.extend(from.issuers.iter().filter_map(|issuer| {
                 self.model.issuers.get(usize::from(*issuer)).map(|issuer| issuer.name.clone())
             }));
         }
-        if !by.is_empty() {
-            let noted = evaded.entry(&rule.id).or_default();
-            noted.by.extend(by);
-            noted.issuers.extend(issuers);
-            noted.workloads = noted.workloads.saturating_add(1);
-        }
+        (!by.is_empty()).then_some(Evasion { by, issuers })
     }
 }
 
-fn names(by: &BTreeSet<&str>) -> String {
-    let names: Vec<String> = by.iter().map(|name| (*name).to_owned()).collect();
+fn names(by: &BTreeMap<&str, &Rule>) -> String {
+    let names: Vec<String> = by.keys().map(|name| (*name).to_owned()).collect();
     suggest::some_of(&names)
 }
 
-fn related(by: &BTreeSet<&str>, sources: &BTreeMap<String, &Rule<'_>>) -> Vec<Related> {
-    let place = |name: &&str| {
-        let source = sources.get(*name)?.source;
-        let at = source.place().position();
-        Some(Related {
-            file: source.file.clone(),
+fn related(by: &BTreeMap<&str, &Rule>) -> Vec<Related> {
+    let place = |rule: &&Rule| {
+        let at = rule.source.at;
+        Related {
+            file: rule.source.file().to_owned(),
             line: at.line,
             column: at.column,
-            message: format!("{}", source.id),
-        })
+            message: format!("{}", rule.source.id),
+        }
     };
-    by.iter().take(5).filter_map(place).collect()
+    by.values().take(5).map(place).collect()
 }
 
 // === impl Covered ===
 
-impl Covered<'_> {
-    fn tell(&self, id: &str, sources: &BTreeMap<String, &Rule<'_>>, findings: &mut Findings) {
-        let Some(rule) = sources.get(id) else { return };
+impl<'w> Covered<'w> {
+    fn new(rule: &'w Rule) -> Self {
+        Self { rule, by: BTreeMap::new(), denied: false, same: false, workloads: 0 }
+    }
+
+    fn tell(&self, findings: &mut Findings) {
         let by = names(&self.by);
         let (code, message, why, fix) = match (self.denied, self.same) {
             (true, _) => (
@@ -283,23 +362,26 @@ impl Covered<'_> {
                 "remove it, or narrow the other one",
             ),
         };
-        findings.add_related(&rule.source.place(), code, message, why, fix, related(&self.by, sources));
+        findings.add_related(&self.rule.source.place(), code, message, why, fix, related(&self.by));
     }
 }
 
 // === impl Evaded ===
 
-impl Evaded<'_> {
-    fn tell(&self, id: &str, sources: &BTreeMap<String, &Rule<'_>>, findings: &mut Findings) {
-        let Some(rule) = sources.get(id) else { return };
-        let issuers = suggest::list(self.issuers.iter().map(String::as_str));
+impl<'w> Evaded<'w> {
+    fn new(rule: &'w Rule) -> Self {
+        Self { rule, by: BTreeMap::new(), issuers: BTreeSet::new(), workloads: 0 }
+    }
+
+    fn tell(&self, findings: &mut Findings) {
+        let issuers = suggest::list(self.issuers.iter().copied());
         findings.add_related(
-            &rule.source.place().key("spec").key("from"),
+            &self.rule.source.place().key("spec").key("from"),
             Code::EvadedDeny,
             format!("whoever leaves the token of {issuers} out evades this Deny"),
             format!("{} lets the same requests in without it", names(&self.by)),
             "demand the token in those Allows, or deny by the peer",
-            related(&self.by, sources),
+            related(&self.by),
         );
     }
 }

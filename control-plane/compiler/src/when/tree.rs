@@ -226,13 +226,14 @@ impl Tree {
     }
 }
 
-/// Notes every claim that conditions read.
-pub(crate) fn collect(trees: &[Tree], claims: &mut BTreeMap<String, BTreeSet<ClaimPath>>) {
-    for tree in trees {
-        tree.each_claim(&mut |claim| {
+/// Notes every claim that a condition reads.
+pub(crate) fn collect(tree: &Tree, claims: &mut BTreeMap<String, BTreeSet<ClaimPath>>) {
+    tree.each_claim(&mut |claim| {
+        let known = claims.get(&claim.issuer).is_some_and(|known| known.contains(&claim.path));
+        if !known {
             claims.entry(claim.issuer.clone()).or_default().insert(claim.path.clone());
-        });
-    }
+        }
+    });
 }
 
 fn one_or_all(mut parts: Vec<Condition>) -> Condition {

@@ -11,7 +11,7 @@ mod parse;
 mod scalar;
 
 pub(crate) use decode::{DecodeFault, Decoded, Fault, decode};
-pub(crate) use parse::{Document, MAX_FILE_BYTES, parse};
+pub(crate) use parse::{Document, MAX_FILE_BYTES, parse, parse_each};
 
 /// A place in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]

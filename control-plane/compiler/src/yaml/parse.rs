@@ -18,6 +18,9 @@ pub(super) const MAX_DEPTH: usize = 48;
 /// Nodes of a file after aliases are expanded.
 pub(super) const MAX_NODES: usize = 500_000;
 
+/// With no more entries than these, comparing all pairs is faster than sorting.
+const FEW_ENTRIES: usize = 10;
+
 /// One document.
 #[derive(Debug)]
 pub(crate) struct Document {
@@ -64,7 +67,8 @@ struct Anchor {
 #[derive(Default)]
 struct Builder {
     faults: Vec<YamlFault>,
-    documents: Vec<Document>,
+    /// The one that was just finished.
+    document: Option<Document>,
     /// Of the current document.
     frames: Vec<Frame>,
     root: Option<Node>,
@@ -79,6 +83,13 @@ struct Stop;
 
 /// Reads every document of a file.
 pub(crate) fn parse(text: &str) -> (Vec<Document>, Vec<YamlFault>) {
+    let mut documents = Vec::new();
+    let faults = parse_each(text, |document| documents.push(document));
+    (documents, faults)
+}
+
+/// The same. Each document is handed over as soon as it is read, so that no more than one is in memory.
+pub(crate) fn parse_each(text: &str, mut visit: impl FnMut(Document)) -> Vec<YamlFault> {
     let mut options = granit_parser::options! {
         disallow_directives: true,
     };
@@ -120,8 +131,11 @@ pub(crate) fn parse(text: &str) -> (Vec<Document>, Vec<YamlFault>) {
         if builder.event(event, at).is_err() {
             break;
         }
+        if let Some(document) = builder.document.take() {
+            visit(document);
+        }
     }
-    (builder.documents, builder.faults)
+    builder.faults
 }
 
 fn position(line: usize, column_from_zero: usize) -> Position {
@@ -178,7 +192,7 @@ impl Builder {
             // A document without any content is nothing; an explicit null is something, and refused later.
             let empty = matches!(&root.value, Value::Scalar { text, style: Style::Plain } if text.is_empty());
             if !empty {
-                self.documents.push(Document { root, broken });
+                self.document = Some(Document { root, broken });
             }
         }
         self.reset();
@@ -310,6 +324,17 @@ impl Builder {
 
     /// Reports keys that are there twice and keeps the first of each.
     fn without_duplicates(&mut self, entries: Vec<Entry>) -> Vec<Entry> {
+        if entries.len() <= FEW_ENTRIES {
+            let mut rest = entries.as_slice();
+            let mut differ = true;
+            while let [first, others @ ..] = rest {
+                differ &= others.iter().all(|other| other.key != first.key);
+                rest = others;
+            }
+            if differ {
+                return entries;
+            }
+        }
         let mut order: Vec<(&str, Position)> =
             entries.iter().map(|entry| (entry.key.as_str(), entry.key_at)).collect();
         order.sort_unstable();

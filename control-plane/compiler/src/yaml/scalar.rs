@@ -22,6 +22,10 @@ pub(super) fn classify(text: &str) -> Plain {
         "false" => return Plain::Boolean(false),
         _ => {}
     }
+    // What begins with a letter is no number, and longer than the names of booleans it is nothing else either.
+    if text.len() > 5 && text.as_bytes().first().is_some_and(u8::is_ascii_alphabetic) {
+        return Plain::Text;
+    }
     let lower = text.to_ascii_lowercase();
     if matches!(lower.as_str(), "true" | "false" | "yes" | "no" | "on" | "off") {
         return Plain::Ambiguous("a boolean");
@@ -109,6 +113,9 @@ mod tests {
             ("2026-11-21", Plain::Text),
             ("europe-west4", Plain::Text),
             ("y", Plain::Text),
+            ("falsey", Plain::Text),
+            ("e1_000", Plain::Text),
+            ("infinity1", Plain::Text),
             ("::1", Plain::Text),
             ("#billing-oncall", Plain::Text),
         ];

@@ -2,6 +2,7 @@
 #![allow(dead_code, unused_imports, unused_macros, reason = "every test binary uses a part of it")]
 
 pub mod calls;
+pub mod documents;
 
 use std::collections::BTreeMap;
 

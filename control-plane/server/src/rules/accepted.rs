@@ -79,7 +79,7 @@ pub fn judge<T>(
     environment: &Environment,
     last_good: Option<&AcceptedRules>,
     origin: Origin,
-    compile: impl Fn(&Files, &Environment) -> (Vec<Diagnostic>, Option<T>),
+    mut compile: impl FnMut(&Files, &Environment) -> (Vec<Diagnostic>, Option<T>),
 ) -> Verdict<T> {
     let last_good_text = |file: &str| last_good.and_then(|accepted| accepted.files.get(file));
     let mut candidate = loaded.files.clone();

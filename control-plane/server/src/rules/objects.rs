@@ -68,9 +68,9 @@ pub fn judge_objects<T>(
     environment: &Environment,
     last_good: Option<&AcceptedRules>,
     root: &str,
-    compile: impl Fn(&Files, &Environment) -> (Vec<Diagnostic>, Option<T>),
+    mut compile: impl FnMut(&Files, &Environment) -> (Vec<Diagnostic>, Option<T>),
 ) -> Verdict<T> {
-    let first = judge(loaded, environment, last_good, Origin::Objects, &compile);
+    let first = judge(loaded, environment, last_good, Origin::Objects, &mut compile);
     let nothing = AcceptedRules::default();
     let good = last_good.unwrap_or(&nothing);
     let findings = first.findings;
@@ -85,7 +85,7 @@ pub fn judge_objects<T>(
         if !step(&mut candidate, good, &to_blame, root, &mut frozen) {
             break;
         }
-        let verdict = judge(&candidate, environment, last_good, Origin::Objects, &compile);
+        let verdict = judge(&candidate, environment, last_good, Origin::Objects, &mut compile);
         to_blame = broken(&verdict.findings);
         outcome = verdict.accepted;
     }

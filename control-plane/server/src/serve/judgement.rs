@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use serde::Serialize;
-use tidegate_compiler::{Compilation, Compiled, Diagnostic, Inputs, SourceFile};
+use tidegate_compiler::{Compilation, Compiled, Compiler, Diagnostic, Inputs, SourceFile};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
@@ -50,7 +50,8 @@ pub struct Diagnosis {
 }
 
 /// What compiles files.
-pub(crate) type Compile = fn(&Files, &Environment) -> (Vec<Diagnostic>, Option<Compiled>);
+pub(crate) type Compile<'c> =
+    &'c mut dyn FnMut(&Files, &Environment) -> (Vec<Diagnostic>, Option<Compiled>);
 
 /// Judges and puts in force. Blocking.
 pub(crate) struct Judgement {
@@ -58,21 +59,21 @@ pub(crate) struct Judgement {
     hub: Arc<Hub>,
     diagnosis: Arc<Mutex<Diagnosis>>,
     accepted: Option<AcceptedRules>,
+    /// Keeps what did not change from one look to the next.
+    compiler: Compiler,
     in_force: watch::Sender<Option<Arc<InForce>>>,
 }
 
 /// Compiles files.
 pub(crate) fn compile_files(files: &Files, environment: &Environment) -> Compilation {
+    compile_again(&mut Compiler::new(), files, environment)
+}
+
+fn compile_again(compiler: &mut Compiler, files: &Files, environment: &Environment) -> Compilation {
     let sources: Vec<SourceFile> =
         files.iter().map(|(path, text)| SourceFile { path: path.clone(), text: text.clone() }).collect();
     let now = Some(crate::clock::now());
-    tidegate_compiler::compile(&Inputs { sources: &sources, env: environment.clone(), now })
-}
-
-/// Compiles for [`crate::rules::judge`].
-fn compiled(files: &Files, environment: &Environment) -> (Vec<Diagnostic>, Option<Compiled>) {
-    let Compilation { diagnostics, output } = compile_files(files, environment);
-    (diagnostics, output)
+    compiler.compile(&Inputs { sources: &sources, env: environment.clone(), now })
 }
 
 // === impl Judgement ===
@@ -85,7 +86,7 @@ impl Judgement {
         in_force: watch::Sender<Option<Arc<InForce>>>,
     ) -> Result<Self, StateError> {
         let accepted = AcceptedRules::load(&state)?;
-        Ok(Self { state, hub, diagnosis, accepted, in_force })
+        Ok(Self { state, hub, diagnosis, accepted, compiler: Compiler::new(), in_force })
     }
 
     /// What was accepted last.
@@ -103,10 +104,14 @@ impl Judgement {
         &mut self,
         loaded: &Loaded,
         environment: &Environment,
-        how: impl FnOnce(&Loaded, &Environment, Option<&AcceptedRules>, Compile) -> Verdict<Compiled>,
+        how: impl FnOnce(&Loaded, &Environment, Option<&AcceptedRules>, Compile<'_>) -> Verdict<Compiled>,
     ) -> Result<(), StateError> {
         let started = Instant::now();
-        let verdict = how(loaded, environment, self.accepted.as_ref(), compiled);
+        let compiler = &mut self.compiler;
+        let verdict = how(loaded, environment, self.accepted.as_ref(), &mut |files, environment| {
+            let Compilation { diagnostics, output } = compile_again(compiler, files, environment);
+            (diagnostics, output)
+        });
         let metrics = &self.hub.metrics;
         metrics.compile_ms.set(i64::try_from(started.elapsed().as_millis()).unwrap_or(i64::MAX));
         let result = match &verdict.accepted {
@@ -171,7 +176,8 @@ impl Judgement {
         let Some(accepted) = self.accepted.as_ref().filter(|_| self.in_force.borrow().is_none()) else {
             return;
         };
-        let Compilation { diagnostics, output } = compile_files(&accepted.files, &accepted.environment);
+        let Compilation { diagnostics, output } =
+            compile_again(&mut self.compiler, &accepted.files, &accepted.environment);
         match output {
             Some(compiled) => self.enforce(compiled),
             None => {

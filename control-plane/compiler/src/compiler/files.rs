@@ -1,0 +1,312 @@
+//! What each file says, and what came of checking it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::base::Unchanged;
+use crate::SourceFile;
+use crate::context::Context;
+use crate::diagnostic::Diagnostic;
+use crate::mesh::WorkloadId;
+use crate::objects::{Objects, read_file, refuse_duplicate};
+use crate::place::{FileText, Findings, ObjectId, Source};
+use crate::plan::warn_unguarded;
+use crate::rules::{Guard, Rule, check_guard, check_rule};
+use crate::schedule::Ending;
+use crate::warnings::warn_everything;
+
+/// So many files are put where they belong one by one.
+const FEW: usize = 64;
+
+/// A file that was read, and not checked yet.
+#[derive(Debug)]
+pub(super) struct Unchecked {
+    pub(super) text: Arc<FileText>,
+    pub(super) objects: Objects,
+    findings: Vec<Diagnostic>,
+}
+
+/// A file whose Guards and rules were checked. What they were written as is not kept.
+///
+/// INVARIANT: never changed once it is made.
+#[derive(Debug)]
+pub(super) struct File {
+    pub(super) text: Arc<FileText>,
+    /// Meshes, issuers, Callers, and what is broken.
+    pub(super) base: Objects,
+    pub(super) guards: Vec<Arc<Guard>>,
+    pub(super) rules: Vec<Arc<Rule>>,
+    sources: Vec<Arc<Source>>,
+    /// Of reading and of checking.
+    findings: Vec<Diagnostic>,
+    /// What is said if there are no errors.
+    late: Vec<Diagnostic>,
+    endings: Vec<Ending>,
+    asked_for_broken: bool,
+    /// Whether all of its Guards and rules are usable.
+    whole: bool,
+}
+
+/// All files.
+#[derive(Debug, Default)]
+pub(super) struct Files {
+    /// In the order of paths and texts.
+    all: Vec<Arc<File>>,
+    objects: HashMap<ObjectId, Vec<Arc<Source>>>,
+    /// Ids that are there more than once.
+    twice: BTreeSet<ObjectId>,
+    /// Files about which there is something to do, so that the others need not be looked at.
+    with_base: Part,
+    with_guards: Part,
+    with_findings: Part,
+    with_late: Part,
+    with_endings: Part,
+    with_broken_references: Part,
+    not_whole: Part,
+    /// What is said of rules without a Guard, by file, and for which workloads with one.
+    unguarded: HashMap<usize, Vec<Diagnostic>>,
+    unguarded_pending: Part,
+    covered: Option<BTreeSet<WorkloadId>>,
+}
+
+/// Files by where they are in memory.
+type Part = BTreeMap<usize, Arc<File>>;
+
+fn key(file: &Arc<File>) -> usize {
+    Arc::as_ptr(file).addr()
+}
+
+// === impl Unchecked ===
+
+impl Unchecked {
+    pub(super) fn read(text: Arc<FileText>, env: &BTreeMap<String, String>) -> Self {
+        let (objects, findings) = read_file(&text, env);
+        Self { text, objects, findings: findings.into_found() }
+    }
+
+    pub(super) fn check(&self, context: &Context<'_>) -> File {
+        let mut findings = Findings::default();
+        let mut late = Findings::default();
+        let mut endings = Vec::new();
+        let objects = &self.objects;
+        let guards: Vec<Option<Guard>> =
+            objects.guards.iter().map(|guard| check_guard(guard, context, &mut findings)).collect();
+        let rules: Vec<Option<Rule>> =
+            objects.rules.iter().map(|rule| check_rule(rule, context, &mut endings, &mut findings)).collect();
+        rules.iter().flatten().for_each(|rule| warn_everything(rule, &mut late));
+        let whole = guards.iter().all(Option::is_some) && rules.iter().all(Option::is_some);
+        let asked_for_broken = findings.asked_for_broken();
+        let mut all = self.findings.clone();
+        all.extend(findings.into_found());
+        File {
+            text: Arc::clone(&self.text),
+            base: Objects {
+                meshes: objects.meshes.clone(),
+                issuers: objects.issuers.clone(),
+                callers: objects.callers.clone(),
+                broken: objects.broken.clone(),
+                ..Objects::default()
+            },
+            guards: guards.into_iter().flatten().map(Arc::new).collect(),
+            rules: rules.into_iter().flatten().map(Arc::new).collect(),
+            sources: objects.sources().map(Arc::clone).collect(),
+            findings: all,
+            late: late.into_found(),
+            endings,
+            asked_for_broken,
+            whole,
+        }
+    }
+}
+
+// === impl File ===
+
+impl File {
+    fn source(&self) -> (&str, &str) {
+        (&self.text.path, &self.text.text)
+    }
+}
+
+// === impl Files ===
+
+impl Files {
+    /// The sources that are not here as they are, and the files here that are not in the sources. The latter are taken out.
+    pub(super) fn compare<'s>(&mut self, sources: &'s [SourceFile]) -> (Vec<&'s SourceFile>, Vec<Arc<File>>) {
+        fn of(source: &SourceFile) -> (&str, &str) {
+            (&source.path, &source.text)
+        }
+        let mut sources: Vec<&SourceFile> = sources.iter().collect();
+        sources.sort_by(|a, b| of(a).cmp(&of(b)));
+        let (mut new, mut gone) = (Vec::new(), Vec::new());
+        let mut known = self.all.iter().peekable();
+        for source in sources {
+            // Texts are only compared where the paths are the same.
+            while let Some(file) = known.next_if(|file| file.source() < of(source)) {
+                gone.push(Arc::clone(file));
+            }
+            if known.next_if(|file| file.source() == of(source)).is_none() {
+                new.push(source);
+            }
+        }
+        gone.extend(known.map(Arc::clone));
+        self.remove(&gone);
+        (new, gone)
+    }
+
+    /// All files whose checks must be done again. They are taken out.
+    pub(super) fn take_stale(&mut self, unchanged: Unchanged) -> Vec<Arc<File>> {
+        let stale: Vec<Arc<File>> = match unchanged {
+            Unchanged { values: true, broken: true } => return Vec::new(),
+            Unchanged { values: true, broken: false } => {
+                self.with_broken_references.values().cloned().collect()
+            }
+            Unchanged { values: false, .. } => self.all.clone(),
+        };
+        self.remove(&stale);
+        stale
+    }
+
+    fn remove(&mut self, gone: &[Arc<File>]) {
+        if gone.is_empty() {
+            return;
+        }
+        let mut keys: Vec<usize> = gone.iter().map(key).collect();
+        keys.sort_unstable();
+        self.all.retain(|file| keys.binary_search(&key(file)).is_err());
+        for file in gone {
+            let key = key(file);
+            for part in self.tables() {
+                part.remove(&key);
+            }
+            self.unguarded.remove(&key);
+            for source in &file.sources {
+                if let Some(sources) = self.objects.get_mut(&source.id) {
+                    sources.retain(|other| !Arc::ptr_eq(source, other));
+                    if sources.len() < 2 {
+                        self.twice.remove(&source.id);
+                    }
+                    if sources.is_empty() {
+                        self.objects.remove(&source.id);
+                    }
+                }
+            }
+        }
+    }
+
+    fn tables(&mut self) -> [&mut Part; 8] {
+        [
+            &mut self.with_base,
+            &mut self.with_guards,
+            &mut self.with_findings,
+            &mut self.with_late,
+            &mut self.with_endings,
+            &mut self.with_broken_references,
+            &mut self.not_whole,
+            &mut self.unguarded_pending,
+        ]
+    }
+
+    pub(super) fn add(&mut self, files: &[Arc<File>]) {
+        for file in files {
+            let base = &file.base;
+            let has_base = !base.meshes.is_empty() || !base.issuers.is_empty() || !base.callers.is_empty();
+            let is_broken = base.broken.unknown || !base.broken.ids.is_empty();
+            let belongs = [
+                has_base || is_broken,
+                !file.guards.is_empty(),
+                !file.findings.is_empty(),
+                !file.late.is_empty(),
+                !file.endings.is_empty(),
+                file.asked_for_broken,
+                !file.whole,
+                true,
+            ];
+            let tables = self.tables().into_iter().zip(belongs);
+            for (part, _) in tables.filter(|(_, belongs)| *belongs) {
+                part.insert(key(file), Arc::clone(file));
+            }
+            for source in &file.sources {
+                match self.objects.get_mut(&source.id) {
+                    Some(sources) => {
+                        sources.push(Arc::clone(source));
+                        self.twice.insert(source.id.clone());
+                    }
+                    None => {
+                        self.objects.insert(source.id.clone(), vec![Arc::clone(source)]);
+                    }
+                }
+            }
+        }
+        if files.len() <= FEW {
+            for file in files {
+                let at = self.all.partition_point(|other| other.source() < file.source());
+                self.all.insert(at, Arc::clone(file));
+            }
+        } else {
+            self.all.extend(files.iter().map(Arc::clone));
+            self.all.sort_by(|a, b| a.source().cmp(&b.source()));
+        }
+    }
+
+    /// Meshes, issuers, Callers and what is broken, of all files that are checked.
+    pub(super) fn base(&self) -> impl Iterator<Item = &Objects> {
+        self.with_base.values().map(|file| &file.base)
+    }
+
+    /// All that was found in files, and whatever is there twice.
+    pub(super) fn tell(&self, now: Option<i64>, findings: &mut Findings) {
+        for file in self.with_findings.values() {
+            findings.extend(file.findings.iter().cloned());
+        }
+        for file in self.with_endings.values() {
+            for ending in &file.endings {
+                findings.extend(now.iter().flat_map(|now| ending.told(*now)).cloned());
+            }
+        }
+        for id in &self.twice {
+            let mut sources: Vec<&Arc<Source>> = self.objects.get(id).into_iter().flatten().collect();
+            sources.sort_by(|a, b| a.order().cmp(&b.order()));
+            for [first, second] in sources.array_windows::<2>() {
+                refuse_duplicate(first, second, findings);
+            }
+        }
+    }
+
+    /// What is said of rules where there are no errors. `covered`: the workloads that have a Guard.
+    pub(super) fn tell_late(&mut self, covered: BTreeSet<WorkloadId>, findings: &mut Findings) {
+        for file in self.with_late.values() {
+            findings.extend(file.late.iter().cloned());
+        }
+        if self.covered.as_ref() != Some(&covered) {
+            self.unguarded.clear();
+            self.unguarded_pending = self.all.iter().map(|file| (key(file), Arc::clone(file))).collect();
+        }
+        for (key, file) in std::mem::take(&mut self.unguarded_pending) {
+            let mut found = Findings::default();
+            file.rules.iter().for_each(|rule| warn_unguarded(rule, &covered, &mut found));
+            let found = found.into_found();
+            if !found.is_empty() {
+                self.unguarded.insert(key, found);
+            }
+        }
+        self.covered = Some(covered);
+        findings.extend(self.unguarded.values().flatten().cloned());
+    }
+
+    /// Whether every Guard and every rule is usable.
+    pub(super) fn is_whole(&self) -> bool {
+        self.not_whole.is_empty()
+    }
+
+    /// All Guards.
+    pub(super) fn guards(&self) -> impl Iterator<Item = &Arc<Guard>> {
+        self.with_guards.values().flat_map(|file| &file.guards)
+    }
+
+    /// Gives back the memory of trees that were read again for places.
+    pub(super) fn forget_trees(&self) {
+        for part in [&self.with_base, &self.with_guards, &self.with_findings, &self.with_endings] {
+            part.values().for_each(|file| file.text.forget());
+        }
+    }
+}

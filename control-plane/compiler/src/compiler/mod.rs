@@ -1,0 +1,111 @@
+//! Compilation, whole and again after a change: what did not change is not read, checked or encoded again.
+//!
+//! There is one way through the compiler. A first compilation is one of which everything is new.
+//!
+//! INVARIANT: what [`Compiler::compile`] gives depends on its inputs alone, never on what was compiled before: a rule that
+//! stayed in force because something was not looked at again would be a hole. So nothing is kept under less than all that it
+//! was made of, and that is compared as a whole, not by digests:
+//!
+//! - what a file says ([`files`]): its path, its text, and the environment;
+//! - what was checked of a file's Guards and rules: the same, and the values of the mesh, of all issuers and of all Callers
+//!   ([`base`]); where a reference leads nowhere, also which objects are there and broken;
+//! - a workload's policy ([`workloads`]): all Guards and rules that reach it (the same in memory, or equal in all but their
+//!   places), and the same base.
+
+mod base;
+mod files;
+mod workloads;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use base::Base;
+use files::{File, Files, Unchecked};
+use workloads::Workloads;
+
+use crate::diagnostic::Code;
+use crate::parallel;
+use crate::place::{FileText, Findings};
+use crate::when::Cache;
+use crate::{Compilation, Compiled, Inputs, SourceFile, without_place};
+
+/// Compiles the same rules again and again as they change.
+///
+/// Keeps the texts of all files and what was made of them.
+#[derive(Debug, Default)]
+pub struct Compiler {
+    env: BTreeMap<String, String>,
+    cache: Cache,
+    files: Files,
+    base: Base,
+    workloads: Workloads,
+}
+
+// === impl Compiler ===
+
+impl Compiler {
+    /// One that has compiled nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Compiles rules. Never fails: whatever is wrong is a diagnostic. Gives exactly what [`crate::compile`] gives.
+    pub fn compile(&mut self, inputs: &Inputs<'_>) -> Compilation {
+        if self.env != inputs.env {
+            *self = Self { env: inputs.env.clone(), ..Self::default() };
+        }
+        let mut findings = Findings::default();
+        self.update(inputs.sources, inputs.now);
+        self.files.tell(inputs.now, &mut findings);
+        self.base.tell(&mut findings);
+        let output = if findings.errors() == 0 { self.plan(&mut findings) } else { None };
+        let output = output.filter(|_| findings.errors() == 0);
+        if output.is_none() && findings.errors() == 0 {
+            findings.push(without_place(
+                Code::Unfinished,
+                "the rules could not be compiled, and no reason was found",
+                "this is a defect of the compiler",
+                "report it with the rules",
+            ));
+        }
+        self.files.forget_trees();
+        Compilation { diagnostics: findings.into_sorted(), output }
+    }
+
+    /// Reads and checks what is new or has changed, and what rests on something that has.
+    fn update(&mut self, sources: &[SourceFile], now: Option<i64>) {
+        let (new, gone) = self.files.compare(sources);
+        self.workloads.remove(&gone);
+        let env = &self.env;
+        let mut unchecked = parallel::map(&new, |source| {
+            let text = FileText::new(source.path.clone(), source.text.clone());
+            Unchecked::read(Arc::new(text), env)
+        });
+        let objects = self.files.base().chain(unchecked.iter().map(|file| &file.objects));
+        let unchanged = self.base.update(objects, now, &self.cache);
+        if !unchanged.values {
+            self.workloads.forget_plans();
+        }
+        // What was made of a file is given up as a whole, and the file is read again.
+        let stale = self.files.take_stale(unchanged);
+        self.workloads.remove(&stale);
+        unchecked.extend(parallel::map(&stale, |file| Unchecked::read(Arc::clone(&file.text), env)));
+        drop(stale);
+        let context = self.base.context(&self.cache);
+        let checked: Vec<Arc<File>> = parallel::map(&unchecked, |file| Arc::new(file.check(&context)));
+        self.workloads.add(&checked);
+        self.files.add(&checked);
+    }
+
+    /// Makes the policies. Only where there are no errors.
+    fn plan(&mut self, findings: &mut Findings) -> Option<Compiled> {
+        if !self.files.is_whole() {
+            return None;
+        }
+        let (mesh, issuers) = (self.base.mesh()?, self.base.issuers());
+        let (workloads, covered) = self.workloads.plan(mesh, issuers, self.files.guards(), findings);
+        self.files.tell_late(covered, findings);
+        let issuers = issuers.values().cloned().collect::<Option<Vec<_>>>()?;
+        Some(Compiled { mesh: mesh.clone(), issuers, workloads: workloads? })
+    }
+}

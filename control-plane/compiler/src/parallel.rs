@@ -1,0 +1,65 @@
+//! Work on many things at once, where the target has threads.
+//!
+//! INVARIANT: results are in the order of the things, so that nobody can tell how many threads there were.
+
+/// Fewer things are not worth a thread.
+#[cfg(not(target_family = "wasm"))]
+const FEW: usize = 8;
+
+/// What `work` makes of each.
+#[cfg(not(target_family = "wasm"))]
+pub(crate) fn map<T: Sync, R: Send>(things: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    if things.len() < FEW {
+        return things.iter().map(work).collect();
+    }
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    if threads < 2 {
+        return things.iter().map(work).collect();
+    }
+    // Small pieces, so that all threads end at about the same time.
+    let size = things.len().div_ceil(threads.saturating_mul(16)).max(1);
+    let next = AtomicUsize::new(0);
+    let take = || {
+        let mut made = Vec::new();
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(piece) = things.chunks(size).nth(at) else { return made };
+            made.push((at, piece.iter().map(&work).collect::<Vec<R>>()));
+        }
+    };
+    let mut pieces = std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(take)).collect();
+        let mut pieces = take();
+        for other in others {
+            match other.join() {
+                Ok(made) => pieces.extend(made),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        pieces
+    });
+    pieces.sort_by_key(|(at, _)| *at);
+    pieces.into_iter().flat_map(|(_, made)| made).collect()
+}
+
+/// What `work` makes of each.
+#[cfg(target_family = "wasm")]
+pub(crate) fn map<T, R>(things: &[T], work: impl Fn(&T) -> R) -> Vec<R> {
+    things.iter().map(work).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn results_are_in_the_order_of_the_things() {
+        for count in [0, 1, 7, 8, 9, 100, 4097] {
+            let things: Vec<usize> = (0..count).collect();
+            assert_eq!(
+                super::map(&things, |thing| thing * 2),
+                (0..count).map(|at| at * 2).collect::<Vec<_>>()
+            );
+        }
+    }
+}
