@@ -42,8 +42,8 @@ fn inputs(sources: &[SourceFile]) -> Inputs<'_> {
 /// What something took: by the clock, and of all processors together. The latter says more where others use the machine.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Took {
-    processors: Duration,
     clock: Duration,
+    processors: Duration,
 }
 
 impl std::fmt::Display for Took {

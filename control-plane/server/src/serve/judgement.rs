@@ -50,8 +50,7 @@ pub struct Diagnosis {
 }
 
 /// What compiles files.
-pub(crate) type Compile<'c> =
-    &'c mut dyn FnMut(&Files, &Environment) -> (Vec<Diagnostic>, Option<Compiled>);
+pub(crate) type Compile<'c> = &'c mut dyn FnMut(&Files, &Environment) -> (Vec<Diagnostic>, Option<Compiled>);
 
 /// Judges and puts in force. Blocking.
 pub(crate) struct Judgement {
