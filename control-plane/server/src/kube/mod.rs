@@ -1,8 +1,8 @@
 //! Kubernetes as the source of rules, and as the place where the Fence and the state of rules are written.
 //!
-//! The way of an object: [`watches`] keep the [`index`] as the cluster is, [`pods`] make the Mesh of it, [`source`] judges
-//! every object like a file, [`keeper`] keeps Istio's
-//! policies in step, [`status`] and [`report`] say what became of it, and [`lease`] decides which replica writes.
+//! The way of an object: `watches` keep the `index` as the cluster is, `pods` make the Mesh of it, `source` judges
+//! every object like a file, `keeper` keeps Istio's
+//! policies in step, `status` and `report` say what became of it, and `lease` decides which replica writes.
 //!
 //! INVARIANT: nothing is judged before every kind was listed completely: what is absent counts as deleted. Nothing is
 //! written without the lease, nothing that others own, and nothing that is as it should be already.

@@ -4,7 +4,7 @@
 //! sidecar, which states the peer in `x-forwarded-client-cert`; or nothing at all, which has to be asked for by name and
 //! works on loopback only.
 //!
-//! INVARIANT: a request has a [`Caller`] or it is refused. A [`VerifiedPeer`] comes from a certificate that the mesh's
+//! INVARIANT: a request has a `Caller` or it is refused. A [`VerifiedPeer`] comes from a certificate that the mesh's
 //! authority issued, never from what a request says about itself.
 
 mod accept;
