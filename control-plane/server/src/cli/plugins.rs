@@ -28,8 +28,7 @@ Examples:
   tidegate plugins rules --state state --module http://tidegate.tidegate-system.svc:15082 --istio 1.31
   tidegate plugins rules --state state --module registry.example/tidegate/filter --warm-start http://127.0.0.1:15081
 
-A WasmPlugin for each workload, from Istio 1.30 on a TrafficExtension; none where Istio alone enforces the rules. The module is the
-one that this binary carries, pinned by its SHA-256: in a registry the images of `tidegate package oci`, or where `tidegate serve
+A WasmPlugin for each workload, from Istio 1.30 on a TrafficExtension. The module is the one that this binary carries, pinned by its SHA-256: in a registry the images of `tidegate package oci`, or where `tidegate serve
 --module-listen` serves it. On the pods of a gateway whose listeners accept certificates of the mesh only, the label
 `tidegate.dev/peers: mesh` says so; without it nobody is a peer there. Standard error says what there is to know.
 
@@ -63,6 +62,10 @@ pub(super) struct Arguments {
     /// Workloads that nobody guards as well: to guard them later changes no listener
     #[arg(long)]
     dormant: bool,
+    /// None where Istio alone says what the rules say (`tidegate render` tells where): without a filter headers that override methods
+    /// or paths, and what is sent twice or in several spellings, are judged as the application reads them, and nothing is recorded
+    #[arg(long, conflicts_with = "dormant")]
+    leave_out_exact: bool,
     /// Admin address of a running control plane, to include every workload's Bundle, so that a new pod decides its first request
     #[arg(long, value_name = "URL")]
     warm_start: Option<String>,
@@ -115,9 +118,12 @@ fn options(arguments: &Arguments, compiled: &Compiled) -> anyhow::Result<PluginO
         true => ModuleSource::served(&arguments.module, ModuleDigests::of_modules())?,
         false => ModuleSource::oci(&arguments.module, oci::digests()?, arguments.pull_secret.clone())?,
     };
-    // Where Istio alone enforces everything there is nothing for a filter to do, unless it is to wait for more.
-    let exact = fence(compiled, &FenceOptions { istio: arguments.istio, ..FenceOptions::default() });
-    let without_filter = if arguments.dormant { Default::default() } else { without_filter(&exact) };
+    // Istio refuses no headers that override, and nothing ambiguous: only who says so goes without the filter.
+    let without_filter = if arguments.leave_out_exact {
+        without_filter(&fence(compiled, &FenceOptions { istio: arguments.istio, ..FenceOptions::default() }))
+    } else {
+        Default::default()
+    };
     let attach = if arguments.dormant { Attach::Dormant } else { Attach::Guarded };
     let warm_starts = match &arguments.warm_start {
         Some(admin) => runtime()?.block_on(bundles(admin, compiled))?,

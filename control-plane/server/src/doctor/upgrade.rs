@@ -8,7 +8,7 @@ use tidegate_compiler::fence::{FenceOptions, fence};
 use super::{Code, Finding};
 use crate::istio::{
     Address, Attach, InvalidSource, IstioObject, IstioVersion, LAST, ModuleDigests, ModuleSource,
-    PluginOptions, Plugins, Rollout, plugin_objects, without_filter,
+    PluginOptions, Plugins, Rollout, plugin_objects,
 };
 
 /// How many objects are named.
@@ -86,7 +86,7 @@ fn objects(compiled: &Compiled, istio: IstioVersion) -> Result<Plugins, InvalidS
         control_plane: Address { host: "tidegate.tidegate-system.svc.cluster.local".to_owned(), port: 15080 },
         keys: Vec::new(),
         attach: Attach::Guarded,
-        without_filter: without_filter(&fence),
+        without_filter: Default::default(),
         warm_starts: BTreeMap::new(),
         interlocks: BTreeMap::new(),
         priority: LAST,
