@@ -203,8 +203,49 @@ fn decision_records_keep_their_form() {
                     reason: "allowed_by_rule".into(),
                     rule: "sales/next".into(),
                 }),
+                ..DecisionRecord::default()
             }],
             dropped: 2,
+            ..ReportRequest::default()
+        },
+    );
+    golden(
+        "report_in_full.bin",
+        &ReportRequest {
+            sequence: 1,
+            vm: Some(vm()),
+            records: vec![DecisionRecord {
+                decision_id: "7Q4K-M2XD-0002".into(),
+                time_ns: 1_795_200_000_000_000_000,
+                outcome: Outcome::Allow.into(),
+                reason: "allowed_by_rule".into(),
+                rule: "sales/orders-etl".into(),
+                degraded: true,
+                claims: vec![RecordedClaim {
+                    issuer: "gitlab".into(),
+                    claim: "pipeline_id".into(),
+                    values: vec!["99".into()],
+                }],
+                trace_id: vec![0x4B; 16],
+                span_id: vec![0xF0; 8],
+                decided_in_ns: 14_000,
+                stands_for: 100,
+                ended: true,
+                port: 8080,
+                candidate: Some(ShadowDifference {
+                    outcome: Outcome::Deny.into(),
+                    reason: "no_allow_matched".into(),
+                    rule: String::new(),
+                }),
+                ..DecisionRecord::default()
+            }],
+            dropped: 2,
+            dropped_in_full: 1,
+            unsampled: 99,
+            workload: Some(WorkloadHint {
+                workload: "sales/orders-api".into(),
+                instance: "orders-api-7d9f".into(),
+            }),
         },
     );
 }

@@ -784,6 +784,15 @@ pub struct ReportRequest {
     /// Records dropped since the last batch because the buffer was full.
     #[prost(uint64, tag = "4")]
     pub dropped: u64,
+    /// Those of them that are to be complete: refusals, differences, and what is allowed by rules with `audit: full`.
+    #[prost(uint64, tag = "5")]
+    pub dropped_in_full: u64,
+    /// Allowed requests since the last batch of which no record was made, because their rule asks for samples.
+    #[prost(uint64, tag = "6")]
+    pub unsampled: u64,
+    /// In the first batch of a stream: whose decisions these are. The control plane compares it with the verified peer.
+    #[prost(message, optional, tag = "7")]
+    pub workload: ::core::option::Option<WorkloadHint>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReportResponse {
@@ -792,7 +801,7 @@ pub struct ReportResponse {
     pub sequence: u64,
 }
 /// One decision. Self-reported by the filter; never carries a token, a signature or a claim not marked safe.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct DecisionRecord {
     /// The id that the caller saw.
     #[prost(string, tag = "1")]
@@ -808,7 +817,7 @@ pub struct DecisionRecord {
     /// `namespace/name` of the rule; empty when none decided.
     #[prost(string, tag = "5")]
     pub rule: ::prost::alloc::string::String,
-    /// SPIFFE id of the mesh peer; empty when there was none.
+    /// SPIFFE id of the mesh peer; empty when there was none, or none that was verified.
     #[prost(string, tag = "6")]
     pub peer: ::prost::alloc::string::String,
     /// Names of the issuers whose tokens were verified.
@@ -818,6 +827,7 @@ pub struct DecisionRecord {
     pub method: ::prost::alloc::string::String,
     #[prost(string, tag = "9")]
     pub host: ::prost::alloc::string::String,
+    /// As it was sent, without its query.
     #[prost(string, tag = "10")]
     pub path: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "11")]
@@ -827,6 +837,44 @@ pub struct DecisionRecord {
     /// Set when Shadow rules or a Shadow Guard would have decided otherwise.
     #[prost(message, optional, tag = "13")]
     pub shadow: ::core::option::Option<ShadowDifference>,
+    /// Allowed without the answer of a directory, because the rule says that it may be.
+    #[prost(bool, tag = "14")]
+    pub degraded: bool,
+    /// Claims of verified tokens that are marked safe, by issuer and name.
+    #[prost(message, repeated, tag = "15")]
+    pub claims: ::prost::alloc::vec::Vec<RecordedClaim>,
+    /// Trace and parent span of `traceparent` (W3C Trace Context): 16 and 8 bytes, or none.
+    #[prost(bytes = "vec", tag = "16")]
+    pub trace_id: ::prost::alloc::vec::Vec<u8>,
+    #[prost(bytes = "vec", tag = "17")]
+    pub span_id: ::prost::alloc::vec::Vec<u8>,
+    /// What deciding took, in nanoseconds; without the time that the request waited.
+    #[prost(uint64, tag = "18")]
+    pub decided_in_ns: u64,
+    /// How many requests this record stands for: more than 1 where a rule asks for samples.
+    #[prost(uint32, tag = "19")]
+    pub stands_for: u32,
+    /// The request had been allowed; it was ended because what allowed it does not hold any more.
+    #[prost(bool, tag = "20")]
+    pub ended: bool,
+    /// The port that took it; 0 where no rule depends on it.
+    #[prost(uint32, tag = "21")]
+    pub port: u32,
+    /// Set when the candidate rules would have decided otherwise.
+    #[prost(message, optional, tag = "22")]
+    pub candidate: ::core::option::Option<ShadowDifference>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RecordedClaim {
+    /// Name of the TrustedIssuer.
+    #[prost(string, tag = "1")]
+    pub issuer: ::prost::alloc::string::String,
+    /// Names from the outside in, joined by dots.
+    #[prost(string, tag = "2")]
+    pub claim: ::prost::alloc::string::String,
+    /// As text; of a list, its items.
+    #[prost(string, repeated, tag = "3")]
+    pub values: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ShadowDifference {
