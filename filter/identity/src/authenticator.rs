@@ -18,7 +18,9 @@ use crate::pack;
 use crate::token::{self, Reading, UnverifiedToken, VerifiedClaims};
 
 pub use crate::cache::CacheLimits;
+pub use recorded::RecordedClaim;
 
+mod recorded;
 #[cfg(test)]
 mod tests;
 

@@ -70,7 +70,9 @@ pub mod spiffe;
 mod testing;
 pub mod token;
 
-pub use authenticator::{Authenticator, CacheLimits, Headers, MissingIssuer, TokenOutcome, Usage, WantedKey};
+pub use authenticator::{
+    Authenticator, CacheLimits, Headers, MissingIssuer, RecordedClaim, TokenOutcome, Usage, WantedKey,
+};
 pub use connection::{At, Connection};
 pub use issuer::{
     InvalidKeys, Issuer, IssuerSet, IssuerSetSpec, IssuerSpec, Revoked, RevokedKind, TokenHeader,

@@ -26,6 +26,7 @@ pub(crate) mod golden;
 mod google;
 mod kubernetes;
 mod okta;
+mod recorded;
 mod spiffe;
 #[cfg(test)]
 mod tests;
