@@ -28,6 +28,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+mod audit;
 mod bind;
 mod callers;
 pub mod catalogue;

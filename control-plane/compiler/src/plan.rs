@@ -227,6 +227,7 @@ fn rule_model(rule: &Rule, id: &WorkloadId, mesh: &Mesh, positions: &Positions) 
         owner: rule.owner.clone(),
         contact: rule.contact.clone(),
         disclosure: rule.disclosure,
+        audit: rule.audit,
         lease: rule.lease,
         from,
         to: rule.to.clone(),

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use tidegate_engine::model::{Disclosure, Effect, Lease, Mode, OnExpiry, OperationModel};
+use tidegate_engine::model::{Audit, Disclosure, Effect, Lease, Mode, OnExpiry, OperationModel};
 
+use crate::audit;
 use crate::callers::{Entry, Who, check_from};
 use crate::context::Context;
 use crate::diagnostic::Code;
@@ -15,8 +16,7 @@ use crate::operation::{self, check_ports, names_exact_operations};
 use crate::place::{Findings, Place, Source};
 use crate::schedule::{self, Ending};
 use crate::spec::{
-    AccessRuleSpec, AuditSpec, DisclosureSpec, EffectSpec, GuardSpec, ModeSpec, OnExpirySpec, OneOrMany,
-    TargetSpec,
+    AccessRuleSpec, DisclosureSpec, EffectSpec, GuardSpec, ModeSpec, OnExpirySpec, OneOrMany, TargetSpec,
 };
 use crate::suggest;
 use crate::text::{check_duration, check_text};
@@ -51,6 +51,7 @@ pub(crate) struct Rule {
     pub(crate) owner: String,
     pub(crate) contact: String,
     pub(crate) disclosure: Disclosure,
+    pub(crate) audit: Audit,
     pub(crate) lease: Lease,
     pub(crate) from: Vec<Entry>,
     pub(crate) to: Option<Vec<OperationModel>>,
@@ -79,14 +80,28 @@ impl Guard {
 impl Rule {
     /// Whether this is the same but for its place.
     pub(crate) fn says_the_same(&self, other: &Self) -> bool {
-        let Self { source: _, name, effect, mode, owner, contact, disclosure, lease, from, to, when, reach } =
-            self;
+        let Self {
+            source: _,
+            name,
+            effect,
+            mode,
+            owner,
+            contact,
+            disclosure,
+            audit,
+            lease,
+            from,
+            to,
+            when,
+            reach,
+        } = self;
         *name == other.name
             && *effect == other.effect
             && *mode == other.mode
             && *owner == other.owner
             && *contact == other.contact
             && *disclosure == other.disclosure
+            && *audit == other.audit
             && *lease == other.lease
             && *from == other.from
             && *to == other.to
@@ -172,15 +187,6 @@ pub(crate) fn check_rule(
     if let Some(contact) = &spec.contact {
         check_text(&place.key("contact"), contact, findings);
     }
-    if spec.audit == Some(AuditSpec::Required) {
-        findings.add(
-            &place.key("audit"),
-            Code::NotSupported,
-            "`audit: required` is not supported by this version",
-            "requests would pass unrecorded although the rule says that they must not",
-            "write `full`",
-        );
-    }
     let lease = check_lease(&place, spec, effect, findings);
     let (when, end) = schedule::check(&place, spec, findings);
     endings.extend(end.map(|at| Ending::new(at, Arc::clone(&object.source))));
@@ -216,6 +222,7 @@ pub(crate) fn check_rule(
         owner: spec.owner.clone(),
         contact: spec.contact.clone().unwrap_or_default(),
         disclosure: spec.disclosure.map_or(Disclosure::Full, Disclosure::from),
+        audit: audit::of(spec),
         lease,
         from,
         to,

@@ -267,17 +267,6 @@ kind: Guard
 metadata: {name: empty, namespace: sales}
 spec: {mode: Enforce, tcpPorts: []}
 ";
-    refuses_what_is_not_supported_yet: "\
-kind: AccessRule
-metadata: {name: unsupported, namespace: egress}
-spec:
-  owner: a
-  effect: Allow
-  mode: Enforce
-  audit: required
-  from: [{peer: {namespace: ci}}]
-";
-
     refuses_issuers_that_cannot_be_trusted: "\
 kind: TrustedIssuer
 metadata: {name: a}

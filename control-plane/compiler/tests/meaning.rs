@@ -5,7 +5,8 @@ mod common;
 use common::{codes, compile_rules, compiled, policy, rule, said, shown};
 use tidegate_compiler::{DirectoryQuery, KeySource, WorkloadId};
 use tidegate_engine::model::{
-    Disclosure, Effect, FromModel, HostPattern, Mode, PathPattern, PeerModel, PolicyModel, SegmentPattern,
+    Audit, Disclosure, Effect, FromModel, HostPattern, Mode, PathPattern, PeerModel, PolicyModel,
+    SegmentPattern,
 };
 
 const TO: &str = "  - http: {methods: [POST], paths: [/v1/orders]}";
@@ -102,6 +103,7 @@ spec:
     );
     let rule = policy(&output, "sales", "ledger").model.rules[0].clone();
     assert_eq!((rule.effect, rule.mode, rule.disclosure), (Effect::Deny, Mode::Shadow, Disclosure::Opaque));
+    assert_eq!(rule.audit, Audit::Sampled);
     assert_eq!((rule.owner.as_str(), rule.contact.as_str()), ("team-billing", "#billing-oncall"));
     assert_eq!(rule.from[0].peer, mesh_peer("etl", Some(&["a", "b"])));
     assert_eq!(
@@ -426,4 +428,32 @@ fn a_reference_to_something_broken_is_reported_once_where_it_is_broken() {
     let compilation = compile_rules(&rules);
     assert_eq!(codes(&compilation), ["TG0201"], "{}", shown(&compilation));
     assert!(compilation.output.is_none());
+}
+
+#[test]
+fn what_changes_something_is_recorded_in_full_unless_the_rule_says_otherwise() {
+    let audit = |said: &str, to: &str| {
+        let rule = format!(
+            "kind: AccessRule\nmetadata: {{name: one, namespace: egress}}\nspec:\n  owner: a\n  effect: Allow\n  mode: Enforce\n  \
+             target: {{gateway: egress/external}}\n{said}  from: [{{peer: {{namespace: ci, serviceAccounts: [a]}}}}]\n{to}"
+        );
+        policy(&compiled(&rule), "egress", "external").model.rules[0].audit
+    };
+    let resources = |service: &str, actions: &str, name: &str| {
+        format!("  to: [{{resources: {{service: {service}, actions: [{actions}], names: ['{name}']}}}}]\n")
+    };
+    let topic = "projects/acme/topics/orders";
+    let rows: [(&str, String, Audit); 8] = [
+        ("", String::new(), Audit::Sampled),
+        ("", "  to: [{http: {methods: [POST]}}]\n".to_owned(), Audit::Sampled),
+        ("", resources("pubsub", "read", "projects/acme/subscriptions/orders"), Audit::Sampled),
+        ("", resources("pubsub", "write", topic), Audit::Full),
+        ("", resources("pubsub", "publish", topic), Audit::Full),
+        ("", resources("pubsub", "admin", topic), Audit::Full),
+        ("  audit: sampled\n", resources("pubsub", "write", topic), Audit::Sampled),
+        ("  audit: required\n", "  to: [{http: {methods: [GET]}}]\n".to_owned(), Audit::Required),
+    ];
+    for (said, to, expected) in rows {
+        assert_eq!(audit(said, &to), expected, "{said}{to}");
+    }
 }

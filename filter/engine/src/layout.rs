@@ -122,7 +122,11 @@ pub(crate) mod code {
     pub const RULE_DISCLOSE_NOTHING: u32 = 8;
     /// The expiry of a token does not end a stream.
     pub const RULE_KEEP: u32 = 16;
-    pub const RULE_FLAGS: u32 = 31;
+    /// Each request that it allows is recorded.
+    pub const RULE_AUDIT_FULL: u32 = 32;
+    /// And none passes unrecorded.
+    pub const RULE_AUDIT_REQUIRED: u32 = 64;
+    pub const RULE_FLAGS: u32 = 127;
     /// The flags' upper bits: the grace after expiry, in seconds.
     pub const RULE_GRACE_SHIFT: u32 = 8;
 

@@ -70,6 +70,18 @@ pub enum Disclosure {
     Opaque,
 }
 
+/// What is recorded of the requests that a rule allows. Refusals are always recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Audit {
+    /// Some of them.
+    #[default]
+    Sampled,
+    /// Each.
+    Full,
+    /// Each, and none passes that cannot be recorded.
+    Required,
+}
+
 /// What becomes of a stream that the rule let in, once a token that it rests on has expired. Everything else that ends
 /// what was allowed (a revocation, a removed key, a changed rule) ends the stream whatever is said here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -135,6 +147,8 @@ pub struct RuleModel {
     pub contact: String,
     /// How much a refusal by this rule tells.
     pub disclosure: Disclosure,
+    /// What is recorded of the requests that it allows.
+    pub audit: Audit,
     /// How long a stream that it lets in may outlive its tokens.
     pub lease: Lease,
     /// Any of them must match.

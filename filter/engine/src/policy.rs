@@ -3,7 +3,7 @@
 use crate::decision::{Guarding, RuleIx};
 use crate::index::{Shape, Shapes};
 use crate::layout::{InvalidRules, MAGIC, MAX_SECTION_BYTES, NONE, Table, VERSION, code, size, word};
-use crate::model::{BodyField, ClaimPath, Disclosure, Effect, Lease, Mode, OnExpiry};
+use crate::model::{Audit, BodyField, ClaimPath, Disclosure, Effect, Lease, Mode, OnExpiry};
 use crate::packed::{Pack, Packed};
 use crate::scan;
 
@@ -48,6 +48,8 @@ pub struct RuleView<'p> {
     pub mode: Mode,
     /// How much a refusal tells.
     pub disclosure: Disclosure,
+    /// What is recorded of the requests that it allows.
+    pub audit: Audit,
     /// How long a stream that it lets in may outlive its tokens.
     pub lease: Lease,
 }
@@ -221,6 +223,13 @@ impl PolicySet {
             effect: if flags & code::RULE_DENY != 0 { Effect::Deny } else { Effect::Allow },
             mode: if flags & code::RULE_SHADOW != 0 { Mode::Shadow } else { Mode::Enforce },
             disclosure,
+            audit: if flags & code::RULE_AUDIT_REQUIRED != 0 {
+                Audit::Required
+            } else if flags & code::RULE_AUDIT_FULL != 0 {
+                Audit::Full
+            } else {
+                Audit::Sampled
+            },
             lease: Lease {
                 on_expiry: if flags & code::RULE_KEEP != 0 { OnExpiry::Keep } else { OnExpiry::Reset },
                 grace_s: flags >> code::RULE_GRACE_SHIFT,

@@ -38,6 +38,8 @@ pub enum Reason {
     ConfigurationInvalid,
     /// The clock is behind the time at which the Bundle was issued: tokens that have expired would be accepted.
     ClockWrong,
+    /// The rule that allows it demands that it is recorded, and it cannot be.
+    AuditUnavailable,
 }
 
 /// Why a token must not be accepted. One word for people and programs per class; details stay in the log.
@@ -198,6 +200,7 @@ impl Reason {
             Self::NotReady,
             Self::ConfigurationInvalid,
             Self::ClockWrong,
+            Self::AuditUnavailable,
         ];
         let ambiguous = Ambiguity::ALL.into_iter().map(Self::Ambiguous);
         plain.into_iter().chain(TokenFault::ALL.into_iter().map(Self::TokenInvalid)).chain(ambiguous)
@@ -223,6 +226,7 @@ impl Reason {
             Self::NotReady => "not_ready",
             Self::ConfigurationInvalid => "configuration_invalid",
             Self::ClockWrong => "clock_wrong",
+            Self::AuditUnavailable => "audit_unavailable",
         }
     }
 
@@ -232,7 +236,7 @@ impl Reason {
         match self {
             Self::TokenInvalid(TokenFault::CheckBudget) => 429,
             Self::TokenRequired | Self::TokenInvalid(_) => 401,
-            Self::NotReady | Self::ConfigurationInvalid | Self::ClockWrong => 503,
+            Self::NotReady | Self::ConfigurationInvalid | Self::ClockWrong | Self::AuditUnavailable => 503,
             Self::AllowedBy
             | Self::DeniedBy
             | Self::NoAllowMatched
@@ -289,6 +293,7 @@ impl Reason {
             Self::NotReady => "the authorization filter has no rules yet; try again",
             Self::ConfigurationInvalid => "the authorization filter is misconfigured",
             Self::ClockWrong => "the clock of the authorization filter is wrong; try again later",
+            Self::AuditUnavailable => "this must be recorded, and cannot be now; try again later",
         }
     }
 }
@@ -330,6 +335,7 @@ mod tests {
                 Reason::NotReady
                     | Reason::ConfigurationInvalid
                     | Reason::ClockWrong
+                    | Reason::AuditUnavailable
                     | Reason::TokenInvalid(TokenFault::CheckBudget)
             );
             assert_eq!(passes, expected, "{reason} {status}");

@@ -151,6 +151,7 @@ mod tests {
         effect: Effect::Deny,
         mode: Mode::Enforce,
         disclosure: Disclosure::Full,
+        audit: tidegate_engine::model::Audit::Sampled,
         lease: Lease { on_expiry: OnExpiry::Reset, grace_s: 0 },
     };
 

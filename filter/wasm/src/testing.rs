@@ -59,6 +59,7 @@ pub fn model() -> PolicyModel {
             owner: "team".into(),
             contact: String::new(),
             disclosure: Disclosure::Full,
+            audit: Default::default(),
             lease: Lease::default(),
             from: vec![from],
             to: Some(vec![OperationModel {

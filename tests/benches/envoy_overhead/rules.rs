@@ -44,6 +44,7 @@ pub fn section(rules: usize) -> Result<Vec<u8>> {
             owner: "team-billing".into(),
             contact: "#billing-oncall".into(),
             disclosure: Disclosure::Full,
+            audit: Default::default(),
             lease: Lease::default(),
             from: vec![from],
             to: Some(vec![operation]),

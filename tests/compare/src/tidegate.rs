@@ -22,6 +22,7 @@ impl Tidegate {
             owner: "team".into(),
             contact: String::new(),
             disclosure: Disclosure::Full,
+            audit: Default::default(),
             lease: Lease::default(),
             from: vec![FromModel {
                 peer: PeerModel::Mesh {

@@ -42,6 +42,7 @@ fn model() -> PolicyModel {
             owner: "team".into(),
             contact: String::new(),
             disclosure: Disclosure::Full,
+            audit: Default::default(),
             lease: Lease::default(),
             from: vec![FromModel { peer: PeerModel::Anyone, issuers: vec![], condition: Condition::True }],
             to: Some(vec![

@@ -15,7 +15,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
-use tidegate_engine::model::Mode;
+use tidegate_engine::model::{Audit, Effect, Mode};
 
 use crate::Compiled;
 use crate::mesh::{Workload, WorkloadId};
@@ -209,8 +209,7 @@ fn of_workload(
     let (denied, whole) = if alone {
         deny::deny(policy, &enforced, &compiled.mesh.trust_domain, &mut notes)
     } else {
-        let denies =
-            policy.model.rules.iter().any(|rule| rule.effect == tidegate_engine::model::Effect::Deny);
+        let denies = policy.model.rules.iter().any(|rule| rule.effect == Effect::Deny);
         if denies {
             let text =
                 "Denies are enforced by the filter only: other workloads' pods have its labels as well";
@@ -229,7 +228,8 @@ fn of_workload(
         undenied: whole && denied.is_empty(),
     };
     let Allowed { rules, exact, interlock } = allow::allow(&around, &mut notes);
-    let exact = exact && around.undenied && !shadow;
+    let recorded = policy.model.rules.iter().any(|rule| rule.audit != Audit::Sampled);
+    let exact = exact && around.undenied && !shadow && !recorded;
     if exact {
         let text = "Istio says exactly what the rules say, and the filter is not needed, if the mesh has no `trustDomainAliases`; \
                     without it, what is sent twice or in several spellings is judged as the application reads it, and nothing \

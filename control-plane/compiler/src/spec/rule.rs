@@ -97,7 +97,7 @@ pub enum AuditSpec {
     Full,
     /// Some of them.
     Sampled,
-    /// Every decision, and no request passes unrecorded. Not supported yet.
+    /// Every decision, and no request passes that cannot be recorded.
     Required,
 }
 

@@ -66,6 +66,7 @@ fn with(methods: &[&str], deny: &[&str]) -> Fence {
         owner: String::new(),
         contact: String::new(),
         disclosure: Disclosure::Full,
+        audit: Default::default(),
         lease: Lease::default(),
         from: vec![FromModel {
             peer: PeerModel::AnyMesh { trust_domain: "prod.example".to_owned() },

@@ -99,6 +99,7 @@ fn rule(
         owner: "team".into(),
         contact: String::new(),
         disclosure: Disclosure::Full,
+        audit: Default::default(),
         lease: Lease::default(),
         from,
         to,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::layout::{NONE, code, method_bit, word};
 use crate::model::{
-    ClaimRef, Condition, Disclosure, Effect, FromModel, HostPattern, Lease, Mode, OnExpiry, Operand,
+    Audit, ClaimRef, Condition, Disclosure, Effect, FromModel, HostPattern, Lease, Mode, OnExpiry, Operand,
     OperationModel, PathPattern, PeerModel, PolicyModel, Relation, RuleModel, SegmentPattern, Test, TextTest,
 };
 use crate::packed::Packed;
@@ -97,6 +97,11 @@ impl<'m> Writer<'m> {
             Disclosure::Full => 0,
             Disclosure::Code => code::RULE_DISCLOSE_CODE,
             Disclosure::Opaque => code::RULE_DISCLOSE_NOTHING,
+        };
+        flags |= match rule.audit {
+            Audit::Sampled => 0,
+            Audit::Full => code::RULE_AUDIT_FULL,
+            Audit::Required => code::RULE_AUDIT_REQUIRED,
         };
         if rule.lease.on_expiry == OnExpiry::Keep {
             flags |= code::RULE_KEEP;

@@ -87,6 +87,7 @@ fn publish(effect: Effect) -> PolicyModel {
         owner: String::new(),
         contact: String::new(),
         disclosure: Disclosure::Full,
+        audit: Default::default(),
         lease: Lease::default(),
         from: vec![FromModel { peer: PeerModel::Anyone, issuers: vec![], condition: Condition::True }],
         to: Some(vec![OperationModel { condition, ..OperationModel::default() }]),

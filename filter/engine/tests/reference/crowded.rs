@@ -126,6 +126,7 @@ fn rule() -> impl Strategy<Value = RuleModel> {
             owner: String::new(),
             contact: String::new(),
             disclosure: Disclosure::Full,
+            audit: Default::default(),
             lease: Lease::default(),
             from,
             to,
@@ -237,6 +238,7 @@ fn a_rule_is_found_by_all_that_it_demands() {
             owner: String::new(),
             contact: String::new(),
             disclosure: Disclosure::Full,
+            audit: Default::default(),
             lease: Lease::default(),
             from: vec![FromModel {
                 peer: PeerModel::Mesh {

@@ -114,6 +114,7 @@ fn allow(id: &str, condition: Condition) -> RuleModel {
         owner: String::new(),
         contact: String::new(),
         disclosure: Disclosure::Full,
+        audit: Default::default(),
         lease: Lease::default(),
         from: vec![FromModel { peer: PeerModel::Anyone, issuers: vec![0], condition }],
         to: None,

@@ -265,14 +265,16 @@ pub fn rule() -> impl Strategy<Value = RuleModel> {
         proptest::collection::vec(from_model(), 1..4),
         proptest::option::weighted(0.9, proptest::collection::vec(operation(), 1..3)),
         lease(),
+        select(vec![Audit::Sampled, Audit::Full, Audit::Required]),
     )
-        .prop_map(|(effect, mode, from, to, lease)| RuleModel {
+        .prop_map(|(effect, mode, from, to, lease, audit)| RuleModel {
             id: String::new(),
             effect,
             mode,
             owner: "team".into(),
             contact: String::new(),
             disclosure: Disclosure::Full,
+            audit,
             lease,
             from,
             to,

@@ -20,7 +20,7 @@ proptest! {
         for (position, rule) in (0..).zip(&rules) {
             let view = policy.rule(RuleIx(position)).expect("the rule is there");
             prop_assert_eq!(
-                (view.id, view.owner, view.contact, view.effect, view.mode, view.disclosure, view.lease),
+                (view.id, view.owner, view.contact, view.effect, view.mode, view.disclosure, view.audit, view.lease),
                 (
                     rule.id.as_str(),
                     rule.owner.as_str(),
@@ -28,6 +28,7 @@ proptest! {
                     rule.effect,
                     rule.mode,
                     rule.disclosure,
+                    rule.audit,
                     rule.lease
                 )
             );
@@ -45,6 +46,7 @@ fn with_lease(lease: Lease) -> PolicyModel {
             owner: String::new(),
             contact: String::new(),
             disclosure: Disclosure::Full,
+            audit: Default::default(),
             lease,
             from: vec![FromModel { peer: PeerModel::Anyone, issuers: vec![0], condition: Condition::True }],
             to: None,

@@ -63,6 +63,7 @@ fn rule(id: &str, effect: Effect, condition: Condition) -> RuleModel {
         owner: String::new(),
         contact: String::new(),
         disclosure: Disclosure::Full,
+        audit: Default::default(),
         lease: Lease::default(),
         from: vec![FromModel { peer: PeerModel::Anyone, issuers: vec![0], condition }],
         to: None,

@@ -16,6 +16,7 @@ fn with_condition(effect: Effect, condition: Condition) -> PolicyModel {
         owner: String::new(),
         contact: String::new(),
         disclosure: Disclosure::Full,
+        audit: Default::default(),
         lease: Lease::default(),
         from: vec![FromModel { peer: PeerModel::Anyone, issuers: vec![], condition: Condition::True }],
         to: Some(vec![OperationModel { condition, ..OperationModel::default() }]),

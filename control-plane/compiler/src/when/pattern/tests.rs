@@ -14,6 +14,7 @@ fn accepts(pattern: &Pattern, text: &str) -> bool {
             owner: String::new(),
             contact: String::new(),
             disclosure: Disclosure::Full,
+            audit: Default::default(),
             lease: Lease::default(),
             from: vec![FromModel {
                 peer: PeerModel::Anyone,

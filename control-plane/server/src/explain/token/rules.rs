@@ -291,6 +291,7 @@ impl<'a> Eye<'a> {
             owner: String::new(),
             contact: String::new(),
             disclosure: tidegate_engine::model::Disclosure::Full,
+            audit: Default::default(),
             lease: Lease::default(),
             from: vec![from],
             to: None,

@@ -11,6 +11,7 @@ fn rule(id: &str, effect: Effect) -> RuleModel {
         owner: "team".into(),
         contact: String::new(),
         disclosure: Default::default(),
+        audit: Default::default(),
         lease: Default::default(),
         from: Vec::new(),
         to: None,

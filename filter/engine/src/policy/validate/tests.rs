@@ -37,6 +37,7 @@ fn sharing(count: usize, listed: usize) -> PolicyModel {
             owner: String::new(),
             contact: String::new(),
             disclosure: Disclosure::Full,
+            audit: Default::default(),
             lease: Lease::default(),
             from: vec![from],
             to: Some(vec![operation]),
