@@ -179,6 +179,14 @@ impl PolicySet {
         self.count(Table::Guards) > 0
     }
 
+    /// Whether some rule lets nothing pass that cannot be recorded ([`Audit::Required`]). Looks at all rules' heads.
+    pub fn requires_audit(&self) -> bool {
+        (0..word(self.packed_count(Packed::Heads))).any(|head| {
+            let [flags, _, _] = self.packed(Packed::Heads, head);
+            flags & code::RULE_AUDIT_REQUIRED != 0
+        })
+    }
+
     /// Whether decisions depend on the port: a Guard or a rule names ports.
     pub fn needs_port(&self) -> bool {
         self.needs_port

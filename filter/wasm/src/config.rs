@@ -109,6 +109,11 @@ struct EnvoyGrpc {
 // === impl Config ===
 
 impl Config {
+    /// Who this is, as told to the control plane.
+    pub fn hint(&self, instance: &str) -> pb::WorkloadHint {
+        pb::WorkloadHint { workload: self.workload.clone(), instance: instance.to_owned() }
+    }
+
     /// Reads the plugin configuration.
     ///
     /// # Errors

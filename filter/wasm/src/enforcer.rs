@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use tidegate_engine::body::{FieldValue, Format};
-use tidegate_engine::model::BodyField;
+use tidegate_engine::model::{Audit, BodyField};
 use tidegate_engine::{
     Body, Decision, Outcome, Peer, Reason, Request, TokenState, decide, normal, unlisted, until,
     wanted_fields,
@@ -16,6 +16,10 @@ use crate::leases::Terms;
 use crate::lookups::Question;
 use crate::reply::{Refusal, Telling, decision_id, refuse};
 use crate::request::{Content, Header, Received, Unreadable, header};
+
+mod record;
+
+pub use record::undecided;
 
 /// Verified tokens kept per VM: so many, and so many bytes.
 const CACHE: CacheLimits = CacheLimits { max_entries: 1024, max_bytes: 4 << 20 };
@@ -39,6 +43,8 @@ pub struct Answer {
     pub decision: Decision,
     /// What to send where the request is refused.
     pub refusal: Option<Refusal>,
+    /// What is recorded of the request where it is allowed.
+    pub audit: Audit,
     /// Headers to remove before the request goes on: credentials that are not to be forwarded.
     pub remove: Vec<String>,
     /// What bounds a request that is allowed.
@@ -179,6 +185,7 @@ impl Enforcer {
             return Ok(Answer {
                 decision,
                 refusal: None,
+                audit: rule.map_or(Audit::Sampled, |rule| rule.audit),
                 remove: remove(),
                 terms: Terms {
                     expires_at: expires_at(&tokens, &self.skews),
@@ -214,6 +221,7 @@ impl Enforcer {
         Ok(Answer {
             decision,
             refusal: Some(refuse(telling, decision_id(random()))),
+            audit: Audit::Full,
             remove: if awaits { remove() } else { Vec::new() },
             terms: Terms::UNBOUNDED,
             unsettled: (awaits || question.is_some()).then(|| downstream.unsettled()).flatten(),
@@ -294,6 +302,7 @@ impl Answer {
                 shadow: None,
             },
             refusal,
+            audit: Audit::Sampled,
             remove: Vec::new(),
             terms: Terms::UNBOUNDED,
             question: None,

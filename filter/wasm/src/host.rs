@@ -87,11 +87,15 @@ pub enum Metric {
     ClockWrong,
     /// Tokens that were verified before.
     TokensRemembered,
+    /// Decision records made.
+    Records,
+    /// Decision records for which there was no room.
+    RecordsDropped,
 }
 
 impl Metric {
     /// Every metric.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::Allowed,
         Self::Denied,
         Self::Unavailable,
@@ -109,6 +113,8 @@ impl Metric {
         Self::Held,
         Self::ClockWrong,
         Self::TokensRemembered,
+        Self::Records,
+        Self::RecordsDropped,
     ];
 
     /// The statistic's name.
@@ -131,6 +137,8 @@ impl Metric {
             Self::Held => "tidegate_requests_held_total",
             Self::ClockWrong => "tidegate_requests_clock_wrong_total",
             Self::TokensRemembered => "tidegate_tokens_remembered_total",
+            Self::Records => "tidegate_records_total",
+            Self::RecordsDropped => "tidegate_records_dropped_total",
         }
     }
 

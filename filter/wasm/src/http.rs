@@ -60,8 +60,13 @@ impl HttpContext for Http {
             // Its question goes out now, and the tick that ends the wait is set.
             self.shared.settle(plugin);
         }
+        let is_pressing = plugin.is_pressing();
         drop(guard);
-        answer(host, verdict, false)
+        let action = answer(host, verdict, false);
+        if is_pressing {
+            self.shared.send();
+        }
+        action
     }
 
     /// Never called of the build of the module that reads no bodies.

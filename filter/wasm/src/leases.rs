@@ -96,15 +96,19 @@ impl Terms {
 // === impl Leases ===
 
 impl Leases {
+    /// Whether there is room for one more.
+    pub fn has_room(&self, received: &Received) -> bool {
+        self.bytes.saturating_add(received.bytes()).saturating_add(ENTRY_BYTES) <= MAX_BYTES
+    }
+
     /// Keeps a request that has just been allowed; false: there is no room, and it must not go on.
     #[must_use]
     pub fn admit(&mut self, lease: Lease) -> bool {
         self.forget(lease.context);
-        let bytes = self.bytes.saturating_add(weight(&lease));
-        if bytes > MAX_BYTES {
+        if !self.has_room(&lease.received) {
             return false;
         }
-        self.bytes = bytes;
+        self.bytes = self.bytes.saturating_add(weight(&lease));
         self.index.insert(lease.context, self.entries.len());
         let due = lease.terms.due();
         self.next_due = if self.entries.is_empty() { due } else { self.next_due.min(due) };

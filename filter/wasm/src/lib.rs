@@ -33,6 +33,7 @@ pub mod host;
 pub mod leases;
 pub mod lookups;
 pub mod plugin;
+pub mod records;
 pub mod reply;
 pub mod request;
 pub mod signature;

@@ -19,6 +19,7 @@ use crate::enforcer::{Answer, Enforcer};
 use crate::host::{Host, Level, Metric};
 use crate::leases::{Lease, Leases};
 use crate::lookups::Lookups;
+use crate::records::Records;
 use crate::reply::{Refusal, Telling, decision_id, refuse};
 use crate::request::{Header, Received, Unreadable};
 use crate::signature::{Path, Signatures};
@@ -26,6 +27,7 @@ use crate::stream::Subscription;
 use bodies::Scans;
 use live::Held;
 
+mod audit;
 mod bodies;
 mod live;
 mod session;
@@ -56,6 +58,7 @@ pub struct Plugin {
     /// Requests whose bodies are read.
     scans: Scans,
     lookups: Lookups,
+    records: Records,
     /// To be sent to the control plane.
     outbox: Vec<Vec<u8>>,
     receipt_due_ms: u64,
@@ -82,6 +85,7 @@ pub enum Verdict {
 /// Wall clock.
 #[derive(Debug, Clone, Copy)]
 struct Now {
+    ns: u64,
     ms: u64,
 }
 
@@ -89,7 +93,8 @@ struct Now {
 
 impl Now {
     fn read(host: &dyn Host) -> Self {
-        Self { ms: host.now_ns() / 1_000_000 }
+        let ns = host.now_ns();
+        Self { ns, ms: ns / 1_000_000 }
     }
 
     fn s(self) -> i64 {
@@ -119,6 +124,7 @@ impl Plugin {
             leases: Leases::default(),
             scans: Scans::new(cfg!(feature = "bodies")),
             lookups: Lookups::default(),
+            records: Records::default(),
             outbox: Vec::new(),
             receipt_due_ms: 0,
         };
@@ -188,6 +194,10 @@ impl Plugin {
                 self.installs = self.installs.wrapping_add(1);
                 self.leases.question_all();
                 self.receipt_due_ms = 0;
+                let rules = self.installed().and_then(|installed| installed.rules.as_ref());
+                if rules.is_some_and(|rules| rules.requires_audit()) {
+                    self.records.want();
+                }
             }
             Err(missing) => host.log(Level::Error, &format!("tidegate: Bundle not enforced: {missing}")),
         }
@@ -197,11 +207,11 @@ impl Plugin {
     /// `is_whole`: nothing follows its headers.
     pub fn on_request(&mut self, context: u32, is_whole: bool, host: &dyn Host) -> Verdict {
         if matches!(self.state, State::Invalid) {
-            return self.unavailable(Reason::ConfigurationInvalid, host);
+            return self.unavailable(None, Reason::ConfigurationInvalid, host);
         }
         let received = match Received::read(host, self.config.peers, is_whole) {
             Ok(received) => received,
-            Err(unreadable) => return self.unreadable(unreadable, host),
+            Err(unreadable) => return self.unreadable(None, unreadable, host),
         };
         let now = Now::read(host);
         let answer = match received.headers(Some(host)) {
@@ -216,9 +226,9 @@ impl Plugin {
                 Some((awaits, deadline_ms)) => {
                     self.hold(context, received, awaits, deadline_ms, answer.unsettled)
                 }
-                None => self.conclude(context, received, answer, host),
+                None => self.conclude(context, received, answer, Some(now), host),
             },
-            Err(unreadable) => self.unreadable(unreadable, host),
+            Err(unreadable) => self.unreadable(Some(&received), unreadable, host),
         }
     }
 
@@ -236,7 +246,15 @@ impl Plugin {
     }
 
     /// Counts what was decided and does what it asks for. What goes on is kept for as long as it lives.
-    fn conclude(&mut self, context: u32, received: Received, answer: Answer, host: &dyn Host) -> Verdict {
+    /// `began`: when deciding it did, where nothing else came between.
+    fn conclude(
+        &mut self,
+        context: u32,
+        received: Received,
+        answer: Answer,
+        began: Option<Now>,
+        host: &dyn Host,
+    ) -> Verdict {
         if answer.awaits.is_some() && self.scans.are_possible() {
             return self.read_body(context, received, answer, host);
         }
@@ -246,6 +264,9 @@ impl Plugin {
         }
         if answer.remembered {
             self.counters.add(Metric::TokensRemembered);
+        }
+        if answer.refusal.is_some() {
+            self.record(&received, &answer, began, host);
         }
         if let Some(refusal) = answer.refusal {
             match answer.decision.reason {
@@ -261,11 +282,20 @@ impl Plugin {
             }
             return Verdict::Refuse(refusal);
         }
+        if !self.can_record(&answer) {
+            return self.unavailable(Some(&received), Reason::AuditUnavailable, host);
+        }
+        if !self.leases.has_room(&received) {
+            return self.unreadable(Some(&received), Unreadable::TooMany, host);
+        }
         if !self.mark(&answer.remove, host) {
-            return self.unreadable(Unreadable::NotRemoved, host);
+            return self.unreadable(Some(&received), Unreadable::NotRemoved, host);
+        }
+        if !self.record(&received, &answer, began, host) {
+            return self.unavailable(Some(&received), Reason::AuditUnavailable, host);
         }
         if !self.leases.admit(Lease { context, received, terms: answer.terms }) {
-            return self.unreadable(Unreadable::TooMany, host);
+            return self.unreadable(None, Unreadable::TooMany, host);
         }
         if answer.decision.degraded {
             self.counters.add(Metric::Degraded);
@@ -285,17 +315,24 @@ impl Plugin {
                 .is_none_or(|value| host.set_request_header(INTERLOCK.as_bytes(), value.as_bytes()))
     }
 
-    fn unreadable(&mut self, unreadable: Unreadable, host: &dyn Host) -> Verdict {
+    fn unreadable(
+        &mut self,
+        received: Option<&Received>,
+        unreadable: Unreadable,
+        host: &dyn Host,
+    ) -> Verdict {
         // Before the first Bundle this is how it should be.
         if unreadable != Unreadable::NotReady {
             host.log(Level::Error, &format!("tidegate: request refused: {unreadable}"));
         }
-        self.unavailable(Reason::NotReady, host)
+        self.unavailable(received, Reason::NotReady, host)
     }
 
-    fn unavailable(&mut self, reason: Reason, host: &dyn Host) -> Verdict {
+    fn unavailable(&mut self, received: Option<&Received>, reason: Reason, host: &dyn Host) -> Verdict {
         self.counters.add(Metric::Unavailable);
-        Verdict::Refuse(unavailable(reason, host))
+        let refusal = unavailable(reason, host);
+        self.record_undecided(received, reason, refusal.decision_id(), host);
+        Verdict::Refuse(refusal)
     }
 }
 

@@ -35,6 +35,19 @@ pub struct Telling<'r> {
     pub grpc: bool,
 }
 
+/// The header that tells a refusal's id.
+const DECISION: &str = "x-tidegate-decision";
+
+// === impl Refusal ===
+
+impl Refusal {
+    /// The id that the caller sees.
+    pub fn decision_id(&self) -> &str {
+        let told = self.headers.iter().find(|(name, _)| *name == DECISION);
+        told.map_or("", |(_, id)| id)
+    }
+}
+
 /// An id that people can read to each other: 12 characters without the ones that look alike (Crockford's base 32).
 pub fn decision_id(random: u64) -> String {
     const ALPHABET: [u8; 32] = *b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
@@ -53,7 +66,7 @@ pub fn decision_id(random: u64) -> String {
 pub fn refuse(telling: Telling<'_>, decision: String) -> Refusal {
     let reason = telling.reason;
     let disclosure = telling.rule.map_or(Disclosure::Full, |rule| rule.disclosure);
-    let mut headers = vec![("x-tidegate-decision", decision.clone())];
+    let mut headers = vec![(DECISION, decision.clone())];
     if disclosure == Disclosure::Opaque {
         return Refusal { status: 404, headers, body: String::new() };
     }

@@ -137,10 +137,15 @@ impl Received {
         })
     }
 
+    /// The port, if the proxy was asked for it.
+    pub fn known_port(&self) -> Option<u16> {
+        self.port.get().copied().flatten()
+    }
+
     /// SHA-256 of the client certificate of the TLS connection, whoever has issued it: that its key was used is all that
     /// this says. `host` is asked the first time, and must answer for this request then.
     pub fn certificate_sha256(&self, host: &dyn Host) -> Option<[u8; 32]> {
-        *self.certificate_sha256.get_or_init(|| digest(&host.property(CERTIFICATE_SHA256)?))
+        *self.certificate_sha256.get_or_init(|| hex(&host.property(CERTIFICATE_SHA256)?))
     }
 
     /// About how many bytes are kept of it.
@@ -172,14 +177,14 @@ impl Received {
     }
 }
 
-/// Reads 64 lower-case hexadecimal digits.
-fn digest(hex: &[u8]) -> Option<[u8; 32]> {
+/// Reads exactly so many bytes as lower-case hexadecimal digits.
+pub fn hex<const BYTES: usize>(digits: &[u8]) -> Option<[u8; BYTES]> {
     let digit = |byte: u8| match byte {
         b'0'..=b'9' => Some(byte - b'0'),
         b'a'..=b'f' => Some(byte - b'a' + 10),
         _ => None,
     };
-    let (pairs, []) = hex.as_chunks::<2>() else { return None };
+    let (pairs, []) = digits.as_chunks::<2>() else { return None };
     let bytes = pairs.iter().map(|[high, low]| Some((digit(*high)? << 4) | digit(*low)?));
     bytes.collect::<Option<Vec<_>>>()?.try_into().ok()
 }
@@ -220,14 +225,14 @@ mod tests {
     #[test]
     fn a_digest_is_64_lower_case_hexadecimal_digits_and_nothing_else() {
         let hex = "00ff0123456789abcdef0123456789abcdef0123456789abcdef0123456789ab";
-        let bytes = digest(hex.as_bytes()).unwrap();
+        let bytes: [u8; 32] = super::hex(hex.as_bytes()).unwrap();
         assert_eq!(bytes.map(|byte| format!("{byte:02x}")).concat(), hex);
         let upper = hex.to_uppercase();
         let (wrong, longer) = (hex.replace('0', "g"), format!("{hex}00"));
         let (_, shorter) = hex.split_at(2);
         let (_, odd) = hex.split_at(1);
         for bad in ["", shorter, &longer, odd, &upper, &wrong] {
-            assert_eq!(digest(bad.as_bytes()), None, "{bad}");
+            assert_eq!(super::hex::<32>(bad.as_bytes()), None, "{bad}");
         }
     }
 

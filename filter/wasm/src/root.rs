@@ -15,8 +15,9 @@ use crate::host::{Host as _, Level};
 use crate::http::{Http, answer};
 use crate::plugin::Plugin;
 
-const SERVICE: &str = "tidegate.v1.PolicyDistribution";
-const METHOD: &str = "Subscribe";
+/// Where rules come from, and where decision records go: service and method.
+const SUBSCRIBE: (&str, &str) = ("tidegate.v1.PolicyDistribution", "Subscribe");
+const REPORT: (&str, &str) = ("tidegate.v1.DecisionSink", "Report");
 
 /// Before there is a plugin that says how often, in milliseconds.
 const FIRST_TICK_MS: u64 = 100;
@@ -92,6 +93,15 @@ fn remember(plugin: &Plugin) {
 }
 
 impl Shared {
+    /// Sends what is to be sent. Host calls are about the root context afterwards.
+    pub fn send(&self) {
+        if let Ok(mut plugin) = self.plugin.try_borrow_mut()
+            && let Some(plugin) = plugin.as_mut()
+        {
+            self.settle(plugin);
+        }
+    }
+
     /// Sends what is to be sent and sets the next tick. Host calls are about the root context afterwards.
     pub fn settle(&self, plugin: &mut Plugin) {
         // The stream and the timer are the root context's.
@@ -100,6 +110,11 @@ impl Shared {
             for message in plugin.take_messages() {
                 // A stream that has gone is noticed in `on_grpc_stream_close`.
                 let _ = hostcalls::send_grpc_stream_message(token, Some(&message), false);
+            }
+        }
+        if let Some(token) = plugin.sink() {
+            for batch in plugin.take_batches() {
+                let _ = hostcalls::send_grpc_stream_message(token, Some(&batch), false);
             }
         }
         let tick_ms = plugin.tick_ms();
@@ -114,6 +129,7 @@ impl Context for Root {
         let message = hostcalls::get_buffer(BufferType::GrpcReceiveBuffer, 0, size);
         self.with(|plugin, host| match message {
             Ok(Some(message)) if plugin.stream() == Some(token) => plugin.on_message(&message, host),
+            Ok(Some(message)) if plugin.sink() == Some(token) => plugin.on_acknowledged(&message),
             _ => {}
         });
     }
@@ -125,6 +141,8 @@ impl Context for Root {
         self.with(|plugin, host| {
             if plugin.stream() == Some(token) {
                 plugin.on_ended(status, &detail, host);
+            } else if plugin.sink() == Some(token) {
+                plugin.on_sink_closed(host);
             }
         });
     }
@@ -168,16 +186,25 @@ impl RootContext for Root {
             let is_due = plugin.on_tick(host);
             let target = plugin.config().control_plane.as_ref().map(|target| target.service.clone());
             // Never without a service: Envoy aborts on an empty one.
-            if let Some(service) = target.filter(|_| is_due) {
-                match hostcalls::open_grpc_stream(&service, SERVICE, METHOD, Vec::new()) {
-                    Ok(token) => plugin.on_opened(token, host),
-                    Err(status) => {
-                        host.log(
-                            Level::Warn,
-                            &format!("tidegate: no stream to the control plane ({status:?})"),
-                        );
-                        plugin.on_closed(host);
-                    }
+            let Some(service) = target else { return };
+            let open = |(name, method)| {
+                hostcalls::open_grpc_stream(&service, name, method, Vec::new())
+                    .inspect_err(|status| {
+                        let why = format!("tidegate: no stream to the control plane ({method}: {status:?})");
+                        host.log(Level::Warn, &why);
+                    })
+                    .ok()
+            };
+            if is_due {
+                match open(SUBSCRIBE) {
+                    Some(token) => plugin.on_opened(token, host),
+                    None => plugin.on_closed(host),
+                }
+            }
+            if plugin.wants_sink(host) {
+                match open(REPORT) {
+                    Some(token) => plugin.on_sink_opened(token),
+                    None => plugin.on_sink_closed(host),
                 }
             }
         });

@@ -11,12 +11,18 @@ use crate::bundle::{Assembly, Installed, Refused, Trust, accept};
 /// First and longest pause between attempts, in milliseconds.
 const PAUSES_MS: (u64, u64) = (200, 10_000);
 
+/// How long to wait before the next attempt to open a stream.
+#[derive(Debug, Default)]
+pub struct Pauses {
+    /// Attempts that failed since the last message arrived.
+    failures: u32,
+}
+
 /// The subscription of one VM.
 #[derive(Debug, Default)]
 pub struct Subscription {
     stream: Stream,
-    /// Attempts that failed since the last message arrived.
-    failures: u32,
+    pauses: Pauses,
     /// A Bundle whose sections are arriving.
     arriving: Option<(u64, Assembly)>,
 }
@@ -43,6 +49,24 @@ pub struct Effect {
     pub refused: Option<Refused>,
     /// The answer to a question.
     pub answered: Option<pb::LookupResult>,
+}
+
+// === impl Pauses ===
+
+impl Pauses {
+    /// In milliseconds. Each is twice as long as the last one, between half of that and all of it by chance, so that filters
+    /// do not come back all at once.
+    pub fn next(&mut self, random: u64) -> u64 {
+        let (first, longest) = PAUSES_MS;
+        let pause = first.checked_shl(self.failures.min(16)).unwrap_or(longest).min(longest);
+        self.failures = self.failures.saturating_add(1);
+        pause / 2 + random % (pause / 2 + 1)
+    }
+
+    /// The other side answers.
+    pub fn reset(&mut self) {
+        self.failures = 0;
+    }
 }
 
 // === impl Subscription ===
@@ -75,14 +99,9 @@ impl Subscription {
         }
     }
 
-    /// The stream could not be opened, or was closed. The next attempt waits twice as long as the last one, between half
-    /// of that and all of it by chance, so that filters do not come back all at once.
+    /// The stream could not be opened, or was closed.
     pub fn closed(&mut self, now_ms: u64, random: u64) {
-        let (first, longest) = PAUSES_MS;
-        let pause = first.checked_shl(self.failures.min(16)).unwrap_or(longest).min(longest);
-        let jittered = pause / 2 + random % (pause / 2 + 1);
-        self.failures = self.failures.saturating_add(1);
-        self.stream = Stream::Closed(now_ms.saturating_add(jittered));
+        self.stream = Stream::Closed(now_ms.saturating_add(self.pauses.next(random)));
         self.arriving = None;
     }
 
@@ -99,7 +118,7 @@ impl Subscription {
             // Not decodable, or a kind that is newer than this filter: neither says anything about a Bundle.
             return Effect::default();
         };
-        self.failures = 0;
+        self.pauses.reset();
         match message {
             subscribe_response::Message::Push(push) => {
                 self.arriving = None;

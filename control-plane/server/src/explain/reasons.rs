@@ -115,6 +115,11 @@ fn words(reason: Reason) -> (Turn, &'static str, &'static str) {
             "the clock of the proxy's machine is behind the time at which its rules were issued, so expired tokens would be accepted",
             "set the clock of that machine (NTP); requests pass as soon as it is right",
         ),
+        Reason::AuditUnavailable => (
+            Turn::Platform,
+            "the rule that allows it says `audit: required`, and the filter has nobody to give the record to, or no room left for it",
+            "look whether the filter reaches the control plane and whether the control plane takes records; requests pass as soon as it does",
+        ),
     }
 }
 

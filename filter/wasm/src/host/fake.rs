@@ -25,6 +25,8 @@ pub struct Fake {
     pub refuses_removal: RefCell<bool>,
     pub counted: RefCell<HashMap<Metric, u64>>,
     pub logged: RefCell<Vec<String>>,
+    /// What chance says, instead of always the same.
+    pub random: Cell<Option<u64>>,
     /// Every request begins at another time unless a property says otherwise.
     requests: Cell<u64>,
 }
@@ -99,7 +101,7 @@ impl Host for Fake {
     }
 
     fn random(&self) -> u64 {
-        0x0123_4567_89AB_CDEF
+        self.random.get().unwrap_or(0x0123_4567_89AB_CDEF)
     }
 
     fn reply(&self, _status: u16, _headers: &[(&str, &str)], _body: &[u8]) {}

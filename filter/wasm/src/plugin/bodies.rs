@@ -13,9 +13,11 @@
 
 use std::collections::HashMap;
 
+use tidegate_engine::Reason;
 use tidegate_engine::body::{FieldValue, MAX_BODY_VALUE_BYTES, Scanner, Step};
 use tidegate_engine::model::BodyField;
 
+use super::live::Ended;
 use super::{Now, Plugin, State, Verdict};
 use crate::downstream::Unsettled;
 use crate::enforcer::Answer;
@@ -135,10 +137,10 @@ impl Plugin {
         host: &dyn Host,
     ) -> Verdict {
         let Some((format, wanted)) = answer.awaits else {
-            return self.unreadable(Unreadable::NotReady, host);
+            return self.unreadable(Some(&received), Unreadable::NotReady, host);
         };
         if !self.mark(&answer.remove, host) {
-            return self.unreadable(Unreadable::NotRemoved, host);
+            return self.unreadable(Some(&received), Unreadable::NotRemoved, host);
         }
         let fields = match &self.state {
             State::Ready(enforcer) => enforcer.body_fields().to_vec(),
@@ -147,7 +149,7 @@ impl Plugin {
         let scanner = Scanner::new(format, &fields, &wanted);
         let stage = Stage::Undecided(received, answer.unsettled);
         if !self.scans.insert(context, Scan { scanner, fields, known: 0, stage, withholds: false }) {
-            return self.unreadable(Unreadable::TooMany, host);
+            return self.unreadable(None, Unreadable::TooMany, host);
         }
         Verdict::Continue
     }
@@ -160,7 +162,11 @@ impl Plugin {
             scan.stage = Stage::Refused;
         }
         // It was there a moment ago, and weighs no more now.
-        if self.scans.insert(context, scan) { verdict } else { self.unreadable(Unreadable::TooMany, host) }
+        if self.scans.insert(context, scan) {
+            verdict
+        } else {
+            self.unreadable(None, Unreadable::TooMany, host)
+        }
     }
 
     /// A piece of a body could not be looked at.
@@ -223,9 +229,9 @@ impl Plugin {
                         if let (None, Some(unsettled)) = (&answer.refusal, unsettled) {
                             unsettled.allowed(&mut self.budget.borrow_mut(), now.ms);
                         }
-                        self.conclude(context, received, answer, host)
+                        self.conclude(context, received, answer, Some(now), host)
                     }
-                    Err(unreadable) => self.unreadable(unreadable, host),
+                    Err(unreadable) => self.unreadable(Some(&received), unreadable, host),
                 }
             }
             Stage::Allowed => {
@@ -236,7 +242,10 @@ impl Plugin {
                         self.leases.renew(position, terms, now.s());
                         Verdict::Continue
                     }
-                    Err(refusal) => {
+                    Err(Ended { refusal, answer }) => {
+                        if let Some(answer) = answer {
+                            self.record_end(position, &answer, host);
+                        }
                         self.leases.forget(context);
                         self.counters.add(Metric::Denied);
                         Verdict::Refuse(refusal)
@@ -258,14 +267,20 @@ impl Plugin {
                 scan.withholds = true;
                 Verdict::Hold
             }
-            (Stage::Undecided(..), Early::Success) => {
+            (Stage::Undecided(received, _), Early::Success) => {
+                let refusal = super::unavailable(Reason::BodyUnread, host);
+                self.record_undecided(Some(received), Reason::BodyUnread, refusal.decision_id(), host);
                 scan.stage = Stage::Refused;
                 self.counters.add(Metric::Denied);
-                Verdict::Refuse(super::unavailable(tidegate_engine::Reason::BodyUnread, host))
+                Verdict::Refuse(refusal)
             }
         };
         // It was there a moment ago, and weighs no more now.
-        if self.scans.insert(context, scan) { verdict } else { self.unreadable(Unreadable::TooMany, host) }
+        if self.scans.insert(context, scan) {
+            verdict
+        } else {
+            self.unreadable(None, Unreadable::TooMany, host)
+        }
     }
 
     /// Whether an answer that waited may go on now; said once.

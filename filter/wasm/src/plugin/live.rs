@@ -68,6 +68,14 @@ pub(super) enum Awaits {
     Id(u64),
 }
 
+/// Why a request that was allowed may not go on.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub refusal: Refusal,
+    /// What was decided, if anything could be.
+    pub answer: Option<Box<Answer>>,
+}
+
 /// What one callback does to requests.
 #[derive(Debug, Default)]
 struct Due {
@@ -87,7 +95,7 @@ impl Plugin {
     ) -> Verdict {
         let deadline_ms = self.started_ms.saturating_add(self.config.hold_ms);
         if self.held.len() >= self.config.max_held || now.ms >= deadline_ms {
-            return self.unavailable(Reason::NotReady, host);
+            return self.unavailable(Some(&received), Reason::NotReady, host);
         }
         self.hold(context, received, Awaits::Bundle, deadline_ms, None)
     }
@@ -157,7 +165,10 @@ impl Plugin {
                     Ok(terms) => self.leases.renew(position, terms, begun.s()),
                     // Once more in the next callback, if it still lives then.
                     Err(_) if !due.is_first_of_stream(host) => return,
-                    Err(refusal) => {
+                    Err(Ended { refusal, answer }) => {
+                        if let Some(answer) = answer {
+                            self.record_end(position, &answer, host);
+                        }
                         self.leases.forget(context);
                         self.counters.add(Metric::LeasesEnded);
                         due.verdicts.push((context, Verdict::Refuse(refusal)));
@@ -219,9 +230,9 @@ impl Plugin {
                     if let (None, Some(unsettled)) = (&answer.refusal, unsettled) {
                         unsettled.allowed(&mut self.budget.borrow_mut(), now.ms);
                     }
-                    self.conclude(context, received, answer, host)
+                    self.conclude(context, received, answer, None, host)
                 }
-                Err(unreadable) => self.unreadable(unreadable, host),
+                Err(unreadable) => self.unreadable(Some(&received), unreadable, host),
             };
             due.verdicts.push((context, verdict));
         }
@@ -233,9 +244,10 @@ impl Plugin {
         position: usize,
         now: Now,
         host: &dyn Host,
-    ) -> Result<Terms, Refusal> {
+    ) -> Result<Terms, Ended> {
+        let unreadable = || Ended { refusal: unavailable(Reason::NotReady, host), answer: None };
         let (State::Ready(enforcer), Some(lease)) = (&mut self.state, self.leases.get(position)) else {
-            return Err(unavailable(Reason::NotReady, host));
+            return Err(unreadable());
         };
         let signatures = Signatures::new(host, &self.signatures, &self.counters);
         let downstream = Downstream::new(host, &lease.received, signatures, None, now.ms);
@@ -244,9 +256,11 @@ impl Plugin {
             enforcer.decide(&lease.received, &headers, at, &downstream, || host.random())
         });
         match answer {
-            Ok(Answer { refusal: None, terms, .. }) => Ok(terms),
-            Ok(Answer { refusal: Some(refusal), .. }) => Err(refusal),
-            Err(_) => Err(unavailable(Reason::NotReady, host)),
+            Ok(answer) => match answer.refusal.clone() {
+                Some(refusal) => Err(Ended { refusal, answer: Some(Box::new(answer)) }),
+                None => Ok(answer.terms),
+            },
+            Err(_) => Err(unreadable()),
         }
     }
 

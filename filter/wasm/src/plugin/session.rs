@@ -70,10 +70,7 @@ impl Plugin {
             protocol_version: tidegate_proto::VERSION,
             filter_version: VERSION.to_owned(),
             capabilities: capabilities().map(str::to_owned).collect(),
-            workload: Some(pb::WorkloadHint {
-                workload: self.config.workload.clone(),
-                instance: self.instance.clone(),
-            }),
+            workload: Some(self.config.hint(&self.instance)),
             vm: Some(self.vm()),
             held_sections: installed
                 .map(Installed::held)
@@ -155,11 +152,51 @@ impl Plugin {
         self.report(now);
     }
 
+    /// Whether the stream that takes decision records is to be opened now.
+    pub fn wants_sink(&self, host: &dyn Host) -> bool {
+        self.config.control_plane.is_some() && self.records.is_due(Now::read(host).ms)
+    }
+
+    /// The stream that takes decision records was opened.
+    pub fn on_sink_opened(&mut self, token: u32) {
+        self.records.opened(token);
+    }
+
+    /// It could not be opened, or was closed.
+    pub fn on_sink_closed(&mut self, host: &dyn Host) {
+        self.records.closed(Now::read(host).ms, host.random());
+    }
+
+    /// What came over it.
+    pub fn on_acknowledged(&mut self, message: &[u8]) {
+        self.records.acknowledged(message);
+    }
+
+    /// The token of the stream that takes decision records.
+    pub fn sink(&self) -> Option<u32> {
+        self.records.token()
+    }
+
+    /// Whether records should not wait for the next tick.
+    pub fn is_pressing(&self) -> bool {
+        self.records.is_pressing()
+    }
+
+    /// What is to be sent to who takes decision records.
+    pub fn take_batches(&mut self) -> Vec<Vec<u8>> {
+        let (vm, mut batches) = (self.vm(), Vec::new());
+        while let Some(batch) = self.records.batch(&vm, || self.config.hint(&self.instance)) {
+            batches.push(batch);
+        }
+        batches
+    }
+
     /// Sends a receipt, if one is due.
     fn report(&mut self, now: Now) {
         if now.ms < self.receipt_due_ms || self.subscription.token().is_none() {
             return;
         }
+        self.records.tell_counts();
         self.receipt_due_ms = now.ms.saturating_add(RECEIPT_PERIOD_MS);
         let receipt = self.receipt(now);
         self.send(&request(subscribe_request::Message::Receipt(receipt)));

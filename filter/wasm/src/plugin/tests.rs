@@ -6,6 +6,7 @@ use crate::capabilities;
 use crate::host::fake::Fake;
 use crate::testing::*;
 
+mod audit;
 mod bodies;
 mod budget;
 mod leases;
@@ -41,6 +42,27 @@ fn status(verdict: &Verdict) -> u16 {
         Verdict::Continue => 200,
         Verdict::Refuse(refusal) => refusal.status,
         Verdict::Hold => 0,
+    }
+}
+
+fn bearing(token: &str) -> Fake {
+    Fake::with_headers(&[
+        (":method", "GET"),
+        (":path", "/v1/orders"),
+        (":authority", "orders.example"),
+        ("authorization", &format!("Bearer {token}")),
+    ])
+    .with_peer(WORKER)
+}
+
+fn reason(verdict: &Verdict) -> String {
+    match verdict {
+        Verdict::Refuse(refusal) => {
+            let body: serde_json::Value = serde_json::from_str(&refusal.body).unwrap();
+            body["reason"].as_str().unwrap().to_owned()
+        }
+        Verdict::Continue => "allowed".to_owned(),
+        Verdict::Hold => "held".to_owned(),
     }
 }
 

@@ -18,16 +18,6 @@ fn enforcing() -> Plugin {
     start("", oauth(&[("a", 7)]), &request("/"))
 }
 
-fn bearing(token: &str) -> Fake {
-    Fake::with_headers(&[
-        (":method", "GET"),
-        (":path", "/v1/orders"),
-        (":authority", "orders.example"),
-        ("authorization", &format!("Bearer {token}")),
-    ])
-    .with_peer(WORKER)
-}
-
 fn good(id: u32) -> Fake {
     bearing(&token("a", 7, NOW + 60, &id.to_string()))
 }
@@ -35,17 +25,6 @@ fn good(id: u32) -> Fake {
 /// Well formed, of a known key, and signed by somebody else.
 fn junk(id: u32) -> Fake {
     bearing(&token("a", 8, NOW + 60, &id.to_string()))
-}
-
-fn reason(verdict: &Verdict) -> String {
-    match verdict {
-        Verdict::Refuse(refusal) => {
-            let body: serde_json::Value = serde_json::from_str(&refusal.body).unwrap();
-            body["reason"].as_str().unwrap().to_owned()
-        }
-        Verdict::Continue => "allowed".to_owned(),
-        Verdict::Hold => "held".to_owned(),
-    }
 }
 
 #[test]

@@ -60,16 +60,6 @@ impl World {
     }
 }
 
-fn bearing(token: &str) -> Fake {
-    Fake::with_headers(&[
-        (":method", "GET"),
-        (":path", "/v1/orders"),
-        (":authority", "orders.example"),
-        ("authorization", &format!("Bearer {token}")),
-    ])
-    .with_peer(WORKER)
-}
-
 fn on_expiry(on_expiry: OnExpiry, grace_s: u32) -> impl FnOnce(&mut RuleModel) {
     move |rule| rule.lease = RuleLease { on_expiry, grace_s }
 }

@@ -1,0 +1,224 @@
+//! What of the decisions is recorded, and what never is.
+
+use tidegate_engine::model::{Audit, Disclosure, RuleModel};
+
+use super::*;
+use crate::records::SAMPLE;
+
+/// A filter with the rule that demands a token, changed so; the stream that takes records is open.
+fn world(change: impl FnOnce(&mut RuleModel)) -> Plugin {
+    let (mut plugin, host) = (waiting(""), request("/v1/orders"));
+    plugin.on_opened(3, &host);
+    let sections = vec![rules_of(&token_model(change)), keys_section(oauth(&[("a", 7)]))];
+    deliver(&mut plugin, &bundle_of(5, sections), 5, &host);
+    plugin.on_sink_opened(9);
+    plugin
+}
+
+fn good() -> Fake {
+    bearing(&token("a", 7, NOW + 300, "1")).with_peer(WORKER)
+}
+
+/// What was recorded since the last time, as it goes out.
+fn batches(plugin: &mut Plugin) -> Vec<pb::ReportRequest> {
+    let batches: Vec<_> = plugin.take_batches();
+    let batches: Vec<_> =
+        batches.iter().map(|batch| pb::ReportRequest::decode(batch.as_slice()).unwrap()).collect();
+    for batch in &batches {
+        plugin.on_acknowledged(&pb::ReportResponse { sequence: batch.sequence }.encode_to_vec());
+    }
+    batches
+}
+
+fn records(plugin: &mut Plugin) -> Vec<pb::DecisionRecord> {
+    batches(plugin).into_iter().flat_map(|batch| batch.records).collect()
+}
+
+fn only(mut records: Vec<pb::DecisionRecord>) -> pb::DecisionRecord {
+    assert_eq!(records.len(), 1, "{records:?}");
+    records.remove(0)
+}
+
+#[test]
+fn a_refusal_is_recorded_with_the_id_that_its_caller_saw() {
+    let mut plugin = world(|_| {});
+    let host = request("/v1/orders?secret=1#x").with_peer(WORKER);
+    let Verdict::Refuse(refusal) = plugin.on_request(1, true, &host) else { panic!() };
+    let record = only(records(&mut plugin));
+    assert_eq!(record.decision_id, refusal.decision_id());
+    assert_eq!(record.outcome(), pb::Outcome::Deny);
+    assert_eq!(record.reason, "token_required");
+    assert_eq!((record.method.as_str(), record.host.as_str()), ("GET", "orders.example"));
+    assert_eq!(record.path, "/v1/orders");
+    assert_eq!(record.peer, WORKER);
+    assert_eq!(record.revision, Some(pb::Revision { epoch: 1, counter: 5 }));
+    assert_eq!(record.manifest_sha256, plugin.installed().unwrap().manifest.digest);
+    assert_eq!(record.time_ns, NOW * 1_000_000_000);
+    assert_eq!((record.stands_for, record.ended), (1, false));
+    assert!(record.claims.is_empty() && record.issuers.is_empty());
+}
+
+#[test]
+fn what_a_rule_wants_in_full_is_recorded_with_who_called() {
+    let mut plugin = world(|rule| rule.audit = Audit::Full);
+    assert_eq!(plugin.on_request(1, true, &good()), Verdict::Continue);
+    let record = only(records(&mut plugin));
+    assert_eq!((record.outcome(), record.rule.as_str()), (pb::Outcome::Allow, "sales/read"));
+    assert_eq!(record.issuers, ["oauth"]);
+    let claims: Vec<_> =
+        record.claims.iter().map(|claim| (claim.claim.as_str(), claim.values.as_slice())).collect();
+    assert!(claims.contains(&("sub", &["worker-1".to_owned()][..])), "{claims:?}");
+    assert_eq!(record.decision_id.len(), 14);
+    assert_eq!(plugin.counters.total(Metric::Records), 1);
+}
+
+#[test]
+fn of_the_rest_samples_are_recorded_that_say_for_how_many_they_stand() {
+    let mut plugin = world(|_| {});
+    let host = good();
+    for context in 1..=3 {
+        host.random.set(Some(u64::from(context % 3 == 0) ^ 1));
+        assert_eq!(plugin.on_request(context, true, &host), Verdict::Continue);
+    }
+    let batch = batches(&mut plugin).remove(0);
+    assert_eq!((batch.records.len(), batch.unsampled, batch.dropped), (1, 2, 0));
+    assert_eq!(batch.records[0].stands_for, SAMPLE);
+}
+
+#[test]
+fn nothing_passes_unrecorded_that_a_rule_demands_to_be_recorded() {
+    let (mut plugin, host) = (world(|rule| rule.audit = Audit::Required), good());
+    assert_eq!(plugin.on_request(1, true, &host), Verdict::Continue);
+    assert_eq!(only(records(&mut plugin)).outcome(), pb::Outcome::Allow);
+
+    plugin.on_sink_closed(&host);
+    let verdict = plugin.on_request(2, true, &host);
+    assert_eq!((status(&verdict), reason(&verdict).as_str()), (503, "audit_unavailable"));
+    plugin.on_sink_opened(10);
+    assert_eq!(only(records(&mut plugin)).reason, "audit_unavailable");
+    assert_eq!(plugin.on_request(3, true, &host), Verdict::Continue);
+
+    // Nobody takes them.
+    let mut passed = 0;
+    while plugin.on_request(4, true, &host) == Verdict::Continue {
+        passed += 1;
+        assert!(passed < 100_000);
+    }
+    assert_eq!(reason(&plugin.on_request(4, true, &host)), "audit_unavailable");
+    let recorded = records(&mut plugin);
+    assert!(!recorded.is_empty());
+    assert_eq!(plugin.on_request(5, true, &host), Verdict::Continue);
+    // Others are not held up by it.
+    let mut plugin = world(|rule| rule.audit = Audit::Full);
+    plugin.on_sink_closed(&host);
+    for context in 0..20_000 {
+        assert_eq!(plugin.on_request(context, true, &host), Verdict::Continue);
+        plugin.forget(context);
+    }
+    assert!(plugin.counters.total(Metric::RecordsDropped) > 0);
+}
+
+#[test]
+fn a_stream_for_required_records_is_wanted_before_the_first_request() {
+    let host = request("/");
+    for (audit, wanted) in [(Audit::Required, true), (Audit::Full, false)] {
+        let (mut plugin, sections) = (waiting(""), |audit| {
+            vec![rules_of(&token_model(|rule| rule.audit = audit)), keys_section(oauth(&[("a", 7)]))]
+        });
+        plugin.on_opened(3, &host);
+        deliver(&mut plugin, &bundle_of(5, sections(audit)), 5, &host);
+        assert_eq!(plugin.wants_sink(&host), wanted);
+    }
+}
+
+#[test]
+fn without_a_control_plane_nothing_is_recorded_and_what_must_be_is_refused() {
+    for (audit, expected) in [(Audit::Full, 200), (Audit::Required, 503)] {
+        let sections =
+            vec![rules_of(&token_model(|rule| rule.audit = audit)), keys_section(oauth(&[("a", 7)]))];
+        let config = Config::parse(&config(&warm(&bundle_of(5, sections)))).unwrap();
+        let mut plugin = Plugin::new(config, "pod".into(), &request("/"), None);
+        assert_eq!(status(&plugin.on_request(1, true, &good())), expected);
+        assert_eq!(status(&plugin.on_request(2, true, &request("/v1/orders"))), 403);
+        assert!(!plugin.wants_sink(&request("/")));
+        plugin.on_sink_opened(9);
+        assert_eq!(batches(&mut plugin), []);
+    }
+}
+
+#[test]
+fn the_end_of_what_was_allowed_is_recorded() {
+    let mut plugin = world(|rule| rule.audit = Audit::Full);
+    let host = good();
+    assert_eq!(plugin.on_request(1, true, &host), Verdict::Continue);
+    records(&mut plugin);
+    host.wait(301_000);
+    plugin.on_tick(&host);
+    let ended = plugin.due(&host, |_| true);
+    let Verdict::Refuse(refusal) = &ended[0].1 else { panic!() };
+    let record = only(records(&mut plugin));
+    assert!(record.ended);
+    assert_eq!(record.decision_id, refusal.decision_id());
+    assert_eq!((record.outcome(), record.reason.as_str()), (pb::Outcome::Deny, "token_expired"));
+    assert_eq!(record.path, "/v1/orders");
+}
+
+#[test]
+fn before_the_first_bundle_refusals_are_recorded_too() {
+    let mut plugin = waiting(", \"coldStart\": {\"holdMs\": 0, \"maxHeld\": 0}");
+    assert_eq!(status(&plugin.on_request(1, true, &good())), 503);
+    plugin.on_sink_opened(9);
+    let record = only(records(&mut plugin));
+    assert_eq!((record.reason.as_str(), record.path.as_str()), ("not_ready", "/v1/orders"));
+    assert!(record.claims.is_empty());
+}
+
+/// Whatever is decided: of the token nothing but recorded claims leaves the filter.
+#[test]
+fn no_token_leaves_the_filter() {
+    let sections = |disclosure| {
+        let change = |rule: &mut RuleModel| {
+            rule.audit = Audit::Full;
+            rule.disclosure = disclosure;
+        };
+        vec![rules_of(&token_model(change)), keys_section(oauth(&[("a", 7)]))]
+    };
+    let (valid, forged) = (token("a", 7, NOW + 300, "canary-1"), token("a", 8, NOW + 300, "canary-2"));
+    let expired = token("a", 7, NOW - 300, "canary-3");
+    for disclosure in [Disclosure::Full, Disclosure::Opaque] {
+        let (mut plugin, host) = (waiting(""), request("/"));
+        plugin.on_opened(3, &host);
+        deliver(&mut plugin, &bundle_of(5, sections(disclosure)), 5, &host);
+        plugin.on_sink_opened(9);
+        let mut sent = Vec::new();
+        for token in [&valid, &forged, &expired] {
+            let bearer = format!("Bearer {token}");
+            for path in [
+                "/v1/orders".to_owned(),
+                format!("/v1/{token}"),
+                format!("/v1/a?access_token={token}"),
+                format!("/{token}#{token}"),
+            ] {
+                let host = Fake::with_headers(&[
+                    (":method", "GET"),
+                    (":path", &path),
+                    (":authority", &format!("{token}.example")),
+                    ("authorization", &bearer),
+                    ("cookie", &format!("session={token}")),
+                    ("traceparent", &format!("00-{token}-{token}-01")),
+                ])
+                .with_peer(WORKER);
+                plugin.on_request(1, true, &host);
+            }
+            sent.extend(plugin.take_batches().concat());
+        }
+        assert!(sent.len() > 1_000);
+        for token in [&valid, &forged, &expired] {
+            for part in token.split('.') {
+                let canary = &part.as_bytes()[..24];
+                assert!(!sent.windows(24).any(|window| window == canary), "{part} leaves the filter");
+            }
+        }
+        assert!(!sent.windows(6).any(|window| window == b"canary"));
+    }
+}
