@@ -35,6 +35,7 @@ mod e2e {
     pub mod leases;
     pub mod misbehaving_issuer;
     pub mod plugin_object;
+    pub mod records;
     pub mod rotation;
     pub mod transport;
 }
@@ -100,6 +101,16 @@ async fn the_oldest_envoy() -> Result<()> {
 async fn attacked(rig: &Rig) -> Result<()> {
     let tally = tidegate_tests::attacks::run(rig).await?;
     println!("attacks: {} tried, {} refused, {} accepted", tally.tried, tally.refused, tally.accepted);
+    Ok(())
+}
+
+/// Decision records, on both Envoys.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn decisions_are_recorded() -> Result<()> {
+    for release in [EnvoyRelease::Current, EnvoyRelease::Oldest] {
+        let mut rig = Rig::start(Setup::new(release, 2)).await?;
+        e2e::records::every_decision_that_counts_arrives(&mut rig).await?;
+    }
     Ok(())
 }
 
