@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::net::TcpListener;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use http::Method;
 use serde_json::Value;
 use tidegate::demo::client::{Call, Endpoint, Protocol};
 use tidegate::demo::envoy::{Envoy, EnvoyOptions, EnvoyRelease, find_envoy};
@@ -13,7 +12,7 @@ use tidegate::demo::mesh::{
 };
 use tidegate::plugin_config::{Peers, PluginConfig};
 use tidegate_compiler::fence::{
-    Fence, FenceOptions, INTERLOCK_HEADER, Normalization as OfMesh, Step, Surroundings, fence_in, transition,
+    Fence, FenceOptions, Normalization as OfMesh, Step, Surroundings, fence_in, transition,
 };
 use tidegate_compiler::{Compiled, WorkloadId};
 use tidegate_tests::corpus::{Case, Expected, Place, Suite, spiffe_id};
@@ -24,7 +23,6 @@ use super::fence_scene::{Sent, by_chance, rules};
 use crate::istio;
 
 const HOST: &str = "orders.sales.example";
-const SECRET: &str = "b3BlbiBzZXNhbWU";
 
 /// What stands in front of the application.
 struct Chain<'c> {
@@ -228,34 +226,6 @@ async fn statuses(
         ensure!([200, 401, 403].contains(status), "{}: status {status} at {kind}", case.name);
     }
     Ok(statuses)
-}
-
-/// Where callers are known by tokens only, everybody passes the Fence; with the interlock, nobody but the filter does.
-pub async fn the_interlock_closes_what_is_open(rig: &Rig, suite: &Suite) -> Result<()> {
-    let compiled = rig.compiled(&suite.rules)?;
-    let secrets = [(id(GATEWAY)?, SECRET.to_owned())];
-    let options = FenceOptions { interlock_secrets: secrets.into(), ..FenceOptions::default() };
-    let (open, closed) =
-        (made(&compiled, Normalization::Base), fence_in(&compiled, &options, &Surroundings::default()));
-    ensure!(closed.workloads[&id(GATEWAY)?].interlock.is_some(), "the gateway has an interlock");
-    let (open, closed) = (objects(&open, GATEWAY)?, objects(&closed, GATEWAY)?);
-    let chain =
-        |name: &str, policies| Chain { name: name.to_owned(), place: Place::Gateway, bundle: None, policies };
-    let chains = [chain("open", open.as_slice()), chain("closed", closed.as_slice())];
-    let envoy = start(rig, &chains, Normalization::Base, &[]).await?;
-    let status = async |chain: &str, value: Option<&str>| -> Result<u16> {
-        let mut call = Call::new(Method::POST, "/v1/orders/7").authority(HOST);
-        if let Some(value) = value {
-            call = call.header(INTERLOCK_HEADER, value.as_bytes());
-        }
-        Ok(endpoint(rig, &envoy, chain, None)?.call(Protocol::Http1, call).await?.status.as_u16())
-    };
-    ensure!(status("open", None).await? == 200, "without the interlock it is open");
-    for value in [None, Some(""), Some("*"), Some("b3BlbiBzZXNhbWUx"), Some("B3BLBIBZZXNHBWU")] {
-        ensure!(status("closed", value).await? == 403, "{value:?}");
-    }
-    ensure!(status("closed", Some(SECRET)).await? == 200, "what the filter sets opens it");
-    Ok(())
 }
 
 /// The status of every request at a chain.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use prost::Message as _;
 use tidegate::demo::client::{Call, CallError, Endpoint, Protocol};
-use tidegate::demo::envoy::{Envoy, EnvoyOptions};
+use tidegate::demo::envoy::{Envoy, EnvoyOptions, EnvoyRelease};
 use tidegate::demo::mesh::{
     CONTROL_PLANE, Cluster, HttpListener, Listener, Node, ProxyConfig, Tcp, UpstreamProtocol, UpstreamTls,
     sds_secrets,
@@ -21,9 +21,20 @@ use tidegate_proto::v1 as pb;
 
 use mesh::*;
 
+/// The oldest that the filter supports, and the one that most tests use.
+const BOTH: [EnvoyRelease; 2] = [EnvoyRelease::Current, EnvoyRelease::Oldest];
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_gets_past_the_filter() -> Result<()> {
-    let mesh = Mesh::mutual().await?;
+    for release in BOTH {
+        nobody_gets_past(release).await.with_context(|| format!("{release:?}"))?;
+    }
+    Ok(())
+}
+
+async fn nobody_gets_past(release: EnvoyRelease) -> Result<()> {
+    let mesh = Mesh::mutual(release).await?;
+    println!("Envoy {}", mesh.binary.version);
     let tls = mesh.tls(ORDERS_ID)?;
     let envoy = mesh.service("service", "sales/orders-api", mesh.direct(tls)).await?;
     mesh.until(&envoy, "/first", 200).await?;
@@ -156,7 +167,14 @@ async fn headers_of_others(mesh: &Mesh, envoy: &Envoy, caller: &Credential) -> R
 /// What a filter is configured to be is not what it is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_filter_gets_its_own_rules_only() -> Result<()> {
-    let mesh = Mesh::mutual().await?;
+    for release in BOTH {
+        its_own_rules_only(release).await.with_context(|| format!("{release:?}"))?;
+    }
+    Ok(())
+}
+
+async fn its_own_rules_only(release: EnvoyRelease) -> Result<()> {
+    let mesh = Mesh::mutual(release).await?;
     let greedy = mesh.service("greedy", "sales/ledger", mesh.direct(mesh.tls(ORDERS_ID)?)).await?;
     let foreign_tls = UpstreamTls {
         credential: Some(Authority::new("mesh")?.workload(ORDERS_ID)?),
@@ -262,7 +280,14 @@ async fn certificates_are_rotated_while_streams_are_open() -> Result<()> {
 /// The control plane behind a sidecar: a real one, whose listener is Istio's, and which calls from 127.0.0.6.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn behind_a_sidecar_everybody_gets_their_own() -> Result<()> {
-    let mesh = Mesh::start(|_| TransportOptions {
+    for release in BOTH {
+        behind_a_sidecar(release).await.with_context(|| format!("{release:?}"))?;
+    }
+    Ok(())
+}
+
+async fn behind_a_sidecar(release: EnvoyRelease) -> Result<()> {
+    let mesh = Mesh::start_on(release, |_| TransportOptions {
         trust_domains: vec!["prod.example".into()],
         ..TransportOptions::new(Security::Sidecar(SidecarOptions::default()))
     })

@@ -65,6 +65,13 @@ pub struct Mesh {
 
 impl Mesh {
     pub async fn start(transport: impl FnOnce(&Path) -> TransportOptions) -> Result<Self> {
+        Self::start_on(EnvoyRelease::Current, transport).await
+    }
+
+    pub async fn start_on(
+        release: EnvoyRelease,
+        transport: impl FnOnce(&Path) -> TransportOptions,
+    ) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let path = |name: &str| folder.path().join(name);
         let authority = Authority::new("mesh")?;
@@ -89,12 +96,12 @@ impl Mesh {
         })
         .await?;
         server.ready().await?;
-        let binary = find_envoy(EnvoyRelease::Current, None).await?;
+        let binary = find_envoy(release, None).await?;
         Ok(Self { folder, authority, binary, upstream: Upstream::start().await?, server })
     }
 
-    pub async fn mutual() -> Result<Self> {
-        Self::start(|folder| TransportOptions::mutual(identity(folder), "prod.example")).await
+    pub async fn mutual(release: EnvoyRelease) -> Result<Self> {
+        Self::start_on(release, |folder| TransportOptions::mutual(identity(folder), "prod.example")).await
     }
 
     pub fn filter(&self, workload: &str) -> Result<WasmFilter> {
