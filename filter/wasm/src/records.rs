@@ -16,7 +16,8 @@ use tidegate_proto::v1 as pb;
 
 use crate::stream::Pauses;
 
-/// Bytes of records that are kept, those that were sent and not acknowledged included; of these, samples get half.
+/// Bytes of records that are kept, those that were sent and not acknowledged included, give or take one record; of these,
+/// samples get half.
 const MAX_BYTES: usize = 1 << 20;
 
 /// Bytes of an entry beside its record, roughly.
@@ -90,7 +91,7 @@ impl Records {
 
     /// Whether a record that must not be lost can be taken now: it has somewhere to go, and there is room for it.
     pub fn can_take(&self) -> bool {
-        matches!(self.stream, Stream::Open(_)) && self.bytes < MAX_BYTES
+        matches!(self.stream, Stream::Open(_)) && self.has_room(true)
     }
 
     /// An allowed request of which no record is made.
@@ -103,20 +104,22 @@ impl Records {
         self.tells_counts = true;
     }
 
-    /// Keeps a record until it is acknowledged. False: there was no room, and it is counted as dropped.
-    pub fn push(&mut self, record: &pb::DecisionRecord, in_full: bool) -> bool {
+    /// Whether there is room for a record; of a kind that must be complete, or a sample.
+    pub fn has_room(&self, in_full: bool) -> bool {
+        self.bytes < if in_full { MAX_BYTES } else { MAX_BYTES / 2 }
+    }
+
+    /// A record was not made because there is no room for it.
+    pub fn drop_one(&mut self, in_full: bool) {
+        self.missing.dropped = self.missing.dropped.saturating_add(1);
+        self.missing.dropped_in_full = self.missing.dropped_in_full.saturating_add(u64::from(in_full));
+    }
+
+    /// Keeps a record (`DecisionRecord`) until it is acknowledged.
+    pub fn push(&mut self, record: Vec<u8>) {
         self.wanted = true;
-        let entry = record.encode_to_vec();
-        let bytes = self.bytes.saturating_add(weight(&entry));
-        let room = if in_full { MAX_BYTES } else { MAX_BYTES / 2 };
-        if bytes > room {
-            self.missing.dropped = self.missing.dropped.saturating_add(1);
-            self.missing.dropped_in_full = self.missing.dropped_in_full.saturating_add(u64::from(in_full));
-            return false;
-        }
-        self.bytes = bytes;
-        self.waiting.push_back(entry);
-        true
+        self.bytes = self.bytes.saturating_add(weight(&record));
+        self.waiting.push_back(record);
     }
 
     /// Whether so many wait that they should not wait for the next tick.

@@ -3,6 +3,7 @@
 //! INVARIANT: no token, no signature, no header's value but method, host, path and trace, nothing of a query; of claims only
 //! what [`tidegate_identity::Authenticator::recorded`] gives. What looks like a token wherever it stands is left out.
 
+use prost::encoding::{WireType, encode_key, encode_varint};
 use tidegate_engine::{Decision, Outcome, Peer, Reason, ShadowDifference};
 use tidegate_identity::TokenOutcome;
 use tidegate_proto::v1 as pb;
@@ -16,107 +17,209 @@ const MAX_HOST: usize = 253;
 const MAX_PATH: usize = 1024;
 
 /// Stands for what looks like a token.
-const REDACTED: &str = "(token)";
+const REDACTED: &[u8] = b"(token)";
 
 /// Shortest run of letters of a token that is taken for one, after the `eyJ` with which the base64 form of a JSON object
 /// begins.
 const MIN_TOKEN: usize = 16;
 
-// === impl Enforcer ===
+/// Fields of `DecisionRecord`, `ShadowDifference`, `RecordedClaim` and `Revision`.
+mod tag {
+    pub const ID: u32 = 1;
+    pub const TIME: u32 = 2;
+    pub const OUTCOME: u32 = 3;
+    pub const REASON: u32 = 4;
+    pub const RULE: u32 = 5;
+    pub const PEER: u32 = 6;
+    pub const ISSUERS: u32 = 7;
+    pub const METHOD: u32 = 8;
+    pub const HOST: u32 = 9;
+    pub const PATH: u32 = 10;
+    pub const REVISION: u32 = 11;
+    pub const MANIFEST: u32 = 12;
+    pub const SHADOW: u32 = 13;
+    pub const DEGRADED: u32 = 14;
+    pub const CLAIMS: u32 = 15;
+    pub const TRACE: u32 = 16;
+    pub const SPAN: u32 = 17;
+    pub const DECIDED_IN: u32 = 18;
+    pub const STANDS_FOR: u32 = 19;
+    pub const ENDED: u32 = 20;
+    pub const PORT: u32 = 21;
 
-impl Enforcer {
-    /// What is said of the request that was decided last, but for id, time and how it came to this record.
-    pub fn record(&self, received: &Received, decision: &Decision) -> pb::DecisionRecord {
-        let headers = received.headers(None).unwrap_or_default();
-        let rules = self.installed.rules.as_ref();
-        let name = |rule| rules.and_then(|rules| rules.rule(rule)).map(|rule| rule.id.to_owned());
-        let difference = |shadow: ShadowDifference| pb::ShadowDifference {
-            outcome: outcome(shadow.outcome).into(),
-            reason: shadow.reason.code().to_owned(),
-            rule: shadow.rule.and_then(name).unwrap_or_default(),
-        };
-        let verified = rules.iter().flat_map(|rules| rules.issuers()).zip(&self.outcomes);
-        let claims = self.authenticator.iter().flat_map(|known| known.recorded(&headers, &self.outcomes));
-        let (epoch, counter) = self.installed.manifest.revision;
-        pb::DecisionRecord {
-            rule: decision.rule.and_then(name).unwrap_or_default(),
-            issuers: verified
-                .filter(|(_, outcome)| matches!(outcome, TokenOutcome::Verified(_)))
-                .map(|((issuer, _), _)| issuer.to_owned())
-                .collect(),
-            revision: Some(pb::Revision { epoch, counter }),
-            manifest_sha256: self.installed.manifest.digest.to_vec(),
-            shadow: decision.shadow.map(difference),
-            degraded: decision.degraded,
-            claims: claims
-                .map(|claim| pb::RecordedClaim {
-                    issuer: claim.issuer.to_owned(),
-                    claim: claim.path.join("."),
-                    values: vec![safe(claim.value.as_bytes(), usize::MAX)],
-                })
-                .collect(),
-            port: received.known_port().map_or(0, u32::from),
-            ..of_request(&headers, received.peer(), decision.outcome, decision.reason)
-        }
+    pub mod shadow {
+        pub const OUTCOME: u32 = 1;
+        pub const REASON: u32 = 2;
+        pub const RULE: u32 = 3;
+    }
+
+    pub mod claim {
+        pub const ISSUER: u32 = 1;
+        pub const NAME: u32 = 2;
+        pub const VALUES: u32 = 3;
+    }
+
+    pub mod revision {
+        pub const EPOCH: u32 = 1;
+        pub const COUNTER: u32 = 2;
     }
 }
 
-/// What is said of a request that no Bundle decided on.
-pub fn undecided(received: Option<&Received>, reason: Reason) -> pb::DecisionRecord {
+/// How a record came about.
+#[derive(Debug, Clone, Copy)]
+pub struct Made<'i> {
+    /// The decision's id.
+    pub id: &'i str,
+    /// Unix nanoseconds.
+    pub time_ns: u64,
+    /// What deciding took, in nanoseconds; 0 where that is not known.
+    pub decided_in_ns: u64,
+    /// For how many requests it stands.
+    pub stands_for: u32,
+    /// The request had been allowed.
+    pub ended: bool,
+}
+
+/// A message of Protocol Buffers, written field by field: a record is made of every refusal, and built once. What has its
+/// default value is left out.
+#[derive(Debug, Default)]
+struct Message(Vec<u8>);
+
+// === impl Enforcer ===
+
+impl Enforcer {
+    /// What is said of the request that was decided last: a `DecisionRecord`.
+    pub fn record(&self, received: &Received, decision: &Decision, made: Made<'_>) -> Vec<u8> {
+        let headers = received.headers(None).unwrap_or_default();
+        let rules = self.installed.rules.as_deref();
+        let name = |rule| rules.and_then(|rules| rules.rule(rule)).map_or("", |rule| rule.id);
+        let mut record = of_request(&headers, received.peer(), decision.outcome, decision.reason, made);
+        record.text(tag::RULE, decision.rule.map_or("", name));
+        let issuers = rules.into_iter().flat_map(|rules| rules.issuers());
+        for ((issuer, _), outcome) in issuers.zip(&self.outcomes) {
+            if matches!(outcome, TokenOutcome::Verified(_)) {
+                record.text(tag::ISSUERS, issuer);
+            }
+        }
+        let (epoch, counter) = self.installed.manifest.revision;
+        record.message(tag::REVISION, |revision| {
+            revision.number(tag::revision::EPOCH, epoch);
+            revision.number(tag::revision::COUNTER, counter);
+        });
+        record.bytes(tag::MANIFEST, &self.installed.manifest.digest);
+        if let Some(ShadowDifference { outcome, reason, rule }) = decision.shadow {
+            record.message(tag::SHADOW, |shadow| {
+                shadow.outcome(tag::shadow::OUTCOME, outcome);
+                shadow.text(tag::shadow::REASON, reason.code());
+                shadow.text(tag::shadow::RULE, rule.map_or("", name));
+            });
+        }
+        record.number(tag::DEGRADED, u64::from(decision.degraded));
+        for known in self.authenticator.iter().flat_map(|known| known.recorded(&headers, &self.outcomes)) {
+            record.message(tag::CLAIMS, |claim| {
+                claim.text(tag::claim::ISSUER, known.issuer);
+                claim.text(tag::claim::NAME, &known.path.join("."));
+                claim.safe(tag::claim::VALUES, known.value.as_bytes(), usize::MAX);
+            });
+        }
+        record.number(tag::PORT, received.known_port().map_or(0, u64::from));
+        record.0
+    }
+}
+
+/// What is said of a request that no Bundle decided on: a `DecisionRecord`.
+pub fn undecided(received: Option<&Received>, reason: Reason, made: Made<'_>) -> Vec<u8> {
     let headers = received.map(|received| received.headers(None).unwrap_or_default()).unwrap_or_default();
-    of_request(&headers, received.map_or(Peer::Absent, Received::peer), Outcome::Deny, reason)
+    of_request(&headers, received.map_or(Peer::Absent, Received::peer), Outcome::Deny, reason, made).0
 }
 
 fn of_request(
     headers: &[Header<'_>],
     peer: Peer<'_>,
-    outcome_: Outcome,
+    outcome: Outcome,
     reason: Reason,
-) -> pb::DecisionRecord {
+    made: Made<'_>,
+) -> Message {
     let path = header(headers, b":path");
     let path = path.split(|byte| matches!(byte, b'?' | b'#')).next().unwrap_or_default();
-    let (trace_id, span_id) = trace(header(headers, b"traceparent")).unwrap_or_default();
-    pb::DecisionRecord {
-        outcome: outcome(outcome_).into(),
-        reason: reason.code().to_owned(),
-        peer: match peer {
-            Peer::Mesh { trust_domain, namespace, service_account } => {
-                ["spiffe://", trust_domain, "/ns/", namespace, "/sa/", service_account].concat()
-            }
-            Peer::Absent => String::new(),
-        },
-        method: safe(header(headers, b":method"), MAX_METHOD),
-        host: safe(header(headers, b":authority"), MAX_HOST),
-        path: safe(path, MAX_PATH),
-        trace_id,
-        span_id,
-        stands_for: 1,
-        ..pb::DecisionRecord::default()
+    let mut record = Message(Vec::with_capacity(512));
+    record.text(tag::ID, made.id);
+    record.number(tag::TIME, made.time_ns);
+    record.outcome(tag::OUTCOME, outcome);
+    record.text(tag::REASON, reason.code());
+    if let Peer::Mesh { trust_domain, namespace, service_account } = peer {
+        let id = ["spiffe://", trust_domain, "/ns/", namespace, "/sa/", service_account].concat();
+        record.text(tag::PEER, &id);
     }
+    record.safe(tag::METHOD, header(headers, b":method"), MAX_METHOD);
+    record.safe(tag::HOST, header(headers, b":authority"), MAX_HOST);
+    record.safe(tag::PATH, path, MAX_PATH);
+    if let Some((trace, span)) = trace(header(headers, b"traceparent")) {
+        record.bytes(tag::TRACE, &trace);
+        record.bytes(tag::SPAN, &span);
+    }
+    record.number(tag::DECIDED_IN, made.decided_in_ns);
+    record.number(tag::STANDS_FOR, made.stands_for.into());
+    record.number(tag::ENDED, u64::from(made.ended));
+    record
 }
 
-const fn outcome(outcome: Outcome) -> pb::Outcome {
-    match outcome {
-        Outcome::Allow => pb::Outcome::Allow,
-        Outcome::Deny => pb::Outcome::Deny,
+// === impl Message ===
+
+impl Message {
+    fn number(&mut self, tag: u32, number: u64) {
+        if number != 0 {
+            encode_key(tag, WireType::Varint, &mut self.0);
+            encode_varint(number, &mut self.0);
+        }
+    }
+
+    fn outcome(&mut self, tag: u32, outcome: Outcome) {
+        let outcome = match outcome {
+            Outcome::Allow => pb::Outcome::Allow,
+            Outcome::Deny => pb::Outcome::Deny,
+        };
+        self.number(tag, u64::try_from(i32::from(outcome)).unwrap_or_default());
+    }
+
+    fn bytes(&mut self, tag: u32, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            encode_key(tag, WireType::LengthDelimited, &mut self.0);
+            encode_varint(u64::try_from(bytes.len()).unwrap_or(u64::MAX), &mut self.0);
+            self.0.extend_from_slice(bytes);
+        }
+    }
+
+    fn text(&mut self, tag: u32, text: &str) {
+        self.bytes(tag, text.as_bytes());
+    }
+
+    /// A text of others: see [`safe`].
+    fn safe(&mut self, tag: u32, text: &[u8], most: usize) {
+        self.bytes(tag, &safe(text, most));
+    }
+
+    fn message(&mut self, tag: u32, write: impl FnOnce(&mut Self)) {
+        let mut inner = Self::default();
+        write(&mut inner);
+        self.bytes(tag, &inner.0);
     }
 }
 
 /// Visible ASCII, not longer than this; anything else becomes `?`. Without what looks like a token.
-fn safe(text: &[u8], most: usize) -> String {
+fn safe(text: &[u8], most: usize) -> Vec<u8> {
     let text = text.get(..text.len().min(most)).unwrap_or_default();
-    let mut safe = String::with_capacity(text.len());
+    let mut safe = Vec::with_capacity(text.len());
     // Segments of a path, labels of a host, parts of an id.
     for piece in text.split_inclusive(|byte| matches!(byte, b'/' | b':' | b',' | b';' | b'=' | b'&' | b' ')) {
         if looks_like_token(piece) {
-            safe.push_str(REDACTED);
+            safe.extend_from_slice(REDACTED);
             if piece.last() == Some(&b'/') {
-                safe.push('/');
+                safe.push(b'/');
             }
             continue;
         }
-        let visible =
-            |byte: &u8| if byte.is_ascii_graphic() || *byte == b' ' { char::from(*byte) } else { '?' };
+        let visible = |byte: &u8| if byte.is_ascii_graphic() || *byte == b' ' { *byte } else { b'?' };
         safe.extend(piece.iter().map(visible));
     }
     safe
@@ -132,13 +235,13 @@ fn looks_like_token(piece: &[u8]) -> bool {
 }
 
 /// Trace and parent span of a `traceparent` (W3C Trace Context, section 3.2).
-fn trace(value: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+fn trace(value: &[u8]) -> Option<([u8; 16], [u8; 8])> {
     let mut parts = value.split(|byte| *byte == b'-');
     let (version, trace, span) = (parts.next()?, parts.next()?, parts.next()?);
     let version: [u8; 1] = hex(version)?;
     let (trace, span): ([u8; 16], [u8; 8]) = (hex(trace)?, hex(span)?);
     let is_told = version != [0xFF] && trace != [0; 16] && span != [0; 8];
-    is_told.then(|| (trace.to_vec(), span.to_vec()))
+    is_told.then_some((trace, span))
 }
 
 #[cfg(test)]
@@ -156,9 +259,9 @@ mod tests {
             ("/v1/eyJ/orders".to_owned(), "/v1/eyJ/orders".to_owned()),
             ("/v1/é\u{7}".to_owned(), "/v1/???".to_owned()),
         ] {
-            assert_eq!(safe(text.as_bytes(), 1024), expected);
+            assert_eq!(safe(text.as_bytes(), 1024), expected.as_bytes());
         }
-        assert_eq!(safe(b"/abc", 2), "/a");
+        assert_eq!(safe(b"/abc", 2), b"/a");
     }
 
     #[test]

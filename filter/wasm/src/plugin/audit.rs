@@ -5,12 +5,13 @@
 //!
 //! INVARIANT: what a rule demands to be recorded does not pass unless its record was kept.
 
+use std::borrow::Cow;
+
 use tidegate_engine::Reason;
 use tidegate_engine::model::Audit;
-use tidegate_proto::v1 as pb;
 
 use super::{Now, Plugin, State};
-use crate::enforcer::{Answer, undecided};
+use crate::enforcer::{Answer, Made, undecided};
 use crate::host::{Host, Metric};
 use crate::records::SAMPLE;
 use crate::reply::decision_id;
@@ -45,15 +46,26 @@ impl Plugin {
             return true;
         }
         let State::Ready(enforcer) = &self.state else { return true };
-        let mut record = enforcer.record(received, &answer.decision);
-        record.decision_id = match &answer.refusal {
-            Some(refusal) => refusal.decision_id().to_owned(),
-            None => decision_id(host.random()),
-        };
+        if !self.records.has_room(says_all) {
+            self.drop_record(says_all);
+            return answer.audit != Audit::Required;
+        }
         let now = Now::read(host);
-        record.decided_in_ns = began.map_or(0, |began| now.ns.saturating_sub(began.ns));
-        record.stands_for = if says_all { 1 } else { SAMPLE };
-        self.keep(record, says_all, now) || answer.audit != Audit::Required
+        let id = match &answer.refusal {
+            Some(refusal) => Cow::Borrowed(refusal.decision_id()),
+            None => Cow::Owned(decision_id(host.random())),
+        };
+        let record = enforcer.record(
+            received,
+            &answer.decision,
+            Made {
+                decided_in_ns: began.map_or(0, |began| now.ns.saturating_sub(began.ns)),
+                stands_for: if says_all { 1 } else { SAMPLE },
+                ..made(&id, now)
+            },
+        );
+        self.keep(record);
+        true
     }
 
     /// Records that a request is refused which no Bundle decided on.
@@ -64,9 +76,13 @@ impl Plugin {
         id: &str,
         host: &dyn Host,
     ) {
-        if self.config.control_plane.is_some() {
-            let record = pb::DecisionRecord { decision_id: id.to_owned(), ..undecided(received, reason) };
-            self.keep(record, true, Now::read(host));
+        if self.config.control_plane.is_none() {
+            return;
+        }
+        if self.records.has_room(true) {
+            self.keep(undecided(received, reason, made(id, Now::read(host))));
+        } else {
+            self.drop_record(true);
         }
     }
 
@@ -77,20 +93,29 @@ impl Plugin {
         else {
             return;
         };
-        if self.config.control_plane.is_some() {
-            let record = pb::DecisionRecord {
-                decision_id: refusal.decision_id().to_owned(),
-                ended: true,
-                ..enforcer.record(&lease.received, &answer.decision)
-            };
-            self.keep(record, true, Now::read(host));
+        if self.config.control_plane.is_none() {
+            return;
+        }
+        if self.records.has_room(true) {
+            let made = Made { ended: true, ..made(refusal.decision_id(), Now::read(host)) };
+            let record = enforcer.record(&lease.received, &answer.decision, made);
+            self.keep(record);
+        } else {
+            self.drop_record(true);
         }
     }
 
-    fn keep(&mut self, mut record: pb::DecisionRecord, in_full: bool, now: Now) -> bool {
-        record.time_ns = i64::try_from(now.ns).unwrap_or(i64::MAX);
-        let is_kept = self.records.push(&record, in_full);
-        self.counters.add(if is_kept { Metric::Records } else { Metric::RecordsDropped });
-        is_kept
+    fn keep(&mut self, record: Vec<u8>) {
+        self.records.push(record);
+        self.counters.add(Metric::Records);
     }
+
+    fn drop_record(&mut self, in_full: bool) {
+        self.records.drop_one(in_full);
+        self.counters.add(Metric::RecordsDropped);
+    }
+}
+
+fn made(id: &str, now: Now) -> Made<'_> {
+    Made { id, time_ns: now.ns, decided_in_ns: 0, stands_for: 1, ended: false }
 }
