@@ -25,8 +25,8 @@ use proptest::sample::select;
 use scene::{aims, models};
 use serde_json::Value;
 use tidegate_compiler::fence::{
-    Fence, FenceOptions, INTERLOCK_HEADER, IstioVersion, Normalization, PortProtocol, Surroundings, fence,
-    fence_in,
+    Aliases, Fence, FenceOptions, INTERLOCK_HEADER, IstioVersion, Normalization, PortProtocol, Surroundings,
+    fence, fence_in,
 };
 use tidegate_compiler::{Compiled, Mesh, Workload, WorkloadId, WorkloadPolicy};
 use tidegate_engine::body::FieldValue;
@@ -204,6 +204,10 @@ fn tcp_ports() -> impl Strategy<Value = Vec<u16>> {
     select(vec![vec![], vec![], vec![9090], vec![5432], vec![8080, 9090]])
 }
 
+fn without_aliases() -> Surroundings {
+    Surroundings { aliases: Aliases::Absent, ..Surroundings::default() }
+}
+
 fn options(interlock: bool) -> FenceOptions {
     let secret = interlock.then(|| (id(), SECRET.to_owned()));
     FenceOptions { interlock_secrets: secret.into_iter().collect(), ..FenceOptions::default() }
@@ -307,7 +311,7 @@ proptest! {
     #[test]
     fn what_needs_no_filter_is_decided_alike(model in plain(), all in aims(16)) {
         let policy = decoded(&model);
-        let made = fence(&compiled(&model, &[]), &options(false));
+        let made = fence_in(&compiled(&model, &[]), &options(false), &without_aliases());
         if made.workloads[&id()].needs_filter {
             return Ok(());
         }
@@ -385,7 +389,8 @@ fn some_policies_need_no_filter() {
         .filter(|_| {
             let model = plain().new_tree(&mut runner).unwrap().current();
             let guarded = !model.guards.is_empty();
-            guarded && !fence(&compiled(&model, &[]), &options(false)).workloads[&id()].needs_filter
+            let made = fence_in(&compiled(&model, &[]), &options(false), &without_aliases());
+            guarded && !made.workloads[&id()].needs_filter
         })
         .count();
     assert!(without > 16, "{without}");

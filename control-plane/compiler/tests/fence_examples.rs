@@ -3,9 +3,11 @@
 mod common;
 mod istio;
 
+use std::sync::Arc;
+
 use common::{compiled, rule};
 use serde_json::Value;
-use tidegate_compiler::fence::{Fence, FenceOptions, WorkloadFence, fence};
+use tidegate_compiler::fence::{Aliases, Fence, FenceOptions, Surroundings, WorkloadFence, fence, fence_in};
 use tidegate_compiler::{Compiled, WorkloadId};
 
 fn id(text: &str) -> WorkloadId {
@@ -161,7 +163,8 @@ fn a_deny_that_istio_would_say_wider_is_left_to_the_filter() {
 fn what_istio_says_exactly_needs_no_filter() {
     let exact = "  - http: {methods: [GET], paths: ['/healthz']}";
     let peer = "  - {peer: {namespace: etl, serviceAccounts: [orders-worker]}}\n";
-    let text = of(&rule("Allow", peer, exact), "sales/orders-api", &options(false));
+    let of = |from: &str, to: &str| shown(&without_aliases(&compiled(&rule("Allow", from, to))));
+    let text = of(peer, exact);
     assert!(text.contains("# needs the filter: false"), "{text}");
     for (from, to) in [
         (WORKER, exact),
@@ -175,7 +178,7 @@ fn what_istio_says_exactly_needs_no_filter() {
         ("  - {peer: {namespace: etl}, when: ['request.headers[\"x-a\"] == \"b\"']}\n", exact),
         ("  - {peer: {namespace: etl, trustDomain: cluster.local}}\n", exact),
     ] {
-        let text = of(&rule("Allow", from, to), "sales/orders-api", &options(false));
+        let text = of(from, to);
         assert!(text.contains("# needs the filter: true"), "{from}{to}\n{text}");
     }
 }
@@ -311,6 +314,59 @@ fn many_rules_stay_within_the_most_branches() {
 
 const PLAIN: &str = "  - peer: {namespace: etl, serviceAccounts: [orders-worker]}\n";
 
+/// Where it is known that the mesh has no `trustDomainAliases`.
+fn without_aliases(compiled: &Compiled) -> WorkloadFence {
+    let around = Surroundings { aliases: Aliases::Absent, ..Surroundings::default() };
+    fence_in(compiled, &options(false), &around).workloads[&id("sales/orders-api")].clone()
+}
+
+/// "Expanded to the mesh domain and all aliases": with an alias, Istio lets peers pass whom the rules do not name.
+#[test]
+fn rules_that_name_peers_need_the_filter_unless_there_are_no_aliases() {
+    let operation = "  - http: {methods: [GET], paths: [/a]}";
+    for (from, named) in [(PLAIN, true), ("  - anyMesh: true\n", true), ("  - anyone: true\n", false)] {
+        let compiled = compiled(&rule("Allow", from, operation));
+        let unknown = made(&compiled, &options(false)).workloads[&id("sales/orders-api")].clone();
+        let known = without_aliases(&compiled);
+        assert_eq!((unknown.needs_filter, known.needs_filter), (named, false), "{from}");
+        assert_eq!(unknown.objects, known.objects, "{from}: only what is said of them differs");
+        let said = unknown.notes.iter().any(|note| note.text.contains("trustDomainAliases"));
+        assert_eq!(said, named, "{from}: {:?}", unknown.notes);
+    }
+}
+
+/// Inside a waypoint, a connection may have no port: the filter refuses it, and Istio's `notPorts` lets it pass.
+#[test]
+fn a_gateway_whose_guard_names_ports_needs_the_filter() {
+    let anyone = rule("Allow", "  - anyone: true\n", "  - http: {methods: [GET], paths: [/a]}");
+    for (ports, gateway, needs) in
+        [(Some(vec![8443]), false, false), (Some(vec![8443]), true, true), (None, true, false)]
+    {
+        let mut compiled = compiled(&anyone);
+        compiled.mesh.workloads.get_mut(&id("sales/orders-api")).unwrap().gateway = gateway;
+        let policy = Arc::make_mut(compiled.workloads.get_mut(&id("sales/orders-api")).unwrap());
+        policy.model.guards.iter_mut().for_each(|guard| guard.ports.clone_from(&ports));
+        let workload = without_aliases(&compiled);
+        assert_eq!(workload.needs_filter, needs, "{ports:?} {gateway}: {:?}", workload.notes);
+        assert_eq!(workload.objects[0].to_json().to_string().contains("notPorts"), ports.is_some());
+    }
+}
+
+/// "A policy applies to workloads in all namespaces when it is in the root namespace": to pods as well that the mesh does not list.
+#[test]
+fn a_workload_of_the_root_namespace_has_no_policy_that_selects() {
+    let mut compiled = compiled(&rule("Allow", PLAIN, "  - http: {methods: [GET], paths: [/a]}"));
+    compiled.mesh.root_namespace = "sales".to_owned();
+    let workload = &made(&compiled, &options(false)).workloads[&id("sales/orders-api")];
+    assert!(workload.objects.is_empty() && workload.needs_filter);
+    assert!(workload.notes.iter().any(|note| note.text.contains("every namespace")), "{:?}", workload.notes);
+    // A Gateway is named, and a name means one of the policy's namespace.
+    let gateway = compiled.mesh.workloads.get_mut(&id("sales/orders-api")).unwrap();
+    gateway.labels.insert("gateway.networking.k8s.io/gateway-name".to_owned(), "front".to_owned());
+    let workload = &made(&compiled, &options(false)).workloads[&id("sales/orders-api")];
+    assert_eq!(workload.objects[0].spec["targetRefs"][0]["name"], "front");
+}
+
 /// A certificate of an authority that only this gateway trusts may say `spiffe://…/ns/etl/sa/orders-worker`, which Istio compares
 /// and the filter knows to be no peer.
 #[test]
@@ -321,7 +377,8 @@ fn a_gateway_whose_rules_name_peers_needs_the_filter() {
         change(compiled.mesh.workloads.get_mut(&id("sales/orders-api")).unwrap());
         made(&compiled, &options(false)).workloads[&id("sales/orders-api")].clone()
     };
-    assert!(!made_with(&|_| {}).needs_filter, "at a sidecar Istio says exactly that");
+    let compiled = compiled(&rules);
+    assert!(!without_aliases(&compiled).needs_filter, "at a sidecar Istio says exactly that");
     let gateway = made_with(&|workload| workload.gateway = true);
     let label = "gateway.networking.k8s.io/gateway-name";
     let of_the_api =
@@ -354,7 +411,7 @@ fn a_peer_of_another_mesh_that_is_called_cluster_local_is_not_refused() {
     let peer = "  - peer: {namespace: etl, serviceAccounts: [orders-worker], trustDomain: cluster.local}\n";
     let mut compiled = compiled(&rule("Allow", peer, "  - http: {methods: [GET], paths: [/a]}"));
     let principals = |compiled: &Compiled| {
-        let workload = made(compiled, &options(false)).workloads[&id("sales/orders-api")].clone();
+        let workload = without_aliases(compiled);
         (
             workload.objects[0].spec["rules"][0]["from"][0]["source"]["principals"].clone(),
             workload.needs_filter,

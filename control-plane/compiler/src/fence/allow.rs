@@ -89,6 +89,12 @@ pub(super) fn allow(around: &Around<'_>, notes: &mut BTreeSet<Note>) -> Allowed 
             }));
         }
     }
+    // Where a connection has no port, as inside a waypoint, the filter refuses what `notPorts` lets pass.
+    if around.gateway && matches!(around.enforced, Enforced::At(_)) {
+        exact = false;
+        let text = "a gateway's Guard names ports, and of a connection inside the proxy Istio knows none: the filter refuses it";
+        notes.insert(Note::new(NoteKind::Wider, None, text));
+    }
     let (branches, widened) = fit(branches);
     for widened in &widened {
         exact = false;
@@ -99,6 +105,17 @@ pub(super) fn allow(around: &Around<'_>, notes: &mut BTreeSet<Note>) -> Allowed 
     let mut rules = emitted(&branches, around.secret, overrides);
     rules.extend(unguarded(around, notes));
     Allowed { rules, exact, interlock }
+}
+
+/// Whether an Allow that is enforced depends on which peer calls.
+pub(super) fn names_peers(policy: &WorkloadPolicy) -> bool {
+    policy
+        .model
+        .rules
+        .iter()
+        .filter(|rule| rule.effect == Effect::Allow && rule.mode == Mode::Enforce)
+        .flat_map(|rule| &rule.from)
+        .any(|from| matches!(from.peer, PeerModel::Mesh { .. } | PeerModel::AnyMesh { .. }))
 }
 
 fn why(widened: Widened) -> &'static str {

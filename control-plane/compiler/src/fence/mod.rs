@@ -61,6 +61,8 @@ pub struct FenceOptions {
 pub struct Surroundings {
     /// What the mesh does to paths before anybody looks at them.
     pub normalization: Normalization,
+    /// Whether the mesh takes peers of other trust domains for its own.
+    pub aliases: Aliases,
     /// What Services say of workloads' ports, where that is known.
     pub declared_ports: BTreeMap<WorkloadId, BTreeMap<u16, PortProtocol>>,
 }
@@ -73,6 +75,16 @@ pub enum Normalization {
     Base,
     /// `NONE`: every character may arrive encoded, and the Fence is wider for it.
     Off,
+}
+
+/// `meshConfig.trustDomainAliases`: Istio expands the name of a peer by them, so that its policies let pass whom rules do not name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Aliases {
+    /// There may be some: a workload whose rules name peers needs the filter.
+    #[default]
+    Unknown,
+    /// There are none.
+    Absent,
 }
 
 /// As what a Service declares a port.
@@ -162,7 +174,8 @@ fn reached_by(
     }
     // Without a policy of its own, the other's ALLOW would be all that it gets.
     if fence.objects.is_empty()
-        && let Some(selector) = compiled.mesh.workloads.get(id).and_then(select::selector)
+        && let Some(workload) = compiled.mesh.workloads.get(id)
+        && let Ok(selector) = select::selector(&compiled.mesh, id, workload)
     {
         let everything = vec![object::object::<'_>([])];
         fence.objects.push(policy_object(id, "ALLOW", ("fence", ""), &selector, &everything));
@@ -191,15 +204,16 @@ fn of_workload(
             ..WorkloadFence::default()
         };
     }
-    let Some(selector) = select::selector(workload) else {
-        let text =
-            "it has no labels that a policy could select: there is no Fence, and only the filter enforces";
-        notes.insert(Note::new(NoteKind::Selection, None, text));
-        return WorkloadFence {
-            notes: notes.into_iter().collect(),
-            needs_filter: true,
-            ..WorkloadFence::default()
-        };
+    let selector = match select::selector(&compiled.mesh, id, workload) {
+        Ok(selector) => selector,
+        Err(why) => {
+            notes.insert(Note::new(NoteKind::Selection, None, why.why()));
+            return WorkloadFence {
+                notes: notes.into_iter().collect(),
+                needs_filter: true,
+                ..WorkloadFence::default()
+            };
+        }
     };
     port_notes(id, &enforced, policy, surroundings, &mut notes);
     let secret = secret(id, options, &mut notes);
@@ -228,14 +242,20 @@ fn of_workload(
         undenied: whole && denied.is_empty(),
     };
     let Allowed { rules, exact, interlock } = allow::allow(&around, &mut notes);
+    // Nobody else would record it.
     let recorded = policy.model.rules.iter().any(|rule| rule.audit != Audit::Sampled);
     let exact = exact && around.undenied && !shadow && !recorded;
-    if exact {
-        let text = "Istio says exactly what the rules say, and the filter is not needed, if the mesh has no `trustDomainAliases`; \
-                    without it, what is sent twice or in several spellings is judged as the application reads it, and nothing \
-                    is recorded";
+    let aliases = surroundings.aliases == Aliases::Unknown && allow::names_peers(policy);
+    if exact && aliases {
+        let text = "Istio says exactly what the rules say if the mesh has no `trustDomainAliases`, whose peers it takes for its own; \
+                    that is not known, and so the filter is needed";
+        notes.insert(Note::new(NoteKind::Assumption, None, text));
+    } else if exact {
+        let text = "Istio says exactly what the rules say, and the filter is not needed; without it, what is sent twice or in several \
+                    spellings is judged as the application reads it, and nothing is recorded";
         notes.insert(Note::new(NoteKind::Assumption, None, text));
     }
+    let exact = exact && !aliases;
     let mut objects = Vec::new();
     // Before the ALLOW, whose conditions rest on it.
     objects.extend(claims.map(|claims| claims.object(id, &selector)));

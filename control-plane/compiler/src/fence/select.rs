@@ -2,6 +2,8 @@
 //!
 //! A selector matches every pod that has its labels, and maybe more. All policies that reach a pod are one: ALLOWs add up,
 //! DENYs as well. So it is known for every workload whose policies reach which others.
+//!
+//! INVARIANT: a policy stays in its workload's namespace. There is none with a selector in the root namespace.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,6 +11,15 @@ use serde_json::Value;
 
 use super::object::object;
 use crate::mesh::{Mesh, Workload, WorkloadId};
+
+/// Why there is no policy for a workload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unselectable {
+    /// It has no labels that a selector can name.
+    Labels,
+    /// "A policy in the root namespace applies to workloads in all namespaces": to those as well that the mesh does not list.
+    RootNamespace,
+}
 
 /// The label by which gateways of the Gateway API, waypoints among them, are known to Istio: selectors pass them by.
 const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
@@ -42,25 +53,28 @@ pub(super) struct Selector {
     pub value: Value,
 }
 
-/// A workload's pods. `None`: it has no labels that a selector can name.
-pub(super) fn selector(workload: &Workload) -> Option<Selector> {
+/// A workload's pods.
+pub(super) fn selector(mesh: &Mesh, id: &WorkloadId, workload: &Workload) -> Result<Selector, Unselectable> {
     if let Some(name) = workload.labels.get(GATEWAY_NAME).filter(|name| !name.is_empty()) {
         let target = object([
             ("group", Value::from("gateway.networking.k8s.io")),
             ("kind", Value::from("Gateway")),
             ("name", Value::from(name.as_str())),
         ]);
-        return Some(Selector { field: "targetRefs", value: Value::Array(vec![target]) });
+        return Ok(Selector { field: "targetRefs", value: Value::Array(vec![target]) });
+    }
+    if id.namespace == mesh.root_namespace {
+        return Err(Unselectable::RootNamespace);
     }
     let fits = |(key, value): (&String, &String)| {
         !key.is_empty() && !key.contains('*') && !value.contains('*') && value.len() <= MAX_LABEL
     };
     if own_labels(workload).next().is_none() || !own_labels(workload).all(fits) {
-        return None;
+        return Err(Unselectable::Labels);
     }
     let labels: BTreeMap<&str, Value> =
         own_labels(workload).map(|(key, value)| (key.as_str(), Value::from(value.as_str()))).collect();
-    Some(Selector { field: "selector", value: object([("matchLabels", object(labels))]) })
+    Ok(Selector { field: "selector", value: object([("matchLabels", object(labels))]) })
 }
 
 /// Labels that all of its pods have, and keep.
@@ -73,21 +87,17 @@ pub(super) fn is_gateway(workload: &Workload) -> bool {
     workload.gateway || workload.labels.contains_key(GATEWAY_NAME)
 }
 
-/// The other workloads that the policies of a workload reach.
+/// The other workloads that the policies of a workload reach, if it has any.
 pub(super) fn also_reached<'m>(
     mesh: &'m Mesh,
     id: &WorkloadId,
     workload: &Workload,
 ) -> BTreeSet<&'m WorkloadId> {
-    let everywhere = id.namespace == mesh.root_namespace;
-    let first = WorkloadId {
-        namespace: if everywhere { String::new() } else { id.namespace.clone() },
-        name: String::new(),
-    };
+    let first = WorkloadId { namespace: id.namespace.clone(), name: String::new() };
     let gateway = workload.labels.get(GATEWAY_NAME);
     mesh.workloads
         .range(first..)
-        .take_while(|(other, _)| everywhere || other.namespace == id.namespace)
+        .take_while(|(other, _)| other.namespace == id.namespace)
         .filter(|(other, _)| *other != id)
         .filter(|(_, other)| match gateway {
             Some(_) => other.labels.get(GATEWAY_NAME) == gateway,
@@ -95,4 +105,21 @@ pub(super) fn also_reached<'m>(
         })
         .map(|(other, _)| other)
         .collect()
+}
+
+// === impl Unselectable ===
+
+impl Unselectable {
+    /// What there is to say about it.
+    pub fn why(self) -> &'static str {
+        match self {
+            Self::Labels => {
+                "it has no labels that a policy could select: there is no Fence, and only the filter enforces"
+            }
+            Self::RootNamespace => {
+                "it is in the mesh's root namespace, where a policy acts on the pods of every namespace: there is no Fence, and only \
+                 the filter enforces; move it to a namespace of its own"
+            }
+        }
+    }
 }

@@ -33,12 +33,15 @@ proptest! {
         let calls: Vec<Call> = calls.iter().map(|aim| aim.at(&models)).collect();
         let made = fence(&whole, &FenceOptions::default());
         for (id, workload) in &whole.mesh.workloads {
-            // Policies of the workload's namespace, and of the root namespace.
+            // Policies of the workload's namespace, and those of the root namespace that name no Gateway: "policy is not in the same
+            // namespace" (istio `pilot/pkg/model/policyattachment.go`, `ShouldAttachPolicy`).
             let policies: Vec<Value> = made
                 .workloads
                 .values()
                 .flat_map(|fence| &fence.objects)
-                .filter(|object| object.namespace == id.namespace || object.namespace == "root")
+                .filter(|object| {
+                    object.namespace == id.namespace || (object.namespace == "root" && object.spec.get("targetRefs").is_none())
+                })
                 .map(|object| object.to_json())
                 .collect();
             let policy = decoded(&whole.workloads[id].model);
@@ -48,6 +51,11 @@ proptest! {
                     prop_assert!(allows(&policies, &workload.labels, &seen), "{id}: {call:?}\n{policies:#?}");
                 }
             }
+        }
+        // A policy there would act on namespaces that nobody listed.
+        let in_root = made.workloads.values().flat_map(|fence| &fence.objects).filter(|object| object.namespace == "root");
+        for object in in_root {
+            prop_assert!(object.spec.get("selector").is_none(), "{object:#?}");
         }
         for object in objects(&made) {
             let wrong = istio::schema::wrong_with(&object);

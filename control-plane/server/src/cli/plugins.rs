@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
-use tidegate_compiler::fence::{FenceOptions, IstioVersion, fence};
+use tidegate_compiler::fence::{Aliases, FenceOptions, IstioVersion, Surroundings, fence_in};
 use tidegate_compiler::{Compiled, WorkloadId};
 
 use super::text::{count, visible};
@@ -66,6 +66,10 @@ pub(super) struct Arguments {
     /// or paths, and what is sent twice or in several spellings, are judged as the application reads them, and nothing is recorded
     #[arg(long, conflicts_with = "dormant")]
     leave_out_exact: bool,
+    /// With --leave-out-exact: the mesh has no `meshConfig.trustDomainAliases`, by which Istio lets peers pass whom rules do not name.
+    /// Without this only workloads whose rules name no peer have no filter
+    #[arg(long, requires = "leave_out_exact")]
+    no_trust_domain_aliases: bool,
     /// Admin address of a running control plane, to include every workload's Bundle, so that a new pod decides its first request
     #[arg(long, value_name = "URL")]
     warm_start: Option<String>,
@@ -120,7 +124,9 @@ fn options(arguments: &Arguments, compiled: &Compiled) -> anyhow::Result<PluginO
     };
     // Istio refuses no headers that override, and nothing ambiguous: only who says so goes without the filter.
     let without_filter = if arguments.leave_out_exact {
-        without_filter(&fence(compiled, &FenceOptions { istio: arguments.istio, ..FenceOptions::default() }))
+        let aliases = if arguments.no_trust_domain_aliases { Aliases::Absent } else { Aliases::Unknown };
+        let options = FenceOptions { istio: arguments.istio, ..FenceOptions::default() };
+        without_filter(&fence_in(compiled, &options, &Surroundings { aliases, ..Surroundings::default() }))
     } else {
         Default::default()
     };

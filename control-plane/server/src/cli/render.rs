@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 use tidegate_compiler::Compiled;
 use tidegate_compiler::fence::{
-    FenceOptions, IstioObject, IstioVersion, Normalization, Note, NoteKind, Surroundings, fence_in,
+    Aliases, FenceOptions, IstioObject, IstioVersion, Normalization, Note, NoteKind, Surroundings, fence_in,
 };
 
 use super::text::{count, visible};
@@ -67,6 +67,10 @@ pub(super) struct Arguments {
     /// What the mesh does to paths: `meshConfig.pathNormalization`
     #[arg(long, value_enum, default_value_t = Paths::Base)]
     path_normalization: Paths,
+    /// The mesh has no `meshConfig.trustDomainAliases`. With aliases Istio lets peers pass whom rules do not name, and the filter is needed
+    /// wherever they name any
+    #[arg(long)]
+    no_trust_domain_aliases: bool,
     /// State folder of `tidegate serve`, which may run meanwhile: demand the interlock where only tokens tell callers, once all
     /// filters have the objects of `tidegate plugins`
     #[arg(long, value_name = "DIR")]
@@ -117,7 +121,9 @@ fn parts(compiled: &Compiled, arguments: &Arguments) -> anyhow::Result<Vec<Part>
         Paths::Base => Normalization::Base,
         Paths::None => Normalization::Off,
     };
-    let fence = fence_in(compiled, &options, &Surroundings { normalization, ..Surroundings::default() });
+    let aliases = if arguments.no_trust_domain_aliases { Aliases::Absent } else { Aliases::Unknown };
+    let around = Surroundings { normalization, aliases, ..Surroundings::default() };
+    let fence = fence_in(compiled, &options, &around);
     let parts = fence
         .workloads
         .into_iter()

@@ -100,6 +100,9 @@ codes! {
     OpenEgress = "TD0505", Warning, "a Sidecar that lets everything out",
         "hosts that nobody declared are reached past the egress gateway",
         "write `outboundTrafficPolicy: {mode: REGISTRY_ONLY}`";
+    ForeignPeers = "TD0506", Error, "a Sidecar that takes certificates of another authority",
+        "whoever has one with a peer's SPIFFE id is that peer, to rules and to Istio's own policies",
+        "leave `ingress[].tls` out, so that the mesh's mTLS is demanded; let callers with other certificates come by a gateway";
     UpgradeChangesKind = "TD0701", Note, "objects of another kind after an upgrade",
         "filters are attached anew, and names of statistics and of configuration change with them",
         "first upgrade Istio, then let the controller, or `tidegate render`, write objects for it; adapt dashboards";

@@ -125,6 +125,16 @@ fn sidecar(object: &Object, findings: &mut Vec<Finding>) {
         let message = "hosts that nobody declared are reached".to_owned();
         findings.push(Finding::about(Code::OpenEgress, object, "spec.outboundTrafficPolicy.mode", message));
     }
+    // Istio ends TLS there by the certificates that it names, in place of the mesh's (istio.io, `Sidecar`, `IstioIngressListener`).
+    for (index, listener) in object.list("/spec/ingress").iter().enumerate() {
+        let mode = listener.pointer("/tls/mode").and_then(Value::as_str).unwrap_or_default();
+        if matches!(mode, "MUTUAL" | "OPTIONAL_MUTUAL") {
+            let port = &listener["port"]["number"];
+            let message = format!("at port {port} it takes the certificates of its own authorities ({mode})");
+            let field = format!("spec.ingress[{index}].tls");
+            findings.push(Finding::about(Code::ForeignPeers, object, &field, message));
+        }
+    }
     let listeners = object.list("/spec/egress");
     let hosts = || {
         let of = |listener: &'_ Value| -> Vec<String> {

@@ -288,6 +288,21 @@ fn sidecars_show_the_control_plane_and_hold_the_rest_back() {
         finds(&sidecar(bad), &[("TD0504", Warning)]);
     }
     finds(&sidecar("outboundTrafficPolicy: {mode: ALLOW_ANY}"), &[("TD0505", Warning)]);
+    let ingress = |tls: &str| {
+        sidecar(&format!(
+            "ingress: [{{port: {{number: 8443, protocol: HTTPS, name: https}}, defaultEndpoint: '127.0.0.1:8080'{tls}}}]"
+        ))
+    };
+    // Without client certificates nobody is a peer there.
+    for good in ["", ", tls: {mode: SIMPLE, credentialName: c}"] {
+        finds(&ingress(good), &[]);
+    }
+    for bad in ["MUTUAL", "OPTIONAL_MUTUAL"] {
+        finds(
+            &ingress(&format!(", tls: {{mode: {bad}, caCertificates: /etc/ca.pem}}")),
+            &[("TD0506", Error)],
+        );
+    }
 }
 
 #[test]

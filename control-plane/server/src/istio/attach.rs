@@ -84,6 +84,15 @@ impl Place {
     ) -> Result<Map<String, Value>, (NoteCode, String)> {
         let mut spec = Map::new();
         match self {
+            Self::Sidecar | Self::Gateway if id.namespace == mesh.root_namespace => {
+                return Err((
+                    NoteCode::SelectsOthers,
+                    format!(
+                        "`{id}` is in the mesh's root namespace, where an object acts on the pods of every namespace, those as well \
+                         that nobody listed; move it to a namespace of its own"
+                    ),
+                ));
+            }
             Self::Sidecar | Self::Gateway => {
                 spec.insert("selector".to_owned(), json!({"matchLabels": selector(id, workload, mesh)?}));
             }

@@ -108,7 +108,7 @@ pub struct Note {
 pub enum NoteCode {
     /// There is no object: its labels select nothing, or cannot be written as a selector.
     NotSelectable,
-    /// There is no object: it would reach another workload as well.
+    /// There is no object: it would reach another workload as well, or another namespace.
     SelectsOthers,
     /// There is no object: the control plane's address is too long for the filter.
     AddressTooLong,
@@ -139,7 +139,8 @@ pub fn plugin_objects(compiled: &Compiled, options: &PluginOptions) -> Plugins {
     plugins
 }
 
-/// The guarded workloads whose rules Istio expresses exactly, for [`PluginOptions::without_filter`].
+/// The guarded workloads whose rules Istio expresses exactly, for [`PluginOptions::without_filter`]: as far as is known of the mesh,
+/// see [`tidegate_compiler::fence::Aliases`].
 pub fn without_filter(fence: &Fence) -> BTreeSet<WorkloadId> {
     let exact = fence.workloads.iter().filter(|(_, fence)| !fence.needs_filter);
     exact.map(|(id, _)| id.clone()).collect()

@@ -197,6 +197,23 @@ fn only_guarded_workloads_have_one_unless_it_is_attached_before() {
     assert!(!fewer.contains(&"egress/external".to_owned()));
 }
 
+/// "When it is in the root namespace, it applies to all namespaces": to those as well that the mesh does not list.
+#[test]
+fn a_workload_of_the_root_namespace_has_none_that_selects() {
+    let text = all().replace("rootNamespace: istio-system", "rootNamespace: sales");
+    let plugins = plugin_objects(&compiled(&text), &options("1.31"));
+    let refused: Vec<String> = plugins
+        .notes
+        .iter()
+        .filter(|note| note.code == NoteCode::SelectsOthers && note.message.contains("every namespace"))
+        .map(|note| note.workload.to_string())
+        .collect();
+    assert_eq!(refused, ["sales/billing", "sales/orders-api"]);
+    // A waypoint is named.
+    assert!(workloads(&plugins).contains(&"sales/waypoint".to_owned()));
+    assert!(!workloads(&plugins).contains(&"sales/billing".to_owned()));
+}
+
 #[test]
 fn system_namespaces_never_have_one() {
     let text = MESH.replace("namespace: etl,", "namespace: tidegate-system,");

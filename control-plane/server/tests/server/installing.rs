@@ -84,7 +84,17 @@ async fn every_guarded_workload_gets_its_plugin() {
         2,
         "also where Istio alone says what the rules say: {text}"
     );
-    let (code, text, told) = plugins(&[&registry[..], &["--istio", "1.29", "--leave-out-exact"]].concat());
+    // Where nobody passes, no alias of a peer does; where a peer is named, one might.
+    let left_out = [&registry[..], &["--istio", "1.29", "--leave-out-exact"]].concat();
+    let (code, text, told) = plugins(&left_out);
+    let all: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((code, all["items"].as_array().unwrap().len()), (0, 1), "{told}");
+    place.write("ledger.yaml", &rule("ledger", "Allow", "/v1/entries").replace("app: orders", "app: ledger"));
+    let (code, text, told) = plugins(&left_out);
+    assert_eq!(code, 0, "{told}");
+    let all: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(all["items"].as_array().unwrap().len(), 2, "there may be aliases of the trust domain: {text}");
+    let (code, text, told) = plugins(&[&left_out[..], &["--no-trust-domain-aliases"]].concat());
     assert_eq!(code, 0, "{told}");
     let list: Value = serde_json::from_str(&text).unwrap();
     let [object] = list["items"].as_array().unwrap().as_slice() else { panic!("{text}") };
