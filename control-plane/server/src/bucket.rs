@@ -1,5 +1,6 @@
-//! A token bucket: how often something may be done that costs others.
+//! Token buckets: how often something may be done that costs others.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -14,12 +15,52 @@ pub struct TokenBucket {
     full_at: Option<Instant>,
 }
 
+/// A bucket of which everybody has a share.
+///
+/// INVARIANT: nobody takes more than their share, so that several have to do their worst together before others get nothing.
+#[derive(Debug)]
+pub struct SharedBucket {
+    all: TokenBucket,
+    share: TokenBucket,
+    by_name: HashMap<String, TokenBucket>,
+}
+
+/// How many shares are remembered before those that are full again are forgotten.
+const MAX_REMEMBERED: usize = 1_024;
+
+// === impl SharedBucket ===
+
+impl SharedBucket {
+    /// Full ones: for all together, and for each.
+    pub fn new(all: TokenBucket, share: TokenBucket) -> Self {
+        Self { all, share, by_name: HashMap::new() }
+    }
+
+    /// Takes a token for somebody, if there is one of their share and one at all.
+    pub fn take(&mut self, name: &str, now: Instant) -> bool {
+        let mut own = self.by_name.get(name).unwrap_or(&self.share).clone();
+        if !own.take(now) || !self.all.take(now) {
+            return false;
+        }
+        if self.by_name.len() >= MAX_REMEMBERED {
+            self.by_name.retain(|_, share| !share.is_full(now));
+        }
+        self.by_name.insert(name.to_owned(), own);
+        true
+    }
+}
+
 // === impl TokenBucket ===
 
 impl TokenBucket {
     /// A full bucket.
     pub fn new(burst: u32, every: Duration) -> Self {
         Self { every, depth: every * burst.saturating_sub(1), full_at: None }
+    }
+
+    /// Whether nothing was taken that is not back.
+    pub fn is_full(&self, now: Instant) -> bool {
+        self.full_at.is_none_or(|full_at| full_at <= now)
     }
 
     /// Takes a token if there is one.
@@ -69,5 +110,33 @@ mod tests {
         assert!(!take(1, 0) && !take(3, 2));
         assert!(take(2, 2));
         assert!(!take(u32::MAX, 100));
+    }
+
+    #[test]
+    fn who_takes_everything_takes_a_share() {
+        let start = Instant::now();
+        let second = Duration::from_secs(1);
+        let mut bucket = SharedBucket::new(TokenBucket::new(6, second), TokenBucket::new(2, 10 * second));
+        let mut taken = |name: &str, seconds: u32| {
+            (0..100).filter(|_| bucket.take(name, start + second * seconds)).count()
+        };
+        assert_eq!((taken("greedy", 0), taken("other", 0)), (2, 2));
+        assert_eq!((taken("third", 0), taken("fourth", 0)), (2, 0), "all together");
+        assert_eq!((taken("greedy", 1), taken("fourth", 2)), (0, 2), "what is refused costs nothing");
+        assert_eq!((taken("greedy", 9), taken("greedy", 10)), (0, 1));
+    }
+
+    #[test]
+    fn shares_that_are_full_again_are_forgotten() {
+        let start = Instant::now();
+        let second = Duration::from_secs(1);
+        let mut bucket =
+            SharedBucket::new(TokenBucket::new(u32::MAX, Duration::ZERO), TokenBucket::new(1, second));
+        for name in 0..2 * MAX_REMEMBERED {
+            assert!(bucket.take(&name.to_string(), start));
+        }
+        assert_eq!(bucket.by_name.len(), 2 * MAX_REMEMBERED, "none is full");
+        assert!(bucket.take("0", start + second));
+        assert_eq!(bucket.by_name.len(), 1);
     }
 }

@@ -28,6 +28,8 @@ pub struct Metrics {
     pub refused_streams: Family<ReasonLabel, Counter>,
     /// Connections that were refused, by reason.
     pub refused_connections: Family<ReasonLabel, Counter>,
+    /// Connections that were ended early, by reason.
+    pub ended_connections: Family<ReasonLabel, Counter>,
     /// Streams that were refused or ended because their principal used too much, by what.
     pub quota_exceeded: Family<ReasonLabel, Counter>,
     /// Requests to the admin interface that were refused, by reason.
@@ -36,10 +38,12 @@ pub struct Metrics {
     pub certificate_reloads: Family<ReasonLabel, Counter>,
     /// Unix seconds at which the server's certificate ends; 0 without one.
     pub certificate_not_after: Gauge,
-    /// Decision records received, by outcome.
-    pub decisions: Family<ReasonLabel, Counter>,
-    /// Decision records that filters say they dropped.
-    pub decisions_dropped: Counter,
+    /// Decision records received, by outcome and by the workload that their peer is. Workloads are the Mesh's, hence bounded.
+    pub decisions: Family<DecisionLabel, Counter>,
+    /// Streams of decision records that were refused or ended, by reason.
+    pub refused_reports: Family<ReasonLabel, Counter>,
+    /// Decision records that filters say they dropped, by the workload that their peer is.
+    pub decisions_dropped: Family<WorkloadLabel, Counter>,
     /// Compilations, by result.
     pub compilations: Family<ReasonLabel, Counter>,
     /// Milliseconds that the last compilation took.
@@ -72,11 +76,30 @@ pub struct Metrics {
     pub directory_fresh_until: Family<DirectoryLabel, Gauge>,
 }
 
+/// What a decision can be: [`DecisionLabel::outcome`].
+pub const OUTCOMES: [&str; 3] = ["unspecified", "allow", "deny"];
+
 /// A label with a fixed set of values.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ReasonLabel {
     /// One of few words.
     pub reason: &'static str,
+}
+
+/// Decisions of a workload.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct DecisionLabel {
+    /// `namespace/name`, as the Mesh lists it.
+    pub workload: String,
+    /// One of few words.
+    pub outcome: &'static str,
+}
+
+/// A workload.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct WorkloadLabel {
+    /// `namespace/name`, as the Mesh lists it.
+    pub workload: String,
 }
 
 /// A capability of filters.
@@ -128,6 +151,14 @@ impl Metrics {
         let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
         text
     }
+
+    /// A workload is gone.
+    pub fn forget_workload(&self, workload: &str) {
+        for outcome in OUTCOMES {
+            self.decisions.remove(&DecisionLabel { workload: workload.to_owned(), outcome });
+        }
+        self.decisions_dropped.remove(&WorkloadLabel { workload: workload.to_owned() });
+    }
 }
 
 impl Default for Metrics {
@@ -142,12 +173,14 @@ impl Default for Metrics {
             nacks: Family::default(),
             refused_streams: Family::default(),
             refused_connections: Family::default(),
+            ended_connections: Family::default(),
             quota_exceeded: Family::default(),
             refused_admin_requests: Family::default(),
             certificate_reloads: Family::default(),
             certificate_not_after: Gauge::default(),
             decisions: Family::default(),
-            decisions_dropped: Counter::default(),
+            refused_reports: Family::default(),
+            decisions_dropped: Family::default(),
             compilations: Family::default(),
             compile_ms: Gauge::default(),
             diagnostics: Family::default(),
@@ -182,6 +215,11 @@ impl Default for Metrics {
             metrics.refused_connections.clone(),
         );
         registry.register(
+            "ended_connections",
+            "Connections that were ended early",
+            metrics.ended_connections.clone(),
+        );
+        registry.register(
             "quota_exceeded",
             "Streams that were refused or ended because their principal used too much",
             metrics.quota_exceeded.clone(),
@@ -202,6 +240,11 @@ impl Default for Metrics {
             metrics.certificate_not_after.clone(),
         );
         registry.register("decisions", "Decision records received", metrics.decisions.clone());
+        registry.register(
+            "refused_reports",
+            "Streams of decision records that were refused or ended",
+            metrics.refused_reports.clone(),
+        );
         registry.register(
             "decisions_dropped",
             "Decision records that filters dropped",

@@ -17,13 +17,13 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tracing::warn;
 
 use crate::bundle::{hex, sha256};
 use crate::push::stopped;
 use crate::state::{StateDir, StateError};
+use crate::transport::Acceptor;
 use crate::{FILTER_BODIES_SHA256, FILTER_BODIES_WASM, FILTER_SHA256, FILTER_WASM};
 
 const FILE: &str = "modules.json";
@@ -50,13 +50,13 @@ pub fn path(digest: &str) -> String {
 ///
 /// # Errors
 /// When connections cannot be accepted any more.
-pub async fn serve(
+pub(crate) async fn serve(
     modules: Modules,
-    listener: TcpListener,
+    acceptor: Acceptor,
     mut stop: watch::Receiver<bool>,
 ) -> std::io::Result<()> {
     let router = Router::new().route("/module/sha256/{file}", get(module)).with_state(Arc::new(modules));
-    axum::serve(listener, router)
+    axum::serve(acceptor, router)
         .with_graceful_shutdown(async move { stopped(&mut stop).await })
         .into_future()
         .await

@@ -73,6 +73,8 @@ pub enum Metric {
     StreamsOpened,
     /// Streams that the control plane refused or ended because of who this is, what it said, or how much.
     StreamsRefused,
+    /// Streams that were given up because nothing was heard on them.
+    StreamsSilent,
     /// Requests that were allowed although a directory could not be asked, because their rule says so.
     Degraded,
     /// Requests that were ended because what allowed them does not hold any more.
@@ -95,7 +97,7 @@ pub enum Metric {
 
 impl Metric {
     /// Every metric.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Allowed,
         Self::Denied,
         Self::Unavailable,
@@ -106,6 +108,7 @@ impl Metric {
         Self::Nacks,
         Self::StreamsOpened,
         Self::StreamsRefused,
+        Self::StreamsSilent,
         Self::Degraded,
         Self::LeasesEnded,
         Self::OverBudget,
@@ -130,6 +133,7 @@ impl Metric {
             Self::Nacks => "tidegate_bundles_refused_total",
             Self::StreamsOpened => "tidegate_streams_opened_total",
             Self::StreamsRefused => "tidegate_streams_refused_total",
+            Self::StreamsSilent => "tidegate_streams_silent_total",
             Self::Degraded => "tidegate_requests_degraded_total",
             Self::LeasesEnded => "tidegate_leases_ended_total",
             Self::OverBudget => "tidegate_requests_over_budget_total",

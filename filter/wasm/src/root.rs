@@ -128,7 +128,10 @@ impl Context for Root {
     fn on_grpc_stream_message(&mut self, token: u32, size: usize) {
         let message = hostcalls::get_buffer(BufferType::GrpcReceiveBuffer, 0, size);
         self.with(|plugin, host| match message {
-            Ok(Some(message)) if plugin.stream() == Some(token) => plugin.on_message(&message, host),
+            // An empty message is one: the other side is there.
+            Ok(message) if plugin.stream() == Some(token) => {
+                plugin.on_message(&message.unwrap_or_default(), host);
+            }
             Ok(Some(message)) if plugin.sink() == Some(token) => plugin.on_acknowledged(&message),
             _ => {}
         });
@@ -183,6 +186,15 @@ impl RootContext for Root {
 
     fn on_tick(&mut self) {
         self.with(|plugin, host| {
+            if let Some(token) = plugin.take_silent(host) {
+                // Closing would wait for the other side, which says nothing.
+                let _ = hostcalls::cancel_grpc_stream(token);
+                // It is over the same connection.
+                if let Some(sink) = plugin.sink() {
+                    let _ = hostcalls::cancel_grpc_stream(sink);
+                    plugin.on_sink_closed(host);
+                }
+            }
             let is_due = plugin.on_tick(host);
             let target = plugin.config().control_plane.as_ref().map(|target| target.service.clone());
             // Never without a service: Envoy aborts on an empty one.

@@ -1,6 +1,9 @@
 //! The stream to the control plane: when to open it, what arrives, what to answer.
 //!
 //! Messages in, messages out; the host calls are the caller's. Unknown kinds of message are ignored.
+//!
+//! INVARIANT: a stream on which nothing is heard is given up. The control plane answers every receipt with a message, if only
+//! an empty one, so silence is not peace but a connection whose other end is gone, or a control plane that does not work.
 
 use prost::Message as _;
 use tidegate_identity::VerifySignature;
@@ -10,6 +13,9 @@ use crate::bundle::{Assembly, Installed, Refused, Trust, accept};
 
 /// First and longest pause between attempts, in milliseconds.
 const PAUSES_MS: (u64, u64) = (200, 10_000);
+
+/// How long a stream may be silent, in milliseconds: three receipts and their answers.
+const SILENT_MS: u64 = 100_000;
 
 /// How long to wait before the next attempt to open a stream.
 #[derive(Debug, Default)]
@@ -22,6 +28,8 @@ pub struct Pauses {
 #[derive(Debug, Default)]
 pub struct Subscription {
     stream: Stream,
+    /// When something was heard on the open stream, or it was opened, in milliseconds.
+    heard_ms: u64,
     pauses: Pauses,
     /// A Bundle whose sections are arriving.
     arriving: Option<(u64, Assembly)>,
@@ -85,9 +93,10 @@ impl Subscription {
         }
     }
 
-    /// The stream was opened.
-    pub fn opened(&mut self, token: u32) {
+    /// The stream was opened; `now_ms` is wall clock.
+    pub fn opened(&mut self, token: u32, now_ms: u64) {
         self.stream = Stream::Open(token);
+        self.heard_ms = now_ms;
         self.arriving = None;
     }
 
@@ -97,6 +106,18 @@ impl Subscription {
             Stream::Open(token) => Some(token),
             Stream::New | Stream::Closed(_) => None,
         }
+    }
+
+    /// Whether nothing was heard for too long; `now_ms` is wall clock.
+    pub fn is_silent(&mut self, now_ms: u64) -> bool {
+        // A clock that was set back does not keep a stream for ever.
+        self.heard_ms = self.heard_ms.min(now_ms);
+        self.token().is_some() && now_ms.saturating_sub(self.heard_ms) > SILENT_MS
+    }
+
+    /// Something was heard, whatever it is.
+    pub fn heard(&mut self, now_ms: u64) {
+        self.heard_ms = now_ms;
     }
 
     /// The stream could not be opened, or was closed.
@@ -193,7 +214,7 @@ mod tests {
         let mut subscription = Subscription::default();
         assert!(!subscription.is_due(1_000));
         assert!(subscription.is_due(1_000));
-        subscription.opened(7);
+        subscription.opened(7, 1_000);
         assert!(!subscription.is_due(1_000));
         assert_eq!(subscription.token(), Some(7));
     }

@@ -1,6 +1,7 @@
 //! The admin interface: probes, metrics, and what people ask. Read only.
 //!
-//! INVARIANT: everything but probes is for principals on the list and for programs on this machine.
+//! INVARIANT: everything but probes is for principals on the list and for programs on this machine. Connections are bounded
+//! in number, and those that prove nothing in time.
 
 mod access;
 
@@ -16,7 +17,6 @@ use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use axum::serve::IncomingStream;
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::clock;
@@ -65,10 +65,10 @@ pub(crate) async fn serve(admin: Admin, acceptor: Acceptor) -> std::io::Result<(
 }
 
 /// Serves probes and metrics to anybody, until the hub stops.
-pub(crate) async fn serve_probes(admin: Admin, listener: TcpListener) -> std::io::Result<()> {
+pub(crate) async fn serve_probes(admin: Admin, acceptor: Acceptor) -> std::io::Result<()> {
     let mut stop = admin.hub.stopping();
     let router = probes().route("/metrics", get(metrics)).with_state(admin);
-    axum::serve(listener, router)
+    axum::serve(acceptor, router)
         .with_graceful_shutdown(async move { stopped(&mut stop).await })
         .into_future()
         .await

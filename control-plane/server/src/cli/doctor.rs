@@ -8,13 +8,13 @@ use clap::{Args, ValueEnum};
 use tidegate_compiler::{Compiled, Inputs, SourceFile};
 
 use super::paint::{Color, Style};
+use super::running::{AdminTls, answered, base};
 use super::text::{count, hanging};
 use super::{Ending, folder, print, runtime};
 use crate::bundle::{Keyring, TrustedKey};
 use crate::clock;
 use crate::doctor::{self, Against, Asked, Finding, Severity};
 use crate::istio::IstioVersion;
-use crate::keys::plain_client;
 use crate::rules::{Finding as RuleFinding, load, load_environment};
 
 /// Look for what keeps rules from being enforced: in rules, in manifests, and in a control plane that runs
@@ -54,6 +54,8 @@ pub(super) struct Arguments {
     /// Admin address of a running control plane
     #[arg(long, value_name = "URL")]
     admin: Option<String>,
+    #[command(flatten)]
+    tls: AdminTls,
     /// Warnings fail as well
     #[arg(long)]
     strict: bool,
@@ -91,7 +93,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
         findings.extend(doctor::manifests(&objects, &against));
     }
     if let Some(admin) = &arguments.admin {
-        findings.extend(doctor::server(&runtime()?.block_on(ask(admin))?));
+        findings.extend(doctor::server(&runtime()?.block_on(ask(admin, &arguments.tls))?));
     }
     // The worst first; else as they were found.
     findings.sort_by_key(|finding| finding.severity);
@@ -130,10 +132,9 @@ fn keys(state: &Path) -> anyhow::Result<Vec<TrustedKey>> {
 }
 
 /// What a control plane says, and what time it is there.
-async fn ask(admin: &str) -> anyhow::Result<Asked> {
-    let base = if admin.contains("://") { admin.to_owned() } else { format!("http://{admin}") };
-    let base = base.trim_end_matches('/');
-    let client = plain_client().context("cannot set up HTTP")?;
+async fn ask(admin: &str, tls: &AdminTls) -> anyhow::Result<Asked> {
+    let base = base(admin);
+    let client = tls.client(&base)?;
     let get = async |path: &str| {
         let url = format!("{base}{path}");
         client.get(&url).send().await.with_context(|| {
@@ -146,14 +147,15 @@ async fn ask(admin: &str) -> anyhow::Result<Asked> {
     let there = date.and_then(|date| httpdate::parse_http_date(&date).ok());
     let there = there.and_then(|there| i64::try_from(there.duration_since(UNIX_EPOCH).ok()?.as_secs()).ok());
     let mut asked = Asked {
-        admin: base.to_owned(),
+        admin: base.clone(),
         ready: ready.status().is_success(),
         clock_ahead_s: there.map(|there| there.saturating_sub(here)),
         ..Asked::default()
     };
     let json = async |path: &str| {
-        let text = get(path).await?.error_for_status()?.text().await?;
-        anyhow::Ok(text)
+        let answer = answered(get(path).await?).await;
+        let answer = answer.with_context(|| format!("cannot ask the control plane at {base}{path}"))?;
+        anyhow::Ok(answer.text().await?)
     };
     let other =
         |path: &str| format!("{base}{path} answered something else; is the control plane another version?");

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use clap::Args;
 
-use super::running::AdminTls;
+use super::running::{AdminTls, answered, base};
 use super::{Ending, print, runtime};
 use tidegate_compiler::Compiled;
 
@@ -95,10 +95,10 @@ fn compiled(arguments: &Arguments) -> anyhow::Result<Option<Compiled>> {
 }
 
 async fn bundle(admin: &str, tls: &AdminTls, workload: &str) -> anyhow::Result<Vec<u8>> {
-    let url = format!("{}/bundle/{workload}", admin.trim_end_matches('/'));
+    let url = format!("{}/bundle/{workload}", base(admin));
     let client = tls.client(&url)?;
-    let answer = client.get(&url).send().await.and_then(reqwest::Response::error_for_status);
-    let bytes = answer
-        .with_context(|| format!("cannot fetch the Bundle; is `tidegate serve` running at {admin}?"))?;
-    Ok(bytes.bytes().await?.to_vec())
+    let failed = || format!("cannot fetch the Bundle; is `tidegate serve` running at {admin}?");
+    let answer = client.get(&url).send().await.with_context(failed)?;
+    let answer = answered(answer).await.with_context(failed)?;
+    Ok(answer.bytes().await?.to_vec())
 }

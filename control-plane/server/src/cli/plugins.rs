@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tidegate_compiler::fence::{Aliases, FenceOptions, IstioVersion, Surroundings, fence_in};
 use tidegate_compiler::{Compiled, WorkloadId};
 
+use super::running::{AdminTls, answered, base};
 use super::text::{count, visible};
 use super::{Ending, complain_text, folder, print, runtime};
 use crate::bundle::{Interlocks, Keyring};
@@ -17,7 +18,6 @@ use crate::istio::{
     Address, Attach, LAST, ModuleDigests, ModuleSource, PluginOptions, Plugins, Rollout, interlocks_of,
     plugin_objects, without_filter,
 };
-use crate::keys::plain_client;
 use crate::oci;
 
 /// Print the objects of Istio that bring the filter to every guarded workload
@@ -73,6 +73,8 @@ pub(super) struct Arguments {
     /// Admin address of a running control plane, to include every workload's Bundle, so that a new pod decides its first request
     #[arg(long, value_name = "URL")]
     warm_start: Option<String>,
+    #[command(flatten)]
+    tls: AdminTls,
     /// Within the phase AUTHZ higher ones come first [default: after all others]
     #[arg(long, value_name = "NUMBER", default_value_t = LAST, hide_default_value = true, allow_negative_numbers = true)]
     priority: i32,
@@ -132,7 +134,7 @@ fn options(arguments: &Arguments, compiled: &Compiled) -> anyhow::Result<PluginO
     };
     let attach = if arguments.dormant { Attach::Dormant } else { Attach::Guarded };
     let warm_starts = match &arguments.warm_start {
-        Some(admin) => runtime()?.block_on(bundles(admin, compiled))?,
+        Some(admin) => runtime()?.block_on(bundles(admin, &arguments.tls, compiled))?,
         None => BTreeMap::new(),
     };
     Ok(PluginOptions {
@@ -154,17 +156,23 @@ fn options(arguments: &Arguments, compiled: &Compiled) -> anyhow::Result<PluginO
 }
 
 /// What is on offer to each workload.
-async fn bundles(admin: &str, compiled: &Compiled) -> anyhow::Result<BTreeMap<WorkloadId, Vec<u8>>> {
-    let client = plain_client().context("cannot set up HTTP")?;
+async fn bundles(
+    admin: &str,
+    tls: &AdminTls,
+    compiled: &Compiled,
+) -> anyhow::Result<BTreeMap<WorkloadId, Vec<u8>>> {
+    let base = base(admin);
+    let client = tls.client(&base)?;
     let mut bundles = BTreeMap::new();
     for id in compiled.workloads.keys() {
-        let url = format!("{}/bundle/{id}", admin.trim_end_matches('/'));
-        let answer = client.get(&url).send().await.and_then(reqwest::Response::error_for_status);
-        let answer = answer.with_context(|| {
+        let url = format!("{base}/bundle/{id}");
+        let failed = || {
             format!(
                 "cannot fetch the Bundle of `{id}`; does `tidegate serve` run at {admin}, with these rules?"
             )
-        })?;
+        };
+        let answer = client.get(&url).send().await.with_context(failed)?;
+        let answer = answered(answer).await.with_context(failed)?;
         bundles.insert(id.clone(), answer.bytes().await?.to_vec());
     }
     Ok(bundles)

@@ -65,11 +65,26 @@ impl AdminTls {
     }
 }
 
+/// An admin address, as people write it (`host:port`), as a URL.
+pub(super) fn base(admin: &str) -> String {
+    let base = if admin.contains("://") { admin.to_owned() } else { format!("http://{admin}") };
+    base.trim_end_matches('/').to_owned()
+}
+
+/// An answer that is none of refusal.
+pub(super) async fn answered(answer: reqwest::Response) -> anyhow::Result<reqwest::Response> {
+    let status = answer.status();
+    if status.is_success() {
+        return Ok(answer);
+    }
+    let why = answer.text().await.unwrap_or_default();
+    let why: String = why.chars().filter(|c| !c.is_control()).take(300).collect();
+    bail!("it answered {status}{}{why}", if why.is_empty() { "" } else { ": " })
+}
+
 /// What the admin interface says at this path.
 pub(super) fn ask<T: DeserializeOwned>(admin: &str, tls: &AdminTls, path: &str) -> anyhow::Result<T> {
-    // People write `host:port`.
-    let base = if admin.contains("://") { admin.to_owned() } else { format!("http://{admin}") };
-    let url = format!("{}{path}", base.trim_end_matches('/'));
+    let url = format!("{}{path}", base(admin));
     let asked = || {
         format!(
             "cannot ask the control plane at {url}; `--admin` must be the admin address of a running `tidegate serve` (not \
@@ -79,12 +94,7 @@ pub(super) fn ask<T: DeserializeOwned>(admin: &str, tls: &AdminTls, path: &str) 
     let client = tls.client(&url)?;
     runtime()?.block_on(async {
         let answer = client.get(&url).send().await.with_context(asked)?;
-        if !answer.status().is_success() {
-            let status = answer.status();
-            let why = answer.text().await.unwrap_or_default();
-            let why: String = why.chars().filter(|c| !c.is_control()).take(300).collect();
-            bail!("{}: it answered {status}{}{why}", asked(), if why.is_empty() { "" } else { ": " });
-        }
+        let answer = answered(answer).await.with_context(asked)?;
         let text = answer.text().await.with_context(asked)?;
         serde_json::from_str(&text)
             .with_context(|| format!("{url} answered something else; is the control plane another version?"))

@@ -50,10 +50,16 @@ pub(super) struct TransportFlags {
     /// has to anyway
     #[arg(long, value_name = "SECONDS", default_value = "3600", value_parser = clap::value_parser!(u64).range(10..=86_400))]
     max_connection_age: u64,
-    /// TLS handshakes that may be under way, a quarter of them from one address
+    /// TLS handshakes that may be under way. When there are more, the oldest of the address that has most is given up
     #[arg(long, value_name = "NUMBER", default_value = "256", value_parser = clap::value_parser!(u16).range(4..))]
     max_handshakes: u16,
-    /// Streams that the filters of one service account may have open. A proxy has one per worker thread and one more
+    /// Connections that there may be, of all filters together
+    #[arg(long, value_name = "NUMBER", default_value_t = QuotaOptions::default().all_connections, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    max_connections: u32,
+    /// Connections that the filters of one service account may have. A proxy has one per worker thread and one more
+    #[arg(long, value_name = "NUMBER", default_value_t = QuotaOptions::default().connections, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    max_connections_per_principal: u32,
+    /// Streams that the filters of one service account may have open. A proxy has one or two on each connection
     #[arg(long, value_name = "NUMBER", default_value_t = QuotaOptions::default().streams, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     max_streams_per_principal: u32,
     /// Messages per second that the filters of one service account may send
@@ -87,6 +93,8 @@ impl From<TransportFlags> for TransportOptions {
             max_connection_age: Duration::from_secs(flags.max_connection_age),
             max_handshakes: usize::from(flags.max_handshakes),
             quotas: QuotaOptions {
+                connections: flags.max_connections_per_principal,
+                all_connections: flags.max_connections,
                 streams: flags.max_streams_per_principal,
                 messages_per_second: flags.max_messages_per_principal,
                 bytes_per_second: flags.max_bytes_per_principal,

@@ -15,12 +15,15 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::{Directories, DirectoryReport, Ids, Listing, Queries};
-use crate::bucket::TokenBucket;
+use crate::bucket::{SharedBucket, TokenBucket};
 
-/// How often a directory is read because somebody asks, beside the regular readings: machines of a growing job start
-/// within seconds of each other, and one reading brings all that are there by then.
+/// How often a directory is read because filters of one workload ask, beside the regular readings: machines of a growing job
+/// start within seconds of each other, and one reading brings all that are there by then.
 const ASKED_BURST: u32 = 4;
 const ASKED_EVERY: Duration = Duration::from_secs(3);
+/// The same for all workloads together: so many at least have to do their worst before the others wait.
+const ALL_ASKED_BURST: u32 = 4 * ASKED_BURST;
+const ALL_ASKED_EVERY: Duration = Duration::from_millis(750);
 
 /// The index of directories.
 #[derive(Debug)]
@@ -52,7 +55,7 @@ struct Entry {
     began: u64,
     ended: u64,
     wanted: u64,
-    asked: TokenBucket,
+    asked: SharedBucket,
 }
 
 /// A good reading.
@@ -185,10 +188,11 @@ impl Index {
         }
     }
 
-    /// Whether the directory lists the id, after it was read again if it does not. Not bounded in time.
-    pub async fn refreshed(&self, name: &str, id: &str) -> Looked {
+    /// Whether the directory lists the id, after it was read again if it does not and the workload has not asked too often. Not
+    /// bounded in time.
+    pub async fn refreshed(&self, workload: &str, name: &str, id: &str) -> Looked {
         let mut changes = self.changes.subscribe();
-        let reading = match self.want(name, id, Instant::now()) {
+        let reading = match self.want(workload, name, id, Instant::now()) {
             Ok(reading) => reading,
             Err(looked) => return looked,
         };
@@ -231,7 +235,7 @@ impl Index {
     }
 
     /// The number of the reading that will answer whether the id is listed, or the answer.
-    fn want(&self, name: &str, id: &str, now: Instant) -> Result<u64, Looked> {
+    fn want(&self, workload: &str, name: &str, id: &str, now: Instant) -> Result<u64, Looked> {
         let mut state = self.lock();
         let entry = state.entries.get_mut(name).ok_or(Looked::Unknown)?;
         if entry.lists(id) {
@@ -240,7 +244,7 @@ impl Index {
         // What began before the question may have missed what it is about.
         let next = entry.began + 1;
         if entry.wanted < next {
-            if entry.asked.take(now) {
+            if entry.asked.take(workload, now) {
                 entry.wanted = next;
             } else if entry.ended < entry.began {
                 // Better than nothing.
@@ -351,7 +355,10 @@ impl Entry {
             began: 0,
             ended: 0,
             wanted: 0,
-            asked: TokenBucket::new(ASKED_BURST, ASKED_EVERY),
+            asked: SharedBucket::new(
+                TokenBucket::new(ALL_ASKED_BURST, ALL_ASKED_EVERY),
+                TokenBucket::new(ASKED_BURST, ASKED_EVERY),
+            ),
         };
         entry.renew(fresh_for_s);
         entry

@@ -1,5 +1,6 @@
 use super::*;
 use crate::keys::plain_client;
+use crate::push::Hub;
 
 fn own(content: &[&'static str]) -> BTreeMap<String, Bytes> {
     let bytes = |text: &&'static str| (hex(&sha256(text.as_bytes())), Bytes::from_static(text.as_bytes()));
@@ -65,9 +66,12 @@ fn a_damaged_record_is_an_error() {
 #[tokio::test]
 async fn a_module_is_there_under_its_digest_and_nothing_else() {
     let (stop, stopping) = watch::channel(false);
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
-    let server = tokio::spawn(serve(Modules(own(&["wasm"])), listener, stopping));
+    let hub = Hub::new(crate::directories::Index::new(std::time::Duration::from_secs(1)));
+    let options = Arc::new(crate::transport::TransportOptions::insecure());
+    let acceptor = Acceptor::anybody(listener, &options, Arc::new(hub)).unwrap();
+    let server = tokio::spawn(serve(Modules(own(&["wasm"])), acceptor, stopping));
     let client = plain_client().unwrap();
     let url = |path: &str| format!("{base}{path}");
     let answer = client.get(url(&path(&digest("wasm")))).send().await.unwrap();

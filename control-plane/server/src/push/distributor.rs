@@ -32,6 +32,8 @@ struct Published {
 pub struct Lookups {
     /// The directories that a workload's rules read. It may ask for no others.
     pub readable: BTreeMap<String, BTreeSet<String>>,
+    /// The issuers that a workload's rules name. It may ask for keys of no others.
+    pub issuers: BTreeMap<String, BTreeSet<String>>,
     /// Every directory.
     pub directories: Arc<Directories>,
 }
@@ -50,12 +52,13 @@ pub enum Subscription {
 // === impl Distributor ===
 
 impl Distributor {
-    /// Replaces everything that is on offer. Streams of workloads that are gone end.
-    pub fn publish(&self, releases: &BTreeMap<String, Arc<Release>>, lookups: Lookups) {
+    /// Replaces everything that is on offer. Streams of workloads that are gone end; returns which these are.
+    pub fn publish(&self, releases: &BTreeMap<String, Arc<Release>>, lookups: Lookups) -> Vec<String> {
         let mut published = self.published.write().unwrap_or_else(PoisonError::into_inner);
         published.any = true;
         published.lookups = Arc::new(lookups);
-        published.offers.retain(|workload, _| releases.contains_key(workload));
+        let gone = published.offers.extract_if(|workload, _| !releases.contains_key(workload));
+        let gone = gone.map(|(workload, _)| workload).collect();
         for (workload, release) in releases {
             let offer = || Arc::new(Offer::new(release.clone()));
             match published.offers.get(workload) {
@@ -75,6 +78,7 @@ impl Distributor {
         }
         drop(published);
         self.rounds.send_replace(());
+        gone
     }
 
     /// Nothing is on offer any more. Streams end, and find the replica that has something.
@@ -127,6 +131,11 @@ impl Distributor {
         self.lookups().readable.get(workload).is_some_and(|names| names.contains(directory))
     }
 
+    /// Whether the workload's rules name the issuer.
+    pub fn uses(&self, workload: &str, issuer: &str) -> bool {
+        self.lookups().issuers.get(workload).is_some_and(|names| names.contains(issuer))
+    }
+
     /// Whether a directory that the workload's rules read lists the id.
     pub fn lists(&self, workload: &str, directory: &str, id: &str) -> bool {
         let lookups = self.lookups();
@@ -151,6 +160,7 @@ mod tests {
         let listing = |ids: &[&str]| Listing { ids: Arc::new(set(ids)), fresh_until: None };
         let lookups = Lookups {
             readable: BTreeMap::from([("a/a".to_owned(), set(&["jobs"]))]),
+            issuers: BTreeMap::from([("a/a".to_owned(), set(&["google"]))]),
             directories: Arc::new(Directories {
                 listings: BTreeMap::from([
                     ("jobs".to_owned(), listing(&["1"])),
@@ -164,6 +174,8 @@ mod tests {
         assert!(!distributor.lists("a/a", "jobs", "2"));
         assert!(!distributor.lists("a/a", "other", "1"));
         assert!(!distributor.lists("b/b", "jobs", "1"));
+        let asks = |workload, issuer| distributor.uses(workload, issuer);
+        assert!(asks("a/a", "google") && !asks("a/a", "gitlab") && !asks("b/b", "google"));
     }
 
     #[test]

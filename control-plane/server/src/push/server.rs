@@ -1,7 +1,7 @@
 //! The gRPC server.
 //!
-//! `Subscribe` is served by hand rather than by the generated trait, because that one encodes every message anew for
-//! every stream; see [`super::frames`].
+//! Both services are served by hand rather than by the generated traits, because those encode every message anew for every
+//! stream ([`super::frames`]), and make room for what was not sent ([`super::inbound`]).
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -9,44 +9,32 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Buf;
 use http::{HeaderValue, Request, Response, header};
 use prost::Message;
-use tidegate_proto::v1 as pb;
-use tidegate_proto::v1::decision_sink_server::DecisionSinkServer;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time::Instant;
+use tonic::Status;
 use tonic::body::Body;
-use tonic::codec::{BufferSettings, DecodeBuf, Decoder};
 use tonic::server::NamedService;
 use tonic::service::InterceptorLayer;
-use tonic::{Status, Streaming};
 use tower::Service;
 use tracing::info;
 
-use super::sink::Sink;
-use super::{Distributor, Fleet, session};
+use super::inbound::Inbound;
+use super::{Distributor, Fleet, Records, session, sink};
 use crate::directories::{Index, Looked};
 use crate::keys::KeyDesk;
 use crate::metrics::{Metrics, ReasonLabel};
 use crate::transport::{
-    Acceptor, Authenticate, Caller, Exceeded, Incoming, QuotaOptions, Quotas, Roster, StreamPass,
-    TransportOptions, WhoIs,
+    Acceptor, Authenticate, CONNECTION_WINDOW, Caller, Exceeded, Incoming, Quotas, Roster, STREAM_WINDOW,
+    STREAMS_PER_CONNECTION, StreamPass, TransportOptions, WhoIs, scattered,
 };
 
 const SERVICE: &str = "tidegate.v1.PolicyDistribution";
 const SUBSCRIBE: &str = "/tidegate.v1.PolicyDistribution/Subscribe";
+const REPORT: &str = "/tidegate.v1.DecisionSink/Report";
 
-/// Largest message of a filter on a Subscribe stream, in bytes.
-const MAX_REQUEST: usize = 64 << 10;
-/// Largest batch of decision records, in bytes. So much may wait on every stream for the rest of its batch.
-const MAX_BATCH: usize = 64 << 10;
-/// What a filter may send ahead on one stream, in bytes.
-const STREAM_WINDOW: u32 = 64 << 10;
-/// What a filter may send ahead on one connection, in bytes.
-const CONNECTION_WINDOW: u32 = 256 << 10;
-/// Envoy workers of one proxy may share a connection.
-const MAX_STREAMS_PER_CONNECTION: u32 = 1_024;
 /// A filter that is gone without a word is noticed after the interval and the timeout.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -64,11 +52,15 @@ pub struct Hub {
     pub key_desk: KeyDesk,
     /// What is known of directories, and where ids are asked for.
     pub directories: Index,
+    /// Where decision records go.
+    pub records: Records,
     /// What is counted.
     pub metrics: Metrics,
     /// Which workload a verified peer is.
     pub who_is: Arc<dyn WhoIs>,
     pub(crate) quotas: Quotas,
+    /// How long it counts who a peer is, without anything new on offer.
+    identified_for: Duration,
     stop: watch::Sender<bool>,
 }
 
@@ -82,13 +74,13 @@ pub(crate) async fn serve(
     tonic::transport::Server::builder()
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_concurrent_streams(MAX_STREAMS_PER_CONNECTION)
+        .max_concurrent_streams(STREAMS_PER_CONNECTION)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .http2_max_header_list_size(16 << 10)
         .layer(InterceptorLayer::new(authenticate))
         .add_service(Subscribe { hub: hub.clone() })
-        .add_service(DecisionSinkServer::new(Sink::new(hub)).max_decoding_message_size(MAX_BATCH))
+        .add_service(Report { hub })
         .serve_with_incoming_shutdown(incoming, async move { stopped(&mut stop).await })
         .await
 }
@@ -104,8 +96,9 @@ pub async fn serve_insecure(
     let options = TransportOptions::insecure();
     let address = listener.local_addr()?;
     options.check(address, address)?;
+    let options = Arc::new(options);
     let incoming = Acceptor::filters(listener, &options, None, hub.clone())?.into_incoming();
-    let authenticate = Authenticate::new(hub.clone(), Arc::new(options));
+    let authenticate = Authenticate::new(hub.clone(), options);
     Ok(serve(hub, incoming, authenticate).await?)
 }
 
@@ -114,19 +107,21 @@ pub async fn serve_insecure(
 impl Hub {
     /// Nothing is on offer yet, and nobody is anything.
     pub fn new(directories: Index) -> Self {
-        Self::with(directories, Arc::<Roster>::default(), QuotaOptions::default())
+        Self::with(directories, Arc::<Roster>::default(), &TransportOptions::insecure())
     }
 
     /// The same, with somebody who knows whose workloads are whose, and limits.
-    pub fn with(directories: Index, who_is: Arc<dyn WhoIs>, quotas: QuotaOptions) -> Self {
+    pub fn with(directories: Index, who_is: Arc<dyn WhoIs>, transport: &TransportOptions) -> Self {
         Self {
             distributor: Distributor::default(),
             fleet: Fleet::default(),
             key_desk: KeyDesk::default(),
             directories,
+            records: Records::default(),
             metrics: Metrics::default(),
             who_is,
-            quotas: Quotas::new(quotas),
+            quotas: Quotas::new(transport.quotas),
+            identified_for: transport.identify_every,
             stop: watch::Sender::new(false),
         }
     }
@@ -154,11 +149,21 @@ impl Hub {
         if !distributor.is_read(workload, directory) {
             return Looked::Unknown;
         }
-        let looked = self.directories.refreshed(directory, id).await;
+        let looked = self.directories.refreshed(workload, directory, id).await;
         if looked == Looked::Listed {
             distributor.until(|distributor| distributor.lists(workload, directory, id)).await;
         }
         looked
+    }
+
+    /// Whether an issuer that the workload's rules name has a key of this id by now, and what is on offer says so. At most a
+    /// second later.
+    pub async fn has_key(&self, workload: String, issuer: String, key_id: String) -> bool {
+        if !self.distributor.uses(&workload, &issuer) {
+            self.metrics.key_lookups.get_or_create(&ReasonLabel::new("not_its_own")).inc();
+            return false;
+        }
+        self.key_desk.has_key(workload, issuer, key_id).await
     }
 
     /// What a stream of this caller may use; nothing is metered where nobody was asked.
@@ -180,6 +185,12 @@ impl Hub {
         self.metrics.quota_exceeded.get_or_create(&ReasonLabel::new(exceeded.word())).inc();
         info!(reason = exceeded.word(), "{who}: {}", exceeded.words());
         Status::resource_exhausted(exceeded.words())
+    }
+
+    /// When it is to be asked again who a peer is that was asked now: at a time of its own, so that streams that began
+    /// together are not all judged together.
+    pub(super) fn identified_until(&self) -> Instant {
+        Instant::now() + scattered(self.identified_for)
     }
 
     /// Ends every stream and the server.
@@ -235,59 +246,58 @@ impl Service<Request<Body>> for Subscribe {
             Ok(pass) => pass,
             Err(status) => return ready(Ok(status.into_http())),
         };
-        let sender = Sender { caller, pass };
-        let inbound = Streaming::new_request(RequestDecoder, request.into_body(), None, Some(MAX_REQUEST));
-        let mut response = Response::new(Body::new(session::body(self.hub.clone(), sender, inbound)));
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        ready(Ok(response))
+        let inbound = inbound(&self.hub, request, pass.as_ref());
+        let body = session::body(self.hub.clone(), Sender { caller, pass }, inbound);
+        ready(Ok(streaming(Body::new(body))))
     }
 }
 
-/// Reads `SubscribeRequest`s with buffers that fit them: most are acknowledgements of under 100 bytes.
-struct RequestDecoder;
-
-/// A message, and how many bytes it was sent in: what is not known of it is dropped, and must be paid for all the same.
-#[derive(Debug)]
-pub(super) struct Measured {
-    pub request: pb::SubscribeRequest,
-    pub bytes: usize,
+/// The service `DecisionSink`.
+#[derive(Clone)]
+struct Report {
+    hub: Arc<Hub>,
 }
 
-// === impl RequestDecoder ===
+// === impl Report ===
 
-impl Decoder for RequestDecoder {
-    type Item = Measured;
-    type Error = Status;
+impl NamedService for Report {
+    const NAME: &'static str = tidegate_proto::v1::decision_sink_server::SERVICE_NAME;
+}
 
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Self::Item>, Status> {
-        let bytes = buffer.remaining();
-        pb::SubscribeRequest::decode(buffer)
-            .map(|request| Some(Measured { request, bytes }))
-            .map_err(|error| Status::invalid_argument(format!("malformed message: {error}")))
+impl Service<Request<Body>> for Report {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Ready<Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
     }
 
-    fn buffer_settings(&self) -> BufferSettings {
-        BufferSettings::new(512, 4 << 10)
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        if request.uri().path() != REPORT {
+            return ready(Ok(Status::unimplemented("no such method").into_http()));
+        }
+        let caller = request.extensions().get::<Caller>().cloned();
+        let pass = match self.hub.admit(caller.as_ref()) {
+            Ok(pass) => pass,
+            Err(status) => return ready(Ok(status.into_http())),
+        };
+        let inbound = inbound(&self.hub, request, pass.as_ref());
+        let body = sink::body(self.hub.clone(), Sender { caller, pass }, inbound);
+        ready(Ok(streaming(Body::new(body))))
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-    use http_body_util::Full;
+fn inbound<M: Message + Default>(
+    hub: &Arc<Hub>,
+    request: Request<Body>,
+    pass: Option<&StreamPass>,
+) -> Inbound<M> {
+    Inbound::new(hub.clone(), request.into_body(), pass.map(StreamPass::unfinished))
+}
 
-    use super::*;
-
-    #[tokio::test]
-    async fn what_is_not_known_of_a_message_counts_as_sent() {
-        // Field 1000, which there is none of: 1000 bytes.
-        let mut message = vec![0xc2, 0x3e, 0xe8, 0x07];
-        message.extend([b'x'; 1000]);
-        let mut sent = vec![0, 0, 0, 0x03, 0xec];
-        sent.extend(&message);
-        let mut stream =
-            Streaming::new_request(RequestDecoder, Full::new(Bytes::from(sent)), None, Some(MAX_REQUEST));
-        let Measured { request, bytes } = stream.message().await.unwrap().unwrap();
-        assert_eq!((request.encoded_len(), bytes), (0, 1004));
-    }
+fn streaming(body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    response
 }

@@ -3,7 +3,8 @@
 //! A session is a state machine behind a response body. Its connection polls it when there is room to send, so a slow
 //! receiver makes no queue: it misses the releases between and gets the newest when it is ready again.
 //!
-//! INVARIANT: at most one push is outstanding; the next one waits for its `Ack` or `Nack`.
+//! INVARIANT: at most one push is outstanding; the next one waits for its `Ack` or `Nack`. A stream goes on only while its
+//! peer is the workload that it was when it began, which is asked again before every push and now and then.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -20,18 +21,19 @@ use tidegate_identity::keys::MAX_KEY_ID_BYTES;
 use tidegate_proto::v1 as pb;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
-use tonic::{Status, Streaming};
+use tonic::Status;
 use tracing::{debug, info, warn};
 
-use super::fleet::{Refusal, StreamId, VmKey};
+use super::fleet::VmKey;
 use super::frames::frame;
-use super::hello::{MAX_WORKLOAD, Proven, identify, validate, who_is};
+use super::hello::{MAX_WORKLOAD, Proven, identify, validate};
+use super::inbound::{Inbound, Measured};
+use super::presence::Presence;
 use super::questions::Questions;
-use super::server::{Measured, Sender};
+use super::server::Sender;
 use super::{Hub, Offer, Subscription, stopped};
 use crate::bundle::{Sha256, hex};
-use crate::clock;
-use crate::metrics::{CapabilityLabel, ReasonLabel};
+use crate::metrics::ReasonLabel;
 use crate::transport::StreamPass;
 
 /// How long a client may take to say who it is.
@@ -49,7 +51,7 @@ const MAX_DETAIL: usize = 512;
 pub(super) fn body(
     hub: Arc<Hub>,
     sender: Sender,
-    inbound: Streaming<Measured>,
+    inbound: Inbound<pb::SubscribeRequest>,
 ) -> impl http_body::Body<Data = Bytes, Error = Infallible> {
     let session = Session {
         stop: hub.stopping(),
@@ -68,7 +70,7 @@ pub(super) fn body(
 struct Session {
     hub: Arc<Hub>,
     sender: Sender,
-    inbound: Streaming<Measured>,
+    inbound: Inbound<pb::SubscribeRequest>,
     stop: watch::Receiver<bool>,
     outbox: VecDeque<Bytes>,
     phase: Phase,
@@ -87,6 +89,8 @@ struct Serving {
     presence: Presence,
     /// Absent where nobody was asked.
     proven: Option<Proven>,
+    /// When it is asked again who the peer is.
+    identified_until: Instant,
     pass: Option<StreamPass>,
     offers: watch::Receiver<Arc<Offer>>,
     /// Whether the current offer was not looked at yet.
@@ -100,16 +104,6 @@ struct Serving {
 struct Outstanding {
     offer: Arc<Offer>,
     deadline: Instant,
-}
-
-/// The VM's entry in the fleet, for as long as the stream lives.
-struct Presence {
-    hub: Arc<Hub>,
-    key: VmKey,
-    stream: StreamId,
-    capabilities: Vec<String>,
-    /// Those that its Bundle uses and that it does not have.
-    lacks: Vec<String>,
 }
 
 // === impl Session ===
@@ -141,7 +135,7 @@ impl Session {
         let hello = tokio::select! {
             message = tokio::time::timeout(HELLO_TIMEOUT, self.inbound.message()) => match message {
                 Ok(message) => match message? {
-                    Some(Measured { request: pb::SubscribeRequest { message: Some(Up::Hello(hello)) }, bytes }) => {
+                    Some(Measured { message: pb::SubscribeRequest { message: Some(Up::Hello(hello)) }, bytes }) => {
                         (hello, bytes)
                     }
                     _ => return Err(self.refuse(Status::invalid_argument("the first message must be `hello`"))),
@@ -189,7 +183,7 @@ impl Serving {
         if let Some(pass) = &mut sender.pass {
             pass.message(bytes).map_err(|exceeded| hub.exceeded(exceeded, "a hello"))?;
         }
-        let (workload, proven) = identify(hub, &hello, sender.caller)?;
+        let (workload, proven) = identify(hub, hello.workload.as_ref(), sender.caller)?;
         let offers = match hub.distributor.subscribe(&workload) {
             Subscription::To(offers) => offers,
             Subscription::NotReady => {
@@ -212,14 +206,23 @@ impl Serving {
             presence.compare(offer.release());
             presence.enforces(offer.release());
         }
-        let questions = Questions::default();
-        Ok(Self { presence, proven, pass: sender.pass, offers, fresh, held, outstanding: None, questions })
+        Ok(Self {
+            presence,
+            proven,
+            identified_until: hub.identified_until(),
+            pass: sender.pass,
+            offers,
+            fresh,
+            held,
+            outstanding: None,
+            questions: Questions::default(),
+        })
     }
 
     async fn step(
         &mut self,
         hub: &Arc<Hub>,
-        inbound: &mut Streaming<Measured>,
+        inbound: &mut Inbound<pb::SubscribeRequest>,
         stop: &mut watch::Receiver<bool>,
         outbox: &mut VecDeque<Bytes>,
     ) -> Result<(), Status> {
@@ -237,15 +240,17 @@ impl Serving {
                 return Ok(());
             }
         }
-        let deadline = self.outstanding.as_ref().map(|outstanding| outstanding.deadline);
+        let answer_until = self.outstanding.as_ref().map(|outstanding| outstanding.deadline);
+        let identified_until = self.proven.as_ref().map(|_| self.identified_until);
+        let deadline = answer_until.into_iter().chain(identified_until).min();
         tokio::select! {
             message = inbound.message() => match message? {
-                Some(Measured { request, bytes }) => {
+                Some(Measured { message, bytes }) => {
                     if let Some(pass) = &mut self.pass {
                         let exceeded = |exceeded| hub.exceeded(exceeded, &self.presence.to_string());
                         pass.message(bytes).map_err(exceeded)?;
                     }
-                    self.take(hub, request, outbox)?;
+                    self.take(hub, message, outbox)?;
                 }
                 None => return Err(Status::ok("the filter ended the stream")),
             },
@@ -255,8 +260,13 @@ impl Serving {
             },
             unlisted = self.questions.unlisted() => outbox.extend(unlisted.map(|nonce| answer(nonce, false))),
             () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
-                warn!(vm = %self.presence, "a push was not answered within 30 s");
-                self.outstanding = None;
+                let now = Instant::now();
+                if self.outstanding.take_if(|outstanding| outstanding.deadline <= now).is_some() {
+                    warn!(vm = %self.presence, "a push was not answered within 30 s");
+                }
+                if self.identified_until <= now {
+                    self.identify_again(hub)?;
+                }
             }
             () = stopped(stop) => return Err(stopping()),
         }
@@ -264,11 +274,9 @@ impl Serving {
     }
 
     /// The Mesh may have changed since the stream began, and with it whose the workload is.
-    fn identify_again(&self, hub: &Hub) -> Result<(), Status> {
-        match &self.proven {
-            Some(proven) => who_is(hub, &proven.peer, &proven.hint).map(drop),
-            None => Ok(()),
-        }
+    fn identify_again(&mut self, hub: &Hub) -> Result<(), Status> {
+        self.identified_until = hub.identified_until();
+        self.proven.as_ref().map_or(Ok(()), |proven| proven.again(hub, &self.presence.key.workload))
     }
 
     fn offer(&mut self, hub: &Hub, offer: Arc<Offer>, outbox: &mut VecDeque<Bytes>) {
@@ -291,7 +299,11 @@ impl Serving {
         match request.message {
             Some(Up::Ack(ack)) => self.take_ack(hub, &ack)?,
             Some(Up::Nack(nack)) => self.take_nack(hub, &nack)?,
-            Some(Up::Receipt(receipt)) => self.presence.receipt(&receipt),
+            Some(Up::Receipt(receipt)) => {
+                self.presence.receipt(&receipt);
+                // A filter gives up a stream on which it hears nothing. What says nothing, every filter ignores.
+                outbox.push_back(frame(&pb::SubscribeResponse { message: None }));
+            }
             Some(Up::Lookup(lookup)) => {
                 let is_bounded = lookup.directory.len() <= MAX_DIRECTORY && lookup.id.len() <= MAX_ID;
                 let (nonce, hub, workload) = (lookup.nonce, hub.clone(), self.presence.key.workload.clone());
@@ -303,10 +315,10 @@ impl Serving {
             Some(Up::KeyLookup(lookup)) => {
                 let is_bounded =
                     lookup.issuer.len() <= MAX_WORKLOAD && lookup.key_id.len() <= MAX_KEY_ID_BYTES;
-                let hub = hub.clone();
-                let known = async move { hub.key_desk.has_key(lookup.issuer, lookup.key_id).await };
-                if !is_bounded || !self.questions.ask(lookup.nonce, known) {
-                    outbox.push_back(answer(lookup.nonce, false));
+                let (nonce, hub, workload) = (lookup.nonce, hub.clone(), self.presence.key.workload.clone());
+                let known = async move { hub.has_key(workload, lookup.issuer, lookup.key_id).await };
+                if !is_bounded || !self.questions.ask(nonce, known) {
+                    outbox.push_back(answer(nonce, false));
                 }
             }
             Some(Up::Hello(_)) => debug!(vm = %self.presence, "a second hello is ignored"),
@@ -363,86 +375,6 @@ impl Serving {
     }
 }
 
-// === impl Presence ===
-
-impl Presence {
-    fn enter(hub: &Arc<Hub>, key: VmKey, hello: &pb::Hello) -> Self {
-        let stream = hub.fleet.connect(&key, hello, clock::now());
-        hub.metrics.streams.inc();
-        let capabilities = hello.capabilities.clone();
-        let presence = Self { hub: hub.clone(), key, stream, capabilities, lacks: Vec::new() };
-        info!(vm = %presence, version = hello.filter_version, "filter connected");
-        presence
-    }
-
-    /// Notes what a release uses and the filter lacks.
-    fn compare(&mut self, release: &crate::bundle::Release) {
-        let used = &release.manifest().used_capabilities;
-        let lacks: Vec<String> =
-            used.iter().filter(|used| !self.capabilities.contains(used)).cloned().collect();
-        if lacks == self.lacks {
-            return;
-        }
-        self.count_lacks(-1);
-        self.lacks = lacks;
-        self.count_lacks(1);
-        for capability in &self.lacks {
-            let fix = if capability == tidegate_proto::BODIES {
-                "; give it the module that `tidegate module --bodies` writes"
-            } else {
-                ""
-            };
-            warn!(
-                vm = %self,
-                capability,
-                "a filter lacks what its rules use: it refuses the requests that depend on it{fix}"
-            );
-        }
-    }
-
-    fn count_lacks(&self, by: i64) {
-        for capability in &self.lacks {
-            let label = CapabilityLabel { capability: capability.clone() };
-            self.hub.metrics.lacking.get_or_create(&label).inc_by(by);
-        }
-    }
-
-    fn enforces(&self, release: &crate::bundle::Release) {
-        self.hub.fleet.enforces(&self.key, release.sha256(), Some(release.revision()), clock::now());
-    }
-
-    fn enforces_other(&self, manifest: &[u8]) {
-        self.hub.fleet.enforces(&self.key, manifest.get(..32).unwrap_or_default(), None, clock::now());
-    }
-
-    fn refused(&self, offer: &Offer, reason: &str, detail: String) {
-        let revision = offer.release().revision();
-        let refusal = Refusal { revision, reason: reason.to_owned(), detail, at: clock::now() };
-        self.hub.fleet.refused(&self.key, refusal);
-    }
-
-    fn receipt(&self, receipt: &pb::Receipt) {
-        if matches!(receipt.manifest_sha256.len(), 0 | 32) {
-            self.hub.fleet.receipt(&self.key, receipt, clock::now());
-        }
-    }
-}
-
-impl std::fmt::Display for Presence {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {} {:016x}", self.key.workload, self.key.instance, self.key.generation)
-    }
-}
-
-impl Drop for Presence {
-    fn drop(&mut self) {
-        self.hub.fleet.disconnect(&self.key, self.stream, clock::now());
-        self.hub.metrics.streams.dec();
-        self.count_lacks(-1);
-        info!(vm = %self, "filter disconnected");
-    }
-}
-
 fn nack_reason(reason: i32) -> (&'static str, Option<pb::NackReason>) {
     let Ok(reason) = pb::NackReason::try_from(reason) else { return ("unknown", None) };
     let label = match reason {
@@ -466,11 +398,11 @@ fn answer(nonce: u64, listed: bool) -> Bytes {
     frame(&pb::SubscribeResponse { message: Some(Down::LookupResult(result)) })
 }
 
-fn stopping() -> Status {
+pub(super) fn stopping() -> Status {
     Status::unavailable("the control plane is shutting down; connect again")
 }
 
-fn trailers(status: &Status) -> HeaderMap {
+pub(super) fn trailers(status: &Status) -> HeaderMap {
     let mut trailers = HeaderMap::with_capacity(2);
     // Fails only for metadata, and there is none.
     let _ = status.add_header(&mut trailers);

@@ -128,7 +128,11 @@ pub fn lookups(compiled: &Compiled, directories: &Arc<Directories>) -> Lookups {
     let reading = compiled.workloads.iter().filter(|(_, policy)| !policy.model.directories.is_empty());
     let readable =
         reading.map(|(id, policy)| (id.to_string(), policy.model.directories.iter().cloned().collect()));
-    Lookups { readable: readable.collect(), directories: directories.clone() }
+    let naming = compiled.workloads.iter().filter(|(_, policy)| !policy.model.issuers.is_empty());
+    let issuers = naming.map(|(id, policy)| {
+        (id.to_string(), policy.model.issuers.iter().map(|issuer| issuer.name.clone()).collect())
+    });
+    Lookups { readable: readable.collect(), issuers: issuers.collect(), directories: directories.clone() }
 }
 
 fn issuer_spec(issuer: &TrustedIssuer, keys: &KeyRing) -> IssuerSpec {

@@ -167,12 +167,12 @@ pub async fn start(options: Options) -> Result<Running, ServeError> {
         None => None,
     };
 
-    let roster = Arc::<Roster>::default();
+    let roster = Arc::new(Roster::new(&transport.trust_domains));
     let who_is: Arc<dyn WhoIs> = match &place {
         Place::Folder(_) => roster.clone(),
         Place::Cluster(cluster) => cluster.who_is(roster.clone()),
     };
-    let hub = Arc::new(Hub::with(index, who_is, transport.quotas));
+    let hub = Arc::new(Hub::with(index, who_is, &transport));
     let grpc =
         Acceptor::filters(grpc, &transport, certificates.clone(), hub.clone()).map_err(ServeError::Socket)?;
     let http = Acceptor::admin(http, &transport, certificates, hub.clone()).map_err(ServeError::Socket)?;
@@ -238,14 +238,18 @@ pub async fn start(options: Options) -> Result<Running, ServeError> {
     }
     let probes_addr = probes.as_ref().map(|(_, address)| *address);
     if let Some((listener, _)) = probes {
-        tasks.spawn(named("the server for probes", admin::serve_probes(admin.clone(), listener)));
+        let acceptor =
+            Acceptor::anybody(listener, &admin.transport, hub.clone()).map_err(ServeError::Socket)?;
+        tasks.spawn(named("the server for probes", admin::serve_probes(admin.clone(), acceptor)));
     }
+    let transport = admin.transport.clone();
     tasks.spawn(named("the admin server", admin::serve(admin, http)));
     let mut module_addr = None;
     if let Some((modules, listener, address)) = modules {
         module_addr = Some(address);
         info!(%address, digests = ?modules.digests().collect::<Vec<_>>(), "serving the filter module");
-        let server = module_server::serve(modules, listener, hub.stopping());
+        let acceptor = Acceptor::anybody(listener, &transport, hub.clone()).map_err(ServeError::Socket)?;
+        let server = module_server::serve(modules, acceptor, hub.stopping());
         tasks.spawn(named("the server of the filter module", server));
     }
     info!(%grpc_addr, %admin_addr, "serving");

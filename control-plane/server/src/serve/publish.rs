@@ -158,7 +158,9 @@ fn publish(
     };
     // First: whoever loses a workload must not get what is offered to it now.
     roster.replace(&in_force.compiled.mesh);
-    hub.distributor.publish(&releases, lookups(&in_force.compiled, directories));
+    for gone in hub.distributor.publish(&releases, lookups(&in_force.compiled, directories)) {
+        hub.metrics.forget_workload(&gone);
+    }
     hub.key_desk.offers(keys.version);
     let revision = publisher.last_revision();
     hub.metrics.workloads.set(i64::try_from(releases.len()).unwrap_or(i64::MAX));

@@ -1,26 +1,31 @@
 //! Accepts connections, and shakes hands where TLS is spoken.
 //!
-//! INVARIANT: handshakes are bounded in number, per address too, and in time; callers that do not finish theirs keep
-//! nobody else from being accepted. No task outlives the acceptor.
+//! INVARIANT: handshakes are bounded in number and in time, and so are connections of callers that prove nothing; who comes
+//! while there are too many gets a place of the address that has most ([`Places`]). Who comes with a certificate is counted
+//! among its principal's ([`crate::transport::Quotas`]), and is gone when the authorities change and its certificate is
+//! worth nothing any more. No task outlives the acceptor.
 
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use futures_util::Stream as FuturesStream;
 use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
-use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::sync::{Notify, oneshot};
+use tokio::task::{AbortHandle, Id, JoinSet};
+use tokio::time::{Instant, sleep_until};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 
 use super::options::{Security, TransportOptions};
-use super::reload::Certificates;
-use super::socket::{Arrival, Socket, Stream};
+use super::places::{PlaceId, Places};
+use super::reload::{Certificates, Trusted};
+use super::socket::{Arrival, Guard, Socket, Stream};
 use super::spiffe::Identity;
 use super::tls;
 use crate::metrics::{Metrics, ReasonLabel};
@@ -31,6 +36,9 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// How long connections may go on after the server was stopped.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
+/// How long a connection of a caller that proves nothing may last.
+const UNPROVEN_AGE: Duration = Duration::from_secs(60);
+
 /// A port that is listened on.
 pub(crate) struct Acceptor {
     listener: TcpListener,
@@ -38,14 +46,17 @@ pub(crate) struct Acceptor {
     socket: Option<UnixListener>,
     /// Whether the port is a loopback address.
     local: bool,
-    tls: Option<(Certificates, Role)>,
+    certificates: Option<Certificates>,
+    role: Role,
     /// Where connections must come from; empty: from anywhere.
     only_from: Vec<IpAddr>,
-    options: TransportOptions,
+    options: Arc<TransportOptions>,
     hub: Arc<Hub>,
-    handshakes: JoinSet<Shaken>,
-    /// By address; never empty for long.
-    under_way: HashMap<IpAddr, usize>,
+    handshakes: JoinSet<Option<Socket>>,
+    shaking: Places<Aborted>,
+    by_task: HashMap<Id, PlaceId>,
+    /// Connections that are not counted by principals.
+    open: Arc<Open>,
 }
 
 /// Who is spoken to.
@@ -53,11 +64,25 @@ pub(crate) struct Acceptor {
 enum Role {
     Filters,
     Admin,
+    /// Whoever comes.
+    Anybody,
 }
 
-struct Shaken {
-    from: IpAddr,
-    socket: Option<Socket>,
+/// Ends a handshake when it is dropped.
+#[derive(Debug)]
+struct Aborted(AbortHandle);
+
+/// Open connections.
+struct Open {
+    places: Mutex<Places<oneshot::Sender<()>>>,
+    /// Announces that one has ended.
+    freed: Notify,
+}
+
+/// A place among the open connections, until it is dropped.
+pub(super) struct OpenPlace {
+    open: Arc<Open>,
+    id: PlaceId,
 }
 
 /// The connections that an acceptor accepts, for a server.
@@ -69,7 +94,7 @@ impl Acceptor {
     /// For filters.
     pub(crate) fn filters(
         listener: TcpListener,
-        options: &TransportOptions,
+        options: &Arc<TransportOptions>,
         certificates: Option<Certificates>,
         hub: Arc<Hub>,
     ) -> io::Result<Self> {
@@ -84,20 +109,29 @@ impl Acceptor {
     /// For people and probes. On loopback in plain text.
     pub(crate) fn admin(
         listener: TcpListener,
-        options: &TransportOptions,
+        options: &Arc<TransportOptions>,
         certificates: Option<Certificates>,
         hub: Arc<Hub>,
     ) -> io::Result<Self> {
         let mut acceptor = Self::new(listener, options, certificates, Role::Admin, hub)?;
         if acceptor.local {
-            acceptor.tls = None;
+            acceptor.certificates = None;
         }
         Ok(acceptor)
     }
 
+    /// For whoever comes, in plain text: what is there is for everybody.
+    pub(crate) fn anybody(
+        listener: TcpListener,
+        options: &Arc<TransportOptions>,
+        hub: Arc<Hub>,
+    ) -> io::Result<Self> {
+        Self::new(listener, options, None, Role::Anybody, hub)
+    }
+
     fn new(
         listener: TcpListener,
-        options: &TransportOptions,
+        options: &Arc<TransportOptions>,
         certificates: Option<Certificates>,
         role: Role,
         hub: Arc<Hub>,
@@ -106,12 +140,18 @@ impl Acceptor {
             local: listener.local_addr()?.ip().is_loopback(),
             listener,
             socket: None,
-            tls: certificates.map(|certificates| (certificates, role)),
+            certificates,
+            role,
             only_from: Vec::new(),
             options: options.clone(),
             hub,
             handshakes: JoinSet::new(),
-            under_way: HashMap::new(),
+            shaking: Places::new(options.max_handshakes),
+            by_task: HashMap::new(),
+            open: Arc::new(Open {
+                places: Mutex::new(Places::new(options.max_unproven_connections)),
+                freed: Notify::new(),
+            }),
         })
     }
 
@@ -131,7 +171,9 @@ impl Acceptor {
     /// The next connection that may be spoken with.
     pub(crate) async fn accept(&mut self) -> Socket {
         loop {
-            let has_room = self.handshakes.len() < self.options.max_handshakes.max(1);
+            // While there is no place, callers wait where the system keeps them.
+            let room_at = self.room_at(Instant::now());
+            let open = self.open.clone();
             let socket = async {
                 match &self.socket {
                     Some(socket) => socket.accept().await,
@@ -139,7 +181,7 @@ impl Acceptor {
                 }
             };
             tokio::select! {
-                accepted = self.listener.accept(), if has_room => match accepted {
+                accepted = self.listener.accept(), if room_at.is_none() => match accepted {
                     Ok((stream, from)) => if let Some(socket) = self.take(stream, from.ip().to_canonical()) {
                         return socket;
                     },
@@ -148,26 +190,43 @@ impl Acceptor {
                 accepted = socket => match accepted {
                     Ok((stream, _)) => {
                         let arrival = Arrival { remote: None, peer: None, local: false };
-                        return self.plain(Stream::Unix(stream), arrival);
-                    }
-                    Err(error) => pause(&error).await,
-                },
-                Some(shaken) = self.handshakes.join_next() => match shaken {
-                    Ok(Shaken { from, socket }) => {
-                        if let Some(count) = self.under_way.get_mut(&from) {
-                            *count = count.saturating_sub(1);
-                            if *count == 0 {
-                                self.under_way.remove(&from);
-                            }
-                        }
-                        if let Some(socket) = socket {
+                        if let Some(socket) = self.plain(Stream::Unix(stream), arrival) {
                             return socket;
                         }
                     }
-                    // It panicked, and with it went one caller; its address keeps one place less.
-                    Err(error) => warn!("a handshake ended unexpectedly: {error}"),
+                    Err(error) => pause(&error).await,
                 },
+                Some(ended) = self.handshakes.join_next_with_id() => {
+                    let (task, socket) = match ended {
+                        Ok((task, socket)) => (task, socket),
+                        Err(error) => {
+                            if !error.is_cancelled() {
+                                warn!("a handshake ended unexpectedly: {error}");
+                            }
+                            (error.id(), None)
+                        }
+                    };
+                    if let Some(place) = self.by_task.remove(&task) {
+                        self.shaking.leave(place);
+                    }
+                    if let Some(socket) = socket {
+                        return socket;
+                    }
+                }
+                () = sleep_until(room_at.unwrap_or_else(Instant::now)), if room_at.is_some() => {}
+                () = open.freed.notified(), if room_at.is_some() => {}
             }
+        }
+    }
+
+    /// When the next caller may come; `None`: now.
+    fn room_at(&self, now: Instant) -> Option<Instant> {
+        if self.certificates.is_some() {
+            self.shaking.room_at(now)
+        } else if self.role == Role::Filters {
+            None
+        } else {
+            self.open.lock().room_at(now)
         }
     }
 
@@ -182,110 +241,214 @@ impl Acceptor {
         let _ = stream.set_nodelay(true);
         // The address that was called, of those that are listened on.
         let local = stream.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback());
-        let arrival = Arrival { remote: Some(from), peer: None, local: local && self.tls.is_none() };
-        let Some((certificates, role)) = &self.tls else {
-            return Some(self.plain(Stream::Tcp(stream), arrival));
+        let is_plain = self.certificates.is_none();
+        let arrival = Arrival { remote: Some(from), peer: None, local: local && is_plain };
+        let Some(certificates) = &self.certificates else {
+            return self.plain(Stream::Tcp(stream), arrival);
         };
-        let config = if *role == Role::Filters { certificates.grpc() } else { certificates.admin() };
-        let under_way = self.under_way.entry(from).or_default();
-        // One address alone cannot take all places.
-        if *under_way >= (self.options.max_handshakes / 4).max(1) {
-            refuse(
-                &self.hub.metrics,
-                "too_many_handshakes",
-                &format!("{from} has {under_way} handshakes under way"),
-            );
-            return None;
+        let trusted = certificates.trusted();
+        let config = if self.role == Role::Filters { trusted.grpc() } else { trusted.admin() };
+        let handshake = Handshake {
+            arrival,
+            from,
+            config,
+            trusted,
+            options: self.options.clone(),
+            hub: self.hub.clone(),
+            role: self.role,
+            open: self.open.clone(),
+        };
+        let task = self.handshakes.spawn(handshake.shake(stream));
+        let id = task.id();
+        let (place, evicted) = self.shaking.enter(from, Instant::now(), Aborted(task));
+        self.by_task.insert(id, place);
+        if let Some(evicted) = evicted {
+            let why = format!("{evicted} has most handshakes under way, and others wait");
+            refuse(&self.hub.metrics, "too_many_handshakes", &why);
         }
-        *under_way += 1;
-        let (options, hub) = (self.options.clone(), self.hub.clone());
-        let role = *role;
-        self.handshakes.spawn(async move {
-            let socket = shake_hands(stream, arrival, config, &options, &hub, role).await;
-            Shaken { from, socket }
-        });
         None
     }
 
-    fn plain(&self, stream: Stream, arrival: Arrival) -> Socket {
-        let age = match self.options.security {
-            Security::Insecure => None,
-            _ => Some(scattered(self.options.max_connection_age)),
+    fn plain(&self, stream: Stream, arrival: Arrival) -> Option<Socket> {
+        let mut bounds = Bounds { age: Some(self.options.max_connection_age), ..Bounds::default() };
+        let guard = match self.role {
+            Role::Filters => {
+                if matches!(self.options.security, Security::Insecure) {
+                    bounds.age = None;
+                }
+                match self.hub.quotas.connect(None) {
+                    Ok(pass) => Guard::Principal(pass),
+                    Err(exceeded) => {
+                        refuse(&self.hub.metrics, "too_many_connections", exceeded.words());
+                        return None;
+                    }
+                }
+            }
+            Role::Admin | Role::Anybody => {
+                if self.role == Role::Anybody {
+                    bounds.age = Some(UNPROVEN_AGE);
+                }
+                let (place, evicted) = self.open.enter(arrival.remote, &self.hub.metrics);
+                bounds.evicted = Some(evicted);
+                Guard::Open(place)
+            }
         };
-        Socket { stream, arrival, end: Box::pin(end(age, self.hub.stopping())), _pass: None }
+        Some(Socket { stream, arrival, end: Box::pin(bounds.end(self.hub.clone())), _guard: guard })
     }
 }
 
-async fn shake_hands(
-    stream: TcpStream,
-    mut arrival: Arrival,
-    config: Arc<ServerConfig>,
-    options: &TransportOptions,
-    hub: &Hub,
-    role: Role,
-) -> Option<Socket> {
-    let from = arrival.remote;
-    let from = from.as_ref().map_or(&"a unix socket" as &(dyn std::fmt::Display + Sync), |from| from);
-    let handshake = TlsAcceptor::from(config).accept(stream);
-    let stream = match tokio::time::timeout(options.handshake_timeout, handshake).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => {
-            let (reason, why) = tls::why(&error);
-            refuse(&hub.metrics, reason, &format!("{from}: {why}"));
-            return None;
-        }
-        Err(_) => {
-            refuse(
-                &hub.metrics,
-                "handshake_timeout",
-                &format!("{from} did not finish its handshake in time"),
-            );
-            return None;
-        }
-    };
-    let age = scattered(options.max_connection_age);
-    let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-    let Some(leaf) = leaf else {
-        if role == Role::Filters {
-            refuse(&hub.metrics, "no_certificate", &format!("{from} has no certificate"));
-            return None;
-        }
-        let end = Box::pin(end(Some(age), hub.stopping()));
-        return Some(Socket { stream: Stream::Tls(Box::new(stream)), arrival, end, _pass: None });
-    };
-    // It was read in the handshake already, and it is the same one.
-    let identity = match Identity::read(leaf, &options.trust_domains) {
-        Ok(identity) => identity,
-        Err(invalid) => {
-            refuse(&hub.metrics, invalid.word(), &format!("{from}: {invalid}"));
-            return None;
-        }
-    };
-    let Some(pass) = hub.quotas.connect(&identity.peer) else {
-        refuse(&hub.metrics, "too_many_connections", &format!("{} has too many connections", identity.peer));
-        return None;
-    };
-    let left = SystemTime::UNIX_EPOCH
-        .checked_add(identity.not_after)
-        .and_then(|end| end.duration_since(SystemTime::now()).ok())
-        .unwrap_or_default();
-    debug!(peer = %identity.peer, "connection accepted");
-    let end = Box::pin(end(Some(age.min(left)), hub.stopping()));
-    arrival.peer = Some(Arc::new(identity.peer));
-    Some(Socket { stream: Stream::Tls(Box::new(stream)), arrival, end, _pass: Some(pass) })
+impl Drop for Aborted {
+    fn drop(&mut self) {
+        // Nothing happens to one that has ended.
+        self.0.abort();
+    }
 }
 
-/// Resolves when a connection must end: at its age, or when it had its time after the server was stopped.
-async fn end(age: Option<Duration>, mut stop: watch::Receiver<bool>) {
-    let aged = async {
-        match age {
-            Some(age) => tokio::time::sleep(age).await,
-            None => std::future::pending().await,
+// === impl Open ===
+
+impl Open {
+    fn lock(&self) -> MutexGuard<'_, Places<oneshot::Sender<()>>> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a place. Who has it is told when it has to go.
+    fn enter(
+        self: &Arc<Self>,
+        from: Option<IpAddr>,
+        metrics: &Metrics,
+    ) -> (OpenPlace, oneshot::Receiver<()>) {
+        let (sender, receiver) = oneshot::channel();
+        // Over a unix socket only a sidecar comes.
+        let from = from.unwrap_or(IpAddr::from([127, 0, 0, 1]));
+        let (id, evicted) = self.lock().enter(from, Instant::now(), sender);
+        if let Some(evicted) = evicted {
+            let why = format!("{evicted} has most connections, and others come");
+            refuse(metrics, "too_many_connections", &why);
         }
-    };
-    tokio::select! {
-        () = aged => {}
-        () = async { stopped(&mut stop).await; tokio::time::sleep(LAST_WORDS).await } => {}
+        (OpenPlace { open: self.clone(), id }, receiver)
+    }
+}
+
+impl Drop for OpenPlace {
+    fn drop(&mut self) {
+        self.open.lock().leave(self.id);
+        self.open.freed.notify_one();
+    }
+}
+
+/// A handshake that begins.
+struct Handshake {
+    arrival: Arrival,
+    from: IpAddr,
+    config: Arc<ServerConfig>,
+    trusted: Trusted,
+    options: Arc<TransportOptions>,
+    hub: Arc<Hub>,
+    role: Role,
+    open: Arc<Open>,
+}
+
+// === impl Handshake ===
+
+impl Handshake {
+    async fn shake(mut self, stream: TcpStream) -> Option<Socket> {
+        let (from, metrics) = (self.from, &self.hub.metrics);
+        let handshake = TlsAcceptor::from(self.config.clone()).accept(stream);
+        let stream = match tokio::time::timeout(self.options.handshake_timeout, handshake).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                let (reason, why) = tls::why(&error);
+                refuse(metrics, reason, &format!("{from}: {why}"));
+                return None;
+            }
+            Err(_) => {
+                let why = format!("{from} did not finish its handshake in time");
+                refuse(metrics, "handshake_timeout", &why);
+                return None;
+            }
+        };
+        let mut bounds = Bounds { age: Some(self.options.max_connection_age), ..Bounds::default() };
+        let chain = stream.get_ref().1.peer_certificates().unwrap_or_default().to_vec();
+        if let Some(leaf) = chain.first() {
+            // It was read in the handshake already, and it is the same one.
+            let identity = match Identity::read(leaf, &self.options.trust_domains) {
+                Ok(identity) => identity,
+                Err(invalid) => {
+                    refuse(metrics, invalid.word(), &format!("{from}: {invalid}"));
+                    return None;
+                }
+            };
+            bounds.until = Some(identity.not_after);
+            self.arrival.peer = Some(Arc::new(identity.peer));
+            bounds.trusted = Some((self.trusted, chain));
+        } else if self.role == Role::Filters {
+            refuse(metrics, "no_certificate", &format!("{from} has no certificate"));
+            return None;
+        } else {
+            bounds.age = Some(UNPROVEN_AGE.min(self.options.max_connection_age));
+        }
+        let guard = match (&self.arrival.peer, self.role) {
+            (Some(peer), Role::Filters) => match self.hub.quotas.connect(Some(peer)) {
+                Ok(pass) => Guard::Principal(pass),
+                Err(exceeded) => {
+                    refuse(metrics, "too_many_connections", &format!("{peer}: {}", exceeded.words()));
+                    return None;
+                }
+            },
+            _ => {
+                let (place, evicted) = self.open.enter(Some(from), metrics);
+                bounds.evicted = Some(evicted);
+                Guard::Open(place)
+            }
+        };
+        if let Some(peer) = &self.arrival.peer {
+            debug!(%peer, "connection accepted");
+        }
+        let end = Box::pin(bounds.end(self.hub.clone()));
+        Some(Socket { stream: Stream::Tls(Box::new(stream)), arrival: self.arrival, end, _guard: guard })
+    }
+}
+
+/// What ends a connection besides its two ends.
+#[derive(Default)]
+struct Bounds {
+    age: Option<Duration>,
+    /// The end of its certificate, since 1970.
+    until: Option<Duration>,
+    /// Its certificate and those between it and the authority, and who trusts them.
+    trusted: Option<(Trusted, Vec<CertificateDer<'static>>)>,
+    evicted: Option<oneshot::Receiver<()>>,
+}
+
+// === impl Bounds ===
+
+impl Bounds {
+    /// Resolves when the connection must end: at its age, when its certificate ends or is not trusted any more, when
+    /// somebody else needs its place, or when it had its time after the server was stopped.
+    async fn end(self, hub: Arc<Hub>) {
+        let left = self.until.map(|until| {
+            let end = SystemTime::UNIX_EPOCH.checked_add(until);
+            end.and_then(|end| end.duration_since(SystemTime::now()).ok()).unwrap_or_default()
+        });
+        let age = self.age.map(scattered).into_iter().chain(left).min();
+        let mut stop = hub.stopping();
+        tokio::select! {
+            () = maybe(age.map(tokio::time::sleep)) => {}
+            () = maybe(self.evicted.map(async |evicted| { let _ = evicted.await; })) => {}
+            () = maybe(self.trusted.as_ref().map(|(trusted, chain)| trusted.ends(chain))) => {
+                let reason = ReasonLabel::new("authority_removed");
+                hub.metrics.ended_connections.get_or_create(&reason).inc();
+                info!("a connection is ended: its certificate is of no authority any more");
+            }
+            () = async { stopped(&mut stop).await; tokio::time::sleep(LAST_WORDS).await } => {}
+        }
+    }
+}
+
+async fn maybe(future: Option<impl Future<Output = ()>>) {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
     }
 }
 
@@ -300,7 +463,7 @@ async fn pause(error: &io::Error) {
 }
 
 /// Up to a tenth shorter, so that what began together does not come back together.
-fn scattered(age: Duration) -> Duration {
+pub(crate) fn scattered(age: Duration) -> Duration {
     let mut byte = [0_u8; 1];
     // Without randomness everybody comes back at once, and that is all.
     let _ = aws_lc_rs::rand::fill(&mut byte);

@@ -11,6 +11,7 @@ mod accept;
 mod authenticate;
 mod client;
 mod options;
+mod places;
 mod quota;
 mod reload;
 mod roster;
@@ -26,12 +27,15 @@ use std::str::FromStr;
 use tidegate_compiler::WorkloadId;
 use tidegate_identity::SpiffeId;
 
-pub(crate) use accept::{Acceptor, Incoming};
+pub(crate) use accept::{Acceptor, Incoming, scattered};
 pub(crate) use authenticate::{Authenticate, Caller};
 pub(crate) use client::ClientTls;
 pub use options::{InvalidTransport, Security, SidecarOptions, TlsOptions, TransportOptions};
 pub use quota::QuotaOptions;
-pub(crate) use quota::{Exceeded, Quotas, StreamPass};
+pub(crate) use quota::{
+    CONNECTION_WINDOW, Exceeded, MAX_MESSAGE, Quotas, STREAM_WINDOW, STREAMS_PER_CONNECTION, StreamPass,
+    Unfinished,
+};
 pub use reload::CertificateError;
 pub(crate) use reload::Certificates;
 pub use roster::Roster;

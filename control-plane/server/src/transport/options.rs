@@ -20,10 +20,14 @@ pub struct TransportOptions {
     pub probes: Option<SocketAddr>,
     /// After this time a filter has to connect anew, with the certificate that it has then.
     pub max_connection_age: Duration,
+    /// How often it is asked again whose workload a filter is, while nothing is pushed to it.
+    pub identify_every: Duration,
     /// How long a TLS handshake may take.
     pub handshake_timeout: Duration,
     /// How many may be under way.
     pub max_handshakes: usize,
+    /// Open connections to the admin interface, and as many to each port that is for anybody.
+    pub max_unproven_connections: usize,
     /// How much one principal may use.
     pub quotas: QuotaOptions,
 }
@@ -95,8 +99,10 @@ impl TransportOptions {
             admin_principals: Vec::new(),
             probes: None,
             max_connection_age: Duration::from_secs(3_600),
+            identify_every: Duration::from_secs(30),
             handshake_timeout: Duration::from_secs(10),
             max_handshakes: 256,
+            max_unproven_connections: 128,
             quotas: QuotaOptions::default(),
         }
     }

@@ -3,10 +3,30 @@
 //! Streams and connections are counted, messages, bytes and openings metered, per principal; and messages per stream, so
 //! that one filter that talks too much is ended before it uses up what its principal has.
 //!
-//! INVARIANT: what one principal uses is never taken from another one's.
+//! INVARIANT: what one principal uses is never taken from another one's: of what all share (connections, bytes of unfinished
+//! messages) nobody can have so much that others get nothing.
+//!
+//! # What one principal can make the server hold
+//!
+//! With the limits that there are unless others are asked for, and counting what it may send and not what filters do send
+//! ([`QuotaOptions::worst_case`], which a test compares with this table):
+//!
+//! | what | how many | each | together |
+//! | --- | --- | --- | --- |
+//! | connections: a record of TLS, a frame of HTTP/2, tables of header compression | 2 048 | 48 KiB | 96 MiB |
+//! | streams: what was sent and is not read, as its window allows | 4 096 | 16 KiB | 64 MiB |
+//! | streams: what is remembered of each | 4 096 | 16 KiB | 64 MiB |
+//! | messages that are not finished | | | 4 MiB |
+//! | **one principal** | | | **228 MiB** |
+//!
+//! A stream holds one unfinished message of at most 64 KiB, for at most 30 s. All principals together have 16 384 connections
+//! and 64 MiB of unfinished messages; one that has less than 64 KiB of these may always have more. So eight principals that
+//! do their worst are **1 824 MiB**, and have all connections that there are.
+//!
+//! Behind a sidecar connections are the sidecar's: streams are counted and bytes metered as everywhere.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,10 +40,35 @@ const MAX_REMEMBERED: usize = 4_096;
 /// For how long what a principal used is remembered at least: longer than any bucket takes to fill.
 const REMEMBERED: Duration = Duration::from_secs(60);
 
+/// Largest message of a filter, in bytes.
+pub(crate) const MAX_MESSAGE: usize = 64 << 10;
+/// What a filter may send ahead on one stream, in bytes.
+pub(crate) const STREAM_WINDOW: u32 = 16 << 10;
+/// Streams of one connection. A proxy has one for each filter of a worker thread; a sidecar passes on those of many.
+pub(crate) const STREAMS_PER_CONNECTION: u32 = 256;
+/// What a filter may send ahead on one connection, in bytes: as much as on all of its streams, so that none that is not read
+/// stops the others.
+pub(crate) const CONNECTION_WINDOW: u32 = STREAMS_PER_CONNECTION * STREAM_WINDOW;
+/// Bytes of unfinished messages that one principal may have.
+const UNFINISHED: usize = 4 << 20;
+/// Bytes of unfinished messages that all principals may have together.
+const ALL_UNFINISHED: usize = 64 << 20;
+/// Bytes of unfinished messages that one may have whatever others have: one message.
+const ALWAYS_UNFINISHED: usize = MAX_MESSAGE;
+/// What a connection holds whatever is sent on it, in bytes: a record of TLS (16 KiB), a frame of HTTP/2 (16 KiB) and its
+/// headers, and two tables of header compression (4 KiB each).
+const CONNECTION_BYTES: usize = 48 << 10;
+/// What is remembered of a stream, in bytes: its state, what its filter said of itself, and its place in the fleet.
+const STREAM_BYTES: usize = 16 << 10;
+
 /// How much one principal may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QuotaOptions {
-    /// Open streams. A proxy has one per worker and one more.
+    /// Open connections. A proxy has one per worker and one more.
+    pub connections: u32,
+    /// Open connections of all principals together.
+    pub all_connections: u32,
+    /// Open streams. A proxy has one or two on each connection.
     pub streams: u32,
     /// Messages per second, over all streams.
     pub messages_per_second: u32,
@@ -35,7 +80,15 @@ pub struct QuotaOptions {
 #[derive(Debug)]
 pub(crate) struct Quotas {
     options: QuotaOptions,
+    shared: Arc<Shared>,
     accounts: Mutex<HashMap<VerifiedPeer, Arc<Account>>>,
+}
+
+/// What all use.
+#[derive(Debug, Default)]
+struct Shared {
+    connections: AtomicU32,
+    unfinished: AtomicUsize,
 }
 
 /// What one principal uses.
@@ -43,6 +96,8 @@ pub(crate) struct Quotas {
 struct Account {
     streams: AtomicU32,
     connections: AtomicU32,
+    unfinished: AtomicUsize,
+    shared: Arc<Shared>,
     meters: Mutex<Meters>,
 }
 
@@ -56,7 +111,18 @@ struct Meters {
 
 /// Counts a connection until it is dropped.
 #[derive(Debug)]
-pub(crate) struct ConnectionPass(Arc<Account>);
+pub(crate) struct ConnectionPass {
+    shared: Arc<Shared>,
+    /// Absent where the connection is not its principal's own.
+    account: Option<Arc<Account>>,
+}
+
+/// Counts bytes of an unfinished message until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Unfinished {
+    account: Arc<Account>,
+    bytes: usize,
+}
 
 /// Counts a stream until it is dropped.
 #[derive(Debug)]
@@ -68,6 +134,9 @@ pub(crate) struct StreamPass {
 /// What there was too much of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exceeded {
+    Connections,
+    AllConnections,
+    Unfinished,
     Streams,
     Openings,
     StreamMessages,
@@ -79,14 +148,22 @@ pub(crate) enum Exceeded {
 
 impl Quotas {
     pub(crate) fn new(options: QuotaOptions) -> Self {
-        Self { options, accounts: Mutex::default() }
+        Self { options, shared: Arc::default(), accounts: Mutex::default() }
     }
 
-    /// One more connection, if there may be.
-    pub(crate) fn connect(&self, peer: &VerifiedPeer) -> Option<ConnectionPass> {
-        let account = self.account(peer);
-        let pass = enter(&account.connections, self.options.streams);
-        pass.then(|| ConnectionPass(account))
+    /// One more connection, if there may be: of a principal, or one that is shared by many or by nobody.
+    pub(crate) fn connect(&self, peer: Option<&VerifiedPeer>) -> Result<ConnectionPass, Exceeded> {
+        let account = peer.map(|peer| self.account(peer));
+        if let Some(account) = &account
+            && !enter(&account.connections, self.options.connections)
+        {
+            return Err(Exceeded::Connections);
+        }
+        if !enter(&self.shared.connections, self.options.all_connections) {
+            account.inspect(|account| leave(&account.connections));
+            return Err(Exceeded::AllConnections);
+        }
+        Ok(ConnectionPass { shared: self.shared.clone(), account })
     }
 
     /// One more stream.
@@ -113,7 +190,7 @@ impl Quotas {
         if accounts.len() >= MAX_REMEMBERED {
             accounts.retain(|_, account| Arc::strong_count(account) > 1 || account.is_recent(now));
         }
-        let account = Arc::new(Account::new(&self.options, now));
+        let account = Arc::new(Account::new(&self.options, self.shared.clone(), now));
         accounts.insert(peer.clone(), account.clone());
         account
     }
@@ -137,12 +214,14 @@ fn leave(count: &AtomicU32) {
 // === impl Account ===
 
 impl Account {
-    fn new(options: &QuotaOptions, now: Instant) -> Self {
+    fn new(options: &QuotaOptions, shared: Arc<Shared>, now: Instant) -> Self {
         // Everything may come back at once after a restart, and then again now and then.
         let refill = Duration::from_secs(30) / options.streams.max(1);
         Self {
             streams: AtomicU32::new(0),
             connections: AtomicU32::new(0),
+            unfinished: AtomicUsize::new(0),
+            shared,
             meters: Mutex::new(Meters {
                 openings: TokenBucket::new(options.streams.saturating_mul(2).max(1), refill),
                 messages: bucket(options.messages_per_second, 10),
@@ -168,13 +247,54 @@ impl Account {
 
 impl Drop for ConnectionPass {
     fn drop(&mut self) {
-        leave(&self.0.connections);
+        leave(&self.shared.connections);
+        if let Some(account) = &self.account {
+            leave(&account.connections);
+        }
+    }
+}
+
+// === impl Unfinished ===
+
+impl Unfinished {
+    /// So many bytes are unfinished now.
+    pub(crate) fn hold(&mut self, bytes: usize) -> Result<(), Exceeded> {
+        let (own, all) = (&self.account.unfinished, &self.account.shared.unfinished);
+        let more = bytes.saturating_sub(self.bytes);
+        if more > 0 {
+            let of_own = own.fetch_add(more, Ordering::AcqRel).saturating_add(more);
+            let of_all = all.fetch_add(more, Ordering::AcqRel).saturating_add(more);
+            self.bytes = bytes;
+            let is_free = of_own <= ALWAYS_UNFINISHED;
+            return if is_free || (of_own <= UNFINISHED && of_all <= ALL_UNFINISHED) {
+                Ok(())
+            } else {
+                Err(Exceeded::Unfinished)
+            };
+        }
+        let less = self.bytes.saturating_sub(bytes);
+        own.fetch_sub(less, Ordering::AcqRel);
+        all.fetch_sub(less, Ordering::AcqRel);
+        self.bytes = bytes;
+        Ok(())
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        // To hold less is never refused.
+        let _ = self.hold(0);
     }
 }
 
 // === impl StreamPass ===
 
 impl StreamPass {
+    /// For what comes on this stream.
+    pub(crate) fn unfinished(&self) -> Unfinished {
+        Unfinished { account: self.account.clone(), bytes: 0 }
+    }
+
     /// A message of this many bytes came.
     pub(crate) fn message(&mut self, bytes: usize) -> Result<(), Exceeded> {
         let now = Instant::now();
@@ -206,6 +326,9 @@ impl Exceeded {
     /// For metrics.
     pub(crate) fn word(self) -> &'static str {
         match self {
+            Self::Connections => "connections",
+            Self::AllConnections => "all_connections",
+            Self::Unfinished => "unfinished_bytes",
             Self::Streams => "streams",
             Self::Openings => "stream_openings",
             Self::StreamMessages => "stream_messages",
@@ -217,6 +340,11 @@ impl Exceeded {
     /// For the peer.
     pub(crate) fn words(self) -> &'static str {
         match self {
+            Self::Connections => {
+                "too many open connections for this service account (`--max-connections-per-principal`)"
+            }
+            Self::AllConnections => "too many open connections (`--max-connections`)",
+            Self::Unfinished => "too many messages are begun and not finished",
             Self::Streams => "too many open streams for this service account (`--max-streams-per-principal`)",
             Self::Openings => "streams are opened too often for this service account",
             Self::StreamMessages => "too many messages on this stream",
@@ -232,7 +360,28 @@ impl Exceeded {
 
 impl Default for QuotaOptions {
     fn default() -> Self {
-        Self { streams: 4_096, messages_per_second: 2_000, bytes_per_second: 8 << 20 }
+        Self {
+            connections: 2_048,
+            all_connections: 16_384,
+            streams: 4_096,
+            messages_per_second: 2_000,
+            bytes_per_second: 8 << 20,
+        }
+    }
+}
+
+impl QuotaOptions {
+    /// The most that one principal can make the server hold, and the most that all can, in bytes.
+    pub fn worst_case(&self) -> (usize, usize) {
+        let many =
+            |count: u32, each: usize| usize::try_from(count).unwrap_or(usize::MAX).saturating_mul(each);
+        let window = usize::try_from(STREAM_WINDOW).unwrap_or(usize::MAX);
+        let per_stream = window.saturating_add(STREAM_BYTES);
+        let own = many(self.connections, CONNECTION_BYTES).saturating_add(many(self.streams, per_stream));
+        let principals = self.all_connections.div_ceil(self.connections.max(1));
+        let each = own.saturating_add(UNFINISHED);
+        // Streams need connections, so only so many principals can have all of theirs.
+        (each, many(principals, own).saturating_add(many(principals, UNFINISHED).min(ALL_UNFINISHED)))
     }
 }
 
@@ -240,8 +389,13 @@ impl Default for QuotaOptions {
 mod tests {
     use super::*;
 
-    const OPTIONS: QuotaOptions =
-        QuotaOptions { streams: 2, messages_per_second: 4, bytes_per_second: 1_000 };
+    const OPTIONS: QuotaOptions = QuotaOptions {
+        connections: 2,
+        all_connections: 4,
+        streams: 2,
+        messages_per_second: 4,
+        bytes_per_second: 1_000,
+    };
 
     fn peer(name: &str) -> VerifiedPeer {
         format!("spiffe://td/ns/a/sa/{name}").parse().unwrap()
@@ -259,14 +413,62 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn connections_are_counted_per_principal() {
+    async fn connections_are_counted_per_principal_and_altogether() {
         let quotas = Quotas::new(OPTIONS);
-        let one = quotas.connect(&peer("one")).unwrap();
-        let _two = quotas.connect(&peer("one")).unwrap();
-        assert!(quotas.connect(&peer("one")).is_none());
-        assert!(quotas.connect(&peer("two")).is_some());
+        let connect = |name: &str| quotas.connect(Some(&peer(name)));
+        let one = connect("one").unwrap();
+        let _two = connect("one").unwrap();
+        assert_eq!(connect("one").unwrap_err(), Exceeded::Connections);
+        let shared = quotas.connect(None).unwrap();
+        let _other = connect("two").unwrap();
+        assert_eq!(connect("three").unwrap_err(), Exceeded::AllConnections);
+        assert_eq!(quotas.connect(None).unwrap_err(), Exceeded::AllConnections);
         drop(one);
-        assert!(quotas.connect(&peer("one")).is_some());
+        // What was refused was not counted.
+        let one = connect("three").unwrap();
+        drop((one, shared));
+        assert!(connect("one").is_ok() && connect("three").is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn unfinished_messages_are_bounded_per_principal_and_leave_one_message_to_everybody() {
+        let options = QuotaOptions { streams: 1_000, ..OPTIONS };
+        let quotas = Quotas::new(options);
+        let begin = |name: &str| {
+            let mut unfinished = quotas.open(&peer(name)).unwrap().unfinished();
+            unfinished.hold(MAX_MESSAGE).map(|()| unfinished)
+        };
+        let mut open = Vec::new();
+        for principal in 0..100 {
+            for _ in 0..100 {
+                open.extend(begin(&principal.to_string()));
+            }
+        }
+        let held = quotas.shared.unfinished.load(Ordering::Acquire);
+        assert_eq!(held, open.len() * MAX_MESSAGE);
+        // Those who came when everything was taken have one message each.
+        assert!((ALL_UNFINISHED..=ALL_UNFINISHED + 100 * ALWAYS_UNFINISHED).contains(&held), "{held}");
+        assert_eq!(begin("0").unwrap_err(), Exceeded::Unfinished);
+        let mut last = begin("last").unwrap();
+        assert_eq!(last.hold(MAX_MESSAGE + 1), Err(Exceeded::Unfinished));
+        drop((open, last));
+        assert_eq!(quotas.shared.unfinished.load(Ordering::Acquire), 0);
+        let many: Vec<_> = (0..100).map_while(|_| begin("0").ok()).collect();
+        assert_eq!(many.len(), UNFINISHED / MAX_MESSAGE, "one principal alone");
+    }
+
+    #[test]
+    fn the_worst_case_is_what_the_documentation_says() {
+        let (one, all) = QuotaOptions::default().worst_case();
+        assert_eq!((one >> 20, all >> 20), (228, 1_824));
+        let text = include_str!("quota.rs");
+        for figure in [one >> 20, all >> 20] {
+            let told = match figure {
+                figure if figure >= 1_000 => format!("**{} {:03} MiB**", figure / 1_000, figure % 1_000),
+                figure => format!("**{figure} MiB**"),
+            };
+            assert!(text.contains(&told), "{told}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
 use tracing::{error, info};
 
@@ -51,6 +52,12 @@ pub(crate) struct Certificates {
     current: watch::Receiver<ServerConfigs>,
 }
 
+/// What a handshake began with, and what is in use since.
+pub(super) struct Trusted {
+    begun_with: ServerConfigs,
+    current: watch::Receiver<ServerConfigs>,
+}
+
 /// Reads the files again.
 pub(crate) struct Keeper {
     options: TlsOptions,
@@ -82,12 +89,40 @@ impl Certificates {
         Ok((Self { current }, keeper))
     }
 
+    /// What is in use now, and from now on.
+    pub(super) fn trusted(&self) -> Trusted {
+        let current = self.current.clone();
+        let begun_with = current.borrow().clone();
+        Trusted { begun_with, current }
+    }
+}
+
+// === impl Trusted ===
+
+impl Trusted {
     pub(super) fn grpc(&self) -> Arc<rustls::ServerConfig> {
-        self.current.borrow().grpc.clone()
+        self.begun_with.grpc.clone()
     }
 
     pub(super) fn admin(&self) -> Arc<rustls::ServerConfig> {
-        self.current.borrow().admin.clone()
+        self.begun_with.admin.clone()
+    }
+
+    /// Resolves when other authorities are in use than in the handshake, and this chain is of none of them.
+    pub(super) async fn ends(&self, chain: &[CertificateDer<'static>]) {
+        let (mut current, mut judged_by) = (self.current.clone(), self.begun_with.authorities.clone());
+        loop {
+            let authorities = current.borrow_and_update().authorities.clone();
+            // Our own certificate is renewed often, and says nothing about theirs.
+            if authorities != judged_by && !authorities.trust(chain) {
+                return;
+            }
+            judged_by = authorities;
+            if current.changed().await.is_err() {
+                // The watch over the files has ended, and with it the server does.
+                return std::future::pending().await;
+            }
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! An accepted connection.
 //!
-//! INVARIANT: it ends at its deadline, and soon after the server was stopped, whatever is under way, so that no stream outlives the certificate that it was opened
-//! with. (A stream that is ended over a connection that stays would be opened again over the same one.)
+//! INVARIANT: it ends at its deadline, and soon after the server was stopped, whatever is under way, so that no stream
+//! outlives the certificate that it was opened with. (A stream that is ended over a connection that stays would be opened
+//! again over the same one.)
 
 use std::io;
 use std::net::IpAddr;
@@ -15,6 +16,7 @@ use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
 use super::VerifiedPeer;
+use super::accept::OpenPlace;
 use super::quota::ConnectionPass;
 
 /// What is known of a connection before a request is read.
@@ -33,8 +35,17 @@ pub(crate) struct Socket {
     pub(super) stream: Stream,
     pub(super) arrival: Arrival,
     pub(super) end: Pin<Box<dyn Future<Output = ()> + Send>>,
-    /// Counts it among its principal's until it is dropped.
-    pub(super) _pass: Option<ConnectionPass>,
+    /// Counts it until it is dropped.
+    pub(super) _guard: Guard,
+}
+
+/// What counts a connection.
+#[allow(dead_code, reason = "they are kept for their end")]
+pub(super) enum Guard {
+    /// Among its principal's, and among all.
+    Principal(ConnectionPass),
+    /// Among those of one port.
+    Open(OpenPlace),
 }
 
 pub(super) enum Stream {

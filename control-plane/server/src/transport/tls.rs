@@ -33,8 +33,17 @@ pub(crate) struct ServerConfigs {
     pub(super) grpc: Arc<ServerConfig>,
     /// For people and probes: a certificate may be missing; what is there is checked all the same.
     pub(super) admin: Arc<ServerConfig>,
+    /// Who may have issued a peer's certificate.
+    pub(super) authorities: Authorities,
     /// When our own certificate ends. Unix seconds.
     pub(super) not_after: i64,
+}
+
+/// The mesh's authorities. Equal when they were read from the same bytes.
+#[derive(Debug, Clone)]
+pub(super) struct Authorities {
+    pem: Arc<[u8]>,
+    verifier: Arc<dyn ClientCertVerifier>,
 }
 
 // === impl ServerConfigs ===
@@ -68,7 +77,31 @@ impl ServerConfigs {
             config.send_tls13_tickets = 0;
             Ok(Arc::new(config))
         };
-        Ok(Self { grpc: config(true, &[b"h2"])?, admin: config(false, &[b"http/1.1"])?, not_after })
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone());
+        let verifier = verifier.build().map_err(|error| format!("authorities: {error}"))?;
+        let authorities = Authorities { pem: pem.authorities.as_slice().into(), verifier };
+        Ok(Self {
+            grpc: config(true, &[b"h2"])?,
+            admin: config(false, &[b"http/1.1"])?,
+            authorities,
+            not_after,
+        })
+    }
+}
+
+// === impl Authorities ===
+
+impl Authorities {
+    /// Whether a certificate (the first one) is of one of them, by way of the others.
+    pub(super) fn trust(&self, chain: &[CertificateDer<'_>]) -> bool {
+        let Some((leaf, intermediates)) = chain.split_first() else { return false };
+        self.verifier.verify_client_cert(leaf, intermediates, UnixTime::now()).is_ok()
+    }
+}
+
+impl PartialEq for Authorities {
+    fn eq(&self, other: &Self) -> bool {
+        self.pem == other.pem
     }
 }
 

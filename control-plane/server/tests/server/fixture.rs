@@ -203,9 +203,19 @@ impl Filter {
         self.up.send(pb::SubscribeRequest { message: Some(message) }).await.unwrap();
     }
 
+    /// The next message that says something.
     pub async fn message(&mut self) -> Result<Option<Down>, Status> {
-        let message = timeout(PATIENCE, self.down.message()).await.expect("an answer in time")?;
-        Ok(message.map(|message| message.message.unwrap()))
+        loop {
+            match self.any_message().await? {
+                Some(pb::SubscribeResponse { message: None }) => {}
+                Some(pb::SubscribeResponse { message }) => return Ok(message),
+                None => return Ok(None),
+            }
+        }
+    }
+
+    pub async fn any_message(&mut self) -> Result<Option<pb::SubscribeResponse>, Status> {
+        timeout(PATIENCE, self.down.message()).await.expect("an answer in time")
     }
 
     pub async fn receive(&mut self) -> Received {
@@ -254,7 +264,7 @@ impl Filter {
     }
 
     pub async fn expect_silence(&mut self) {
-        let message = timeout(Duration::from_millis(300), self.down.message()).await;
+        let message = timeout(Duration::from_millis(300), self.message()).await;
         assert!(message.is_err(), "{message:?}");
     }
 }

@@ -289,7 +289,12 @@ async fn decision_reports_are_acknowledged_and_counted() {
     let mut client = DecisionSinkClient::new(channel(&running.grpc_addr.to_string()).await);
     let record = |outcome: pb::Outcome| pb::DecisionRecord { outcome: outcome.into(), ..Default::default() };
     let batches = [
-        pb::ReportRequest { sequence: 1, records: vec![record(pb::Outcome::Allow)], ..Default::default() },
+        pb::ReportRequest {
+            sequence: 1,
+            records: vec![record(pb::Outcome::Allow)],
+            workload: hello(WORKLOAD).workload,
+            ..Default::default()
+        },
         pb::ReportRequest {
             sequence: 2,
             records: vec![record(pb::Outcome::Deny); 2],
@@ -303,12 +308,28 @@ async fn decision_reports_are_acknowledged_and_counted() {
     assert!(acknowledged.message().await.unwrap().is_none());
     let (_, metrics) = get(&running, "/metrics").await;
     for line in [
-        r#"tidegate_decisions_total{reason="allow"} 1"#,
-        r#"tidegate_decisions_total{reason="deny"} 2"#,
-        "tidegate_decisions_dropped_total 5",
+        r#"tidegate_decisions_total{workload="sales/orders",outcome="allow"} 1"#,
+        r#"tidegate_decisions_total{workload="sales/orders",outcome="deny"} 2"#,
+        r#"tidegate_decisions_dropped_total{workload="sales/orders"} 5"#,
     ] {
         assert!(metrics.contains(line), "{line}: {metrics}");
     }
+    running.shutdown().await.unwrap();
+}
+
+/// A filter gives up a stream on which it hears nothing.
+#[tokio::test]
+async fn every_receipt_is_answered() {
+    let place = place();
+    let running = place.start().await;
+    let mut filter = Filter::connect(&running, hello(WORKLOAD)).await;
+    filter.install().await;
+    for _ in 0..3 {
+        filter.send(Up::Receipt(pb::Receipt::default())).await;
+        let answer = filter.any_message().await.unwrap();
+        assert_eq!(answer, Some(pb::SubscribeResponse { message: None }));
+    }
+    filter.expect_silence().await;
     running.shutdown().await.unwrap();
 }
 

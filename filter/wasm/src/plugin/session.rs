@@ -60,9 +60,25 @@ impl Plugin {
         self.config.control_plane.is_some() && self.subscription.is_due(now.ms)
     }
 
+    /// The token of a stream on which nothing was heard for too long, which is to be cancelled: another one is opened soon.
+    /// What is enforced stays.
+    pub fn take_silent(&mut self, host: &dyn Host) -> Option<u32> {
+        if !self.subscription.is_silent(Now::read(host).ms) {
+            return None;
+        }
+        let token = self.subscription.token();
+        self.counters.add(Metric::StreamsSilent);
+        host.log(
+            Level::Warn,
+            "tidegate: the control plane is silent; the stream is given up and opened anew",
+        );
+        self.on_closed(host);
+        token
+    }
+
     /// The stream was opened: who this is goes out first.
     pub fn on_opened(&mut self, token: u32, host: &dyn Host) {
-        self.subscription.opened(token);
+        self.subscription.opened(token, Now::read(host).ms);
         self.outbox.clear();
         self.counters.add(Metric::StreamsOpened);
         let installed = self.installed();
@@ -131,6 +147,7 @@ impl Plugin {
     pub fn on_message(&mut self, message: &[u8], host: &dyn Host) {
         let now = Now::read(host);
         let mut subscription = mem::take(&mut self.subscription);
+        subscription.heard(now.ms);
         let signatures = Signatures::new(host, &self.signatures, &self.counters);
         let effect = subscription.receive(message, self.trust(now), &signatures, self.installed());
         self.subscription = subscription;

@@ -66,6 +66,54 @@ fn reason(verdict: &Verdict) -> String {
     }
 }
 
+/// The connection's other end is gone without a word, or the control plane takes everything and answers nothing.
+#[test]
+fn a_silent_stream_is_given_up_and_one_that_is_only_quiet_is_not() {
+    let host = request("/");
+    let config = Config::parse(&config(&format!("{STREAM}{}", warm(&bundle(5))))).unwrap();
+    let mut plugin = Plugin::new(config, "pod".into(), &host, None);
+    plugin.on_opened(7, &host);
+    let is_receipt = |message: &Vec<u8>| {
+        let message = pb::SubscribeRequest::decode(message.as_slice()).unwrap().message;
+        matches!(message, Some(subscribe_request::Message::Receipt(_)))
+    };
+    // A quiet day: receipts go out, and their answers are all that comes.
+    for _ in 0..24 * 60 * 6 {
+        host.wait(10_000);
+        assert_eq!(plugin.take_silent(&host), None);
+        plugin.on_tick(&host);
+        for _ in plugin.take_messages().iter().filter(|message| is_receipt(message)) {
+            plugin.on_message(&[], &host);
+        }
+        assert!(plugin.take_messages().is_empty(), "an answer is not answered");
+    }
+    assert_eq!(plugin.stream(), Some(7));
+    // Now nothing comes any more.
+    let begin = host.now_ms.get();
+    let token = loop {
+        host.wait(1_000);
+        plugin.on_tick(&host);
+        if let Some(token) = plugin.take_silent(&host) {
+            break token;
+        }
+        assert!(host.now_ms.get() - begin < 300_000, "it is never given up");
+    };
+    let waited = host.now_ms.get() - begin;
+    assert!((60_000..=120_000).contains(&waited), "{waited} ms");
+    assert_eq!((token, plugin.stream()), (7, None));
+    assert_eq!(plugin.counters.total(Metric::StreamsSilent), 1);
+    assert_eq!(status(&plugin.on_request(1, true, &request("/v1/orders").with_peer(WORKER))), 200);
+    assert_eq!(status(&plugin.on_request(1, true, &request("/v1/orders"))), 403);
+    host.wait(10_000);
+    assert!(plugin.on_tick(&host), "it is opened anew");
+    plugin.on_opened(8, &host);
+    // A clock that is set back does not make it wait for ever.
+    host.now_ms.set(host.now_ms.get() - 86_400_000);
+    assert_eq!(plugin.take_silent(&host), None);
+    host.wait(120_000);
+    assert_eq!(plugin.take_silent(&host), Some(8));
+}
+
 /// Whatever a control plane answers: what is enforced stays enforced, and what has no rules yet refuses.
 #[test]
 fn a_refused_stream_opens_nothing_and_is_tried_again_ever_later() {

@@ -142,7 +142,7 @@ async fn who_asks_for_a_new_machine_has_it_read_at_once() {
     reader.lists(JOB, &["11"]).await;
     google.state().instance("12", "2026-11-21_01", "STAGING");
     use super::super::Looked;
-    let looked = |id: &'static str| timeout(PATIENCE, reader.hub.directories.refreshed(JOB, id));
+    let looked = |id: &'static str| timeout(PATIENCE, reader.hub.directories.refreshed("a/a", JOB, id));
     assert_eq!(looked("12").await, Ok(Looked::Listed));
     assert_eq!(looked("13").await, Ok(Looked::Unlisted));
     reader.lists(JOB, &["11", "12"]).await;
@@ -157,7 +157,7 @@ async fn a_failure_keeps_what_is_known_and_is_retried_soon() {
     reader.lists(JOB, &["11"]).await;
     google.state().instead.insert("/compute/", (503, "<html>".to_owned()));
     google.state().instances.clear();
-    let looked = timeout(PATIENCE, reader.hub.directories.refreshed(JOB, "12")).await;
+    let looked = timeout(PATIENCE, reader.hub.directories.refreshed("a/a", JOB, "12")).await;
     assert_eq!(looked, Ok(super::super::Looked::Unlisted));
     reader.fails(JOB, "503").await;
     reader.lists(JOB, &["11"]).await;
@@ -212,7 +212,7 @@ async fn pods_are_followed_by_a_watch_and_listed_anew_after_a_gap() {
     assert_eq!(lists, 2);
     // A watch is open and says nothing; who asks does not wait for it.
     cluster.state().pods.push(pod("d", &labels));
-    let looked = timeout(PATIENCE, reader.hub.directories.refreshed(PIPELINE, "d")).await;
+    let looked = timeout(PATIENCE, reader.hub.directories.refreshed("a/a", PIPELINE, "d")).await;
     assert_eq!(looked, Ok(super::super::Looked::Listed));
     reader.stop().await;
 }

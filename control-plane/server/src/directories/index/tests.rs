@@ -2,6 +2,7 @@ use super::*;
 
 const NOW: i64 = 1_800_000_000;
 const JOB: &str = "dataflow/acme/europe-west4/orders";
+const WORKLOAD: &str = "sales/orders";
 const OTHER: &str = "dataflow/acme/europe-west4/other";
 
 fn query(name: &str) -> DirectoryQuery {
@@ -180,8 +181,16 @@ fn readings_from_before_the_start_count_as_long_as_they_would_have() {
 
 /// Asks, and polls once.
 async fn ask(index: &Arc<Index>, id: &'static str) -> tokio::task::JoinHandle<Looked> {
+    ask_for(WORKLOAD, index, id).await
+}
+
+async fn ask_for(
+    workload: &'static str,
+    index: &Arc<Index>,
+    id: &'static str,
+) -> tokio::task::JoinHandle<Looked> {
     let shared = index.clone();
-    let asked = tokio::spawn(async move { shared.refreshed(JOB, id).await });
+    let asked = tokio::spawn(async move { shared.refreshed(workload, JOB, id).await });
     tokio::task::yield_now().await;
     asked
 }
@@ -199,7 +208,7 @@ async fn who_asks_is_answered_by_a_reading_that_began_afterwards() {
     tokio::time::timeout(Duration::from_secs(60), index.wanted(JOB)).await.unwrap_err();
     index.end(JOB, after, Ok(ids(&["1", "2"])), NOW);
     assert_eq!(asked.await.unwrap(), Looked::Listed);
-    assert_eq!(index.refreshed(JOB, "2").await, Looked::Listed);
+    assert_eq!(index.refreshed(WORKLOAD, JOB, "2").await, Looked::Listed);
 
     // What a reading or a watch brings early is taken.
     let asked = ask(&index, "3").await;
@@ -219,7 +228,7 @@ async fn who_asks_for_what_is_not_there_hears_so() {
     let asked = ask(&index, "2").await;
     index.set_queries(queries(&[]));
     assert_eq!(asked.await.unwrap(), Looked::Unknown);
-    assert_eq!(index.refreshed(JOB, "2").await, Looked::Unknown);
+    assert_eq!(index.refreshed(WORKLOAD, JOB, "2").await, Looked::Unknown);
 }
 
 #[tokio::test(start_paused = true)]
@@ -245,5 +254,22 @@ async fn questions_share_readings_and_readings_are_bounded() {
     tokio::time::advance(ASKED_EVERY).await;
     let asked = ask(&index, "4").await;
     read(&index, JOB, &["4"], NOW);
+    assert_eq!(asked.await.unwrap(), Looked::Listed);
+}
+
+/// A workload whose filters invent ids.
+#[tokio::test(start_paused = true)]
+async fn a_workload_that_asks_without_end_leaves_readings_to_others() {
+    let index = Arc::new(index(&["orders"]));
+    for _ in 0..100 {
+        let asked = ask_for("sales/greedy", &index, "invented").await;
+        read(&index, JOB, &["1"], NOW);
+        asked.await.unwrap();
+    }
+    let greedy = ask_for("sales/greedy", &index, "2").await;
+    assert!(greedy.is_finished(), "it has used up its share");
+    let asked = ask(&index, "2").await;
+    assert!(!asked.is_finished(), "somebody else has theirs");
+    read(&index, JOB, &["1", "2"], NOW);
     assert_eq!(asked.await.unwrap(), Looked::Listed);
 }

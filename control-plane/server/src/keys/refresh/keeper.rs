@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::pace::Pace;
-use crate::bucket::TokenBucket;
-use crate::keys::desk::KeyQuestion;
+use crate::bucket::{SharedBucket, TokenBucket};
+use crate::keys::desk::{KeyQuestion, MAX_WAITING};
 use crate::keys::record::{Document, Record};
 use crate::keys::report::{Alert, AlertReport, Facts, IssuerReport, Reports};
 use crate::keys::{IssuerSource, KeyRing, KeySet, KeySource, KeySources, Known};
@@ -22,13 +22,15 @@ use crate::metrics::{AlertLabel, FetchLabel, IssuerLabel, Metrics, ReasonLabel};
 use crate::state::{StateDir, StateError};
 
 const FILE: &str = "issuer-keys.json";
-/// How often an issuer is asked for keys because filters do not know them: two rotations at once, then one every so often.
+/// How often an issuer is asked for keys because filters of one workload do not know them: two rotations at once, then one
+/// every so often.
 const ASKED_BURST: u32 = 2;
 const ASKED_EVERY: Duration = Duration::from_secs(10);
+/// The same for all workloads together: so many at least have to do their worst before the others wait.
+const ALL_ASKED_BURST: u32 = 8 * ASKED_BURST;
+const ALL_ASKED_EVERY: Duration = Duration::from_secs(1);
 /// How long after a change filters may ask for what is on its way to them.
 const SPREADS_FOR: Duration = Duration::from_secs(10);
-/// Most questions that wait for one fetch; every filter of a large fleet may ask at once.
-const MAX_WAITING: usize = 16_384;
 
 pub(super) struct Keeper {
     state: Arc<StateDir>,
@@ -51,7 +53,7 @@ struct Issuer {
     due: Option<Instant>,
     is_fetching: bool,
     pace: Pace,
-    asked: TokenBucket,
+    asked: SharedBucket,
     /// Questions that wait for the fetch.
     waiting: Vec<KeyQuestion>,
     /// When its keys became others than before.
@@ -255,7 +257,9 @@ impl Keeper {
         if is_spreading && issuer.has(&self.ring, &question, now) {
             label("found");
             self.answers.push((question.answer, true));
-        } else if (issuer.is_fetching || issuer.asked.take(now)) && issuer.waiting.len() < MAX_WAITING {
+        } else if issuer.waiting.len() < MAX_WAITING
+            && (issuer.is_fetching || issuer.asked.take(&question.workload, now))
+        {
             if !issuer.is_fetching {
                 issuer.due = Some(now);
             }
@@ -352,7 +356,10 @@ impl Issuer {
             due: None,
             is_fetching: false,
             pace: Pace::new(),
-            asked: TokenBucket::new(ASKED_BURST, ASKED_EVERY),
+            asked: SharedBucket::new(
+                TokenBucket::new(ALL_ASKED_BURST, ALL_ASKED_EVERY),
+                TokenBucket::new(ASKED_BURST, ASKED_EVERY),
+            ),
             waiting: Vec::new(),
             changed_at: None,
             refused: Vec::new(),

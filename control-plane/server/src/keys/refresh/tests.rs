@@ -37,7 +37,7 @@ async fn an_issuer_is_asked_as_soon_as_it_is_configured_and_again_when_a_filter_
             }
         }
     });
-    let ask = |key_id: &str| hub.key_desk.has_key("local".to_owned(), key_id.to_owned());
+    let ask = |key_id: &str| hub.key_desk.has_key("a/a".to_owned(), "local".to_owned(), key_id.to_owned());
     assert!(ask("k2").await);
     assert!(!ask("k3").await);
     assert!(!ask("k4").await, "the bucket is empty");

@@ -134,9 +134,15 @@ async fn commands_prove_who_they_are_and_whom_they_ask() {
         format!("https://localhost:{}", running.admin_addr.port()),
         format!("https://127.0.0.1:{}", running.admin_addr.port()),
     );
-    let ask = async |url: &str, ca: &str, who: &str, server: Option<&str>| {
+    let (rules, state) = (at("rules"), at("state"));
+    let commands = [
+        vec!["keys", "status", "--admin"],
+        vec!["doctor", "--admin"],
+        vec!["plugins", &rules, "--state", &state, "--module", "registry.example/filter", "--warm-start"],
+    ];
+    let run = async |arguments: &[&str], url: &str, ca: &str, who: &str, server: Option<&str>| {
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_tidegate"));
-        command.args(["keys", "status", "--admin", url, "--admin-ca", &at(ca)]);
+        command.args(arguments).args([url, "--admin-ca", &at(ca)]);
         command.args([
             "--admin-cert",
             &at(&format!("{who}.pem")),
@@ -150,20 +156,34 @@ async fn commands_prove_who_they_are_and_whom_they_ask() {
         (output.status.code().unwrap(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
     let id = Some("spiffe://prod.example/ns/tidegate-system/sa/tidegate");
-    for (url, server) in [(&by_name, None), (&by_name, id), (&by_address, id)] {
-        let (code, told) = ask(url, "ca.pem", "admin", server).await;
-        assert_eq!(code, 0, "{url} {server:?}: {told}");
-    }
-    for (url, ca, who, server, why) in [
-        (&by_name, "ca.pem", "other", None, "--admin-principals"),
-        (&by_name, "foreign.pem", "admin", None, "certificate"),
-        (&by_name, "foreign.pem", "admin", id, "certificate"),
-        (&by_address, "ca.pem", "admin", None, "certificate"),
-        (&by_name, "ca.pem", "admin", Some(ORDERS), "the server is spiffe://"),
+    for (command, url, server) in [
+        (0, &by_name, None),
+        (0, &by_name, id),
+        (0, &by_address, id),
+        (1, &by_name, None),
+        (1, &by_address, id),
+        (2, &by_name, None),
+        (2, &by_address, id),
     ] {
-        let (code, told) = ask(url, ca, who, server).await;
-        assert_eq!(code, 3, "{url} {ca} {who} {server:?}: {told}");
-        assert!(told.contains(why), "{url} {ca} {who} {server:?}: {told}");
+        let (code, told) = run(&commands[command], url, "ca.pem", "admin", server).await;
+        assert_eq!(code, 0, "{:?} {url} {server:?}: {told}", commands[command]);
+    }
+    for (command, url, ca, who, server, why) in [
+        (1, &by_name, "ca.pem", "other", None, "--admin-principals"),
+        (1, &by_name, "foreign.pem", "admin", None, "certificate"),
+        (1, &by_address, "ca.pem", "admin", None, "certificate"),
+        (2, &by_name, "ca.pem", "other", None, "--admin-principals"),
+        (2, &by_name, "foreign.pem", "admin", None, "certificate"),
+        (2, &by_name, "ca.pem", "admin", Some(ORDERS), "the server is spiffe://"),
+        (0, &by_name, "ca.pem", "other", None, "--admin-principals"),
+        (0, &by_name, "foreign.pem", "admin", None, "certificate"),
+        (0, &by_name, "foreign.pem", "admin", id, "certificate"),
+        (0, &by_address, "ca.pem", "admin", None, "certificate"),
+        (0, &by_name, "ca.pem", "admin", Some(ORDERS), "the server is spiffe://"),
+    ] {
+        let (code, told) = run(&commands[command], url, ca, who, server).await;
+        assert_eq!(code, 3, "{command} {url} {ca} {who} {server:?}: {told}");
+        assert!(told.contains(why), "{command} {url} {ca} {who} {server:?}: {told}");
     }
     running.shutdown().await.unwrap();
 }

@@ -119,15 +119,86 @@ async fn a_forged_header_counts_nothing() {
 }
 
 #[tokio::test]
-async fn decisions_are_taken_from_workloads_only() {
+async fn decisions_are_those_of_the_workload_that_the_certificate_says() {
     let guarded = Guarded::new();
     let running = guarded.start().await;
-    let batch = || pb::ReportRequest { sequence: 1, ..Default::default() };
+    let batch = |workload: &str, sequence| pb::ReportRequest {
+        sequence,
+        records: vec![pb::DecisionRecord { outcome: pb::Outcome::Deny.into(), ..Default::default() }; 3],
+        workload: (!workload.is_empty())
+            .then(|| pb::WorkloadHint { workload: workload.into(), instance: "pod-1".into() }),
+        ..Default::default()
+    };
+    let report = async |id: &str, batches: Vec<pb::ReportRequest>| {
+        let mut sink = DecisionSinkClient::new(guarded.channel(&running, &named(id)).await.unwrap());
+        let mut answers = sink.report(tokio_stream::iter(batches)).await?.into_inner();
+        let mut taken = Vec::new();
+        while let Some(answer) = answers.message().await.map_err(|status| {
+            assert_eq!(
+                taken.len(),
+                usize::from(status.message().contains("the first batch say")),
+                "{status}"
+            );
+            status
+        })? {
+            taken.push(answer.sequence);
+        }
+        Ok::<_, tonic::Status>(taken)
+    };
+    let count = async |workload: &str| {
+        let line = format!("tidegate_decisions_total{{workload=\"{workload}\",outcome=\"deny\"}}");
+        metric(&running, &line).await
+    };
+    let refused = "tidegate_refused_reports_total{reason=\"not_its_own\"}";
+    let taken = report(ORDERS, vec![batch(WORKLOAD, 1), batch(WORKLOAD, 2), batch("", 3)]).await;
+    assert_eq!(taken.unwrap(), [1, 2, 3]);
+    assert_eq!((count(WORKLOAD).await, metric(&running, refused).await), (9, 0));
+    // Another one's, from the beginning or later.
+    for (number, batches) in (1..).zip([
+        vec![batch("sales/ledger", 1)],
+        vec![batch("sales/unknown", 1)],
+        vec![batch("", 1)],
+        vec![batch(WORKLOAD, 1), batch("sales/ledger", 2)],
+    ]) {
+        let status = report(ORDERS, batches).await.unwrap_err();
+        assert_eq!(status.code(), Code::PermissionDenied, "{number}: {status}");
+        assert_eq!(metric(&running, refused).await, number);
+    }
+    assert_eq!(
+        (count(WORKLOAD).await, count("sales/ledger").await, count("sales/unknown").await),
+        (12, 0, 0)
+    );
+    let channel = plain_from("127.0.0.1", running.grpc_addr).await;
+    assert!(DecisionSinkClient::new(channel).report(tokio_stream::iter([batch(WORKLOAD, 1)])).await.is_err());
+    running.shutdown().await.unwrap();
+}
+
+/// The Mesh says later that the workload runs as somebody else, and there is nothing to push.
+#[tokio::test]
+async fn who_a_peer_is_is_asked_again_although_nothing_is_on_offer() {
+    let guarded = Guarded::new();
+    let transport = TransportOptions { identify_every: Duration::from_secs(1), ..guarded.transport() };
+    let running = guarded.start_with(transport).await;
+    let mut filter = guarded.filter(&running, ORDERS, WORKLOAD).await.unwrap();
+    let mut other = guarded.filter(&running, LEDGER, "sales/ledger").await.unwrap();
+    filter.install().await;
+    other.install().await;
     let mut sink = DecisionSinkClient::new(guarded.channel(&running, &named(ORDERS)).await.unwrap());
-    let mut answers = sink.report(tokio_stream::iter([batch()])).await.unwrap().into_inner();
+    let (batches, sent) = tokio::sync::mpsc::channel(1);
+    let workload = Some(pb::WorkloadHint { workload: WORKLOAD.into(), instance: "pod-1".into() });
+    batches.send(pb::ReportRequest { sequence: 1, workload, ..Default::default() }).await.unwrap();
+    let sent = tokio_stream::wrappers::ReceiverStream::new(sent);
+    let mut answers = sink.report(sent).await.unwrap().into_inner();
     assert_eq!(answers.message().await.unwrap().unwrap().sequence, 1);
-    let mut sink = DecisionSinkClient::new(plain_from("127.0.0.1", running.grpc_addr).await);
-    assert!(sink.report(tokio_stream::iter([batch()])).await.is_err());
+    // Longer than until it is asked again.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    filter.expect_silence().await;
+    let mesh = MESH.replace("serviceAccount: orders}", "serviceAccount: orders-v2}");
+    guarded.place.write("mesh.yaml", &mesh);
+    assert_eq!(filter.end().await.0, Code::PermissionDenied);
+    let end = timeout(PATIENCE, answers.message()).await.expect("it ends too").unwrap_err();
+    assert_eq!(end.code(), Code::PermissionDenied);
+    other.expect_silence().await;
     running.shutdown().await.unwrap();
 }
 

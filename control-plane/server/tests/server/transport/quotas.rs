@@ -43,7 +43,7 @@ async fn one_principal_s_streams_leave_room_for_others() {
 #[tokio::test]
 async fn one_principal_s_connections_leave_room_for_others() {
     let guarded = Guarded::new();
-    let limits = QuotaOptions { streams: 2, ..QuotaOptions::default() };
+    let limits = QuotaOptions { connections: 2, ..QuotaOptions::default() };
     let running = guarded.start_with(quotas(&guarded, limits)).await;
     let credential = guarded.authority.issue(&named(ORDERS)).unwrap();
     let config = client(guarded.authority.pem(), Some(&credential));
@@ -95,29 +95,180 @@ async fn bytes_are_metered() {
     running.shutdown().await.unwrap();
 }
 
+#[tokio::test]
+async fn connections_are_bounded_altogether() {
+    let guarded = Guarded::new();
+    let limits = QuotaOptions { all_connections: 3, ..QuotaOptions::default() };
+    let running = guarded.start_with(quotas(&guarded, limits)).await;
+    let credential = guarded.authority.issue(&named(ORDERS)).unwrap();
+    let config = client(guarded.authority.pem(), Some(&credential));
+    let mut open = Vec::new();
+    for _ in 0..5 {
+        open.push(tls(running.grpc_addr, &config).await.unwrap());
+    }
+    until_metric(&running, "tidegate_refused_connections_total{reason=\"too_many_connections\"}", 2).await;
+    drop(open);
+    let mut filter = loop {
+        if let Ok(filter) = guarded.filter(&running, LEDGER, "sales/ledger").await {
+            break filter;
+        }
+    };
+    filter.install().await;
+    running.shutdown().await.unwrap();
+}
+
+/// A message of which everything but the end was sent, on many streams.
+#[tokio::test]
+async fn messages_that_are_begun_and_not_finished_are_bounded() {
+    let guarded = Guarded::new();
+    let running = guarded.start().await;
+    let credential = guarded.authority.issue(&named(ORDERS)).unwrap();
+    let config = client(guarded.authority.pem(), Some(&credential));
+    let stream = tls(running.grpc_addr, &config).await.unwrap();
+    let (executor, io) = (hyper_util::rt::TokioExecutor::new(), hyper_util::rt::TokioIo::new(stream));
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, io).await.unwrap();
+    tokio::spawn(connection);
+    // The largest message there may be, but its last byte.
+    let mut message = vec![0, 0, 1, 0, 0];
+    message.resize(5 + (64 << 10) - 1, 0);
+    let mut begun = Vec::new();
+    for _ in 0..100 {
+        let (body, sent) = tokio::sync::mpsc::channel(1);
+        let sent = tokio_stream::wrappers::ReceiverStream::new(sent);
+        let request = hyper::Request::post("http://tidegate/tidegate.v1.PolicyDistribution/Subscribe")
+            .header("content-type", "application/grpc")
+            .body(http_body_util::StreamBody::new(sent))
+            .unwrap();
+        let data = hyper::body::Frame::data(bytes::Bytes::from(message.clone()));
+        body.send(Ok::<_, std::convert::Infallible>(data)).await.unwrap();
+        begun.push((sender.send_request(request).await.unwrap(), body));
+    }
+    // 64 KiB each, and 4 MiB for everything.
+    let exceeded = "tidegate_quota_exceeded_total{reason=\"unfinished_bytes\"}";
+    until_metric(&running, exceeded, 36).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let count = metric(&running, exceeded).await;
+    assert!(count <= 50, "{count}: what is less than the limit is held");
+    // Whole messages of the same principal and of others are taken.
+    for (id, workload) in [(ORDERS, WORKLOAD), (LEDGER, "sales/ledger")] {
+        let filter = guarded.filter(&running, id, workload).await;
+        assert_eq!(outcome(filter).await.as_deref(), Ok(workload));
+    }
+    let mut refused = 0;
+    for (answer, _) in &mut begun {
+        let end = http_body_util::BodyExt::frame(answer.body_mut());
+        if let Ok(frame) = timeout(Duration::from_millis(5), end).await {
+            let trailers = frame.unwrap().unwrap().into_trailers().unwrap();
+            assert_eq!(trailers["grpc-status"], "8");
+            refused += 1;
+        }
+    }
+    assert_eq!(refused, count);
+    running.shutdown().await.unwrap();
+}
+
+async fn silent(from: &str, to: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(format!("{from}:0").parse().unwrap()).unwrap();
+    socket.connect(SocketAddr::from(([127, 0, 0, 1], to.port()))).await.unwrap()
+}
+
+/// How many of them are ended by now.
+async fn ended(streams: &mut Vec<TcpStream>) -> usize {
+    let mut ended = 0;
+    for stream in streams {
+        let read = timeout(Duration::from_millis(5), stream.read(&mut [0; 16])).await;
+        ended += usize::from(matches!(read, Ok(Ok(0) | Err(_))));
+    }
+    ended
+}
+
 /// Callers that connect and say nothing keep nobody out, and are ended.
 #[tokio::test]
 async fn handshakes_that_are_not_finished_keep_nobody_out() {
     let guarded = Guarded::new();
     let transport = TransportOptions {
-        max_handshakes: 8,
-        handshake_timeout: Duration::from_secs(1),
+        max_handshakes: 16,
+        handshake_timeout: Duration::from_secs(5),
         ..guarded.transport()
     };
     let running = guarded.start_with(transport).await;
-    let mut silent = Vec::new();
-    for _ in 0..20 {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
-        silent.push(socket.connect(running.grpc_addr).await.unwrap());
+    let mut streams = Vec::new();
+    // Four addresses, which have all places.
+    for number in 0..40 {
+        streams.push(silent(&format!("127.0.0.{}", 2 + number % 4), running.grpc_addr).await);
     }
-    until_metric(&running, "tidegate_refused_connections_total{reason=\"too_many_handshakes\"}", 18).await;
-    let filter = guarded.filter(&running, ORDERS, WORKLOAD).await;
-    assert_eq!(outcome(filter).await.as_deref(), Ok(WORKLOAD));
-    until_metric(&running, "tidegate_refused_connections_total{reason=\"handshake_timeout\"}", 2).await;
-    for mut stream in silent {
-        let read = timeout(PATIENCE, stream.read(&mut [0; 16])).await.expect("it is ended");
-        assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
+    let crowded = "tidegate_refused_connections_total{reason=\"too_many_handshakes\"}";
+    until_metric(&running, crowded, 24).await;
+    let begin = std::time::Instant::now();
+    for _ in 0..3 {
+        let filter = guarded.filter(&running, ORDERS, WORKLOAD).await;
+        assert_eq!(outcome(filter).await.as_deref(), Ok(WORKLOAD));
     }
+    assert!(begin.elapsed() < Duration::from_secs(4), "others waited for the silent ones");
+    until_metric(&running, "tidegate_refused_connections_total{reason=\"handshake_timeout\"}", 13).await;
+    assert_eq!(ended(&mut streams).await, 40);
+    running.shutdown().await.unwrap();
+}
+
+/// Callers without a certificate that hold their connections keep nobody from probes and from the admin interface.
+#[tokio::test]
+async fn connections_that_prove_nothing_are_bounded_and_keep_nobody_out() {
+    let guarded = Guarded::new();
+    let transport = TransportOptions {
+        max_unproven_connections: 16,
+        probes: Some("127.0.0.1:0".parse().unwrap()),
+        ..guarded.transport()
+    };
+    let admin = "0.0.0.0:0".parse().unwrap();
+    let running = ready(Options {
+        admin,
+        transport,
+        modules: Some("127.0.0.1:0".parse().unwrap()),
+        ..guarded.place.options()
+    })
+    .await;
+    let probes = running.probes_addr.unwrap();
+    let mut streams = Vec::new();
+    for number in 0..40 {
+        streams.push(silent(&format!("127.0.0.{}", 2 + number % 4), probes).await);
+    }
+    let probe = async |to| {
+        let mut stream = TcpStream::connect(to).await.unwrap();
+        tokio::io::AsyncWriteExt::write_all(
+            &mut stream,
+            b"GET /healthz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n",
+        )
+        .await
+        .unwrap();
+        let mut answer = String::new();
+        timeout(PATIENCE, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
+        answer
+    };
+    for _ in 0..3 {
+        assert!(probe(probes).await.starts_with("HTTP/1.1 200"));
+    }
+    assert!((24..=25).contains(&ended(&mut streams).await), "{}", ended(&mut streams).await);
+    // The same of the module's port.
+    let modules = running.module_addr.unwrap();
+    let mut streams = Vec::new();
+    for _ in 0..40 {
+        streams.push(silent("127.0.0.2", modules).await);
+    }
+    assert!(probe(modules).await.starts_with("HTTP/1.1 404"));
+    assert!((24..=25).contains(&ended(&mut streams).await));
+    // With a handshake, and without a certificate.
+    let mut config = client(guarded.authority.pem(), None);
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let mut open = Vec::new();
+    for _ in 0..40 {
+        open.push(tls(running.admin_addr, &config).await.unwrap());
+    }
+    let mut ended = 0;
+    for stream in &mut open {
+        let read = timeout(Duration::from_millis(20), stream.read(&mut [0; 16])).await;
+        ended += usize::from(matches!(read, Ok(Ok(0) | Err(_))));
+    }
+    assert_eq!(ended, 24);
     running.shutdown().await.unwrap();
 }

@@ -4,27 +4,65 @@ use tonic::Code;
 
 use super::*;
 
+const TAKEN: &str = "tidegate_certificate_reloads_total{reason=\"taken\"}";
+
 #[tokio::test]
 async fn new_files_are_used_for_new_connections_and_streams_go_on() {
     let mut guarded = Guarded::new();
     let running = guarded.start().await;
     let mut filter = guarded.filter(&running, ORDERS, WORKLOAD).await.unwrap();
     filter.install().await;
-    // A new authority takes the place of the old one.
+    // A new authority beside the old one, whose certificates go on.
     let old = std::mem::replace(&mut guarded.authority, Authority::new("mesh-2").unwrap());
     guarded.server = server_of(&guarded.authority);
     guarded.write_files();
-    until_metric(&running, "tidegate_certificate_reloads_total{reason=\"taken\"}", 1).await;
+    std::fs::write(guarded.files().authorities, format!("{}{}", old.pem(), guarded.authority.pem())).unwrap();
+    until_metric(&running, TAKEN, 1).await;
     let again = guarded.filter(&running, ORDERS, WORKLOAD).await;
     assert_eq!(outcome(again).await.as_deref(), Ok(WORKLOAD));
-    let credential = old.issue(&named(ORDERS)).unwrap();
+    guarded.place.write("rule.yaml", &rule("b", "Allow", "/v1/second"));
+    assert!(filter.install().await.rules_mention("sales/b"));
+    assert_eq!(metric(&running, ENDED).await, 0);
+    running.shutdown().await.unwrap();
+}
+
+const ENDED: &str = "tidegate_ended_connections_total{reason=\"authority_removed\"}";
+
+/// An authority is removed because its key was stolen: what it issued is worth nothing from then on, also where it is in use.
+#[tokio::test]
+async fn an_authority_that_is_removed_takes_its_connections_with_it() {
+    let mut guarded = Guarded::new();
+    let running = guarded.start().await;
+    let mut filter = guarded.filter(&running, ORDERS, WORKLOAD).await.unwrap();
+    filter.install().await;
+    let credential = guarded.authority.issue(&named(ORDERS)).unwrap();
+    let mut silent =
+        tls(running.grpc_addr, &client(guarded.authority.pem(), Some(&credential))).await.unwrap();
+    let old = std::mem::replace(&mut guarded.authority, Authority::new("mesh").unwrap());
+    guarded.server = server_of(&guarded.authority);
+    guarded.write_files();
+    std::fs::write(guarded.files().authorities, format!("{}{}", old.pem(), guarded.authority.pem())).unwrap();
+    until_metric(&running, TAKEN, 1).await;
+    let mut new = guarded.filter(&running, LEDGER, "sales/ledger").await.unwrap();
+    new.install().await;
+    filter.expect_silence().await;
+    // Ours is renewed meanwhile, which ends nothing.
+    guarded.server = server_of(&guarded.authority);
+    guarded.write_files();
+    until_metric(&running, TAKEN, 2).await;
+    let (code, message) = filter.end().await;
+    assert_ne!(code, Code::Ok, "{message}");
+    until_metric(&running, ENDED, 2).await;
+    let mut rest = Vec::new();
+    let read = tokio::io::AsyncReadExt::read_to_end(&mut silent, &mut rest);
+    timeout(PATIENCE, read).await.expect("a connection without streams ends as well").ok();
+    get_until(&running, "/fleet", |fleet| fleet["workloads"][WORKLOAD]["connected"] == 0).await;
+    new.expect_silence().await;
     let config = client(guarded.authority.pem(), Some(&credential));
     if let Ok(channel) = channel_with(running.grpc_addr, &config).await {
         assert!(Filter::over(channel, hello(WORKLOAD)).await.is_err(), "of an authority that has gone");
     }
     until_metric(&running, "tidegate_refused_connections_total{reason=\"unknown_authority\"}", 1).await;
-    guarded.place.write("rule.yaml", &rule("b", "Allow", "/v1/second"));
-    assert!(filter.install().await.rules_mention("sales/b"));
     running.shutdown().await.unwrap();
 }
 

@@ -94,8 +94,13 @@ impl Bench {
     }
 
     fn ask(&mut self, issuer: &str, key_id: &str, now: Instant) -> Receiver<Option<u64>> {
+        self.ask_for("sales/orders", issuer, key_id, now)
+    }
+
+    fn ask_for(&mut self, workload: &str, issuer: &str, key_id: &str, now: Instant) -> Receiver<Option<u64>> {
         let (answer, answered) = oneshot::channel();
-        let question = KeyQuestion { issuer: issuer.into(), key_id: key_id.into(), answer };
+        let workload = workload.to_owned();
+        let question = KeyQuestion { workload, issuer: issuer.into(), key_id: key_id.into(), answer };
         self.keeper.take_question(question, now, &self.metrics);
         answered
     }
@@ -335,6 +340,31 @@ fn invented_key_ids_do_not_flood_the_issuer() {
     let text = bench.metrics.text();
     assert!(text.contains(r#"tidegate_key_lookups_total{reason="unknown"} 4"#), "{text}");
     assert!(text.contains(r#"tidegate_key_lookups_total{reason="limited"} 296"#), "{text}");
+}
+
+/// A workload whose filters are sent tokens with invented key ids.
+#[test]
+fn a_workload_that_asks_without_end_leaves_fetches_to_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut bench = Bench::with(folder.path(), &[("google", url("/keys"))]);
+    let one = key("k1");
+    bench.fetch("google", document(&set(&[&one])), NOW);
+    let now = Instant::now() + 2 * SPREADS_FOR;
+    for number in 0..1_000 {
+        drop(bench.ask_for("sales/greedy", "google", &format!("invented-{number}"), now));
+        for due in bench.keeper.take_due(now) {
+            bench.keeper.take(&due, unchanged(), NOW, &bench.metrics);
+        }
+    }
+    bench.hand_out();
+    let mut greedy = bench.ask_for("sales/greedy", "google", "k2", now);
+    bench.hand_out();
+    assert_eq!(greedy.try_recv().unwrap(), None, "it has used up its share");
+    let mut answered = bench.ask("google", "k2", now);
+    let due = bench.keeper.take_due(now);
+    bench.keeper.take(&due[0], document(&set(&[&one, &key("k2")])), NOW, &bench.metrics);
+    let version = bench.hand_out();
+    assert_eq!(answered.try_recv().unwrap(), Some(version), "somebody else has theirs");
 }
 
 #[test]
