@@ -22,6 +22,9 @@ pub const VERSION: u32 = 1;
 /// The capability to read bodies of requests ([`v1::Hello::capabilities`], [`v1::Manifest::used_capabilities`]).
 pub const BODIES: &str = "bodies/1";
 
+/// The capability to evaluate a candidate ([`v1::Hello::capabilities`], [`v1::Manifest::candidate`]).
+pub const CANDIDATE: &str = "candidate/1";
+
 /// The largest part of a section that travels in one message, in bytes.
 pub const MAX_CHUNK_BYTES: usize = 1 << 20;
 

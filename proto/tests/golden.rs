@@ -34,6 +34,7 @@ fn manifest() -> Manifest {
         not_after: 1_795_286_400,
         required_capabilities: vec!["rules/1".into()],
         used_capabilities: vec![],
+        candidate: vec![],
     }
 }
 
@@ -54,6 +55,16 @@ fn manifests_keep_their_form() {
     golden(
         "manifest_with_capabilities.bin",
         &Manifest { used_capabilities: vec![tidegate_proto::BODIES.into()], ..manifest() },
+    );
+    golden(
+        "manifest_with_candidate.bin",
+        &Manifest {
+            candidate: vec![
+                SectionRef { kind: SectionKind::Rules.into(), sha256: vec![4; 32], size: 1024 },
+                SectionRef { kind: SectionKind::Keys.into(), sha256: vec![2; 32], size: 4096 },
+            ],
+            ..manifest()
+        },
     );
     golden(
         "bundle.bin",
@@ -111,6 +122,21 @@ fn what_filters_send_keeps_its_form() {
                 ..Counters::default()
             }),
             issuers: vec![],
+        })),
+    );
+    golden(
+        "receipt_with_candidate.bin",
+        &request(up::Message::Receipt(Receipt {
+            vm: Some(vm()),
+            state: FilterState::Ready.into(),
+            counters: Some(Counters {
+                candidate_compared: 13,
+                candidate_would_allow: 14,
+                candidate_would_deny: 15,
+                candidate_unknown: 16,
+                ..Counters::default()
+            }),
+            ..Receipt::default()
         })),
     );
     golden(

@@ -130,16 +130,19 @@ impl Directories {
         }
     }
 
+    fn get(&self, name: &str) -> Option<&Directory> {
+        let at = self.entries.binary_search_by(|entry| entry.name.as_str().cmp(name)).ok()?;
+        self.entries.get(at)
+    }
+
+    /// Whether there is one of this name, however old.
+    pub fn has(&self, name: &str) -> bool {
+        self.get(name).is_some()
+    }
+
     /// Whether the directory lists the id now (`now` in Unix seconds).
     pub fn lists(&self, name: &str, id: &str, now: i64) -> Truth {
-        let Some(directory) = self
-            .entries
-            .binary_search_by(|entry| entry.name.as_str().cmp(name))
-            .ok()
-            .and_then(|at| self.entries.get(at))
-        else {
-            return Truth::Unknown;
-        };
+        let Some(directory) = self.get(name) else { return Truth::Unknown };
         if now > directory.fresh_until {
             return Truth::Unknown;
         }

@@ -6,6 +6,7 @@
 //! The way of a request: [`normal`] makes one reading of method, host, path and headers out of the bytes that were sent;
 //! [`decide`] finds the guard of the port, looks at the tokens, takes candidate rules from the index, checks each exactly,
 //! and settles. For a request that is refused, [`unlisted()`] tells which id a directory would have had to list.
+//! [`compare`] tells what another policy would have done.
 //!
 //! INVARIANT: pure. No clock, no I/O, no randomness, no global state; the same inputs give the same decision on every
 //! machine, natively and in wasm. No input makes it panic.
@@ -24,6 +25,7 @@
 )]
 
 pub mod body;
+mod candidate;
 mod condition;
 mod decide;
 mod decision;
@@ -49,6 +51,7 @@ mod truth;
 mod unlisted;
 mod until;
 
+pub use candidate::{CandidateDifference, CandidateOutcome, compare};
 pub use decide::{decide, wanted_fields};
 pub use decision::{Decision, Guarding, RuleIx, ShadowDifference};
 pub use directory::{Directories, InvalidDirectories};

@@ -56,6 +56,15 @@ pub struct Manifest {
     pub guarded: bool,
     /// A capability that this filter lacks, so that a part of the rules is enforced more strictly than it says.
     pub lacks: Option<String>,
+    /// What is enforced.
+    pub enforced: Sections,
+    /// What is evaluated beside it, and never enforced.
+    pub candidate: Option<Sections>,
+}
+
+/// One section of each kind at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Sections {
     /// Rules, if any.
     pub rules: Option<SectionRef>,
     /// Issuers' keys, if any.
@@ -82,6 +91,8 @@ pub struct Trust<'t> {
     pub keys: &'t [(String, PublicKey)],
     /// What is enforced now: its revision and digest.
     pub enforced: Option<(Revision, Sha)>,
+    /// The candidate that belongs to it is not there: a warm start has none.
+    pub lacks_candidate: bool,
     /// Unix seconds.
     pub now: i64,
 }
@@ -97,9 +108,22 @@ pub struct Installed {
     pub keys: Option<Rc<IssuerSet>>,
     /// Empty where no rule looks ids up.
     pub directory: Rc<Directories>,
+    /// What is evaluated beside, if the manifest has it and it could be read.
+    pub candidate: Option<Decoded>,
 }
 
-/// Checks a signed manifest. `Ok(None)`: it is the one that is enforced already.
+/// Decoded sections.
+#[derive(Debug, Clone, Default)]
+pub struct Decoded {
+    /// Rules.
+    pub rules: Option<Rc<PolicySet>>,
+    /// Issuers and keys.
+    pub keys: Option<Rc<IssuerSet>>,
+    /// Empty where no rule looks ids up.
+    pub directory: Rc<Directories>,
+}
+
+/// Checks a signed manifest. `Ok(None)`: it is the one that is enforced already, and nothing of it is missing.
 ///
 /// # Errors
 /// With the reason to report; see the module's documentation for the order.
@@ -119,7 +143,8 @@ pub fn accept(
         return refused(NackReason::BadSignature, "no trusted key has signed this manifest");
     }
     let digest = sha256(&signed.manifest);
-    if trust.enforced.is_some_and(|(_, enforced)| enforced == digest) {
+    let is_enforced = trust.enforced.is_some_and(|(_, enforced)| enforced == digest);
+    if is_enforced && !trust.lacks_candidate {
         return Ok(None);
     }
     let Ok(manifest) = pb::Manifest::decode(signed.manifest.as_slice()) else {
@@ -150,6 +175,7 @@ pub fn accept(
     };
     if let Some((enforced, _)) = trust.enforced
         && revision <= enforced
+        && !is_enforced
     {
         return refused(
             NackReason::StaleRevision,
@@ -175,9 +201,28 @@ pub fn accept(
             );
         }
     };
-    let (mut rules, mut keys, mut directory) = (None, None, None);
+    let (enforced, total) = sections(&manifest.sections)?;
+    if total > MAX_BUNDLE_BYTES {
+        return refused(NackReason::TooLarge, format!("the sections have {total} bytes"));
+    }
+    if guarded && enforced.rules.is_none() {
+        return refused(NackReason::MissingSection, "the workload is guarded, and there is no rules section");
+    }
+    // Whatever is wrong with a candidate, it is left out.
+    let candidate = sections(&manifest.candidate).ok().filter(|(candidate, more)| {
+        candidate.rules.is_some() && total.saturating_add(*more) <= MAX_BUNDLE_BYTES
+    });
+    let candidate = candidate.map(|(candidate, _)| candidate);
+    let lacks = manifest.used_capabilities.iter().find(lacks).cloned();
+    let issued_at = manifest.issued_at;
+    Ok(Some(Manifest { digest, revision, issued_at, guarded, lacks, enforced, candidate }))
+}
+
+/// The sections by kind, and how many bytes they have.
+fn sections(named: &[pb::SectionRef]) -> Result<(Sections, u64), Refused> {
+    let mut sections = Sections::default();
     let mut total = 0u64;
-    for section in &manifest.sections {
+    for section in named {
         total = total.saturating_add(section.size);
         let (Ok(digest), Ok(size @ 1..)) =
             (Sha::try_from(section.sha256.as_slice()), usize::try_from(section.size))
@@ -185,9 +230,9 @@ pub fn accept(
             return refused(NackReason::Malformed, "a section has no SHA-256, or is empty");
         };
         let slot = match section.kind() {
-            pb::SectionKind::Rules => &mut rules,
-            pb::SectionKind::Keys => &mut keys,
-            pb::SectionKind::Directory => &mut directory,
+            pb::SectionKind::Rules => &mut sections.rules,
+            pb::SectionKind::Keys => &mut sections.keys,
+            pb::SectionKind::Directory => &mut sections.directory,
             pb::SectionKind::Automata | pb::SectionKind::Unspecified => {
                 return refused(
                     NackReason::MissingCapability,
@@ -199,15 +244,7 @@ pub fn accept(
             return refused(NackReason::Malformed, "two sections are of one kind");
         }
     }
-    if total > MAX_BUNDLE_BYTES {
-        return refused(NackReason::TooLarge, format!("the sections have {total} bytes"));
-    }
-    if guarded && rules.is_none() {
-        return refused(NackReason::MissingSection, "the workload is guarded, and there is no rules section");
-    }
-    let lacks = manifest.used_capabilities.iter().find(lacks).cloned();
-    let issued_at = manifest.issued_at;
-    Ok(Some(Manifest { digest, revision, issued_at, guarded, lacks, rules, keys, directory }))
+    Ok((sections, total))
 }
 
 /// SHA-256 of some bytes.
@@ -219,7 +256,7 @@ pub fn sha256(bytes: &[u8]) -> Sha {
 #[derive(Debug)]
 pub struct Assembly {
     manifest: Manifest,
-    /// At most one per kind of section.
+    /// At most one per kind of section, and as many of the candidate.
     missing: Vec<Partial>,
     complete: Vec<(Sha, Vec<u8>)>,
 }
@@ -232,24 +269,48 @@ struct Partial {
     hasher: Sha256,
 }
 
+// === impl Sections ===
+
+impl Sections {
+    fn each(&self) -> impl Iterator<Item = SectionRef> {
+        [self.rules, self.keys, self.directory].into_iter().flatten()
+    }
+
+    fn has(&self, digest: &[u8]) -> bool {
+        self.each().any(|section| section.digest == digest)
+    }
+}
+
 // === impl Assembly ===
 
 impl Assembly {
     /// Begins; sections that are installed already are not waited for.
     pub fn new(manifest: Manifest, installed: Option<&Installed>) -> Self {
-        let held = installed.map(Installed::held).unwrap_or_default();
-        let missing = [manifest.rules, manifest.keys, manifest.directory]
-            .into_iter()
-            .flatten()
-            .filter(|section| !held.contains(&section.digest))
-            .map(|SectionRef { digest, size }| Partial {
-                digest,
-                size,
-                content: Vec::new(),
-                hasher: Sha256::new(),
-            })
-            .collect();
+        let mut known = installed.map(Installed::held).unwrap_or_default();
+        let mut missing = Vec::new();
+        for SectionRef { digest, size } in
+            manifest.enforced.each().chain(manifest.candidate.iter().flat_map(Sections::each))
+        {
+            if !known.contains(&digest) {
+                known.push(digest);
+                missing.push(Partial { digest, size, content: Vec::new(), hasher: Sha256::new() });
+            }
+        }
         Self { manifest, missing, complete: Vec::new() }
+    }
+
+    /// So many bytes follow. Where that is not all that is missing, it is done without the candidate.
+    pub fn expect(&mut self, bytes: u64) {
+        let missing = self.missing.iter().filter_map(|partial| u64::try_from(partial.size).ok()).sum::<u64>();
+        if missing != bytes {
+            self.leave_out_candidate();
+        }
+    }
+
+    /// Does not wait for what only the candidate needs.
+    fn leave_out_candidate(&mut self) {
+        let enforced = self.manifest.enforced;
+        self.missing.retain(|partial| enforced.has(&partial.digest));
     }
 
     /// Whether nothing is missing.
@@ -264,6 +325,9 @@ impl Assembly {
     /// Bundle is then lost.
     pub fn add(&mut self, digest: &[u8], offset: u64, content: &[u8]) -> Result<(), Refused> {
         let Some(position) = self.missing.iter().position(|partial| partial.digest == digest) else {
+            if self.manifest.candidate.is_some_and(|sections| sections.has(digest)) {
+                return Ok(());
+            }
             return refused(NackReason::Malformed, "a part of a section that is not missing");
         };
         let mut partial = self.missing.swap_remove(position);
@@ -280,7 +344,7 @@ impl Assembly {
             self.missing.push(partial);
         } else if Sha::from(partial.hasher.finalize()) == partial.digest {
             self.complete.push((partial.digest, partial.content));
-        } else {
+        } else if self.manifest.enforced.has(digest) {
             return refused(NackReason::DigestMismatch, "a section's content is not what the manifest says");
         }
         Ok(())
@@ -295,27 +359,15 @@ impl Assembly {
             return refused(NackReason::MissingSection, "a section has not arrived");
         }
         let manifest = self.manifest.clone();
-        let rules = match manifest.rules {
-            None => None,
-            Some(section) => Some(match installed.filter(|old| old.manifest.rules == Some(section)) {
-                Some(Installed { rules: Some(rules), .. }) => Rc::clone(rules),
-                _ => self.decode(section, "rules", PolicySet::decode_in_place)?,
-            }),
-        };
-        let keys = match manifest.keys {
-            None => None,
-            Some(section) => Some(match installed.filter(|old| old.manifest.keys == Some(section)) {
-                Some(Installed { keys: Some(keys), .. }) => Rc::clone(keys),
-                _ => self.decode(section, "keys", |content| IssuerSet::decode(&content))?,
-            }),
-        };
-        let directory = match manifest.directory {
-            None => Rc::new(Directories::default()),
-            Some(section) => match installed.filter(|old| old.manifest.directory == Some(section)) {
-                Some(old) => Rc::clone(&old.directory),
-                None => self.decode(section, "directory", |content| Directories::decode(&content))?,
-            },
-        };
+        let mut known = Vec::new();
+        if let Some(old) = installed {
+            let Installed { rules, keys, directory, .. } = old.clone();
+            known.push((old.manifest.enforced, Decoded { rules, keys, directory }));
+            known.extend(old.manifest.candidate.zip(old.candidate.clone()));
+        }
+        let decoded = self.decode_all(&manifest.enforced, &known)?;
+        known.push((manifest.enforced, decoded.clone()));
+        let Decoded { rules, keys, directory } = decoded;
         // The statement about coverage and the rules must agree: neither can take back what the other says.
         if rules.as_ref().is_some_and(|rules| rules.has_guards()) != manifest.guarded {
             return refused(
@@ -334,7 +386,36 @@ impl Assembly {
                 format!("rules name the issuer `{name}`, which the keys section lacks"),
             );
         }
-        Ok(Installed { manifest, rules, keys, directory })
+        // A candidate that cannot be read, or that a warm start does not have, is left out.
+        let candidate = manifest.candidate.and_then(|sections| self.decode_all(&sections, &known).ok());
+        Ok(Installed { manifest, rules, keys, directory, candidate })
+    }
+
+    /// Sections of which some are decoded already.
+    fn decode_all(&mut self, sections: &Sections, known: &[(Sections, Decoded)]) -> Result<Decoded, Refused> {
+        let mut decoded = Decoded::default();
+        if let Some(section) = sections.rules {
+            let there = known.iter().find(|(at, _)| at.rules == Some(section));
+            decoded.rules = match there.and_then(|(_, known)| known.rules.clone()) {
+                None => Some(self.decode(section, "rules", PolicySet::decode_in_place)?),
+                there => there,
+            };
+        }
+        if let Some(section) = sections.keys {
+            let there = known.iter().find(|(at, _)| at.keys == Some(section));
+            decoded.keys = match there.and_then(|(_, known)| known.keys.clone()) {
+                None => Some(self.decode(section, "keys", |content| IssuerSet::decode(&content))?),
+                there => there,
+            };
+        }
+        if let Some(section) = sections.directory {
+            let there = known.iter().find(|(at, _)| at.directory == Some(section));
+            decoded.directory = match there {
+                None => self.decode(section, "directory", |content| Directories::decode(&content))?,
+                Some((_, known)) => Rc::clone(&known.directory),
+            };
+        }
+        Ok(decoded)
     }
 
     fn decode<T, E: std::fmt::Display>(
@@ -360,11 +441,14 @@ impl Assembly {
 impl Installed {
     /// Digests of the sections that need not travel again.
     pub fn held(&self) -> Vec<Sha> {
-        [self.manifest.rules, self.manifest.keys, self.manifest.directory]
-            .into_iter()
-            .flatten()
-            .map(|section| section.digest)
-            .collect()
+        let candidate = self.manifest.candidate.filter(|_| self.candidate.is_some());
+        let all = self.manifest.enforced.each().chain(candidate.iter().flat_map(Sections::each));
+        all.map(|section| section.digest).collect()
+    }
+
+    /// Whether the manifest has a candidate that is not there.
+    pub fn lacks_candidate(&self) -> bool {
+        self.manifest.candidate.is_some() && self.candidate.is_none()
     }
 
     /// Accepts and installs a whole Bundle at once. `Ok(None)`: it is enforced already.
@@ -388,6 +472,7 @@ impl Installed {
                 assembly.add(&digest, 0, &section.content)?;
             }
         }
+        assembly.leave_out_candidate();
         assembly.install(installed).map(Some)
     }
 }

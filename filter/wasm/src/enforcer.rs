@@ -5,8 +5,8 @@ use std::rc::Rc;
 use tidegate_engine::body::{FieldValue, Format};
 use tidegate_engine::model::{Audit, BodyField};
 use tidegate_engine::{
-    Body, Decision, Outcome, Peer, Reason, Request, TokenState, decide, normal, unlisted, until,
-    wanted_fields,
+    Body, CandidateDifference, Decision, Outcome, Peer, Reason, Request, TokenState, decide, normal,
+    unlisted, until, wanted_fields,
 };
 use tidegate_identity::{At, Authenticator, CacheLimits, MissingIssuer, TokenOutcome, Usage};
 
@@ -57,6 +57,8 @@ pub struct Answer {
     pub unsettled: Option<Unsettled>,
     /// Tokens were accepted without checking a signature: they are known.
     pub remembered: bool,
+    /// What the candidate would have done otherwise. Only told of what is concluded.
+    pub candidate: Option<CandidateDifference>,
 }
 
 // === impl Enforcer ===
@@ -196,6 +198,7 @@ impl Enforcer {
                 awaits: None,
                 unsettled: None,
                 remembered: verified && downstream.checks() == 0,
+                candidate: None,
             });
         }
         let question = match decision.reason {
@@ -228,6 +231,7 @@ impl Enforcer {
             awaits: awaits.then(|| (format_of(headers), wanted_fields(&rules, &request))),
             question,
             remembered: verified && downstream.checks() == 0,
+            candidate: None,
         })
     }
 }
@@ -253,7 +257,7 @@ fn format_of(headers: &[Header<'_>]) -> Option<Format> {
 }
 
 /// What a body says of a field, as far as it was looked for.
-fn value_of(field: &BodyField, found: &[(BodyField, FieldValue)]) -> FieldValue {
+pub(crate) fn value_of(field: &BodyField, found: &[(BodyField, FieldValue)]) -> FieldValue {
     let known = found.iter().find(|(known, _)| known == field);
     known.map_or(FieldValue::Unknown, |(_, value)| value.clone())
 }
@@ -309,6 +313,7 @@ impl Answer {
             awaits: None,
             unsettled: None,
             remembered: false,
+            candidate: None,
         }
     }
 }

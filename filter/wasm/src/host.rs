@@ -93,11 +93,19 @@ pub enum Metric {
     Records,
     /// Decision records for which there was no room.
     RecordsDropped,
+    /// Decisions that a candidate was compared with.
+    CandidateCompared,
+    /// Requests that were refused, and that the candidate would have allowed.
+    CandidateWouldAllow,
+    /// Requests that were allowed, and that the candidate would have refused.
+    CandidateWouldDeny,
+    /// Requests of which it cannot be told what the candidate would have done.
+    CandidateUnknown,
 }
 
 impl Metric {
     /// Every metric.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 24] = [
         Self::Allowed,
         Self::Denied,
         Self::Unavailable,
@@ -118,6 +126,10 @@ impl Metric {
         Self::TokensRemembered,
         Self::Records,
         Self::RecordsDropped,
+        Self::CandidateCompared,
+        Self::CandidateWouldAllow,
+        Self::CandidateWouldDeny,
+        Self::CandidateUnknown,
     ];
 
     /// The statistic's name.
@@ -143,6 +155,10 @@ impl Metric {
             Self::TokensRemembered => "tidegate_tokens_remembered_total",
             Self::Records => "tidegate_records_total",
             Self::RecordsDropped => "tidegate_records_dropped_total",
+            Self::CandidateCompared => "tidegate_candidate_compared_total",
+            Self::CandidateWouldAllow => "tidegate_candidate_would_allow_total",
+            Self::CandidateWouldDeny => "tidegate_candidate_would_deny_total",
+            Self::CandidateUnknown => "tidegate_candidate_unknown_total",
         }
     }
 

@@ -3,8 +3,8 @@
 //! The way of a request: [`request`] reads headers and peer from the [`host`], the identity crate establishes tokens with
 //! what [`downstream`] verifies within the [`budget`], the engine decides, [`reply`] words a refusal. What is allowed is
 //! kept in [`leases`] for as long as it lives, and decided again. The way of rules: [`stream`] receives a Bundle,
-//! [`bundle`] checks whose it is and puts its sections together, [`enforcer`] holds what is enforced. [`lookups`] are
-//! questions back.
+//! [`bundle`] checks whose it is and puts its sections together, [`enforcer`] holds what is enforced, [`candidate`] what is
+//! only compared with it. [`lookups`] are questions back.
 //!
 //! Only `host::envoy`, `root` and `http` exist in wasm alone; everything else is tested natively with a fake host.
 //!
@@ -25,6 +25,7 @@
 
 pub mod budget;
 pub mod bundle;
+pub mod candidate;
 pub mod config;
 pub mod counters;
 pub mod downstream;
@@ -47,7 +48,8 @@ mod http;
 mod root;
 
 /// What every build of this filter can evaluate, by stable name; see `Hello.capabilities`.
-const CAPABILITIES: [&str; 5] = ["rules/1", "keys/2", "directory/1", "lookup/1", "leases/1"];
+const CAPABILITIES: [&str; 6] =
+    ["rules/1", "keys/2", "directory/1", "lookup/1", "leases/1", tidegate_proto::CANDIDATE];
 
 /// What this build can evaluate.
 pub fn capabilities() -> impl Iterator<Item = &'static str> {

@@ -7,11 +7,12 @@
 
 use std::cell::RefCell;
 
-use tidegate_engine::{Reason, TokenFault};
+use tidegate_engine::{CandidateDifference, CandidateOutcome, Decision, Reason, TokenFault};
 use tidegate_identity::{At, MissingIssuer};
 
 use crate::budget::Budget;
 use crate::bundle::{Installed, Trust};
+use crate::candidate::Candidate;
 use crate::config::Config;
 use crate::counters::Counters;
 use crate::downstream::Downstream;
@@ -44,6 +45,8 @@ pub struct Plugin {
     /// Random per VM start.
     generation: u64,
     state: State,
+    /// What is evaluated beside what is enforced.
+    candidate: Option<Box<Candidate>>,
     /// How many Bundles were installed.
     installs: u32,
     started_ms: u64,
@@ -114,6 +117,7 @@ impl Plugin {
             instance,
             generation: host.random(),
             state: State::NotReady,
+            candidate: None,
             installs: 0,
             started_ms: now.ms,
             subscription: Subscription::default(),
@@ -170,6 +174,7 @@ impl Plugin {
             enforced: self
                 .installed()
                 .map(|installed| (installed.manifest.revision, installed.manifest.digest)),
+            lacks_candidate: self.installed().is_some_and(Installed::lacks_candidate),
             now: now.s(),
         }
     }
@@ -182,6 +187,8 @@ impl Plugin {
                 &format!("tidegate: this build lacks `{lacks}`: requests are refused whose rules need it"),
             );
         }
+        let lacks_candidate = installed.lacks_candidate();
+        let candidate = installed.candidate.clone();
         let done: Result<(), MissingIssuer> = match &mut self.state {
             State::Ready(enforcer) => enforcer.update(installed),
             State::NotReady | State::Invalid => {
@@ -190,6 +197,14 @@ impl Plugin {
         };
         match done {
             Ok(()) => {
+                let replaced =
+                    Candidate::replace(&mut self.candidate, candidate.as_ref(), Now::read(host).ms);
+                if lacks_candidate || replaced.is_err() {
+                    host.log(
+                        Level::Warn,
+                        "tidegate: the candidate is not there or cannot be used: nothing is compared",
+                    );
+                }
                 self.counters.add(Metric::Installed);
                 self.installs = self.installs.wrapping_add(1);
                 self.leases.question_all();
@@ -258,6 +273,10 @@ impl Plugin {
         if answer.awaits.is_some() && self.scans.are_possible() {
             return self.read_body(context, received, answer, host);
         }
+        let answer = match self.candidate {
+            Some(_) => Answer { candidate: self.compare(&received, &answer.decision, host), ..answer },
+            None => answer,
+        };
         // What depends on a body that was not read is no difference yet.
         if answer.decision.shadow.is_some() && !answer.decision.awaits_body {
             self.counters.add(Metric::ShadowDifferences);
@@ -302,6 +321,31 @@ impl Plugin {
         }
         self.counters.add(Metric::Allowed);
         Verdict::Continue
+    }
+
+    /// What the candidate would have done otherwise. Nothing comes of it but counts and records.
+    #[cold]
+    fn compare(
+        &mut self,
+        received: &Received,
+        decision: &Decision,
+        host: &dyn Host,
+    ) -> Option<CandidateDifference> {
+        // Not by the rules, or unread because it was too much to read: so it stays.
+        if matches!(decision.reason, Reason::ClockWrong | Reason::TokenInvalid(TokenFault::CheckBudget)) {
+            return None;
+        }
+        let now = Now::read(host);
+        let signatures = Signatures::new(host, &self.signatures, &self.counters);
+        let difference =
+            self.candidate.as_mut()?.compare(decision, received, host, signatures, (now.s(), now.ms)).ok()?;
+        self.counters.add(Metric::CandidateCompared);
+        match difference?.outcome {
+            CandidateOutcome::Allow => self.counters.add(Metric::CandidateWouldAllow),
+            CandidateOutcome::Deny => self.counters.add(Metric::CandidateWouldDeny),
+            CandidateOutcome::Unknown => self.counters.add(Metric::CandidateUnknown),
+        }
+        difference
     }
 
     /// Readies a request's headers for what stands behind the filter: without credentials that are not to be forwarded, and

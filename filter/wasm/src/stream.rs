@@ -149,7 +149,9 @@ impl Subscription {
                         Effect { answers: vec![ack(push.nonce, digest)], ..Effect::default() }
                     }
                     Ok(Some(manifest)) => {
-                        self.arriving = Some((push.nonce, Assembly::new(manifest, installed)));
+                        let mut assembly = Assembly::new(manifest, installed);
+                        assembly.expect(push.chunk_bytes);
+                        self.arriving = Some((push.nonce, assembly));
                         self.finish(installed)
                     }
                     Err(refused) => nack(push.nonce, refused),

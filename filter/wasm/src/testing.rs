@@ -147,7 +147,27 @@ pub fn manifest(counter: u64, sections: &[pb::Section]) -> pb::Manifest {
         not_after: NOW + 3600,
         required_capabilities: vec![],
         used_capabilities: vec![],
+        candidate: vec![],
     }
+}
+
+/// A Bundle with a candidate of these sections, all of which are in it.
+pub fn bundle_with_candidate(
+    counter: u64,
+    enforced: Vec<pb::Section>,
+    candidate: Vec<pb::Section>,
+) -> pb::Bundle {
+    let named = manifest(counter, &candidate).sections;
+    let manifest = pb::Manifest { candidate: named, ..manifest(counter, &enforced) };
+    let mut sections = enforced;
+    sections.extend(candidate);
+    let mut known = Vec::new();
+    sections.retain(|section| {
+        let is_new = !known.contains(&section.content);
+        known.push(section.content.clone());
+        is_new
+    });
+    pb::Bundle { manifest: Some(signed(&manifest, 1, "k1")), sections }
 }
 
 pub fn signed(manifest: &pb::Manifest, seed: u8, key_id: &str) -> pb::SignedManifest {

@@ -132,6 +132,11 @@ pub struct Manifest {
     /// is not allowed, and what a Deny needs one for is refused. A filter that lacks one enforces it so, and both say so.
     #[prost(string, repeated, tag = "9")]
     pub used_capabilities: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Sections of a candidate: a whole rule set that is evaluated beside the one above, reported where it differs, and never
+    /// enforced. At most one of a kind; a section may be one of `sections`. A filter without the capability `candidate/1`
+    /// does not look at them and is not sent them, and a filter that cannot use them enforces the rest all the same.
+    #[prost(message, repeated, tag = "10")]
+    pub candidate: ::prost::alloc::vec::Vec<SectionRef>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Signature {
@@ -279,6 +284,17 @@ pub struct Counters {
     /// Requests that waited for a Bundle or for the answer to a question.
     #[prost(uint64, tag = "12")]
     pub held: u64,
+    /// Decisions that a candidate was compared with.
+    #[prost(uint64, tag = "13")]
+    pub candidate_compared: u64,
+    /// Of these, those that it would have allowed where it was refused, refused where it was allowed, and those of which it
+    /// cannot be told.
+    #[prost(uint64, tag = "14")]
+    pub candidate_would_allow: u64,
+    #[prost(uint64, tag = "15")]
+    pub candidate_would_deny: u64,
+    #[prost(uint64, tag = "16")]
+    pub candidate_unknown: u64,
 }
 /// Asks for an id that a directory does not list yet.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

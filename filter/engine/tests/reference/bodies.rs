@@ -12,7 +12,7 @@ use crate::generate::{Sent, body_fields, policy, sent};
 use crate::{cases, decoded, with_request};
 
 /// Calls `with` with the request and its body, of which only these fields are known.
-fn with_body<T>(
+pub fn with_body<T>(
     policy: &PolicySet,
     sent: &Sent,
     known: Option<&[u16]>,

@@ -13,6 +13,7 @@ use tidegate_engine::{
 };
 
 mod bodies;
+mod candidates;
 mod crowded;
 mod directories;
 mod examples;

@@ -4,7 +4,7 @@ use super::*;
 use crate::testing::*;
 
 fn trust(keys: &[(String, PublicKey)]) -> Trust<'_> {
-    Trust { workload: WORKLOAD, keys, enforced: None, now: NOW }
+    Trust { workload: WORKLOAD, keys, enforced: None, lacks_candidate: false, now: NOW }
 }
 
 fn refusal(signed: &pb::SignedManifest, change: impl FnOnce(&mut Trust<'_>)) -> NackReason {

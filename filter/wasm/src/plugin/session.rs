@@ -259,6 +259,10 @@ impl Plugin {
                 over_budget: total(Metric::OverBudget),
                 lookups: total(Metric::Lookups),
                 held: total(Metric::Held),
+                candidate_compared: total(Metric::CandidateCompared),
+                candidate_would_allow: total(Metric::CandidateWouldAllow),
+                candidate_would_deny: total(Metric::CandidateWouldDeny),
+                candidate_unknown: total(Metric::CandidateUnknown),
             }),
             issuers,
         }

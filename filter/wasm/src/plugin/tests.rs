@@ -9,6 +9,7 @@ use crate::testing::*;
 mod audit;
 mod bodies;
 mod budget;
+mod candidate;
 mod leases;
 mod questions;
 
@@ -300,8 +301,10 @@ fn a_cold_start_holds_a_bounded_number_for_a_bounded_time() {
 fn push(bundle: &pb::Bundle, nonce: u64) -> Vec<Vec<u8>> {
     use pb::subscribe_response::Message;
     let wrap = |message| pb::SubscribeResponse { message: Some(message) }.encode_to_vec();
+    let chunk_bytes =
+        bundle.sections.iter().map(|section| u64::try_from(section.content.len()).unwrap()).sum();
     let mut messages =
-        vec![wrap(Message::Push(pb::Push { nonce, manifest: bundle.manifest.clone(), chunk_bytes: 0 }))];
+        vec![wrap(Message::Push(pb::Push { nonce, manifest: bundle.manifest.clone(), chunk_bytes }))];
     for section in &bundle.sections {
         messages.push(wrap(Message::Chunk(pb::SectionChunk {
             sha256: crate::bundle::sha256(&section.content).to_vec(),
