@@ -149,6 +149,7 @@ impl Rig {
         let loopback = "127.0.0.1:0".parse()?;
         let mut options = Options {
             rules: path("rules").into(),
+            candidate: None,
             state: path("state"),
             listen: loopback,
             admin: loopback,
@@ -345,6 +346,21 @@ impl Rig {
         ensure!(self.server.is_none(), "the control plane runs");
         self.server = Some(tidegate::serve::start(self.options.clone()).await?);
         Ok(())
+    }
+
+    /// From the next start of the control plane on, these rules are compared with those in force.
+    pub fn set_candidate(&mut self, rules: &str) -> Result<()> {
+        let folder = self.folder.path().join("candidate");
+        std::fs::create_dir_all(&folder)?;
+        std::fs::write(folder.join("base.yaml"), BASE)?;
+        std::fs::write(folder.join("case.yaml"), rules)?;
+        self.options.candidate = Some(folder);
+        Ok(())
+    }
+
+    /// How many VMs the proxy runs per plugin configuration.
+    pub fn threads(&self) -> usize {
+        self.threads
     }
 
     /// The guarded service, as this workload of the mesh.

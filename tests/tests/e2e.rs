@@ -27,6 +27,7 @@ mod istio;
 mod e2e {
     pub mod bodies;
     pub mod bound_tokens;
+    pub mod candidate;
     pub mod directories;
     pub mod evasions;
     pub mod fence;
@@ -137,6 +138,12 @@ async fn issuers_change_keys_and_misbehave() -> Result<()> {
     e2e::bound_tokens::revocations_reach_tokens_that_were_accepted(&rig).await?;
     e2e::misbehaving_issuer::an_issuer_that_misbehaves_changes_nothing(&rig).await?;
     e2e::rotation::keys_change_while_requests_flow(&rig).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn candidates_are_counted_and_change_nothing() -> Result<()> {
+    let mut rig = Rig::start(Setup::new(EnvoyRelease::Current, 1)).await?;
+    e2e::candidate::a_candidate_is_counted_and_changes_nothing(&mut rig).await
 }
 
 /// A rule that is changed on disk is enforced everywhere, and what it replaces is not any more.

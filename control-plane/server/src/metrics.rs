@@ -50,6 +50,10 @@ pub struct Metrics {
     pub compile_ms: Gauge,
     /// Diagnostics of the rules on disk, by severity.
     pub diagnostics: Family<ReasonLabel, Gauge>,
+    /// Diagnostics of the candidate on disk, by severity.
+    pub candidate_diagnostics: Family<ReasonLabel, Gauge>,
+    /// Workloads whose Bundle has a candidate.
+    pub candidate_workloads: Gauge,
     /// Files whose last good text is in force instead of what is on disk.
     pub substituted_files: Gauge,
     /// Workloads that have a Bundle.
@@ -184,6 +188,8 @@ impl Default for Metrics {
             compilations: Family::default(),
             compile_ms: Gauge::default(),
             diagnostics: Family::default(),
+            candidate_diagnostics: Family::default(),
+            candidate_workloads: Gauge::default(),
             substituted_files: Gauge::default(),
             workloads: Gauge::default(),
             revision: Gauge::default(),
@@ -257,6 +263,18 @@ impl Default for Metrics {
             metrics.compile_ms.clone(),
         );
         registry.register("diagnostics", "Diagnostics of the rules on disk", metrics.diagnostics.clone());
+        let diagnostics = &metrics.candidate_diagnostics;
+        registry.register(
+            "candidate_diagnostics",
+            "Diagnostics of the candidate on disk",
+            diagnostics.clone(),
+        );
+        let workloads = &metrics.candidate_workloads;
+        registry.register(
+            "candidate_workloads",
+            "Workloads whose rules are compared with a candidate",
+            workloads.clone(),
+        );
         registry.register(
             "substituted_files",
             "Files whose last good text is in force",

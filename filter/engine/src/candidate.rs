@@ -11,13 +11,10 @@
 use crate::condition::Listing;
 use crate::decide::decide;
 use crate::decision::{Decision, RuleIx};
-use crate::layout::code;
-use crate::packed::Packed;
 use crate::policy::PolicySet;
 use crate::reason::{Outcome, Reason, TokenFault};
 use crate::request::Request;
 use crate::search::Search;
-use crate::truth::Truth;
 
 /// What a candidate would do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -49,7 +46,7 @@ pub fn compare(
     request: &Request<'_>,
 ) -> Option<CandidateDifference> {
     let Decision { outcome, reason, rule, .. } = decide(candidate, request);
-    let outcome = if cannot_tell(enforced, candidate, request, reason, rule) {
+    let outcome = if cannot_tell(enforced, candidate, request, reason) {
         CandidateOutcome::Unknown
     } else if outcome == enforced.outcome {
         return None;
@@ -63,43 +60,35 @@ pub fn compare(
 }
 
 /// Whether it depends on something that nobody has read.
-fn cannot_tell(
-    enforced: &Decision,
-    candidate: &PolicySet,
-    request: &Request<'_>,
-    reason: Reason,
-    rule: Option<RuleIx>,
-) -> bool {
-    let readings = if candidate.keeps_slashes() { request.path.readings() } else { None };
-    let request = &match &readings {
-        Some((data, _)) => Request { path: data, ..*request },
-        None => *request,
-    };
-    let lacks_directory = || candidate.directories().any(|name| !request.directories.has(name));
-    let search = || Search::new(candidate, request, Listing::Strict);
+fn cannot_tell(enforced: &Decision, candidate: &PolicySet, request: &Request<'_>, reason: Reason) -> bool {
     match reason {
         // What the policy in force cannot tell either is refused by both.
         Reason::BodyUnread
         | Reason::TokenInvalid(TokenFault::KeyUnknown | TokenFault::KeysStale | TokenFault::CheckBudget) => {
             reason != enforced.reason
         }
-        // The rule does not match for certain: a Deny on what cannot be told, an Allow that may do without its directory.
-        Reason::DeniedBy | Reason::AllowedBy => {
-            lacks_directory() && rule.is_some_and(|rule| search().rule(rule) != Truth::True)
-        }
-        Reason::NoAllowMatched => {
-            let mut may_allow = false;
-            if lacks_directory() {
-                let search = search();
-                search.each_candidate(|found| {
-                    let [_, head, _, _] = candidate.packed(Packed::Rules, found.rule);
-                    let [flags, _, _] = candidate.packed(Packed::Heads, head);
-                    may_allow |= flags & (code::RULE_DENY | code::RULE_SHADOW) == 0
-                        && search.rule(RuleIx(found.rule)) == Truth::Unknown;
-                });
-            }
-            may_allow
+        Reason::DeniedBy | Reason::AllowedBy | Reason::NoAllowMatched => {
+            candidate.directories().any(|name| !request.directories.has(name)) && is_open(candidate, request)
         }
         _ => false,
     }
+}
+
+/// Whether a request would be allowed if all that cannot be told turned out well, and refused if it turned out badly.
+fn is_open(policy: &PolicySet, request: &Request<'_>) -> bool {
+    let readings = if policy.keeps_slashes() { request.path.readings() } else { None };
+    let outcome = |best: bool| {
+        let matches = |request: &Request<'_>| {
+            let listing = if best { Listing::Lenient } else { Listing::Strict };
+            let search = Search::new(policy, request, listing);
+            if best { search.generous() } else { search }.matches()
+        };
+        let matches = match &readings {
+            Some((data, separated)) => matches(&Request { path: data, ..*request })
+                .denied_as(&matches(&Request { path: separated, ..*request })),
+            None => matches(request),
+        };
+        matches.deny.is_none() && matches.allow.is_some()
+    };
+    outcome(true) != outcome(false)
 }

@@ -69,6 +69,8 @@ pub(crate) struct Search<'p, 'r> {
     method_bit: u32,
     /// Whatever depends on a body that was not read turns out well for the request.
     best: bool,
+    /// Whatever cannot be told turns out well for the request.
+    generous: bool,
 }
 
 // === impl Search ===
@@ -76,7 +78,7 @@ pub(crate) struct Search<'p, 'r> {
 impl<'p, 'r> Search<'p, 'r> {
     pub fn new(policy: &'p PolicySet, request: &'p Request<'r>, listing: Listing<'p>) -> Self {
         let scope = Scope { policy, request, listing };
-        Self { scope, method_bit: method_bit(request.method), best: false }
+        Self { scope, method_bit: method_bit(request.method), best: false, generous: false }
     }
 
     /// The same, with the best body that there could be.
@@ -87,6 +89,11 @@ impl<'p, 'r> Search<'p, 'r> {
     /// The same, with the best body that there could be where none was read.
     pub fn hopeful(self) -> Self {
         Self { best: self.scope.request.body == Body::Unread, ..self }
+    }
+
+    /// The same, with everything that cannot be told as good as it could be.
+    pub fn generous(self) -> Self {
+        Self { generous: true, ..self }
     }
 
     /// The first rule of each kind that matches.
@@ -138,7 +145,7 @@ impl<'p, 'r> Search<'p, 'r> {
         // A Deny matches on what cannot be told, an Allow does not.
         let matched = match operation.and(from) {
             Truth::True => true,
-            Truth::Unknown => deny,
+            Truth::Unknown => deny != self.generous,
             Truth::False => false,
         };
         if matched {

@@ -118,6 +118,8 @@ impl Enforcer {
     ///
     /// # Errors
     /// When the request cannot be read; it is then to be refused.
+    // Once in the module, not in every caller.
+    #[inline(never)]
     pub fn decide(
         &mut self,
         received: &Received,

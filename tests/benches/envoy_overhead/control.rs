@@ -51,6 +51,7 @@ impl ControlPlane {
                 Contents {
                     coverage: pb::Coverage::Guarded,
                     sections,
+                    candidate: Vec::new(),
                     required_capabilities: Vec::new(),
                     used_capabilities: Vec::new(),
                 },

@@ -145,6 +145,7 @@ async fn proxy_of(
     let contents = Contents {
         coverage: pb::Coverage::Guarded,
         sections: vec![rules],
+        candidate: Vec::new(),
         required_capabilities: Vec::new(),
         used_capabilities: Vec::new(),
     };

@@ -63,6 +63,7 @@ async fn proxy(
         let contents = Contents {
             coverage: pb::Coverage::Guarded,
             sections: vec![rules],
+            candidate: Vec::new(),
             required_capabilities: Vec::new(),
             used_capabilities: Vec::new(),
         };

@@ -58,6 +58,7 @@ async fn honest_bundles(
     let loopback = "127.0.0.1:0".parse()?;
     let mut server = tidegate::serve::start(Options {
         rules: rules_folder.clone().into(),
+        candidate: None,
         state: folder.path().join("state"),
         listen: loopback,
         admin: loopback,

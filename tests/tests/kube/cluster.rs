@@ -209,6 +209,7 @@ impl Cluster {
                     ..LeaseOptions::new("tidegate-system", replica)
                 },
             }),
+            candidate: None,
             state: self.folder.path().join(replica),
             listen: "127.0.0.1:0".parse().unwrap(),
             admin: "127.0.0.1:0".parse().unwrap(),

@@ -24,7 +24,7 @@ use crate::directories::DirectoryReport;
 use crate::keys::{IssuerReport, Reports};
 use crate::kube::Leadership;
 use crate::push::{FleetReport, Hub, IssuerUseReport, stopped};
-use crate::serve::Diagnosis;
+use crate::serve::{CandidateReport, Diagnosis};
 use crate::transport::{Acceptor, Arrival, Socket, TransportOptions};
 
 /// What is shown.
@@ -34,6 +34,8 @@ pub struct Admin {
     pub hub: Arc<Hub>,
     /// About the rules on disk.
     pub diagnosis: Arc<Mutex<Diagnosis>>,
+    /// About the rules that are only compared.
+    pub candidate: Arc<Mutex<CandidateReport>>,
     /// About the issuers' keys.
     pub issuers: Arc<Reports>,
     /// Whether an accepted set of rules is on offer.
@@ -83,6 +85,14 @@ pub fn fleet(hub: &Hub) -> FleetReport {
     }))
 }
 
+/// What there is to say about the candidate, and what filters say of it.
+pub fn candidate(hub: &Hub, report: &Mutex<CandidateReport>) -> CandidateReport {
+    let releases = hub.distributor.releases().into_iter();
+    let compared = releases.filter(|(_, release)| !release.candidate().is_empty()).map(|(id, _)| id);
+    let report = report.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    report.with_fleet(&fleet(hub), compared)
+}
+
 /// What is known of the issuers' keys.
 pub fn issuers(reports: &Reports) -> Vec<IssuerReport> {
     reports.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
@@ -93,6 +103,10 @@ fn router(admin: Admin) -> Router {
         .route("/metrics", get(metrics))
         .route("/fleet", get(|State(admin): State<Admin>| async move { Json(fleet(&admin.hub)) }))
         .route("/diagnostics", get(diagnostics))
+        .route(
+            "/candidate",
+            get(|State(admin): State<Admin>| async move { Json(candidate(&admin.hub, &admin.candidate)) }),
+        )
         .route("/issuers", get(|State(admin): State<Admin>| async move { Json(issuers(&admin.issuers)) }))
         .route("/usage", get(usage))
         .route("/directories", get(directories))

@@ -25,6 +25,8 @@ pub struct Contents {
     pub coverage: pb::Coverage,
     /// In a fixed order.
     pub sections: Vec<Arc<Section>>,
+    /// What is evaluated beside them; none where nothing is, or it is the same.
+    pub candidate: Vec<Arc<Section>>,
     /// Without which the sections would be misread.
     pub required_capabilities: Vec<String>,
     /// Without which a part of them is enforced more strictly than it says.
@@ -121,7 +123,7 @@ impl Publisher {
         self.unsaved |= !changed.is_empty() || self.current.len() < known;
         let releases = contents.into_iter().filter_map(|(workload, contents)| {
             let (manifest, signed) = self.current.get(&workload)?.clone();
-            Some((workload, Arc::new(Release::new(manifest, signed, contents.sections))))
+            Some((workload, Arc::new(Release::new(manifest, signed, contents.sections, contents.candidate))))
         });
         Ok(releases.collect())
     }
@@ -143,6 +145,7 @@ impl Publisher {
             not_after: now.saturating_add(INSTALLABLE_S),
             required_capabilities: contents.required_capabilities.clone(),
             used_capabilities: contents.used_capabilities.clone(),
+            candidate: contents.candidate.iter().map(|section| section.reference()).collect(),
         };
         let serialized = manifest.encode_to_vec();
         let signatures = vec![self.keys.sign(&serialized)?];
@@ -172,11 +175,16 @@ fn is_current(manifest: &pb::Manifest, contents: &Contents, now: i64) -> bool {
         && manifest.coverage == i32::from(contents.coverage)
         && manifest.required_capabilities == contents.required_capabilities
         && manifest.used_capabilities == contents.used_capabilities
-        && manifest.sections.len() == contents.sections.len()
-        && manifest.sections.iter().zip(&contents.sections).all(|(named, section)| *named == section.reference())
+        && names(&manifest.sections, &contents.sections)
+        && names(&manifest.candidate, &contents.candidate)
         // Signed ahead of a clock that was set back: filters with the right clock would refuse it.
         && manifest.issued_at <= now
         && manifest.not_after.saturating_sub(now) >= RENEWED_BELOW_S
+}
+
+fn names(named: &[pb::SectionRef], sections: &[Arc<Section>]) -> bool {
+    named.len() == sections.len()
+        && named.iter().zip(sections).all(|(named, section)| *named == section.reference())
 }
 
 fn decode(stored: &str) -> Option<(pb::Manifest, pb::SignedManifest)> {

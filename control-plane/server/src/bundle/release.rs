@@ -16,16 +16,19 @@ pub struct Release {
     sha256: Sha256,
     revision: Revision,
     sections: Vec<Arc<Section>>,
+    candidate: Vec<Arc<Section>>,
 }
 
 // === impl Release ===
 
 impl Release {
-    /// INVARIANT: `signed.manifest` is the serialized `manifest`, and `sections` are those it names, in its order.
+    /// INVARIANT: `signed.manifest` is the serialized `manifest`, and `sections` and `candidate` are those it names, in its
+    /// order.
     pub(super) fn new(
         manifest: pb::Manifest,
         signed: pb::SignedManifest,
         sections: Vec<Arc<Section>>,
+        candidate: Vec<Arc<Section>>,
     ) -> Self {
         Self {
             workload: manifest.audience.clone(),
@@ -34,6 +37,7 @@ impl Release {
             manifest,
             signed,
             sections,
+            candidate,
         }
     }
 
@@ -62,12 +66,18 @@ impl Release {
         self.revision
     }
 
-    /// Its sections, in the manifest's order.
+    /// Its enforced sections, in the manifest's order.
     pub fn sections(&self) -> &[Arc<Section>] {
         &self.sections
     }
 
-    /// Everything in one message: the warm start of a plugin configuration.
+    /// The sections of its candidate, in the manifest's order; they may be among the others.
+    pub fn candidate(&self) -> &[Arc<Section>] {
+        &self.candidate
+    }
+
+    /// What is enforced, in one message: the warm start of a plugin configuration. Not the candidate, which is not worth
+    /// its bytes there.
     pub fn bundle(&self) -> Vec<u8> {
         let sections = self
             .sections

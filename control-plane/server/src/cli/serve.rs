@@ -21,15 +21,19 @@ Examples:
   tidegate serve --rules rules --state /var/lib/tidegate --env values/prod.yaml --listen 0.0.0.0:15080 \\
     --tls-cert tls/cert.pem --tls-key tls/key.pem --tls-ca tls/ca.pem --trust-domain prod.example
   tidegate serve --rules rules --state /var/lib/tidegate --listen 0.0.0.0:15080 --behind-sidecar
+  tidegate serve --rules main --candidate next --state /var/lib/tidegate --listen 0.0.0.0:15080 --behind-sidecar
   tidegate serve --kube --state /var/lib/tidegate --listen 0.0.0.0:15080 --behind-sidecar
 
 What is wrong with the rules is logged, and shown at http://ADMIN/diagnostics; the last good form of every file stays in
-force, across restarts too. Also there: /healthz /readyz /metrics /fleet /issuers /directories
+force, across restarts too. Also there: /healthz /readyz /metrics /fleet /candidate /issuers /directories
 /bundle/NAMESPACE/NAME.")]
 pub(super) struct Arguments {
     /// Folder with rules: every *.yaml and *.yml below it
     #[arg(long, value_name = "DIR", required_unless_present = "kube")]
     rules: Option<PathBuf>,
+    /// Folder with a whole other set of rules that filters evaluate beside the first, and only report on: see /candidate
+    #[arg(long, value_name = "DIR", requires = "rules")]
+    candidate: Option<PathBuf>,
     /// Read rules and pods from a Kubernetes cluster instead, and write statuses there
     #[arg(long, conflicts_with = "rules")]
     kube: bool,
@@ -66,6 +70,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Ending> {
     };
     let options = Options {
         rules,
+        candidate: arguments.candidate,
         state: arguments.state,
         listen: arguments.listen,
         admin: arguments.admin,

@@ -19,6 +19,7 @@ Examples:
   tidegate test rules
   tidegate test rules -v --run release
   tidegate test rules --fail-under 90
+  tidegate test rules --candidate next-rules        # which of these requests would be decided otherwise
   tidegate test rules --watch                       # again after every change
   tidegate test rules -o junit > report.xml
 
@@ -50,6 +51,9 @@ pub(super) struct Arguments {
     /// YAML or JSON file with values for ${env.name}
     #[arg(long, value_name = "FILE")]
     env: Option<PathBuf>,
+    /// Folder with a whole other set of rules: say which tests it would decide otherwise. That fails nothing
+    #[arg(long, value_name = "DIR")]
+    candidate: Option<PathBuf>,
     /// Only tests with this in their name, or in that of their RuleTest or file
     #[arg(long, value_name = "TEXT")]
     run: Option<String>,
@@ -112,7 +116,14 @@ fn once(arguments: &Arguments) -> anyhow::Result<Ending> {
             ),
         }
     }
-    let report = ruletest::run(&opened.compiled, &tests, clock::now());
+    let now = clock::now();
+    let mut report = ruletest::run(&opened.compiled, &tests, now);
+    if let Some(candidate) = &arguments.candidate {
+        match folder::open(candidate, arguments.env.as_deref())? {
+            Ok(candidate) => ruletest::compare(&mut report, &candidate.compiled, &tests, now),
+            Err(ending) => return Ok(ending),
+        }
+    }
     match arguments.output {
         Output::Json => folder::print_json(&report)?,
         Output::Junit => print(&junit::report(&suites(&report, &arguments.rules)))?,

@@ -318,6 +318,7 @@ impl World {
 async fn start_control_plane(files: &WorldFiles, listen: SocketAddr) -> Result<Running> {
     let mut running = serve::start(Options {
         rules: files.rules().into(),
+        candidate: None,
         state: files.state(),
         listen,
         admin: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),

@@ -172,6 +172,10 @@ pub struct CountersReport {
     pub signature_checks_fallback: u64,
     pub token_cache_hits: u64,
     pub nacks: u64,
+    pub candidate_compared: u64,
+    pub candidate_would_allow: u64,
+    pub candidate_would_deny: u64,
+    pub candidate_unknown: u64,
 }
 
 // === impl Fleet ===
@@ -371,6 +375,10 @@ impl From<pb::Counters> for CountersReport {
             signature_checks_fallback: counters.signature_checks_fallback,
             token_cache_hits: counters.token_cache_hits,
             nacks: counters.nacks,
+            candidate_compared: counters.candidate_compared,
+            candidate_would_allow: counters.candidate_would_allow,
+            candidate_would_deny: counters.candidate_would_deny,
+            candidate_unknown: counters.candidate_unknown,
         }
     }
 }

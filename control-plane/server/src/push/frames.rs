@@ -48,9 +48,10 @@ impl Offer {
         self.release.revision().counter
     }
 
-    /// The push and the sections that are not `held`, as data for the wire.
-    pub fn frames(&self, held: &[Sha256]) -> Arc<[Bytes]> {
-        let missing = self.missing(held);
+    /// The push and the sections that are not `held`, as data for the wire. `with_candidate`: to a filter that knows what
+    /// that is.
+    pub fn frames(&self, held: &[Sha256], with_candidate: bool) -> Arc<[Bytes]> {
+        let missing = self.missing(held, with_candidate);
         let mut variants = self.variants.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, frames)) = variants.iter().find(|(set, _)| *set == missing) {
             return frames.clone();
@@ -60,22 +61,25 @@ impl Offer {
         frames
     }
 
-    /// One bit per section. A manifest has a handful of sections; should one have more than 64, those beyond always
+    /// Sections that may travel, each once: what is enforced, then what only the candidate needs.
+    fn sections(&self) -> impl Iterator<Item = &Arc<Section>> {
+        let enforced = self.release.sections();
+        let candidate = self.release.candidate().iter();
+        enforced.iter().chain(candidate.filter(|section| !enforced.contains(section)))
+    }
+
+    /// One bit per section. A manifest has a handful of sections; should one have more than 64, those beyond never
     /// travel.
-    fn missing(&self, held: &[Sha256]) -> u64 {
-        let sections = self.release.sections().iter().take(64).enumerate();
+    fn missing(&self, held: &[Sha256], with_candidate: bool) -> u64 {
+        let count = if with_candidate { 64 } else { self.release.sections().len() };
+        let sections = self.sections().take(count.min(64)).enumerate();
         sections.filter(|(_, section)| !held.contains(section.sha256())).fold(0, |set, (ix, _)| set | 1 << ix)
     }
 
     fn encode(&self, missing: u64) -> Arc<[Bytes]> {
-        let sections: Vec<&Arc<Section>> = self
-            .release
-            .sections()
-            .iter()
-            .enumerate()
-            .filter(|(ix, _)| *ix >= 64 || missing & 1 << ix != 0)
-            .map(|(_, section)| section)
-            .collect();
+        let sections = self.sections().take(64).enumerate();
+        let sections: Vec<&Arc<Section>> =
+            sections.filter(|(ix, _)| missing & 1 << ix != 0).map(|(_, section)| section).collect();
         let chunk_bytes = sections.iter().map(|section| length(section.content().len())).sum();
         let push =
             pb::Push { nonce: self.nonce(), manifest: Some(self.release.signed().clone()), chunk_bytes };

@@ -31,6 +31,31 @@ pub struct Report {
     pub tests: Vec<TestReport>,
     /// What of the rules was tested.
     pub coverage: Coverage,
+    /// Where a candidate decides otherwise; absent without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub candidate: Option<Vec<CandidateReport>>,
+}
+
+/// A test whose request a candidate decides otherwise, or of which it cannot be asked.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CandidateReport {
+    /// Name of the RuleTest.
+    pub suite: String,
+    /// Name of the test.
+    pub name: String,
+    /// Relative to the rules folder.
+    pub file: String,
+    /// Counted from 1.
+    pub line: u32,
+    /// What the rules decide.
+    pub rules: Decided,
+    /// What the candidate decides.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub candidate: Option<Decided>,
+    /// Why it cannot be asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// What came of one test.
@@ -105,7 +130,28 @@ pub fn run(compiled: &Compiled, tests: &RuleTests, now: i64) -> Report {
         failed: reports.len() - passed,
         tests: reports,
         coverage: runner.coverage.finish(compiled, tests),
+        candidate: None,
     }
+}
+
+/// Asks a candidate the same, and notes where something else happens to the request.
+pub fn compare(report: &mut Report, candidate: &Compiled, tests: &RuleTests, now: i64) {
+    let theirs = run(candidate, tests, now);
+    let both = report.tests.iter().zip(theirs.tests);
+    let differences = both.filter_map(|(ours, theirs)| {
+        let rules = ours.actual.clone()?;
+        let same = theirs.actual.as_ref().is_some_and(|actual| actual.decision == rules.decision);
+        (!same).then(|| CandidateReport {
+            suite: ours.suite.clone(),
+            name: ours.name.clone(),
+            file: ours.file.clone(),
+            line: ours.line,
+            rules,
+            candidate: theirs.actual,
+            error: theirs.error,
+        })
+    });
+    report.candidate = Some(differences.collect());
 }
 
 struct Runner<'a> {

@@ -152,3 +152,51 @@ fn a_condition_counts_as_seen_only_where_it_mattered() {
     assert_eq!((all.rules.covered, all.rules.total), (1, 4));
     assert!(all.conditions.covered < all.conditions.total);
 }
+
+#[test]
+fn a_candidate_is_asked_the_same_and_fails_nothing() {
+    let tests = "  - {name: writes, request: {peer: etl/orders-worker, method: POST, path: /v1/orders/7}, expect: Allow}\n  \
+                 - {name: archive, request: {peer: etl/orders-worker, method: POST, path: /v1/orders/archive-7}, expect: Deny}\n  \
+                 - {name: reads, request: {peer: bi/reports, path: /v1/orders/7}, expect: Deny}\n";
+    let document = format!(
+        "kind: RuleTest\nmetadata: {{name: sales}}\nspec:\n  workload: sales/orders-api\n  tests:\n{tests}"
+    );
+    let (compiled, tests) = folder(&document);
+    let candidate = |from: &str, to: &str| {
+        assert!(RULES.contains(from), "{from}");
+        let text = RULES.replace(from, to);
+        let sources = [SourceFile { path: "rules.yaml".into(), text }];
+        compile(&Inputs { sources: &sources, env: BTreeMap::new(), now: None }).output.unwrap()
+    };
+    let mut report = run(&compiled, &tests, NOW);
+    for (from, to, expected) in [
+        ("team-billing", "team-other", vec![]),
+        // Refused all the same, for another reason.
+        ("effect: Deny", "effect: Allow", vec![("archive", Some(Outcome::Allow))]),
+        (
+            "methods: [POST], paths: ['/v1/orders/{id}']",
+            "methods: [PUT], paths: ['/v1/orders/{id}']",
+            vec![("writes", Some(Outcome::Deny))],
+        ),
+        (
+            "effect: Allow, mode: Shadow",
+            "effect: Allow, mode: Enforce",
+            vec![("reads", Some(Outcome::Allow))],
+        ),
+        (
+            "name: orders-api, labels: {app: orders-api}",
+            "name: other, labels: {app: orders-api}",
+            vec![("writes", None), ("archive", None), ("reads", None)],
+        ),
+    ] {
+        compare(&mut report, &candidate(from, to), &tests, NOW);
+        assert_eq!((report.passed, report.failed), (3, 0));
+        let told = report.candidate.iter().flatten();
+        let told: Vec<_> = told
+            .map(|one| (one.name.as_str(), one.candidate.as_ref().map(|decided| decided.decision)))
+            .collect();
+        assert_eq!(told, expected, "{to}");
+        let unasked = report.candidate.iter().flatten().filter(|one| one.error.is_some()).count();
+        assert_eq!(unasked, expected.iter().filter(|(_, decided)| decided.is_none()).count());
+    }
+}

@@ -13,7 +13,7 @@ use tidegate_proto::v1 as pb;
 use crate::bundle::{Contents, Section, SectionStore};
 use crate::clock;
 use crate::directories::{Directories, Queries};
-use crate::keys::KeyRing;
+use crate::keys::{IssuerKeys, KeyRing};
 use crate::push::Lookups;
 
 /// Puts sections together; keeps those that exist already.
@@ -27,6 +27,8 @@ struct Round<'a> {
     store: &'a mut SectionStore,
     issuers: BTreeMap<&'a str, &'a TrustedIssuer>,
     keys: &'a KeyRing,
+    /// Issuers whose keys these are not, although they may have their name.
+    without_keys: BTreeSet<&'a str>,
     directories: &'a Directories,
     /// Until when directories count that are written in a file. Unix seconds.
     file_until: i64,
@@ -48,21 +50,60 @@ impl Assembler {
         directories: &Directories,
         now: i64,
     ) -> Result<BTreeMap<String, Contents>, InvalidKeys> {
-        let mut round = Round {
-            store: &mut self.store,
-            issuers: compiled.issuers.iter().map(|issuer| (issuer.name.as_str(), issuer)).collect(),
-            keys,
-            directories,
-            file_until: clock::half_a_day_to_a_day_after(now),
-            keys_sections: BTreeMap::new(),
-            directory_sections: BTreeMap::new(),
-        };
+        let mut round = self.round(compiled, keys, directories, now);
         let workloads = compiled.workloads.iter();
         let contents = workloads
             .map(|(id, policy)| Ok((id.to_string(), round.workload(policy)?)))
             .collect::<Result<BTreeMap<_, _>, InvalidKeys>>()?;
         self.store.sweep();
         Ok(contents)
+    }
+
+    /// Puts a candidate beside the contents of those workloads for which it says something else.
+    ///
+    /// `without_keys`: issuers of the candidate whose keys nobody has.
+    ///
+    /// # Errors
+    /// When keys cannot be encoded; nothing has changed then.
+    pub fn add_candidate(
+        &mut self,
+        contents: &mut BTreeMap<String, Contents>,
+        candidate: &Compiled,
+        without_keys: BTreeSet<&str>,
+        keys: &KeyRing,
+        directories: &Directories,
+        now: i64,
+    ) -> Result<(), InvalidKeys> {
+        let mut round = Round { without_keys, ..self.round(candidate, keys, directories, now) };
+        let both = candidate.workloads.iter().filter(|(id, _)| contents.contains_key(&id.to_string()));
+        let sections = both
+            .map(|(id, policy)| Ok((id.to_string(), round.workload(policy)?.sections)))
+            .collect::<Result<Vec<_>, InvalidKeys>>()?;
+        for (id, sections) in sections {
+            if let Some(contents) = contents.get_mut(&id).filter(|contents| contents.sections != sections) {
+                contents.candidate = sections;
+            }
+        }
+        Ok(())
+    }
+
+    fn round<'a>(
+        &'a mut self,
+        compiled: &'a Compiled,
+        keys: &'a KeyRing,
+        directories: &'a Directories,
+        now: i64,
+    ) -> Round<'a> {
+        Round {
+            store: &mut self.store,
+            issuers: compiled.issuers.iter().map(|issuer| (issuer.name.as_str(), issuer)).collect(),
+            keys,
+            without_keys: BTreeSet::new(),
+            directories,
+            file_until: clock::half_a_day_to_a_day_after(now),
+            keys_sections: BTreeMap::new(),
+            directory_sections: BTreeMap::new(),
+        }
     }
 }
 
@@ -80,7 +121,13 @@ impl<'a> Round<'a> {
         let coverage = if policy.covered { pb::Coverage::Guarded } else { pb::Coverage::Unguarded };
         let used_capabilities =
             policy.reads_bodies.then(|| tidegate_proto::BODIES.to_owned()).into_iter().collect();
-        Ok(Contents { coverage, sections, required_capabilities: Vec::new(), used_capabilities })
+        Ok(Contents {
+            coverage,
+            sections,
+            candidate: Vec::new(),
+            required_capabilities: Vec::new(),
+            used_capabilities,
+        })
     }
 
     fn keys(&mut self, policy: &'a WorkloadPolicy) -> Result<Arc<Section>, InvalidKeys> {
@@ -89,7 +136,12 @@ impl<'a> Round<'a> {
             return Ok(section.clone());
         }
         let issuers = names.iter().filter_map(|name| self.issuers.get(name));
-        let specs = issuers.map(|issuer| issuer_spec(issuer, self.keys)).collect();
+        let specs = issuers
+            .map(|issuer| {
+                let is_known = !self.without_keys.contains(issuer.name.as_str());
+                issuer_spec(issuer, self.keys.get(&issuer.name).filter(|_| is_known))
+            })
+            .collect();
         let section = self.store.section(pb::SectionKind::Keys, &IssuerSetSpec::new(specs).encode()?);
         self.keys_sections.insert(names, section.clone());
         Ok(section)
@@ -135,8 +187,7 @@ pub fn lookups(compiled: &Compiled, directories: &Arc<Directories>) -> Lookups {
     Lookups { readable: readable.collect(), issuers: issuers.collect(), directories: directories.clone() }
 }
 
-fn issuer_spec(issuer: &TrustedIssuer, keys: &KeyRing) -> IssuerSpec {
-    let known = keys.get(&issuer.name);
+fn issuer_spec(issuer: &TrustedIssuer, known: Option<&IssuerKeys>) -> IssuerSpec {
     // Keys that were never there are too old.
     let (keys, valid_until) = known.map_or((Vec::new(), 0), |known| (known.keys.clone(), known.valid_until));
     issuer.spec(keys, valid_until)

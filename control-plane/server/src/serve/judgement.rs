@@ -15,12 +15,13 @@ use tracing::{error, info, warn};
 
 use super::contents::queries;
 use super::key_sources;
+use super::source::Considers;
 use crate::clock;
 use crate::directories::Queries;
 use crate::keys::KeySources;
 use crate::metrics::{Metrics, ReasonLabel};
 use crate::push::Hub;
-use crate::rules::{AcceptedRules, Environment, Files, Finding, Loaded, Verdict};
+use crate::rules::{AcceptedRules, Environment, Files, Finding, Loaded, Origin, Verdict, judge};
 use crate::state::{StateDir, StateError};
 
 /// Rules that compiled and are written down.
@@ -68,7 +69,11 @@ pub(crate) fn compile_files(files: &Files, environment: &Environment) -> Compila
     compile_again(&mut Compiler::new(), files, environment)
 }
 
-fn compile_again(compiler: &mut Compiler, files: &Files, environment: &Environment) -> Compilation {
+pub(super) fn compile_again(
+    compiler: &mut Compiler,
+    files: &Files,
+    environment: &Environment,
+) -> Compilation {
     let sources: Vec<SourceFile> =
         files.iter().map(|(path, text)| SourceFile { path: path.clone(), text: text.clone() }).collect();
     let now = Some(crate::clock::now());
@@ -199,6 +204,18 @@ impl Judgement {
             queries,
             since: Instant::now(),
         })));
+    }
+}
+
+impl Considers for Judgement {
+    fn consider(&mut self, loaded: &Loaded, environment: &Environment) -> Result<(), StateError> {
+        Self::consider(self, loaded, environment, |loaded, environment, last_good, compile| {
+            judge(loaded, environment, last_good, Origin::Files, compile)
+        })
+    }
+
+    fn fails(&mut self, error: Option<String>) {
+        self.source_fails(error);
     }
 }
 

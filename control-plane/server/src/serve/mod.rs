@@ -3,6 +3,7 @@
 //! INVARIANT: all tasks live in one set. If one ends while nobody stopped the server, the server ends with an error;
 //! nothing lives on half-dead.
 
+mod candidate;
 mod cluster;
 mod contents;
 mod error;
@@ -23,6 +24,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{error, info};
 
+use self::candidate::CandidateJudge;
 use self::cluster::{Channels, Cluster};
 use self::judgement::Judgement;
 use self::publish::PublishTask;
@@ -38,6 +40,7 @@ use crate::push::{self, FleetReport, Hub};
 use crate::state::StateDir;
 use crate::transport::{Acceptor, Authenticate, Certificates, Roster, Security, TransportOptions, WhoIs};
 
+pub use candidate::{CandidateReport, CandidateState, ComparisonReport};
 pub use error::ServeError;
 pub use judgement::Diagnosis;
 pub(crate) use judgement::{InForce, Judgement as RuleJudgement, compile_files};
@@ -51,6 +54,8 @@ const GRACE: Duration = Duration::from_secs(5);
 pub struct Options {
     /// Where rules are.
     pub rules: RuleSource,
+    /// Folder with rules that filters compare with those, and never enforce.
+    pub candidate: Option<PathBuf>,
     /// Folder for what must survive a restart.
     pub state: PathBuf,
     /// Where filters connect (gRPC).
@@ -105,6 +110,7 @@ pub struct Running {
     pub trusted_keys: Vec<TrustedKey>,
     hub: Arc<Hub>,
     diagnosis: Arc<Mutex<Diagnosis>>,
+    candidate: Arc<Mutex<CandidateReport>>,
     issuers: Arc<Reports>,
     ready: watch::Receiver<bool>,
     leadership: watch::Receiver<Leadership>,
@@ -127,6 +133,7 @@ type TaskError = Box<dyn std::error::Error + Send + Sync>;
 /// When something it needs is missing, unreadable or in use.
 pub async fn start(options: Options) -> Result<Running, ServeError> {
     let (rules, environment, directory) = (options.rules, options.environment, options.directory);
+    let environment_of_candidate = environment.clone();
     let place = match rules {
         RuleSource::Folder(rules) => {
             let places = Places { rules, environment, directory };
@@ -178,6 +185,8 @@ pub async fn start(options: Options) -> Result<Running, ServeError> {
     let http = Acceptor::admin(http, &transport, certificates, hub.clone()).map_err(ServeError::Socket)?;
     let authenticate = Authenticate::new(hub.clone(), transport.clone());
     let diagnosis = Arc::<Mutex<Diagnosis>>::default();
+    let candidate_report = Arc::<Mutex<CandidateReport>>::default();
+    let (candidate_in, candidate) = watch::channel(None);
     let reports = Arc::<Reports>::default();
     // What a folder's rules say is in force at once; a cluster's wait for what has to come first.
     let (accepted_in, accepted) = watch::channel(None);
@@ -200,6 +209,8 @@ pub async fn start(options: Options) -> Result<Running, ServeError> {
         roster,
         publisher,
         in_force: in_force.clone(),
+        candidate,
+        candidate_report: candidate_report.clone(),
         keys,
         directories: hub.directories.offered(),
         ready: ready_in,
@@ -209,6 +220,7 @@ pub async fn start(options: Options) -> Result<Running, ServeError> {
     let admin = admin::Admin {
         hub: hub.clone(),
         diagnosis: diagnosis.clone(),
+        candidate: candidate_report.clone(),
         issuers: reports.clone(),
         ready: ready.clone(),
         leadership: leadership.clone(),
@@ -219,9 +231,14 @@ pub async fn start(options: Options) -> Result<Running, ServeError> {
     let refresh = crate::keys::refresh(fetcher, state, sources, keys_in, reports.clone(), hub.clone());
 
     let mut tasks = JoinSet::new();
+    if let Some(folder) = options.candidate {
+        let judge = CandidateJudge::new(folder.clone(), hub.clone(), candidate_report.clone(), candidate_in);
+        let places = Places { rules: folder, environment: environment_of_candidate, directory: None };
+        tasks.spawn(named("the watch over the candidate", Source::new(places, hub.clone(), judge).run()));
+    }
     match place {
         Place::Folder(places) => {
-            tasks.spawn(named("the watch over rules", Source::new(places, judgement).run()));
+            tasks.spawn(named("the watch over rules", Source::new(places, hub.clone(), judgement).run()));
         }
         Place::Cluster(cluster) => {
             let channels = Channels { accepted, in_force: in_force_in, offered, leadership: leadership_in };
@@ -261,6 +278,7 @@ pub async fn start(options: Options) -> Result<Running, ServeError> {
         trusted_keys,
         hub,
         diagnosis,
+        candidate: candidate_report,
         issuers: reports,
         ready,
         leadership,
@@ -323,6 +341,11 @@ impl Running {
     /// What there is to say about the rules on disk.
     pub fn diagnosis(&self) -> Diagnosis {
         self.diagnosis.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    /// What there is to say about the candidate, and what filters say of it.
+    pub fn candidate(&self) -> CandidateReport {
+        admin::candidate(&self.hub, &self.candidate)
     }
 
     /// Ends streams and requests, then everything.

@@ -1,6 +1,6 @@
 //! Signs and offers what changed.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -8,6 +8,7 @@ use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::{Instant, sleep_until};
 use tracing::{error, info};
 
+use super::candidate::{Candidate, CandidateReport};
 use super::contents::{Assembler, lookups};
 use super::judgement::InForce;
 use crate::bundle::Publisher;
@@ -31,6 +32,9 @@ pub(super) struct PublishTask {
     pub roster: Arc<Roster>,
     pub publisher: Publisher,
     pub in_force: watch::Receiver<Option<Arc<InForce>>>,
+    /// What is compared with it, if anything.
+    pub candidate: watch::Receiver<Option<Arc<Candidate>>>,
+    pub candidate_report: Arc<Mutex<CandidateReport>>,
     pub keys: watch::Receiver<Arc<KeyRing>>,
     pub directories: watch::Receiver<Arc<Directories>>,
     pub ready: watch::Sender<bool>,
@@ -43,6 +47,8 @@ pub(super) struct PublishTask {
 /// What one round works with.
 struct Round {
     in_force: Arc<InForce>,
+    candidate: Option<Arc<Candidate>>,
+    candidate_report: Arc<Mutex<CandidateReport>>,
     keys: Arc<KeyRing>,
     directories: Arc<Directories>,
 }
@@ -89,6 +95,7 @@ impl PublishTask {
             // A sender that is gone is a task that ended, which ends the process.
             tokio::select! {
                 _ = self.in_force.changed() => {}
+                Ok(()) = self.candidate.changed() => {}
                 _ = self.keys.changed() => {}
                 _ = self.directories.changed() => {}
                 _ = self.leadership.changed() => {}
@@ -127,7 +134,9 @@ impl PublishTask {
         if !(keys.pending.is_empty() && directories.pending.is_empty()) && Instant::now() < patience {
             return Next::At(patience);
         }
-        Next::Now(Round { in_force, keys, directories })
+        let candidate = self.candidate.borrow_and_update().clone();
+        let candidate_report = self.candidate_report.clone();
+        Next::Now(Round { in_force, candidate, candidate_report, keys, directories })
     }
 }
 
@@ -139,15 +148,27 @@ fn publish(
     assembler: &mut Assembler,
     round: &Round,
 ) -> bool {
-    let Round { in_force, keys, directories } = round;
+    let Round { in_force, keys, directories, .. } = round;
     let now = clock::now();
-    let contents = match assembler.contents(&in_force.compiled, keys, directories, now) {
+    let mut contents = match assembler.contents(&in_force.compiled, keys, directories, now) {
         Ok(contents) => contents,
         Err(error) => {
             error!("nothing new is pushed: the keys cannot be encoded: {error}");
             return false;
         }
     };
+    if let Some(candidate) = &round.candidate {
+        let limits = candidate.limits(in_force);
+        let without_keys = candidate.without_keys(in_force);
+        let added =
+            assembler.add_candidate(&mut contents, &candidate.compiled, without_keys, keys, directories, now);
+        if let Err(error) = added {
+            error!("the candidate is left out: its keys cannot be encoded: {error}");
+        }
+        round.candidate_report.lock().unwrap_or_else(PoisonError::into_inner).limits = limits;
+    }
+    let compared = contents.values().filter(|contents| !contents.candidate.is_empty()).count();
+    hub.metrics.candidate_workloads.set(i64::try_from(compared).unwrap_or(i64::MAX));
     let before = publisher.last_revision();
     let releases = match publisher.publish(contents, now) {
         Ok(releases) => releases,

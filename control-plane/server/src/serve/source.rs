@@ -1,4 +1,4 @@
-//! A folder as the source of rules: reads and judges what is on disk whenever it changes.
+//! A folder as the source of rules: has what is on disk judged whenever it changes.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use tracing::{error, warn};
 
-use super::judgement::Judgement;
 use crate::push::{Hub, stopped};
 use crate::rules::{
-    Environment, Fingerprint, FolderWatch, LoadError, Loaded, Origin, fingerprint, judge, load,
-    load_directory, load_environment,
+    Environment, Fingerprint, FolderWatch, LoadError, Loaded, fingerprint, load, load_directory,
+    load_environment,
 };
 use crate::state::StateError;
 
@@ -25,11 +24,19 @@ pub(super) struct Places {
     pub directory: Option<PathBuf>,
 }
 
-/// Reads and judges. Blocking.
-pub(super) struct Source {
+/// What becomes of the rules in a folder. Blocking.
+pub(super) trait Considers: Send + 'static {
+    /// Takes what is there now.
+    fn consider(&mut self, loaded: &Loaded, environment: &Environment) -> Result<(), StateError>;
+    /// Nothing is known of what is there, and why; `None`: it is.
+    fn fails(&mut self, error: Option<String>);
+}
+
+/// Reads, and has it judged. Blocking.
+pub(super) struct Source<C> {
     places: Places,
     hub: Arc<Hub>,
-    judgement: Judgement,
+    judgement: C,
     seen: Option<(Loaded, Environment)>,
     fingerprint: Option<Fingerprint>,
     /// Whether it was said already that watching does not work.
@@ -81,9 +88,8 @@ impl Places {
 
 // === impl Source ===
 
-impl Source {
-    pub(super) fn new(places: Places, judgement: Judgement) -> Self {
-        let hub = judgement.hub().clone();
+impl<C: Considers> Source<C> {
+    pub(super) fn new(places: Places, hub: Arc<Hub>, judgement: C) -> Self {
         Self { places, hub, judgement, seen: None, fingerprint: None, is_polling: false }
     }
 
@@ -143,7 +149,7 @@ impl Source {
             // It is looked at again with every poll.
             self.seen = None;
         }
-        self.judgement.source_fails(error);
+        self.judgement.fails(error);
     }
 
     fn refresh_directories(&self) {
@@ -160,9 +166,7 @@ impl Source {
             return Ok(());
         }
         let (loaded, environment) = &now;
-        self.judgement.consider(loaded, environment, |loaded, environment, last_good, compile| {
-            judge(loaded, environment, last_good, Origin::Files, compile)
-        })?;
+        self.judgement.consider(loaded, environment)?;
         self.seen = Some(now);
         Ok(())
     }

@@ -110,6 +110,16 @@ impl Place {
         std::fs::rename(staged, self.rules().join(name)).unwrap();
     }
 
+    pub fn candidate(&self) -> std::path::PathBuf {
+        self.folder.path().join("candidate")
+    }
+
+    pub fn write_candidate(&self, name: &str, text: &str) {
+        let staged = self.folder.path().join("staged");
+        std::fs::write(&staged, text).unwrap();
+        std::fs::rename(staged, self.candidate().join(name)).unwrap();
+    }
+
     pub fn delete(&self, name: &str) {
         std::fs::remove_file(self.rules().join(name)).unwrap();
     }
@@ -117,6 +127,7 @@ impl Place {
     pub fn options(&self) -> Options {
         Options {
             rules: self.rules().into(),
+            candidate: None,
             state: self.state(),
             listen: "127.0.0.1:0".parse().unwrap(),
             admin: "127.0.0.1:0".parse().unwrap(),

@@ -2,6 +2,7 @@
 
 mod admin;
 mod asking;
+mod candidate;
 mod commands;
 mod directories;
 mod fixture;

@@ -8,6 +8,10 @@
 //! callers need them (an expired credential, a body that is too large). Of a gRPC stream the server may send its headers
 //! before it has read anything: these wait for the decision. Any other success is none that rules rest on, and is refused.
 //!
+//! What is refused then is not held for a directory's answer; at its headers it was, if that could have helped whatever its
+//! body says. Behind the headers it could wait only where the end of the body comes with the last piece of it: what comes
+//! during a pause Envoy keeps, and lets go with the rest, and nobody would have read it.
+//!
 //! INVARIANT: what has not been allowed is refused when its body ends and when its body cannot be read, and no success gets
 //! out before it is allowed. Nothing of a request that was refused goes on.
 

@@ -82,6 +82,7 @@ impl Mesh {
         let loopback = "127.0.0.1:0".parse()?;
         let mut server = tidegate::serve::start(Options {
             rules: path("rules").into(),
+            candidate: None,
             state: path("state"),
             listen: loopback,
             admin: loopback,

@@ -17,6 +17,7 @@ fn contents(entries: &[(&str, &str)]) -> BTreeMap<String, Contents> {
         sections: vec![store.section(pb::SectionKind::Rules, rules.as_bytes())],
         required_capabilities: vec![],
         used_capabilities: vec![],
+        candidate: vec![],
     };
     let mut contents = contents;
     entries.iter().map(|(workload, rules)| (workload.to_string(), contents(rules))).collect()

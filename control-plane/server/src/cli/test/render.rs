@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::cli::paint::{Color, Style};
 use crate::cli::text::{count, hanging, visible};
 use crate::explain::report::{ConditionReport, Decided, NearestReport, decision_word};
-use crate::ruletest::{Coverage, Report, RuleCoverage, TestReport};
+use crate::ruletest::{CandidateReport, Coverage, Report, RuleCoverage, TestReport};
 
 /// Rules with gaps that are told without `-v`.
 const FEW: usize = 3;
@@ -43,7 +43,30 @@ pub(super) fn text(report: &Report, view: &View<'_>, style: Style) -> String {
     if !view.is_partial {
         text.push_str(&coverage(&report.coverage, view, style));
     }
+    if let Some(differences) = &report.candidate {
+        text.push_str(&candidate(differences, report.tests.len(), view, style));
+    }
     text.push_str(&next(report, view));
+    text
+}
+
+/// Where a candidate decides otherwise.
+fn candidate(differences: &[CandidateReport], asked: usize, view: &View<'_>, style: Style) -> String {
+    let mut text = match differences.len() {
+        0 => format!("candidate: decides {} alike\n", count(asked, "request")),
+        some => format!("candidate: decides {some} of {} otherwise\n", count(asked, "request")),
+    };
+    for one in differences {
+        let place = format!("{}:{}", view.folder.join(&one.file).display(), one.line);
+        let place = style.paint(Color::Dim, &visible(&place));
+        text.push_str(&format!("  {} {}  {place}\n", style.paint(Color::Warn, "≠"), visible(&one.name)));
+        text.push_str(&line("rules", &decided(&one.rules)));
+        let other = match (&one.candidate, &one.error) {
+            (Some(candidate), _) => decided(candidate),
+            (None, error) => format!("cannot be asked: {}", error.as_deref().unwrap_or_default()),
+        };
+        text.push_str(&line("candidate", &other));
+    }
     text
 }
 

@@ -56,3 +56,24 @@ fn programs_get_the_same() {
     assert_eq!(test["nearest"]["conditions"][1]["actual"], "DELETE");
     assert_eq!(report["coverage"]["rules"]["total"], 4);
 }
+
+#[test]
+fn what_a_candidate_would_do_is_told_behind_the_results() {
+    let mut told = report(TESTS.split("  - name: nobody").next().unwrap_or_default());
+    let other = crate::ruletest::CandidateReport {
+        suite: "sales".into(),
+        name: "the ETL job writes an order".into(),
+        file: "sales.test.yaml".into(),
+        line: 7,
+        rules: told.tests[0].actual.clone().expect("it was asked"),
+        candidate: None,
+        error: Some("there is no workload `sales/orders-api`".into()),
+    };
+    let view =
+        render::View { folder: Path::new("rules"), verbose: false, fail_under: None, is_partial: true };
+    told.candidate = Some(vec![other]);
+    let some = render::text(&told, &view, Style::Plain);
+    told.candidate = Some(vec![]);
+    let none = render::text(&told, &view, Style::Plain);
+    insta::assert_snapshot!(format!("{some}\n{none}"));
+}

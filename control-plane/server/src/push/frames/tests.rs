@@ -14,6 +14,7 @@ fn offer(sections: &[&[u8]]) -> Offer {
     let mut store = SectionStore::default();
     let sections = sections.iter().map(|content| store.section(pb::SectionKind::Rules, content)).collect();
     let contents = Contents {
+        candidate: vec![],
         coverage: pb::Coverage::Guarded,
         sections,
         required_capabilities: vec![],
@@ -56,7 +57,7 @@ fn sections_of_every_size_arrive_whole() {
     {
         let big: Vec<u8> = (0..size).map(|ix| (ix % 251) as u8).collect();
         let offer = offer(&[b"small", &big]);
-        let (push, sections) = received(&offer.frames(&[]));
+        let (push, sections) = received(&offer.frames(&[], true));
         assert_eq!(push.manifest.as_ref(), Some(offer.release().signed()));
         assert_eq!(push.nonce, offer.nonce());
         assert_eq!(push.chunk_bytes, 5 + size as u64);
@@ -70,11 +71,12 @@ fn sections_of_every_size_arrive_whole() {
 #[test]
 fn only_sections_that_are_not_held_travel() {
     let offer = offer(&[b"one", b"two", b"three"]);
-    let (push, sections) = received(&offer.frames(&[sha256(b"one"), sha256(b"three"), sha256(b"unrelated")]));
+    let (push, sections) =
+        received(&offer.frames(&[sha256(b"one"), sha256(b"three"), sha256(b"unrelated")], true));
     assert_eq!(push.chunk_bytes, 3);
     assert_eq!(sections.into_values().collect::<Vec<_>>(), [b"two".to_vec()]);
     let everything = [sha256(b"one"), sha256(b"two"), sha256(b"three")];
-    let (push, sections) = received(&offer.frames(&everything));
+    let (push, sections) = received(&offer.frames(&everything, true));
     assert_eq!(push.chunk_bytes, 0);
     assert!(sections.is_empty());
 }
@@ -82,10 +84,10 @@ fn only_sections_that_are_not_held_travel() {
 #[test]
 fn streams_share_the_encoded_bytes() {
     let offer = offer(&[b"one", b"two"]);
-    let first = offer.frames(&[]);
+    let first = offer.frames(&[], true);
     assert_eq!(first.len(), 1, "small sections travel with their push");
-    assert!(Arc::ptr_eq(&first, &offer.frames(&[])));
-    assert!(!Arc::ptr_eq(&first, &offer.frames(&[sha256(b"one")])));
+    assert!(Arc::ptr_eq(&first, &offer.frames(&[], true)));
+    assert!(!Arc::ptr_eq(&first, &offer.frames(&[sha256(b"one")], true)));
 }
 
 #[test]
@@ -93,6 +95,6 @@ fn large_sections_are_not_copied() {
     let big = vec![7; MAX_CHUNK_BYTES + 1];
     let offer = offer(&[&big]);
     let content = offer.release().sections()[0].content().clone();
-    let frames = offer.frames(&[]);
+    let frames = offer.frames(&[], true);
     assert!(frames.iter().any(|frame| frame.as_ptr() == content.as_ptr() && frame.len() == MAX_CHUNK_BYTES));
 }
