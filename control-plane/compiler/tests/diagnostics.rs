@@ -39,7 +39,7 @@ spec:
     refuses_what_yaml_readers_read_differently: "\
 kind: AccessRule
 metadata: {name: no, namespace: off}
-spec: {owner: 0123, contact: 1e3, effect: Deny, mode: Enforce, from: [{anyMesh: yes}], to: [{http: {methods: [0x1]}}]}
+spec: {owner: 0123, contact: y, effect: Deny, mode: Enforce, from: [{anyMesh: yes}], to: [{http: {methods: [0x1, N, 1e3]}}]}
 ";
     refuses_duplicate_keys: "\
 kind: AccessRule

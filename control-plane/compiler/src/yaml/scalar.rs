@@ -27,7 +27,7 @@ pub(super) fn classify(text: &str) -> Plain {
         return Plain::Text;
     }
     let lower = text.to_ascii_lowercase();
-    if matches!(lower.as_str(), "true" | "false" | "yes" | "no" | "on" | "off") {
+    if matches!(lower.as_str(), "true" | "false" | "yes" | "no" | "on" | "off" | "y" | "n") {
         return Plain::Ambiguous("a boolean");
     }
     if is_canonical_integer(text) {
@@ -112,7 +112,12 @@ mod tests {
             ("nan", Plain::Text),
             ("2026-11-21", Plain::Text),
             ("europe-west4", Plain::Text),
-            ("y", Plain::Text),
+            ("y", boolean),
+            ("Y", boolean),
+            ("n", boolean),
+            ("N", boolean),
+            ("yy", Plain::Text),
+            ("ny", Plain::Text),
             ("falsey", Plain::Text),
             ("e1_000", Plain::Text),
             ("infinity1", Plain::Text),
