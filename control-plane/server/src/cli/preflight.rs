@@ -37,9 +37,10 @@ Examples:
   tidegate preflight launch.json --as ci/release --worker-as data/orders-etl -o json
 
 FILE is the body of a launch of Dataflow (flexTemplates:launch, templates:launch, templates, jobs) as JSON or YAML, a PipelineRun or
-TaskRun of Tekton, a .gitlab-ci.yml, a file of curl and gcloud command lines, or - for standard input. Of command lines curl,
-`gcloud dataflow`, `gcloud pubsub topics publish`, `gcloud storage cp`, `gsutil cp`, `bq load` and `bq query` are understood. What is not
-is listed, and never guessed. Nothing is run, and nothing is sent anywhere.
+TaskRun of Tekton, a .gitlab-ci.yml, a file of command lines, or - for standard input. Of command lines curl, wget, `gcloud dataflow`,
+`gcloud pubsub topics publish`, `gcloud storage cp`, `gsutil cp`, `bq load`, `bq query`, `tkn pipeline start`, and `kubectl create -f -` and
+`kubectl apply -f -` with a here-document are understood. What is not is listed, and never guessed. Nothing is run, and nothing is
+sent anywhere.
 
 What workers do is asked about as --worker-as or --worker-peer says. Managed workers that call Google directly pass no filter.
 

@@ -1,4 +1,4 @@
-//! Command lines of scripts: `curl`, and those of `gcloud`, `gsutil` and `bq` that are understood.
+//! Command lines of scripts: `curl`, and those of `gcloud`, `gsutil`, `bq`, `wget`, `kubectl` and `tkn` that are understood.
 //!
 //! INVARIANT: a command is understood with all of its flags, or not at all.
 
@@ -6,10 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
-use super::dataflow::{classic, download, flex, publish, stop, table, upload};
+use super::dataflow::{classic, flex, publish, stop};
 use super::shell::{self, Simple, Word};
-use super::{By, Hints, Implied, Plan, object};
+use super::{By, Hints, Implied, Plan};
 use crate::explain::curl;
+
+mod clients;
+mod storage;
 
 /// Programs that send requests.
 pub(super) const CLIENTS: [&str; 10] =
@@ -22,6 +25,9 @@ pub(super) struct Commands<'p> {
     known: BTreeMap<String, String>,
     project: Option<String>,
     region: Option<String>,
+    /// Where the Kubernetes API is asked.
+    namespace: Option<String>,
+    kubernetes_host: Option<String>,
     /// Programs of which it is not known whether they send anything.
     others: BTreeSet<String>,
 }
@@ -54,7 +60,14 @@ const SWITCHES: [&str; 10] = [
 impl<'p> Commands<'p> {
     pub(super) fn new(plan: &'p mut Plan, by: By, hints: &Hints) -> Self {
         let (project, region) = (hints.project.clone(), hints.region.clone());
-        Self { plan, by, known: BTreeMap::new(), project, region, others: BTreeSet::new() }
+        // A pod's own, unless it says another.
+        let namespace = match &by {
+            By::Pod(peer) => Some(peer.namespace.clone()),
+            By::Runner | By::Workers => hints.namespace.clone(),
+        };
+        let kubernetes_host = hints.kubernetes_host.clone();
+        let known = BTreeMap::new();
+        Self { plan, by, known, project, region, namespace, kubernetes_host, others: BTreeSet::new() }
     }
 
     /// Variables that are set from outside.
@@ -100,7 +113,7 @@ impl<'p> Commands<'p> {
             let unknown = text.contains("$(").then(|| text.clone());
             Word { text: text.clone(), unknown }
         };
-        self.simple(&Simple { words: words.iter().map(word).collect(), line: 0 }, line);
+        self.simple(&Simple { words: words.iter().map(word).collect(), line: 0, input: None }, line);
     }
 
     /// Something that may stand for commands.
@@ -143,6 +156,9 @@ impl<'p> Commands<'p> {
             "gcloud" => self.gcloud(words, line),
             "gsutil" => self.copy(words, line),
             "bq" => self.bq(words, line),
+            "wget" => self.wget(words, line),
+            "kubectl" => self.kubectl(words, simple.input.as_ref(), line),
+            "tkn" => self.tkn(words, line),
             other => Err(format!("command lines of `{other}` are not understood")),
         };
         if let Err(why) = outcome {
@@ -263,99 +279,6 @@ impl<'p> Commands<'p> {
         classic(self.plan, self.by.clone(), at, (&project, &region), (template, true), &launch, body);
         Ok(())
     }
-
-    fn copy(&mut self, words: &[Word], line: u32) -> Result<(), String> {
-        let parsed = parse(words)?;
-        match parsed.words.first().map(String::as_str) {
-            Some("cp") => self.cp(&parsed, 1, line),
-            _ => Err("this command of gsutil is not understood".to_owned()),
-        }
-    }
-
-    /// `cp FROM… TO`
-    fn cp(&mut self, parsed: &Line, skip: usize, line: u32) -> Result<(), String> {
-        parsed.only(&["project"])?;
-        if ["r", "recursive"].iter().any(|switch| parsed.switches.contains(*switch)) {
-            return Err("which files a folder holds is not known".to_owned());
-        }
-        let names = parsed.words.get(skip..).unwrap_or_default();
-        let Some((to, from)) = names.split_last().filter(|(_, from)| !from.is_empty()) else {
-            return Err("source or destination is missing".to_owned());
-        };
-        let mut requests = Vec::new();
-        for from in from {
-            if [from, to].iter().any(|name| name.contains(['*', '?', '['])) {
-                return Err("which files a pattern stands for is not known".to_owned());
-            }
-            let file = from.rsplit('/').next().unwrap_or_default();
-            match (from.starts_with("gs://"), to.starts_with("gs://")) {
-                (true, true) => return Err("copies from bucket to bucket are not understood".to_owned()),
-                (true, false) => {
-                    let (bucket, object) = object(from).ok_or("it names no object")?;
-                    requests.push(download(self.by.clone(), bucket, object, line));
-                }
-                (false, true) => {
-                    let to = if to.ends_with('/') || object(to).is_none() {
-                        format!("{}/{file}", to.trim_end_matches('/'))
-                    } else {
-                        to.clone()
-                    };
-                    let (bucket, object) = object(&to).ok_or("it names no object")?;
-                    requests.push(upload(self.by.clone(), bucket, object, line));
-                }
-                (false, false) => return Err("neither source nor destination is in Cloud Storage".to_owned()),
-            }
-        }
-        self.plan.requests.extend(requests);
-        Ok(())
-    }
-
-    /// `bq load TABLE gs://…`, `bq query SQL`
-    fn bq(&mut self, words: &[Word], line: u32) -> Result<(), String> {
-        let parsed = parse(words)?;
-        let known = [
-            "project_id",
-            "source_format",
-            "location",
-            "use_legacy_sql",
-            "nouse_legacy_sql",
-            "skip_leading_rows",
-        ];
-        parsed.only(&known)?;
-        let all: Vec<&str> = parsed.words.iter().map(String::as_str).collect();
-        let project = parsed.flag("project_id").map(str::to_owned).or_else(|| self.project.clone());
-        let project = project.ok_or("in which project is not said: give --project");
-        let (what, configuration, name) = match all.as_slice() {
-            ["load", to, from @ ..]
-                if !from.is_empty() && from.iter().all(|from| from.starts_with("gs://")) =>
-            {
-                let full = match to.contains(':') {
-                    true => (*to).to_owned(),
-                    false => format!("{}:{to}", project.clone()?),
-                };
-                let [of, dataset, table] = table(&full).ok_or("the table is not `project:dataset.table`")?;
-                let sources: Vec<&str> = from.iter().flat_map(|from| from.split(',')).collect();
-                let destination = json!({"projectId": of, "datasetId": dataset, "tableId": table});
-                let load = json!({"sourceUris": sources, "destinationTable": destination});
-                (
-                    "load a table",
-                    json!({"load": load}),
-                    format!("projects/{of}/datasets/{dataset}/tables/{table}"),
-                )
-            }
-            ["query", sql @ ..] if !sql.is_empty() => (
-                "run a query",
-                json!({"query": {"query": sql.join(" ")}}),
-                "any that the SQL names".to_owned(),
-            ),
-            _ => return Err("this command of bq is not understood".to_owned()),
-        };
-        let url = format!("https://bigquery.googleapis.com/bigquery/v2/projects/{}/jobs", project?);
-        let request =
-            Implied::new(what, self.by.clone(), "POST", url).with(json!({"configuration": configuration}));
-        self.plan.requests.push(request.naming("table", &name).at(line));
-        Ok(())
-    }
 }
 
 /// A header that holds a token.
@@ -411,6 +334,11 @@ fn parse(words: &[Word]) -> Result<Line, String> {
 impl Line {
     fn flag(&self, name: &str) -> Option<&str> {
         self.flags.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Every value of a flag.
+    fn all<'l>(&'l self, name: &'l str) -> impl Iterator<Item = &'l str> {
+        self.flags.iter().filter(move |(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
     /// No other flags than these.

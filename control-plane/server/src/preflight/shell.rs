@@ -18,6 +18,8 @@ pub(super) struct Word {
 pub(super) struct Simple {
     pub(super) words: Vec<Word>,
     pub(super) line: usize,
+    /// Its here-document, if it has one.
+    pub(super) input: Option<Word>,
 }
 
 /// Splits a script. Variables that it sets to what is known are known from then on.
@@ -48,8 +50,17 @@ struct Reader<'s> {
     subshells: usize,
     /// Whether the command may be skipped, or runs in a shell of its own: it stands beside `&&`, `||`, `|` or `&`.
     chained: bool,
-    /// Ends of here-documents that begin after this line (§2.7.4).
-    documents: Vec<String>,
+    /// Here-documents that begin after this line (§2.7.4).
+    documents: Vec<Document>,
+}
+
+/// A here-document that has not begun yet.
+struct Document {
+    end: String,
+    /// Nothing in it is expanded.
+    quoted: bool,
+    /// Tabs at the begin of its lines are no part of it.
+    stripped: bool,
 }
 
 // === impl Reader ===
@@ -97,7 +108,7 @@ impl Reader<'_> {
                         _ => {}
                     }
                     if letter == '\n' {
-                        self.skip_documents();
+                        self.documents();
                     }
                 }
                 '<' if self.rest.peek() == Some(&'<') => {
@@ -162,21 +173,28 @@ impl Reader<'_> {
 
     /// After `<<`: how the here-document ends.
     fn document(&mut self) {
-        while self.rest.next_if(|letter| matches!(letter, '-' | ' ')).is_some() {}
-        let mut end = String::new();
+        let mut document = Document { end: String::new(), quoted: false, stripped: false };
+        while let Some(letter) = self.rest.next_if(|letter| matches!(letter, '-' | ' ')) {
+            document.stripped |= letter == '-';
+        }
         while let Some(letter) =
             self.rest.next_if(|letter| !letter.is_whitespace() && !";|&<>()".contains(*letter))
         {
-            if !matches!(letter, '\'' | '"' | '\\') {
-                end.push(letter);
+            if matches!(letter, '\'' | '"' | '\\') {
+                document.quoted = true;
+            } else {
+                document.end.push(letter);
             }
         }
-        self.documents.push(end);
+        self.documents.push(document);
     }
 
-    /// Here-documents are no commands.
-    fn skip_documents(&mut self) {
-        for end in std::mem::take(&mut self.documents) {
+    /// Here-documents are no commands. The last command of the line may read one; of several it is not looked at.
+    fn documents(&mut self) {
+        let documents = std::mem::take(&mut self.documents);
+        let is_one = documents.len() == 1;
+        for Document { end, quoted, stripped } in documents {
+            let mut text = String::new();
             loop {
                 let mut line = String::new();
                 let mut is_last = true;
@@ -190,6 +208,13 @@ impl Reader<'_> {
                 if is_last || line.trim() == end {
                     break;
                 }
+                text.push_str(if stripped { line.trim_start_matches('\t') } else { &line });
+                text.push('\n');
+            }
+            let is_open = !quoted && text.contains(['$', '`', '\\']);
+            let unknown = is_open.then(|| "$ in a here-document".to_owned());
+            if let Some(last) = self.all.last_mut().filter(|_| is_one) {
+                last.input = Some(Word { text, unknown });
             }
         }
     }
@@ -232,7 +257,7 @@ impl Reader<'_> {
             return;
         }
         self.forget(&words);
-        self.all.push(Simple { words, line });
+        self.all.push(Simple { words, line, input: None });
     }
 
     /// Variables that a command of the shell itself sets to something that is not known.

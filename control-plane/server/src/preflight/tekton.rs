@@ -7,7 +7,7 @@ use super::command::Commands;
 use super::{By, Hints, Implied, Plan, encoded, line_of};
 
 /// As pods see the Kubernetes API.
-const HOST: &str = "kubernetes.default.svc";
+pub(super) const HOST: &str = "kubernetes.default.svc";
 
 /// Reads a manifest.
 pub(super) fn read(

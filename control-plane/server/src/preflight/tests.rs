@@ -1,5 +1,7 @@
 use super::*;
 
+mod clients;
+
 fn hints() -> Hints {
     Hints { project: Some("acme".to_owned()), region: Some("europe-west4".to_owned()), ..Hints::default() }
 }
@@ -253,7 +255,7 @@ fn a_pipeline_of_gitlab_is_read_as_a_shell_would() {
         why,
         [
             "20: what `$NAME` stands for is not known",
-            "32: command lines of `kubectl` are not understood",
+            "32: what is in `x` is not looked at: give that file to `tidegate preflight`",
             "33: what `$CI_JOB_ID` stands for is not known",
             "34: what `--weird` changes about the request is not known",
             "0: whether these programs send requests is not known",
@@ -333,11 +335,11 @@ spec:
 #[test]
 fn a_file_of_command_lines_is_read_line_by_line() {
     let plan = plan(
-        "# two\n\n$ curl -X DELETE https://a.example/1\n\ncurl 'https://a.example/2?x=$HOME' \\\n  -d 'a=b'; wget b\n",
+        "# two\n\n$ curl -X DELETE https://a.example/1\n\ncurl 'https://a.example/2?x=$HOME' \\\n  -d 'a=b'; grpcurl b\n",
     );
     assert_eq!(told(&plan), ["3: DELETE https://a.example/1", "5: POST https://a.example/2?x=$HOME"]);
     assert!(plan.requests[1].unknown_body && plan.requests[1].body.is_none());
-    assert_eq!(open(&plan)[0].2, "command lines of `wget` are not understood");
+    assert_eq!(open(&plan)[0].2, "command lines of `grpcurl` are not understood");
     for (text, why) in [
         ("curl 'x", "a `'` is not closed"),
         ("curl \"x", "a `\"` is not closed"),
