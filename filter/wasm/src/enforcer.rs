@@ -19,7 +19,7 @@ use crate::request::{Content, Header, Received, Unreadable, header};
 
 mod record;
 
-pub use record::{Made, undecided};
+pub use record::{Made, candidate_told, undecided};
 
 /// Verified tokens kept per VM: so many, and so many bytes.
 const CACHE: CacheLimits = CacheLimits { max_entries: 1024, max_bytes: 4 << 20 };

@@ -4,7 +4,9 @@
 //! what [`tidegate_identity::Authenticator::recorded`] gives. What looks like a token wherever it stands is left out.
 
 use prost::encoding::{WireType, encode_key, encode_varint};
-use tidegate_engine::{Decision, Outcome, Peer, Reason, ShadowDifference};
+use tidegate_engine::{
+    CandidateDifference, CandidateOutcome, Decision, Outcome, Peer, Reason, ShadowDifference,
+};
 use tidegate_identity::TokenOutcome;
 use tidegate_proto::v1 as pb;
 
@@ -46,6 +48,7 @@ mod tag {
     pub const STANDS_FOR: u32 = 19;
     pub const ENDED: u32 = 20;
     pub const PORT: u32 = 21;
+    pub const CANDIDATE: u32 = 22;
 
     pub mod shadow {
         pub const OUTCOME: u32 = 1;
@@ -125,6 +128,21 @@ impl Enforcer {
         record.number(tag::PORT, received.known_port().map_or(0, u64::from));
         record.0
     }
+}
+
+/// Adds to a `DecisionRecord` what a candidate would have done otherwise. Without an outcome: it cannot be told.
+pub fn candidate_told(record: &mut Vec<u8>, difference: &CandidateDifference, rule: &str) {
+    let mut told = Message(std::mem::take(record));
+    told.message(tag::CANDIDATE, |candidate| {
+        match difference.outcome {
+            CandidateOutcome::Allow => candidate.outcome(tag::shadow::OUTCOME, Outcome::Allow),
+            CandidateOutcome::Deny => candidate.outcome(tag::shadow::OUTCOME, Outcome::Deny),
+            CandidateOutcome::Unknown => {}
+        }
+        candidate.text(tag::shadow::REASON, difference.reason.code());
+        candidate.text(tag::shadow::RULE, rule);
+    });
+    *record = told.0;
 }
 
 /// What is said of a request that no Bundle decided on: a `DecisionRecord`.

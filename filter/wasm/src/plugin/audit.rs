@@ -3,6 +3,9 @@
 //! Always what is refused, differs in shadow or was allowed without a directory's answer; of what is allowed, what the rule
 //! asks for. Nothing is recorded of a configuration without a control plane: nobody would take it.
 //!
+//! What a candidate would have decided otherwise is recorded as well, in the room of samples; but not where a rule demands
+//! records, so that a candidate never takes the room without which a request is refused.
+//!
 //! INVARIANT: what a rule demands to be recorded does not pass unless its record was kept.
 
 use std::borrow::Cow;
@@ -11,7 +14,7 @@ use tidegate_engine::Reason;
 use tidegate_engine::model::Audit;
 
 use super::{Now, Plugin, State};
-use crate::enforcer::{Answer, Made, undecided};
+use crate::enforcer::{Answer, Made, candidate_told, undecided};
 use crate::host::{Host, Metric};
 use crate::records::SAMPLE;
 use crate::reply::decision_id;
@@ -41,11 +44,14 @@ impl Plugin {
             || answer.decision.shadow.is_some()
             || answer.decision.degraded
             || answer.audit != Audit::Sampled;
-        if !says_all && !host.random().is_multiple_of(u64::from(SAMPLE)) {
+        let State::Ready(enforcer) = &self.state else { return true };
+        let demands = || enforcer.installed().rules.as_ref().is_some_and(|rules| rules.requires_audit());
+        let differs = answer.candidate.as_ref().filter(|_| self.records.has_room(false) && !demands());
+        let is_sample = !says_all && host.random().is_multiple_of(u64::from(SAMPLE));
+        if !says_all && !is_sample && differs.is_none() {
             self.records.skip();
             return true;
         }
-        let State::Ready(enforcer) = &self.state else { return true };
         if !self.records.has_room(says_all) {
             self.drop_record(says_all);
             return answer.audit != Audit::Required;
@@ -55,15 +61,18 @@ impl Plugin {
             Some(refusal) => Cow::Borrowed(refusal.decision_id()),
             None => Cow::Owned(decision_id(host.random())),
         };
-        let record = enforcer.record(
+        let mut record = enforcer.record(
             received,
             &answer.decision,
             Made {
                 decided_in_ns: began.map_or(0, |began| now.ns.saturating_sub(began.ns)),
-                stands_for: if says_all { 1 } else { SAMPLE },
+                stands_for: if is_sample { SAMPLE } else { 1 },
                 ..made(&id, now)
             },
         );
+        if let (Some(difference), Some(candidate)) = (differs, &self.candidate) {
+            candidate_told(&mut record, difference, candidate.rule(difference).map_or("", |rule| rule.id));
+        }
         self.keep(record);
         true
     }

@@ -146,6 +146,8 @@ fn with_any_candidate_everything_is_answered_as_without() {
             !CANDIDATES.contains(metric)
                 // Its own checks are counted as what they are.
                 && !matches!(metric, Metric::HostSignatures | Metric::FallbackSignatures)
+                // And what differs is recorded.
+                && *metric != Metric::Records
         });
         let counts: Vec<(Metric, u64)> =
             counts.map(|metric| (metric, plugin.counters.total(metric))).collect();
@@ -342,4 +344,60 @@ fn a_candidate_that_does_not_arrive_is_not_waited_for() {
     deliver(&mut plugin, &enforced, 6, &host);
     assert_eq!(plugin.installed().unwrap().manifest.revision, (1, 6));
     assert_eq!(plugin.on_request(1, true, &request("/v1/orders").with_peer(WORKER)), Verdict::Continue);
+}
+
+fn recorded(plugin: &mut Plugin) -> Vec<pb::DecisionRecord> {
+    let batches = plugin.take_batches();
+    let batches = batches.iter().map(|batch| pb::ReportRequest::decode(batch.as_slice()).unwrap());
+    batches.flat_map(|batch| batch.records).collect()
+}
+
+#[test]
+fn what_it_would_do_otherwise_is_recorded_beside_what_was_done() {
+    let deny = |id: &str| {
+        let mut model = closed();
+        model.rules[0].id = id.into();
+        model
+    };
+    for (enforced, candidate, path, expected) in [
+        (
+            model(),
+            deny("sales/next"),
+            "/v1/orders",
+            Some((pb::Outcome::Deny, "denied_by_rule", "sales/next")),
+        ),
+        (closed(), model(), "/v1/orders", Some((pb::Outcome::Allow, "allowed_by_rule", "sales/read"))),
+        (model(), reading(Effect::Allow), "/v1/orders", Some((pb::Outcome::Unspecified, "body_unread", ""))),
+        (model(), deny("sales/next"), "/v2", None),
+    ] {
+        let (mut plugin, _) =
+            with(&bundle_with_candidate(5, vec![rules_of(&enforced)], vec![rules_of(&candidate)]));
+        plugin.on_sink_opened(9);
+        let host = request(path).with_peer(WORKER);
+        // No sample.
+        host.random.set(Some(1));
+        plugin.on_request(1, false, &host);
+        let records = recorded(&mut plugin);
+        assert_eq!(records.len(), 1, "{records:?}");
+        assert_eq!(records[0].stands_for, 1);
+        let told = records[0].candidate.as_ref();
+        let told = told.map(|told| (told.outcome(), told.reason.as_str(), told.rule.as_str()));
+        assert_eq!(told, expected);
+    }
+}
+
+/// "What a rule demands to be recorded does not pass unless its record was kept": so nothing of a candidate takes that room.
+#[test]
+fn where_a_rule_demands_records_there_are_none_for_a_candidate() {
+    let mut demanding = model();
+    demanding.rules[0].audit = tidegate_engine::model::Audit::Required;
+    let (mut plugin, _) =
+        with(&bundle_with_candidate(5, vec![rules_of(&demanding)], vec![rules_of(&closed())]));
+    plugin.on_sink_opened(9);
+    let host = request("/v1/orders").with_peer(WORKER);
+    assert_eq!(plugin.on_request(1, true, &host), Verdict::Continue);
+    assert_eq!(counted(&plugin), [1, 0, 1, 0]);
+    let records = recorded(&mut plugin);
+    assert_eq!(records.len(), 1);
+    assert_eq!(records[0].candidate, None);
 }
