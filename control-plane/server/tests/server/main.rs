@@ -2,6 +2,7 @@
 
 mod admin;
 mod asking;
+mod ci;
 mod commands;
 mod directories;
 mod fixture;
