@@ -32,6 +32,7 @@ mod e2e {
     pub mod evasions;
     pub mod fence;
     pub mod fence_scene;
+    pub mod gateway_ports;
     pub mod hostile_push;
     pub mod interlock;
     pub mod leases;
@@ -256,6 +257,16 @@ async fn the_fence_contains_what_the_filter_allows() -> Result<()> {
     }
     e2e::fence::requests_by_chance(&rig).await?;
     e2e::fence::no_order_of_updates_refuses_what_is_allowed(&rig).await
+}
+
+/// Of what has no port, Istio's policies know less than the filter.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_with_ports_needs_its_filter() -> Result<()> {
+    let rig = Rig::start(Setup::new(EnvoyRelease::Current, 1)).await?;
+    for release in [EnvoyRelease::Current, EnvoyRelease::Oldest] {
+        e2e::gateway_ports::what_has_no_port_is_the_filters_to_refuse(&rig, release).await?;
+    }
+    Ok(())
 }
 
 /// Where only tokens tell callers, nobody gets past a filter that is missing, broken or another.

@@ -10,6 +10,8 @@ use tidegate_compiler::{Inputs, SourceFile};
 
 #[path = "manifests/access.rs"]
 mod access;
+#[path = "manifests/ci.rs"]
+mod ci;
 #[path = "manifests/control_plane.rs"]
 mod control_plane;
 #[path = "manifests/egress.rs"]
@@ -23,8 +25,11 @@ pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("manifests")
 }
 
-/// Files of YAML below a folder.
+/// Files of YAML below a folder, or the one that is named.
 pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
+    if folder.is_file() {
+        return vec![folder.to_owned()];
+    }
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -46,7 +51,9 @@ pub(crate) fn documents(path: &Path) -> Vec<Value> {
 /// Objects of Kubernetes, with their files.
 pub(crate) fn objects() -> Vec<(PathBuf, Value)> {
     let of = |path: PathBuf| documents(&path).into_iter().map(move |object| (path.clone(), object));
-    let all = ["base", "overlays", "examples"].iter().flat_map(|part| files(&root().join(part)));
+    let all = ["base", "overlays", "examples", "ci/tekton", "ci/role.yaml"]
+        .iter()
+        .flat_map(|part| files(&root().join(part)));
     all.flat_map(of)
         .filter(|(_, object)| object["apiVersion"].is_string() && object["kind"] != "Kustomization")
         .collect()

@@ -67,7 +67,7 @@ impl Tightness {
     }
 }
 
-fn id(text: &str) -> Result<WorkloadId> {
+pub fn id(text: &str) -> Result<WorkloadId> {
     let (namespace, name) = text.split_once('/').context("namespace/name")?;
     Ok(WorkloadId { namespace: namespace.to_owned(), name: name.to_owned() })
 }
@@ -86,7 +86,7 @@ fn made(compiled: &Compiled, normalization: Normalization) -> Fence {
 }
 
 /// Ports that nobody uses: rules name them before anything listens there.
-fn free_ports(count: usize) -> Result<Vec<u16>> {
+pub fn free_ports(count: usize) -> Result<Vec<u16>> {
     let held = (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<std::io::Result<Vec<_>>>()?;
     Ok(held
         .iter()

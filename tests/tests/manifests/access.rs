@@ -67,7 +67,7 @@ fn kinds_and_roles_are_those_of_the_program() {
 fn roles_name_what_they_grant() {
     let objects = objects();
     let roles: Vec<&Value> = [of_kind(&objects, "ClusterRole"), of_kind(&objects, "Role")].concat();
-    assert_eq!(roles.len(), 2);
+    assert_eq!(roles.len(), 3);
     for role in roles {
         for rule in role["rules"].as_array().unwrap() {
             for field in ["apiGroups", "resources", "verbs"] {
@@ -114,7 +114,7 @@ fn api(client: &kube::Client, object: &Value) -> Api<DynamicObject> {
     }
 }
 
-async fn apply(client: &kube::Client, object: &Value) {
+pub(crate) async fn apply(client: &kube::Client, object: &Value) {
     let name = object["metadata"]["name"].as_str().unwrap();
     let since = Instant::now();
     loop {
@@ -132,6 +132,19 @@ async fn apply(client: &kube::Client, object: &Value) {
     }
 }
 
+/// One API server at a time: it takes ports that are free, and this machine's whole attention.
+pub(crate) static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// A kubeconfig for an account instead of the administrator, with the groups that accounts are in.
+pub(crate) fn as_account(kubeconfig: &str, namespace: &str, name: &str) -> String {
+    let account = format!(
+        "{{token: test-admin, as: \"system:serviceaccount:{namespace}:{name}\", as-groups: [\"system:serviceaccounts\", \"system:authenticated\"]}}"
+    );
+    let changed = kubeconfig.replace("{token: test-admin}", &account);
+    assert_ne!(changed, kubeconfig);
+    changed
+}
+
 /// The base, but for what needs kinds of Istio.
 fn base() -> Vec<Value> {
     let all = tidegate::install::objects(&tidegate::install::Settings::default()).unwrap();
@@ -145,6 +158,7 @@ async fn the_roles_are_enough_on_a_real_api_server() {
     let Some(assets) = std::env::var_os("KUBEBUILDER_ASSETS") else {
         return println!("SKIPPED: roles on a real API server: KUBEBUILDER_ASSETS is not set");
     };
+    let _turn = TURN.lock().await;
     let real = RealApi::start(assets.as_ref()).await;
     let admin = client(&real.kubeconfig).await;
     for object in base() {
@@ -193,10 +207,7 @@ async fn the_roles_are_enough_on_a_real_api_server() {
 
     // As the pod does it: its account, and nothing of the administrator's.
     let folder = tempfile::tempdir().unwrap();
-    let account = "system:serviceaccount:tidegate-system:tidegate";
-    let as_account =
-        real.kubeconfig.replace("{token: test-admin}", &format!("{{token: test-admin, as: \"{account}\"}}"));
-    assert_ne!(as_account, real.kubeconfig);
+    let as_account = as_account(&real.kubeconfig, "tidegate-system", "tidegate");
     let kubeconfig = folder.path().join("kubeconfig");
     std::fs::write(&kubeconfig, &as_account).unwrap();
     let asked = client(&as_account).await;
@@ -217,7 +228,8 @@ async fn the_roles_are_enough_on_a_real_api_server() {
     let event =
         json!({"apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"namespace": "sales"}});
     let fenced = async || {
-        let rule = api(&admin, &rule).get("etl").await.unwrap();
+        // A kind that has just been made may not answer at first.
+        let Ok(rule) = api(&admin, &rule).get("etl").await else { return false };
         let conditions = rule.data["status"]["conditions"].as_array().cloned().unwrap_or_default();
         conditions.iter().any(|one| one["type"] == "Fenced" && one["status"] == "True")
     };
@@ -253,7 +265,7 @@ async fn the_roles_are_enough_on_a_real_api_server() {
     );
 }
 
-async fn until(what: &str, holds: impl AsyncFn() -> bool) {
+pub(crate) async fn until(what: &str, holds: impl AsyncFn() -> bool) {
     let since = Instant::now();
     while !holds().await {
         assert!(since.elapsed() < Duration::from_secs(60), "{what}: not yet");

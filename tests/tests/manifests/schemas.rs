@@ -40,7 +40,7 @@ const KUBERNETES: [(&str, Reader); 12] = [
 
 /// Members of `spec`, down to where values are the user's; `[]` is any item. From the definitions of Istio 1.31, the Gateway API
 /// 1.4, the Prometheus operator 0.86 and Tekton 1.6.
-const OTHERS: [(&str, &str); 11] = [
+const OTHERS: [(&str, &str); 12] = [
     (
         "security.istio.io/v1 AuthorizationPolicy",
         "action selector.matchLabels.* rules[].from[].source.principals[] rules[].from[].source.namespaces[] \
@@ -86,10 +86,21 @@ const OTHERS: [(&str, &str); 11] = [
     ),
     (
         "tekton.dev/v1 Task",
-        "volumes[].name volumes[].projected.sources[].serviceAccountToken.audience \
+        "description params[].name params[].type params[].description params[].default workspaces[].name workspaces[].description \
+         workspaces[].optional stepTemplate.image stepTemplate.workingDir stepTemplate.env[].name stepTemplate.env[].value \
+         stepTemplate.securityContext.allowPrivilegeEscalation stepTemplate.securityContext.runAsNonRoot \
+         stepTemplate.securityContext.capabilities.drop[] stepTemplate.securityContext.seccompProfile.type \
+         volumes[].name volumes[].projected.sources[].serviceAccountToken.audience \
          volumes[].projected.sources[].serviceAccountToken.expirationSeconds \
-         volumes[].projected.sources[].serviceAccountToken.path steps[].name steps[].image steps[].script \
-         steps[].volumeMounts[].name steps[].volumeMounts[].mountPath steps[].volumeMounts[].readOnly",
+         volumes[].projected.sources[].serviceAccountToken.path steps[].name steps[].image steps[].script steps[].env[].name \
+         steps[].env[].value steps[].volumeMounts[].name steps[].volumeMounts[].mountPath steps[].volumeMounts[].readOnly",
+    ),
+    (
+        "tekton.dev/v1 Pipeline",
+        "description params[].name params[].type params[].description params[].default workspaces[].name workspaces[].optional \
+         tasks[].name tasks[].runAfter[] tasks[].taskRef.name tasks[].params[].name tasks[].params[].value \
+         tasks[].workspaces[].name tasks[].workspaces[].workspace tasks[].when[].input tasks[].when[].operator \
+         tasks[].when[].values[]",
     ),
 ];
 

@@ -333,10 +333,11 @@ impl Envoy {
         let text = self.admin_get(path).await?;
         let listeners: Listeners =
             serde_json::from_str(&text).map_err(|error| self.unexpected(path, format!("{error}: {text}")))?;
-        let addresses = listeners.listener_statuses.into_iter().map(|status| {
-            let socket = status.local_address.socket_address;
-            let ip = socket.address.parse().map_err(|_| self.unexpected(path, text.clone()))?;
-            Ok((status.name, SocketAddr::new(ip, socket.port_value)))
+        // Those inside of the proxy have none.
+        let addresses = listeners.listener_statuses.into_iter().filter_map(|status| {
+            let socket = status.local_address.socket_address?;
+            let ip = socket.address.parse().map_err(|_| self.unexpected(path, text.clone()));
+            Some(ip.map(|ip| (status.name, SocketAddr::new(ip, socket.port_value))))
         });
         addresses.collect()
     }
@@ -374,7 +375,7 @@ struct ListenerStatus {
 
 #[derive(Deserialize)]
 struct LocalAddress {
-    socket_address: SocketAddressStatus,
+    socket_address: Option<SocketAddressStatus>,
 }
 
 #[derive(Deserialize)]

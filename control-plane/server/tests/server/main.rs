@@ -3,6 +3,7 @@
 mod admin;
 mod asking;
 mod candidate;
+mod ci;
 mod commands;
 mod directories;
 mod fixture;
