@@ -7,9 +7,10 @@ use clap::Args;
 
 use super::running::AdminTls;
 use super::{Ending, print, runtime};
-use tidegate_compiler::WorkloadId;
+use tidegate_compiler::Compiled;
 
 use crate::bundle::{Interlocks, Keyring};
+use crate::istio::interlocks_of;
 use crate::plugin_config::{ControlPlane, Peers, PluginConfig};
 use crate::rules::AcceptedRules;
 use crate::serve::compile_files;
@@ -60,18 +61,23 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
             arguments.state.display()
         );
     };
-    let known = workloads(arguments)?;
-    if !known.contains(&arguments.workload) {
+    let compiled = compiled(arguments)?;
+    let workloads = || compiled.iter().flat_map(|compiled| compiled.workloads.keys());
+    let Some(id) = workloads().find(|id| id.to_string() == arguments.workload) else {
+        let known: Vec<String> = workloads().map(ToString::to_string).collect();
         bail!(
             "workload `{}` is not in the Mesh of the accepted rules; known are: {}",
             arguments.workload,
             if known.is_empty() { "none".to_owned() } else { known.join(", ") }
         );
-    }
+    };
     let mut config = PluginConfig::new(&arguments.workload, keys);
     config.peers = arguments.peers;
     config.fips = arguments.fips;
-    config.interlock = interlock(arguments)?;
+    // Nothing where the state is older than the interlock.
+    let secret = Interlocks::peek(&arguments.state)?;
+    config.interlock =
+        compiled.as_ref().zip(secret).and_then(|(rules, secret)| interlocks_of(rules, &secret).remove(id));
     config.control_plane =
         Some(ControlPlane { cluster: arguments.cluster.clone(), authority: arguments.authority.clone() });
     if let Some(admin) = &arguments.warm_start {
@@ -82,21 +88,10 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     Ok(Ending::Done)
 }
 
-fn workloads(arguments: &Arguments) -> anyhow::Result<Vec<String>> {
-    let Some(accepted) = AcceptedRules::peek(&arguments.state)? else { return Ok(Vec::new()) };
-    let compiled = compile_files(&accepted.files, &accepted.environment).output;
-    Ok(compiled
-        .into_iter()
-        .flat_map(|compiled| compiled.workloads.into_keys())
-        .map(|id| id.to_string())
-        .collect())
-}
-
-/// What it sets on requests that it lets through; nothing where the state is older than the interlock.
-fn interlock(arguments: &Arguments) -> anyhow::Result<Option<String>> {
-    let (namespace, name) = arguments.workload.split_once('/').unwrap_or_default();
-    let id = WorkloadId { namespace: namespace.to_owned(), name: name.to_owned() };
-    Ok(Interlocks::peek(&arguments.state)?.map(|interlocks| interlocks.value(&id)))
+/// What filters are to enforce.
+fn compiled(arguments: &Arguments) -> anyhow::Result<Option<Compiled>> {
+    let Some(accepted) = AcceptedRules::peek(&arguments.state)? else { return Ok(None) };
+    Ok(compile_files(&accepted.files, &accepted.environment).output)
 }
 
 async fn bundle(admin: &str, tls: &AdminTls, workload: &str) -> anyhow::Result<Vec<u8>> {

@@ -1,7 +1,7 @@
 //! `tidegate plugins`.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
@@ -14,8 +14,8 @@ use super::{Ending, complain_text, folder, print, runtime};
 use crate::bundle::{Interlocks, Keyring};
 use crate::install::to_yaml;
 use crate::istio::{
-    Address, Attach, LAST, ModuleDigests, ModuleSource, PluginOptions, Plugins, Rollout, plugin_objects,
-    without_filter,
+    Address, Attach, LAST, ModuleDigests, ModuleSource, PluginOptions, Plugins, Rollout, interlocks_of,
+    plugin_objects, without_filter,
 };
 use crate::keys::plain_client;
 use crate::oci;
@@ -137,17 +137,14 @@ fn options(arguments: &Arguments, compiled: &Compiled) -> anyhow::Result<PluginO
         attach,
         without_filter,
         warm_starts,
-        interlocks: interlocks(&arguments.state, compiled)?,
+        // Nothing where the state is older than the interlock.
+        interlocks: Interlocks::peek(&arguments.state)?
+            .map(|secret| interlocks_of(compiled, &secret))
+            .unwrap_or_default(),
         priority: arguments.priority,
         cold_start: None,
         fips: arguments.fips,
     })
-}
-
-/// What each filter sets on requests that it lets through; nothing where the state is older than the interlock.
-pub(super) fn interlocks(state: &Path, compiled: &Compiled) -> anyhow::Result<BTreeMap<WorkloadId, String>> {
-    let Some(interlocks) = Interlocks::peek(state)? else { return Ok(BTreeMap::new()) };
-    Ok(compiled.workloads.keys().map(|id| (id.clone(), interlocks.value(id))).collect())
 }
 
 /// What is on offer to each workload.

@@ -10,9 +10,10 @@ use tidegate_compiler::fence::{
     FenceOptions, IstioObject, IstioVersion, Normalization, Note, NoteKind, Surroundings, fence_in,
 };
 
-use super::plugins::interlocks;
 use super::text::{count, visible};
 use super::{Ending, complain_text, folder, print};
+use crate::bundle::Interlocks;
+use crate::istio;
 
 mod yaml;
 
@@ -102,13 +103,13 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
 fn parts(compiled: &Compiled, arguments: &Arguments) -> anyhow::Result<Vec<Part>> {
     let interlock_secrets = match &arguments.interlock {
         None => Default::default(),
-        Some(state) => match interlocks(state, compiled)? {
-            secrets if secrets.is_empty() => bail!(
+        Some(state) => match Interlocks::peek(state)? {
+            None => bail!(
                 "state folder `{}` holds no secret for the interlock; `--interlock` must name the folder of a `tidegate serve` \
                  that has been started at least once",
                 state.display()
             ),
-            secrets => secrets,
+            Some(secret) => istio::interlock_secrets(compiled, &secret),
         },
     };
     let options = FenceOptions { istio: arguments.istio, claims: arguments.claims, interlock_secrets };

@@ -9,6 +9,7 @@
 //! its SHA-256, and a listener is trusted to know the mesh's peers only where that is declared or given by Istio.
 
 mod attach;
+mod interlock;
 mod plugin;
 mod source;
 mod warm;
@@ -21,6 +22,7 @@ pub use tidegate_compiler::fence::{IstioObject, IstioVersion};
 use tidegate_compiler::{Compiled, WorkloadId, is_system_namespace};
 
 pub use attach::{PEERS_LABEL, Place};
+pub use interlock::{interlock_secrets, interlocks, interlocks_of};
 pub use source::{InvalidSource, ModuleDigests, ModuleSource, Rollout};
 pub use warm::{Change, DEBOUNCE_S, RENEW_S, Terms, WARM_START_BUDGET, Write, change, next_write};
 
@@ -51,7 +53,7 @@ pub struct PluginOptions {
     pub without_filter: BTreeSet<WorkloadId>,
     /// Serialized `tidegate.v1.Bundle`s to begin with.
     pub warm_starts: BTreeMap<WorkloadId, Vec<u8>>,
-    /// What filters set on requests that they let through, for the Fence to demand.
+    /// What filters set on requests that they let through, where the Fence demands it: [`interlocks`].
     pub interlocks: BTreeMap<WorkloadId, String>,
     /// Within the phase, higher ones come first.
     pub priority: i32,

@@ -1,7 +1,10 @@
 use serde_json::{Value, json};
+use tidegate_compiler::fence::{FenceOptions, Normalization, Surroundings, fence_in};
 use tidegate_compiler::{Inputs, SourceFile};
 
 use super::*;
+use crate::bundle::Interlocks;
+use crate::state::StateDir;
 
 const MESH: &str = "
 kind: Mesh
@@ -298,6 +301,62 @@ fn a_filter_is_told_its_own_interlock() {
         |workload: &str| object(&plugins, workload)["spec"]["wasm"]["pluginConfig"]["interlock"].clone();
     assert_eq!(interlock("ingress/dataflow-in"), "secret");
     assert_eq!(interlock("ingress/api"), Value::Null);
+}
+
+/// Only tokens tell the callers of `ingress/dataflow-in`; everybody else needs a certificate, or no Guard is enforced.
+#[test]
+fn only_filters_whose_fence_demands_an_interlock_are_told_one() {
+    const ISSUER: &str = "---
+kind: TrustedIssuer
+metadata: {name: google}
+spec: {issuer: 'https://accounts.google.com', pack: google, keys: {jwksUri: 'https://www.googleapis.com/oauth2/v3/certs'}}
+";
+    const JOB: &str = "{issuer: google, dataflowJob: {name: etl, project: acme, region: europe-west4}}";
+    let tokens = |gateway: &str| format!("{{tokenOnly: {{via: [{gateway}]}}, tokens: [{JOB}]}}");
+    let rule = |name: &str, target: &str, from: &str, mode: &str| {
+        let (namespace, _) = target.split_once('/').unwrap();
+        let kind = if namespace == "ingress" {
+            format!("gateway: {target}")
+        } else {
+            "selector: {matchLabels: {app: orders-api}}".to_owned()
+        };
+        format!(
+            "---\nkind: AccessRule\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec: {{owner: a, target: {{{kind}}}, effect: \
+             Allow, mode: {mode}, from: [{from}], to: [{{http: {{methods: [GET], paths: [/v1]}}}}]}}\n"
+        )
+    };
+    let text = [
+        all(),
+        ISSUER.to_owned(),
+        rule("edge", "ingress/dataflow-in", &tokens("ingress/dataflow-in"), "Enforce"),
+        rule("tried", "ingress/api", &tokens("ingress/api"), "Shadow"),
+        rule("inside", "sales/orders-api", "{peer: {namespace: etl}}", "Enforce"),
+    ]
+    .concat();
+    let compiled = compiled(&text);
+    let folder = tempfile::tempdir().unwrap();
+    let secret = Interlocks::open(&StateDir::open(folder.path()).unwrap()).unwrap();
+    let told = interlocks_of(&compiled, &secret);
+    let edge = id("ingress/dataflow-in");
+    assert_eq!(told, [(edge.clone(), secret.value(&edge))].into());
+    // Whatever the Fence is made for, it demands no other ones.
+    for istio in IstioVersion::ALL {
+        for claims in [false, true] {
+            let interlock_secrets = interlock_secrets(&compiled, &secret);
+            let options = FenceOptions { istio, claims, interlock_secrets };
+            for normalization in [Normalization::Base, Normalization::Off] {
+                let around = Surroundings { normalization, ..Surroundings::default() };
+                assert_eq!(interlocks(&fence_in(&compiled, &options, &around)), told, "{istio} {claims}");
+            }
+        }
+    }
+    let without = tidegate_compiler::fence::fence(&compiled, &FenceOptions::default());
+    assert!(interlocks(&without).is_empty());
+    let options = PluginOptions { interlocks: told, ..options("1.31") };
+    for object in plugin_objects(&compiled, &options).objects {
+        let has = object.to_json().to_string().contains("interlock");
+        assert_eq!(has, object.name == "tidegate-dataflow-in", "{}", object.name);
+    }
 }
 
 #[test]

@@ -125,6 +125,15 @@ async fn every_guarded_workload_gets_its_plugin() {
     let gateway = list["items"].as_array().unwrap().iter().find(of_gateway).unwrap();
     let interlock = gateway["spec"]["wasm"]["pluginConfig"]["interlock"].as_str().unwrap();
     assert_eq!(interlock.len(), 32);
+    let others: Vec<&Value> =
+        list["items"].as_array().unwrap().iter().filter(|object| !of_gateway(object)).collect();
+    assert!(!others.is_empty());
+    for object in others {
+        assert!(
+            object["spec"]["wasm"]["pluginConfig"]["interlock"].is_null(),
+            "no Fence demands it: {object}"
+        );
+    }
     let render = |more: &[&str]| {
         tokio::task::block_in_place(|| run(&[&["render", &rules, "-o", "json"][..], more].concat(), ""))
     };
