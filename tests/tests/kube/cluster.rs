@@ -7,10 +7,12 @@ use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patc
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tidegate::kube::{FencePlan, LeaseOptions};
+use tidegate::istio::{Attach, ModuleDigests, ModuleSource, Rollout};
+use tidegate::kube::{FencePlan, LeaseOptions, PluginPlan};
 use tidegate::serve::{Options, RuleSource, Running};
 use tidegate_compiler::fence::IstioVersion;
 use tidegate_tests::kube_api::KubeApi;
+use tidegate_tests::objects;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -44,7 +46,7 @@ pub struct Cluster {
 static REAL: Mutex<Option<RealApi>> = Mutex::const_new(None);
 
 /// What tests leave behind.
-const LEFT: [(&str, &str); 8] = [
+const LEFT: [(&str, &str); 10] = [
     ("tidegate.dev/v1alpha1", "AccessRule"),
     ("tidegate.dev/v1alpha1", "Guard"),
     ("tidegate.dev/v1alpha1", "Caller"),
@@ -52,6 +54,8 @@ const LEFT: [(&str, &str); 8] = [
     ("v1", "Pod"),
     ("security.istio.io/v1", "AuthorizationPolicy"),
     ("security.istio.io/v1", "RequestAuthentication"),
+    ("extensions.istio.io/v1alpha1", "WasmPlugin"),
+    ("extensions.istio.io/v1alpha1", "TrafficExtension"),
     ("coordination.k8s.io/v1", "Lease"),
 ];
 
@@ -203,7 +207,11 @@ impl Cluster {
                 kubeconfig: Some(self.kubeconfig()),
                 trust_domain: "prod.example".into(),
                 root_namespace: "mesh-config".into(),
-                fence: Some(FencePlan { istio: IstioVersion::V1_30, settle: Duration::from_millis(100) }),
+                fence: Some(FencePlan {
+                    istio: IstioVersion::V1_30,
+                    settle: Duration::from_millis(100),
+                    plugins: None,
+                }),
                 lease: LeaseOptions {
                     duration: Duration::from_secs(2),
                     ..LeaseOptions::new("tidegate-system", replica)
@@ -223,13 +231,36 @@ impl Cluster {
         }
     }
 
+    /// The same, and it brings filters.
+    pub fn options_with_plugins(&self, replica: &str, istio: IstioVersion, attach: Attach) -> Options {
+        let mut options = self.options(replica);
+        let source =
+            ModuleSource::served("http://tidegate.tidegate-system.svc:15082", ModuleDigests::of_modules());
+        if let RuleSource::Cluster(cluster) = &mut options.rules
+            && let Some(fence) = &mut cluster.fence
+        {
+            fence.istio = istio;
+            fence.plugins = Some(Box::new(PluginPlan {
+                modules: Rollout::only(source.unwrap()),
+                control_plane: objects::address(),
+                attach,
+                fips: false,
+            }));
+        }
+        options
+    }
+
     pub async fn serve(&self) -> Running {
         self.serve_as("one").await
     }
 
     /// Starts a replica and waits until it leads and offers something.
     pub async fn serve_as(&self, replica: &str) -> Running {
-        let mut running = tidegate::serve::start(self.options(replica)).await.unwrap();
+        self.serve_with(self.options(replica)).await
+    }
+
+    pub async fn serve_with(&self, options: Options) -> Running {
+        let mut running = tidegate::serve::start(options).await.unwrap();
         tokio::time::timeout(PATIENCE, running.ready()).await.expect("ready in time").unwrap();
         running
     }
@@ -272,26 +303,7 @@ fn istio_crds(is_fake: bool) -> Vec<Value> {
         }
         return all;
     }
-    let crd = |group: &str, kind: &str, plural: &str, version: &str| {
-        json!({
-            "apiVersion": "apiextensions.k8s.io/v1",
-            "kind": "CustomResourceDefinition",
-            "metadata": {"name": format!("{plural}.{group}")},
-            "spec": {
-                "group": group,
-                "names": {"kind": kind, "plural": plural, "singular": kind.to_lowercase(), "listKind": format!("{kind}List")},
-                "scope": "Namespaced",
-                "versions": [{"name": version, "served": true, "storage": true, "schema": {"openAPIV3Schema": {
-                    "type": "object",
-                    "properties": {"spec": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}},
-                }}}],
-            },
-        })
-    };
-    vec![
-        crd("security.istio.io", "AuthorizationPolicy", "authorizationpolicies", "v1"),
-        crd("security.istio.io", "RequestAuthentication", "requestauthentications", "v1"),
-    ]
+    tidegate_tests::controlled::istio_crds()
 }
 
 /// A condition of an object's status.

@@ -21,10 +21,10 @@ use tracing::warn;
 use super::MANAGER;
 use super::crds::{GROUP, VERSION, plural};
 use super::index::{Index, RuleObject};
-use super::keeper::FenceView;
 use super::lease::Leadership;
 use super::source::Judged;
-use super::status::{Condition, Proxies, Reach, View, changed, conditions, proxies, reach};
+use super::status::{Condition, Hidden, Proxies, Reach, View, changed, conditions, hidden, proxies, reach};
+use super::view::FenceView;
 use crate::push::{Hub, stopped};
 use crate::rules::ObjectPath;
 use crate::serve::InForce;
@@ -86,7 +86,16 @@ impl StatusTask {
                 let proxies = proxies(&self.index.workloads(), &crate::admin::fleet(&self.hub));
                 let unreachable = unreachable(&proxies, &mut silent);
                 let fence = self.fence.as_mut().map(|fence| fence.borrow_and_update().clone());
+                let hidden = match &judged.in_force {
+                    Some(in_force) => hidden(&in_force.compiled, &self.index.owned()),
+                    None => Hidden::new(),
+                };
+                let namespaces = self.index.namespaces().into_iter();
+                let opted_out =
+                    namespaces.filter(|(_, known)| known.is_opted_out).map(|(name, _)| name).collect();
                 let view = View {
+                    hidden: &hidden,
+                    opted_out: &opted_out,
                     fence: fence.as_deref(),
                     judged: &judged,
                     reach: &reach_of.1,

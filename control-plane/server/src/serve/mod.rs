@@ -152,7 +152,7 @@ pub async fn start(options: Options) -> Result<Running, ServeError> {
     let publisher = Publisher::open(state.clone(), clock::now())?;
     let trusted_keys = publisher.keys().trusted();
     // Made at the first start, so that objects can be written with it from then on.
-    Interlocks::open(&state)?;
+    let interlocks = Interlocks::open(&state)?;
     let (grpc, grpc_addr) = listen(options.listen, "filters", "--listen").await?;
     let (http, admin_addr) = listen(options.admin, "the admin interface", "--admin").await?;
     let modules = match options.modules {
@@ -224,7 +224,14 @@ pub async fn start(options: Options) -> Result<Running, ServeError> {
             tasks.spawn(named("the watch over rules", Source::new(places, judgement).run()));
         }
         Place::Cluster(cluster) => {
-            let channels = Channels { accepted, in_force: in_force_in, offered, leadership: leadership_in };
+            let channels = Channels {
+                accepted,
+                in_force: in_force_in,
+                offered,
+                leadership: leadership_in,
+                keys: trusted_keys.clone(),
+                interlocks,
+            };
             cluster.spawn(&mut tasks, judgement, channels);
         }
     }
