@@ -11,6 +11,9 @@ use serde_json::Value;
 
 use super::{IMAGE, InstallError, Settings, base, edit, to_yaml};
 
+/// The kind of definitions of kinds, as a file is called.
+const DEFINITION: &str = "customresourcedefinition";
+
 /// Writes a chart into a folder that is empty or not there.
 ///
 /// # Errors
@@ -46,7 +49,11 @@ pub fn write_chart(folder: &Path) -> Result<(), InstallError> {
     )?;
     write(folder.join(".helmignore"), "*.orig\n")?;
     for (name, objects) in templated()? {
-        write(templates.join(format!("{name}.yaml")), &to_yaml(&objects)?)?;
+        // Helm installs these first, evaluates nothing in them, and does not take them away with the release: all rules of the
+        // cluster would go with them.
+        let parent = if name == DEFINITION { folder.join("crds") } else { templates.clone() };
+        fs::create_dir_all(&parent).map_err(failed(&parent))?;
+        write(parent.join(format!("{name}.yaml")), &to_yaml(&objects)?)?;
     }
     Ok(())
 }

@@ -18,8 +18,9 @@ pub const NAMESPACE: &str = "tidegate-system";
 pub const IMAGE: &str = "ghcr.io/tidegate/tidegate:0.1.0";
 
 /// The files that the base lists, in its order.
-const BASE: [&str; 11] = [
+const BASE: [&str; 12] = [
     include_str!("../../../../manifests/base/namespace.yaml"),
+    include_str!("../../../../manifests/base/crds.yaml"),
     include_str!("../../../../manifests/base/service-account.yaml"),
     include_str!("../../../../manifests/base/cluster-role.yaml"),
     include_str!("../../../../manifests/base/role.yaml"),

@@ -51,6 +51,8 @@ fn namespace_and_image_are_put_in_everywhere() {
     assert_eq!(of("ClusterRoleBinding", "tidegate-gate")["roleRef"]["name"], "tidegate-gate");
     of("ClusterRole", "tidegate-gate");
     of("Namespace", "gate");
+    // Kinds are the cluster's, and the same for all installations.
+    of("CustomResourceDefinition", "guards.tidegate.dev");
     let admin = &of("AuthorizationPolicy", "tidegate-admin")["spec"]["rules"][0]["from"][0];
     assert_eq!(admin["source"]["namespaces"], serde_json::json!(["gate"]));
     let elsewhere = &of("NetworkPolicy", "tidegate")["spec"]["egress"][0]["to"][0];
@@ -94,7 +96,8 @@ fn a_chart_gives_the_same_objects() {
     write_chart(&chart).unwrap();
     for (namespace, image) in [(NAMESPACE, IMAGE), ("gate", "r.example/t:1")] {
         let mut found = Vec::new();
-        for entry in std::fs::read_dir(chart.join("templates")).unwrap() {
+        let folders = ["crds", "templates"].map(|folder| std::fs::read_dir(chart.join(folder)).unwrap());
+        for entry in folders.into_iter().flatten() {
             let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
             let text =
                 text.replace("{{ .Release.Namespace }}", namespace).replace("{{ .Values.image }}", image);
@@ -116,6 +119,13 @@ fn a_chart_gives_the_same_objects() {
         }
         assert_eq!(by_name(&found), by_name(&expected));
     }
+    // Nothing that Helm would evaluate, or take away.
+    let kept: Vec<_> =
+        std::fs::read_dir(chart.join("crds")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let [file] = kept.as_slice() else { panic!("{kept:?}") };
+    let text = std::fs::read_to_string(file).unwrap();
+    assert!(!text.contains("{{"), "{text}");
+    assert_eq!(serde_saphyr::from_multiple::<Value>(&text).unwrap(), crate::kube::crds());
     let values: Value =
         serde_saphyr::from_str(&std::fs::read_to_string(chart.join("values.yaml")).unwrap()).unwrap();
     assert_eq!(values, serde_json::json!({"image": IMAGE}));

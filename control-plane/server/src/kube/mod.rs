@@ -7,6 +7,7 @@
 //! INVARIANT: nothing is judged before every kind was listed completely: what is absent counts as deleted. Nothing is
 //! written without the lease, nothing that others own, and nothing that is as it should be already.
 
+mod access;
 mod crds;
 mod index;
 mod keeper;
@@ -28,6 +29,7 @@ use std::time::Duration;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
+pub use access::{cluster_rules, lease_rules};
 pub use crds::crds;
 pub(crate) use index::{Index, Watched};
 pub use keeper::FencePlan;

@@ -49,7 +49,7 @@ impl Backoff for Later {
 }
 
 /// How a kind is addressed.
-fn resource(watched: Watched) -> ApiResource {
+pub(super) fn resource(watched: Watched) -> ApiResource {
     match watched {
         Watched::Rules(kind) => {
             let kind_of = GroupVersionKind::gvk(GROUP, VERSION, kind.as_str());

@@ -1,0 +1,202 @@
+//! The control plane's own objects, and what overlays make of them.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+use tidegate::install;
+
+use crate::{by_name, has, kustomize, objects, of_kind, root, texts};
+
+#[test]
+fn an_overlay_changes_what_it_says() {
+    let Some(built) = kustomize(&root().join("overlays/modules")) else { return };
+    let built = by_name(built);
+    let deployment = &built["Deployment tidegate-system/tidegate"];
+    let container = &deployment["spec"]["template"]["spec"]["containers"][0];
+    assert!(texts(&container["args"]).contains("--module-listen=0.0.0.0:15082"));
+    assert_eq!(container["ports"].as_array().unwrap().len(), 3);
+    let authentication = &built["PeerAuthentication tidegate-system/tidegate"]["spec"];
+    assert_eq!(
+        (&authentication["mtls"]["mode"], &authentication["portLevelMtls"]),
+        (&json!("STRICT"), &json!({"15082": {"mode": "DISABLE"}}))
+    );
+    let open = &built["AuthorizationPolicy tidegate-system/tidegate-admin"]["spec"]["rules"][1];
+    assert_eq!(
+        open,
+        &json!({"to": [{"operation": {"ports": ["15082"], "methods": ["GET", "HEAD"], "paths": ["/module/sha256/*"]}}]})
+    );
+    let Some(built) = kustomize(&root().join("overlays/monitoring")) else { return };
+    let built = by_name(built);
+    assert!(built.contains_key("ServiceMonitor tidegate-system/tidegate"));
+    let base = by_name(install::objects(&install::Settings::default()).unwrap());
+    for (name, object) in base {
+        let changed = name.starts_with("Deployment") || name.starts_with("NetworkPolicy");
+        assert!(changed || built[&name] == object, "{name}");
+    }
+}
+
+/// "Rules from files": nothing of the cluster is asked, so there is nothing that it would have to grant.
+#[test]
+fn rules_from_files_need_no_rights_in_the_cluster() {
+    let Some(built) = kustomize(&root().join("overlays/files")) else { return };
+    let base = by_name(install::objects(&install::Settings::default()).unwrap());
+    let built = by_name(built);
+    let gone = |name: &&String| !built.contains_key(*name);
+    let kinds: BTreeSet<&str> =
+        base.keys().filter(gone).filter_map(|name| name.split_whitespace().next()).collect();
+    let expected = ["ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition", "Role", "RoleBinding"];
+    assert_eq!(kinds, expected.into());
+    let pod = &built["Deployment tidegate-system/tidegate"]["spec"]["template"]["spec"];
+    let text = pod.to_string();
+    assert!(text.contains("--rules=/etc/tidegate/rules") && !text.contains("--kube"), "{text}");
+    assert!(!text.contains("serviceAccountToken") && pod["automountServiceAccountToken"].is_null(), "{text}");
+    let account = &built["ServiceAccount tidegate-system/tidegate"];
+    assert_eq!(account["automountServiceAccountToken"], false);
+}
+
+/// Credentials for the API server are for the one container that asks it.
+#[test]
+fn only_our_container_can_ask_the_api_server() {
+    let base = by_name(install::objects(&install::Settings::default()).unwrap());
+    assert_eq!(base["ServiceAccount tidegate-system/tidegate"]["automountServiceAccountToken"], false);
+    let pod = &base["Deployment tidegate-system/tidegate"]["spec"]["template"]["spec"];
+    assert!(pod["automountServiceAccountToken"].is_null());
+    let mounts = pod["containers"][0]["volumeMounts"].as_array().unwrap();
+    let mount = mounts.iter().find(|mount| mount["name"] == "api-access").unwrap();
+    assert_eq!(
+        (&mount["mountPath"], &mount["readOnly"]),
+        (&json!("/var/run/secrets/kubernetes.io/serviceaccount"), &json!(true))
+    );
+    let volumes = pod["volumes"].as_array().unwrap();
+    let volume = volumes.iter().find(|volume| volume["name"] == "api-access").unwrap();
+    let files = volume["projected"]["sources"].to_string();
+    for file in ["\"token\"", "\"ca.crt\"", "\"namespace\""] {
+        assert!(files.contains(file), "{files}");
+    }
+}
+
+/// What Pod Security's levels say of a pod with istio-init, which has NET_ADMIN and NET_RAW and is root: `baseline` knows
+/// neither right, `restricted` no root.
+#[test]
+fn the_namespace_takes_the_pod_that_istio_makes_of_ours() {
+    let Some(base) = kustomize(&root().join("base")) else { return };
+    let level = |built: Vec<Value>, mode: &str| {
+        by_name(built)["Namespace /tidegate-system"]["metadata"]["labels"]
+            [format!("pod-security.kubernetes.io/{mode}")]
+        .clone()
+    };
+    assert_eq!(level(base.clone(), "enforce"), "privileged", "istio-init would be refused");
+    assert_eq!(level(base.clone(), "warn"), "restricted");
+    assert_eq!(level(base, "audit"), "restricted");
+    let Some(cni) = kustomize(&root().join("overlays/istio-cni")) else { return };
+    assert_eq!(
+        level(cni, "enforce"),
+        "restricted",
+        "nothing of Istio's needs more beside the CNI node agent"
+    );
+}
+
+/// Filters from everywhere, the admin interface from here, metrics for nobody who was not named.
+#[test]
+fn the_network_opens_no_port_for_more_than_it_is_for() {
+    let ingress = |folder: &str| {
+        let built = by_name(kustomize(&root().join(folder))?);
+        Some(built["NetworkPolicy tidegate-system/tidegate"]["spec"]["ingress"].clone())
+    };
+    let Some(base) = ingress("base") else { return };
+    let port = |number: u16| json!([{"port": number, "protocol": "TCP"}]);
+    let expected = json!([
+        {"from": [{"namespaceSelector": {}}], "ports": port(15080)},
+        {"from": [{"podSelector": {}}], "ports": port(15081)},
+    ]);
+    assert_eq!(base, expected);
+    let monitoring = ingress("overlays/monitoring").unwrap();
+    let opened = json!({
+        "from": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}],
+        "ports": port(15020),
+    });
+    assert_eq!(monitoring, json!([expected[0], expected[1], opened]));
+}
+
+#[test]
+fn what_install_prints_is_what_kustomize_builds() {
+    let Some(built) = kustomize(&root().join("base")) else { return };
+    let objects = install::objects(&install::Settings::default()).unwrap();
+    let printed = install::to_yaml(&objects).unwrap();
+    assert_eq!(by_name(built), by_name(serde_saphyr::from_multiple(&printed).unwrap()));
+    // Another reader of YAML takes it for the same.
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("all.yaml"), &printed).unwrap();
+    std::fs::write(folder.path().join("kustomization.yaml"), "resources: [all.yaml]\n").unwrap();
+    assert_eq!(by_name(kustomize(folder.path()).unwrap()), by_name(objects));
+}
+
+#[test]
+fn containers_have_no_rights_that_they_do_not_need() {
+    let objects = objects();
+    let deployments = of_kind(&objects, "Deployment")
+        .into_iter()
+        .filter(|deployment| deployment["spec"]["selector"].is_object());
+    let mut seen = 0;
+    for deployment in deployments {
+        seen += 1;
+        let pod = &deployment["spec"]["template"];
+        assert!(has(&pod["metadata"]["labels"], &deployment["spec"]["selector"]["matchLabels"]));
+        for field in ["hostNetwork", "hostPID", "hostIPC"] {
+            assert!(pod["spec"][field].is_null(), "{field}");
+        }
+        assert_eq!(pod["spec"]["securityContext"]["runAsNonRoot"], true);
+        for container in pod["spec"]["containers"].as_array().unwrap() {
+            assert_eq!(
+                container["securityContext"],
+                json!({
+                    "allowPrivilegeEscalation": false,
+                    "readOnlyRootFilesystem": true,
+                    "runAsNonRoot": true,
+                    "capabilities": {"drop": ["ALL"]},
+                    "seccompProfile": {"type": "RuntimeDefault"},
+                })
+            );
+            assert!(
+                container["resources"]["requests"]["memory"].is_string()
+                    && container["resources"]["limits"]["memory"].is_string()
+            );
+            let ports: Vec<&Value> =
+                container["ports"].as_array().unwrap().iter().map(|port| &port["name"]).collect();
+            for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
+                if container["name"] == "tidegate" {
+                    assert!(ports.contains(&&container[probe]["httpGet"]["port"]), "{probe}");
+                }
+            }
+            let volumes = pod["spec"]["volumes"].as_array();
+            for mount in container["volumeMounts"].as_array().into_iter().flatten() {
+                assert!(volumes.unwrap().iter().any(|volume| volume["name"] == mount["name"]), "{mount}");
+            }
+        }
+    }
+    assert_eq!(seen, 2);
+}
+
+/// The command line of the Deployment is one that this version has.
+#[test]
+fn the_control_plane_is_started_as_it_can_be() {
+    for overlay in ["base", "overlays/files", "overlays/istio-cni", "overlays/modules", "overlays/monitoring"]
+    {
+        let Some(built) = kustomize(&root().join(overlay)) else { return };
+        let built = by_name(built);
+        let container =
+            &built["Deployment tidegate-system/tidegate"]["spec"]["template"]["spec"]["containers"][0];
+        let arguments =
+            container["args"].as_array().unwrap().iter().map(|one| one.as_str().unwrap().to_owned());
+        let typed: Vec<String> = std::iter::once("tidegate".to_owned()).chain(arguments).collect();
+        if let Err(error) = tidegate::cli::command_line().try_get_matches_from(typed) {
+            panic!("{overlay}: {error}");
+        }
+        let service = &built["Service tidegate-system/tidegate"]["spec"];
+        let names = |list: &Value, field: &str| -> BTreeSet<String> {
+            list.as_array().unwrap().iter().map(|port| port[field].as_str().unwrap().to_owned()).collect()
+        };
+        assert_eq!(names(&service["ports"], "targetPort"), names(&container["ports"], "name"));
+        assert!(service["ports"].as_array().unwrap().iter().all(|port| port["appProtocol"].is_string()));
+    }
+}
