@@ -155,6 +155,7 @@ impl Rig {
         let mut options = Options {
             rules: path("rules").into(),
             state: path("state"),
+            secrets: None,
             listen: loopback,
             admin: loopback,
             modules: matches!(setup.configured, Configured::ByObject(_)).then_some(loopback),

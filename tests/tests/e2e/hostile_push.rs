@@ -62,6 +62,7 @@ async fn honest_bundles(
         listen: loopback,
         admin: loopback,
         modules: None,
+        secrets: None,
         directory: None,
         directories: tidegate::directories::Options::default(),
         environment: None,

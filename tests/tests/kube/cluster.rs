@@ -39,6 +39,8 @@ pub struct Cluster {
     pub fake: Option<KubeApi>,
     pub client: Client,
     pub folder: TempDir,
+    /// What the control plane uses: on a real server its own account, with the roles of the manifests and no others.
+    account: String,
     /// The real one is used by one test at a time.
     _turn: Option<MutexGuard<'static, Option<RealApi>>>,
 }
@@ -82,7 +84,8 @@ impl Cluster {
             *turn = Some(RealApi::start(assets).await);
         }
         let kubeconfig = turn.as_ref().unwrap().kubeconfig.clone();
-        let cluster = Self::at(&kubeconfig, None, Some(turn)).await;
+        let mut cluster = Self::at(&kubeconfig, None, Some(turn)).await;
+        cluster.account = cluster.own_account(&kubeconfig).await;
         for (api_version, kind) in LEFT {
             let example = json!({"apiVersion": api_version, "kind": kind, "metadata": {}});
             for object in cluster.api(&example).list(&Default::default()).await.unwrap() {
@@ -101,8 +104,8 @@ impl Cluster {
         turn: Option<MutexGuard<'static, Option<RealApi>>>,
     ) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("kubeconfig"), kubeconfig).unwrap();
-        let cluster = Self { fake, client: client(kubeconfig).await, folder, _turn: turn };
+        let account = kubeconfig.to_owned();
+        let cluster = Self { fake, client: client(kubeconfig).await, folder, account, _turn: turn };
         for crd in tidegate::kube::crds().into_iter().chain(istio_crds(cluster.fake.is_some())) {
             cluster.apply(crd).await;
         }
@@ -124,7 +127,37 @@ impl Cluster {
     }
 
     pub fn kubeconfig(&self) -> PathBuf {
-        self.folder.path().join("kubeconfig")
+        let path = self.folder.path().join("kubeconfig");
+        std::fs::write(&path, &self.account).unwrap();
+        path
+    }
+
+    /// The control plane's account as the manifests make it, with a token of its own.
+    async fn own_account(&self, admin: &str) -> String {
+        let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/base");
+        for file in ["service-account.yaml", "cluster-role.yaml", "role.yaml"] {
+            let text = std::fs::read_to_string(base.join(file)).unwrap();
+            for object in serde_saphyr::from_multiple::<Value>(&text).unwrap() {
+                self.apply(object).await;
+            }
+        }
+        let asked = json!({
+            "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "metadata": {}, "spec": {"expirationSeconds": 3600},
+        });
+        let request =
+            http::Request::post("/api/v1/namespaces/tidegate-system/serviceaccounts/tidegate/token")
+                .header("content-type", "application/json")
+                .body(asked.to_string().into_bytes())
+                .unwrap();
+        let granted: Value = self.client.request(request).await.unwrap();
+        let config = admin.replace("test-admin", granted["status"]["token"].as_str().unwrap());
+        let asked = client(&config).await;
+        let secrets = GroupVersionKind::gvk("", "v1", "Secret");
+        let secrets: Api<DynamicObject> =
+            Api::all_with(asked, &ApiResource::from_gvk_with_plural(&secrets, "secrets"));
+        let refused = secrets.list(&Default::default()).await;
+        assert!(matches!(&refused, Err(kube::Error::Api(status)) if status.code == 403), "{refused:?}");
+        config
     }
 
     pub fn api(&self, object: &Value) -> Api<DynamicObject> {
@@ -217,6 +250,7 @@ impl Cluster {
                     ..LeaseOptions::new("tidegate-system", replica)
                 },
             }),
+            secrets: None,
             state: self.folder.path().join(replica),
             listen: "127.0.0.1:0".parse().unwrap(),
             admin: "127.0.0.1:0".parse().unwrap(),

@@ -38,6 +38,10 @@ pub(super) struct Arguments {
     /// Folder for what must survive a restart: keys, revisions, the last good rules. Private; one process at a time
     #[arg(long, value_name = "DIR")]
     state: PathBuf,
+    /// Folder with signing-key.p8, next-signing-key.p8 and interlock-secret of a state folder, which is only read: what all replicas
+    /// of a control plane must share (a Secret). Absent: the state folder's own
+    #[arg(long, value_name = "DIR")]
+    secrets: Option<PathBuf>,
     /// Where filters connect (gRPC)
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:15080")]
     listen: SocketAddr,
@@ -67,6 +71,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Ending> {
     let options = Options {
         rules,
         state: arguments.state,
+        secrets: arguments.secrets,
         listen: arguments.listen,
         admin: arguments.admin,
         modules: arguments.module_listen,

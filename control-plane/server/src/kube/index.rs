@@ -64,7 +64,7 @@ pub(crate) struct Index {
 
 #[derive(Debug, Default)]
 struct State {
-    rules: BTreeMap<Kind, BTreeMap<String, RuleObject>>,
+    rules: BTreeMap<Kind, BTreeMap<String, Arc<RuleObject>>>,
     pods: BTreeMap<(String, String), Pod>,
     /// Of every pod, until pods are others.
     workloads: Option<BTreeMap<(String, String), WorkloadId>>,
@@ -111,7 +111,7 @@ impl Watched {
 
 impl RuleObject {
     /// An object as a file: its path, and what it says without what the cluster adds.
-    fn new(kind: Kind, object: &DynamicObject) -> Option<(String, Self)> {
+    fn new(kind: Kind, object: &DynamicObject) -> Option<(String, Arc<Self>)> {
         let metadata = &object.metadata;
         let name = metadata.name.clone()?;
         let namespace = metadata.namespace.clone().filter(|_| kind.is_namespaced());
@@ -132,7 +132,7 @@ impl RuleObject {
             generation: metadata.generation.unwrap_or_default(),
             status: object.data.get("status").cloned().unwrap_or_default(),
         };
-        Some((ObjectPath { kind, namespace, name }.to_string(), found))
+        Some((ObjectPath { kind, namespace, name }.to_string(), Arc::new(found)))
     }
 
     /// The conditions that are written there now.
@@ -153,7 +153,8 @@ impl Index {
                     let all = objects.iter().filter_map(|object| RuleObject::new(kind, object)).collect();
                     let before = state.rules.insert(kind, all).unwrap_or_default();
                     let now = state.rules.get(&kind).into_iter().flatten();
-                    let texts = |(path, object): (&String, &RuleObject)| (path.clone(), object.text.clone());
+                    let texts =
+                        |(path, object): (&String, &Arc<RuleObject>)| (path.clone(), object.text.clone());
                     if before.iter().map(texts).eq(now.map(texts)) {
                         Change::Statuses
                     } else {
@@ -274,7 +275,7 @@ impl Index {
     }
 
     /// Every rule.
-    pub(crate) fn rules(&self) -> Vec<(String, RuleObject)> {
+    pub(crate) fn rules(&self) -> Vec<(String, Arc<RuleObject>)> {
         let state = self.lock();
         let all = state.rules.values().flatten();
         all.map(|(path, object)| (path.clone(), object.clone())).collect()

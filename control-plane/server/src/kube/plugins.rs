@@ -95,10 +95,27 @@ impl Attachments {
 
     /// Values for the Fence of workloads that can have an object: no others could be told.
     pub(crate) fn secrets(&self, compiled: &Compiled) -> BTreeMap<WorkloadId, String> {
-        let bare = PluginOptions { warm_starts: BTreeMap::new(), ..self.options.clone() };
+        let known = &self.options;
+        let bare = PluginOptions {
+            istio: known.istio,
+            modules: known.modules.clone(),
+            control_plane: known.control_plane.clone(),
+            keys: Vec::new(),
+            attach: known.attach,
+            without_filter: BTreeSet::new(),
+            warm_starts: BTreeMap::new(),
+            interlocks: BTreeMap::new(),
+            priority: known.priority,
+            cold_start: known.cold_start,
+            fips: known.fips,
+        };
         let plugins = plugin_objects(compiled, &bare);
         let keys = keys(compiled, &plugins);
-        keys.into_keys().map(|id| (self.secrets.value(&id), id)).map(|(value, id)| (id, value)).collect()
+        let value = |id: WorkloadId| {
+            let value = self.secrets.value(&id);
+            (id, value)
+        };
+        keys.into_keys().map(value).collect()
     }
 
     /// Another replica may have written meanwhile: what is there counts again.

@@ -77,6 +77,7 @@ impl Cluster {
     ) {
         let Channels { accepted, in_force, offered, leadership, keys, interlocks } = channels;
         let in_force = in_force.unwrap_or_default();
+        let key_ids = keys.iter().map(|key| key.id.clone()).collect();
         leadership.send_replace(Leadership::default());
         let index = self.index;
         let hub = judgement.hub().clone();
@@ -113,7 +114,13 @@ impl Cluster {
             view: view_in,
         };
         tasks.spawn(named("the keeping of policies", keeper.run()));
-        let election = Election { client: self.client, options: self.options.lease.clone(), hub, leadership };
+        let election = Election {
+            client: self.client,
+            options: self.options.lease.clone(),
+            hub,
+            keys: key_ids,
+            leadership,
+        };
         tasks.spawn(named("the election", election.run()));
         let source = ClusterSource {
             index,
