@@ -235,34 +235,8 @@ impl Cluster {
     }
 
     pub fn options(&self, replica: &str) -> Options {
-        Options {
-            rules: RuleSource::Cluster(tidegate::kube::Options {
-                kubeconfig: Some(self.kubeconfig()),
-                trust_domain: "prod.example".into(),
-                root_namespace: "mesh-config".into(),
-                fence: Some(FencePlan {
-                    istio: IstioVersion::V1_30,
-                    settle: Duration::from_millis(100),
-                    plugins: None,
-                }),
-                lease: LeaseOptions {
-                    duration: Duration::from_secs(2),
-                    ..LeaseOptions::new("tidegate-system", replica)
-                },
-            }),
-            secrets: None,
-            state: self.folder.path().join(replica),
-            listen: "127.0.0.1:0".parse().unwrap(),
-            admin: "127.0.0.1:0".parse().unwrap(),
-            modules: None,
-            directory: None,
-            directories: Default::default(),
-            environment: None,
-            issuer_ca: vec![],
-            allow_issuer_loopback: false,
-            allow_issuer_networks: vec![],
-            transport: tidegate::transport::TransportOptions::insecure(),
-        }
+        self.kubeconfig();
+        options_in(self.folder.path(), replica)
     }
 
     /// The same, and it brings filters.
@@ -297,6 +271,38 @@ impl Cluster {
         let mut running = tidegate::serve::start(options).await.unwrap();
         tokio::time::timeout(PATIENCE, running.ready()).await.expect("ready in time").unwrap();
         running
+    }
+}
+
+/// Of a replica with the cluster and the state of this folder.
+pub fn options_in(folder: &Path, replica: &str) -> Options {
+    Options {
+        rules: RuleSource::Cluster(tidegate::kube::Options {
+            kubeconfig: Some(folder.join("kubeconfig")),
+            trust_domain: "prod.example".into(),
+            root_namespace: "mesh-config".into(),
+            fence: Some(FencePlan {
+                istio: IstioVersion::V1_30,
+                settle: Duration::from_millis(100),
+                plugins: None,
+            }),
+            lease: LeaseOptions {
+                duration: Duration::from_secs(2),
+                ..LeaseOptions::new("tidegate-system", replica)
+            },
+        }),
+        secrets: None,
+        state: folder.join(replica),
+        listen: "127.0.0.1:0".parse().unwrap(),
+        admin: "127.0.0.1:0".parse().unwrap(),
+        modules: None,
+        directory: None,
+        directories: Default::default(),
+        environment: None,
+        issuer_ca: vec![],
+        allow_issuer_loopback: false,
+        allow_issuer_networks: vec![],
+        transport: tidegate::transport::TransportOptions::insecure(),
     }
 }
 
