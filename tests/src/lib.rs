@@ -4,6 +4,7 @@
 //! mTLS, tokens are signed by issuers whose keys are fetched over HTTPS.
 
 pub mod attacks;
+pub mod controlled;
 pub mod corpus;
 pub mod evasions;
 pub mod hostile;

@@ -17,10 +17,11 @@ use tidegate::demo::pki::{Authority, Credential};
 use tidegate::demo::upstream::Upstream;
 use tidegate::istio::IstioVersion;
 use tidegate::plugin_config::{ControlPlane, Peers, PluginConfig};
-use tidegate::serve::{Options, Running};
+use tidegate::serve::{Options, RuleSource, Running};
 use tidegate_compiler::{Compiled, Inputs, SourceFile, WorkloadPolicy};
 use tidegate_proto::v1 as pb;
 
+use crate::controlled::Controlled;
 use crate::objects;
 
 /// The guarded service.
@@ -58,6 +59,8 @@ pub enum Configured {
     ByHand,
     /// As the workload's object for this Istio says, with the module that the object names.
     ByObject(IstioVersion),
+    /// As the object says that the controller wrote for this Istio; rules are a cluster's objects.
+    ByController(IstioVersion),
 }
 
 impl Setup {
@@ -85,6 +88,8 @@ pub struct Rig {
     pub server: Option<Running>,
     /// Where it serves; the same after a restart.
     options: Options,
+    /// Where rules are, unless they are files.
+    pub cluster: Option<Controlled>,
     folder: tempfile::TempDir,
     /// Threads of the proxy that run VMs: its workers and the main one.
     threads: usize,
@@ -151,6 +156,7 @@ impl Rig {
             rules: path("rules").into(),
             candidate: None,
             state: path("state"),
+            secrets: None,
             listen: loopback,
             admin: loopback,
             modules: matches!(setup.configured, Configured::ByObject(_)).then_some(loopback),
@@ -162,6 +168,14 @@ impl Rig {
             allow_issuer_networks: Vec::new(),
             transport: tidegate::transport::TransportOptions::insecure(),
         };
+        let cluster = match setup.configured {
+            Configured::ByController(istio) => Some(Controlled::start(istio, BASE).await?),
+            Configured::ByHand | Configured::ByObject(_) => None,
+        };
+        if let Some(cluster) = &cluster {
+            options.rules = RuleSource::Cluster(cluster.options(folder.path())?);
+            options.modules = Some(cluster.modules);
+        }
         let server = tidegate::serve::start(options.clone()).await?;
         options.listen = server.grpc_addr;
         options.admin = server.admin_addr;
@@ -176,6 +190,13 @@ impl Rig {
             let options = objects::options(&server, istio)?;
             for workload in [SERVICE, GATEWAY] {
                 let wasm = objects::wasm(&compiled, &options, workload)?;
+                std::fs::write(&module, objects::module(&wasm).await?)?;
+                by_object.insert(workload, objects::configuration(&wasm));
+            }
+        }
+        if let Some(cluster) = &cluster {
+            for workload in [SERVICE, GATEWAY] {
+                let wasm = cluster.wasm(workload).await?;
                 std::fs::write(&module, objects::module(&wasm).await?)?;
                 by_object.insert(workload, objects::configuration(&wasm));
             }
@@ -231,6 +252,7 @@ impl Rig {
             envoy,
             server: Some(server),
             options,
+            cluster,
             folder,
             threads,
         })
@@ -275,7 +297,10 @@ impl Rig {
     pub async fn apply(&self, rules: &str) -> Result<Applied> {
         let mut applied = self.compile(rules)?;
         let begin = Instant::now();
-        std::fs::write(self.rules_file(), rules)?;
+        match &self.cluster {
+            Some(cluster) => cluster.replace(rules)?,
+            None => std::fs::write(self.rules_file(), rules)?,
+        }
         self.wait("every VM to enforce the rules", || {
             Ok(self.lags(SERVICE, &applied.service)?.or(self.lags(GATEWAY, &applied.gateway)?))
         })

@@ -4,15 +4,21 @@
 
 #[path = "kube/cluster.rs"]
 mod cluster;
+#[path = "kube/envoy.rs"]
+mod envoy;
 #[path = "kube/fence.rs"]
 mod fence;
 #[path = "kube/filter.rs"]
 mod filter;
 #[path = "kube/outages.rs"]
 mod outages;
+#[path = "kube/plugins.rs"]
+mod plugins;
 #[path = "kube/real.rs"]
 mod real;
 #[path = "kube/rules.rs"]
 mod rules;
 #[path = "kube/scale.rs"]
 mod scale;
+#[path = "kube/surroundings.rs"]
+mod surroundings;

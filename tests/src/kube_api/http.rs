@@ -127,9 +127,11 @@ fn serve(
     }
     let parsed: Value = match body {
         [] => Value::Null,
-        body => {
-            serde_saphyr::from_slice(body).map_err(|error| bad(format!("neither JSON nor YAML: {error}")))?
-        }
+        body => match serde_json::from_slice(body) {
+            Ok(parsed) => parsed,
+            Err(_) => serde_saphyr::from_slice(body)
+                .map_err(|error| bad(format!("neither JSON nor YAML: {error}")))?,
+        },
     };
     let changed = match (method.as_str(), &target.name) {
         ("POST", None) => {

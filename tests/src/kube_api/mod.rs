@@ -23,7 +23,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use store::Store;
+use store::{Change, Store};
 
 /// One request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -151,6 +151,27 @@ impl KubeApi {
         let listener = TcpListener::bind(self.address).await?;
         self.serving = Some(tokio::spawn(accept(self.shared.clone(), listener)));
         Ok(())
+    }
+
+    /// What `kubectl apply --server-side --force-conflicts` does; an error says why not.
+    pub fn apply(&self, object: &Value) -> Result<Value, String> {
+        let mut store = self.shared.store();
+        let (resource, version, key) = store.address(object).ok_or("there is no such kind")?;
+        let change = Change::Apply { config: object, force: true };
+        let applied = store.change(&resource, &version, &key, "", &change, "kubectl");
+        drop(store);
+        self.shared.announce();
+        applied.map_err(|refused| refused.message)
+    }
+
+    /// What `kubectl delete` does; an error says why not.
+    pub fn delete(&self, object: &Value) -> Result<(), String> {
+        let mut store = self.shared.store();
+        let (resource, _, key) = store.address(object).ok_or("there is no such kind")?;
+        let deleted = store.delete(&resource, &key, &Value::Null);
+        drop(store);
+        self.shared.announce();
+        deleted.map(drop).map_err(|refused| refused.message)
     }
 
     /// Every object of a kind, by its plural and group (`accessrules.tidegate.dev`).

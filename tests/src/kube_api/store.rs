@@ -199,6 +199,17 @@ impl Store {
         })
     }
 
+    /// Kind, version and key of an object.
+    pub(super) fn address(&self, object: &Value) -> Option<(Resource, String, Key)> {
+        let api_version = object["apiVersion"].as_str()?;
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        let resource =
+            self.resources.iter().find(|r| r.group == group && object["kind"] == r.kind.as_str())?;
+        let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
+        let key = (resource.group.clone(), resource.plural.clone(), text("namespace"), text("name"));
+        Some((resource.clone(), version.to_owned(), key))
+    }
+
     /// Creates an object that is not there.
     pub(super) fn create(
         &mut self,

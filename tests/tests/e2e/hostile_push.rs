@@ -63,6 +63,7 @@ async fn honest_bundles(
         listen: loopback,
         admin: loopback,
         modules: None,
+        secrets: None,
         directory: None,
         directories: tidegate::directories::Options::default(),
         environment: None,

@@ -7,10 +7,12 @@ use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patc
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tidegate::kube::{FencePlan, LeaseOptions};
+use tidegate::istio::{Attach, ModuleDigests, ModuleSource, Rollout};
+use tidegate::kube::{FencePlan, LeaseOptions, PluginPlan};
 use tidegate::serve::{Options, RuleSource, Running};
 use tidegate_compiler::fence::IstioVersion;
 use tidegate_tests::kube_api::KubeApi;
+use tidegate_tests::objects;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -37,6 +39,8 @@ pub struct Cluster {
     pub fake: Option<KubeApi>,
     pub client: Client,
     pub folder: TempDir,
+    /// What the control plane uses: on a real server its own account, with the roles of the manifests and no others.
+    account: String,
     /// The real one is used by one test at a time.
     _turn: Option<MutexGuard<'static, Option<RealApi>>>,
 }
@@ -44,7 +48,7 @@ pub struct Cluster {
 static REAL: Mutex<Option<RealApi>> = Mutex::const_new(None);
 
 /// What tests leave behind.
-const LEFT: [(&str, &str); 8] = [
+const LEFT: [(&str, &str); 10] = [
     ("tidegate.dev/v1alpha1", "AccessRule"),
     ("tidegate.dev/v1alpha1", "Guard"),
     ("tidegate.dev/v1alpha1", "Caller"),
@@ -52,6 +56,8 @@ const LEFT: [(&str, &str); 8] = [
     ("v1", "Pod"),
     ("security.istio.io/v1", "AuthorizationPolicy"),
     ("security.istio.io/v1", "RequestAuthentication"),
+    ("extensions.istio.io/v1alpha1", "WasmPlugin"),
+    ("extensions.istio.io/v1alpha1", "TrafficExtension"),
     ("coordination.k8s.io/v1", "Lease"),
 ];
 
@@ -78,7 +84,8 @@ impl Cluster {
             *turn = Some(RealApi::start(assets).await);
         }
         let kubeconfig = turn.as_ref().unwrap().kubeconfig.clone();
-        let cluster = Self::at(&kubeconfig, None, Some(turn)).await;
+        let mut cluster = Self::at(&kubeconfig, None, Some(turn)).await;
+        cluster.account = cluster.own_account(&kubeconfig).await;
         for (api_version, kind) in LEFT {
             let example = json!({"apiVersion": api_version, "kind": kind, "metadata": {}});
             for object in cluster.api(&example).list(&Default::default()).await.unwrap() {
@@ -97,8 +104,8 @@ impl Cluster {
         turn: Option<MutexGuard<'static, Option<RealApi>>>,
     ) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("kubeconfig"), kubeconfig).unwrap();
-        let cluster = Self { fake, client: client(kubeconfig).await, folder, _turn: turn };
+        let account = kubeconfig.to_owned();
+        let cluster = Self { fake, client: client(kubeconfig).await, folder, account, _turn: turn };
         for crd in tidegate::kube::crds().into_iter().chain(istio_crds(cluster.fake.is_some())) {
             cluster.apply(crd).await;
         }
@@ -120,7 +127,37 @@ impl Cluster {
     }
 
     pub fn kubeconfig(&self) -> PathBuf {
-        self.folder.path().join("kubeconfig")
+        let path = self.folder.path().join("kubeconfig");
+        std::fs::write(&path, &self.account).unwrap();
+        path
+    }
+
+    /// The control plane's account as the manifests make it, with a token of its own.
+    async fn own_account(&self, admin: &str) -> String {
+        let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/base");
+        for file in ["service-account.yaml", "cluster-role.yaml", "role.yaml"] {
+            let text = std::fs::read_to_string(base.join(file)).unwrap();
+            for object in serde_saphyr::from_multiple::<Value>(&text).unwrap() {
+                self.apply(object).await;
+            }
+        }
+        let asked = json!({
+            "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "metadata": {}, "spec": {"expirationSeconds": 3600},
+        });
+        let request =
+            http::Request::post("/api/v1/namespaces/tidegate-system/serviceaccounts/tidegate/token")
+                .header("content-type", "application/json")
+                .body(asked.to_string().into_bytes())
+                .unwrap();
+        let granted: Value = self.client.request(request).await.unwrap();
+        let config = admin.replace("test-admin", granted["status"]["token"].as_str().unwrap());
+        let asked = client(&config).await;
+        let secrets = GroupVersionKind::gvk("", "v1", "Secret");
+        let secrets: Api<DynamicObject> =
+            Api::all_with(asked, &ApiResource::from_gvk_with_plural(&secrets, "secrets"));
+        let refused = secrets.list(&Default::default()).await;
+        assert!(matches!(&refused, Err(kube::Error::Api(status)) if status.code == 403), "{refused:?}");
+        config
     }
 
     pub fn api(&self, object: &Value) -> Api<DynamicObject> {
@@ -198,30 +235,27 @@ impl Cluster {
     }
 
     pub fn options(&self, replica: &str) -> Options {
-        Options {
-            rules: RuleSource::Cluster(tidegate::kube::Options {
-                kubeconfig: Some(self.kubeconfig()),
-                trust_domain: "prod.example".into(),
-                root_namespace: "mesh-config".into(),
-                fence: Some(FencePlan { istio: IstioVersion::V1_30, settle: Duration::from_millis(100) }),
-                lease: LeaseOptions {
-                    duration: Duration::from_secs(2),
-                    ..LeaseOptions::new("tidegate-system", replica)
-                },
-            }),
-            candidate: None,
-            state: self.folder.path().join(replica),
-            listen: "127.0.0.1:0".parse().unwrap(),
-            admin: "127.0.0.1:0".parse().unwrap(),
-            modules: None,
-            directory: None,
-            directories: Default::default(),
-            environment: None,
-            issuer_ca: vec![],
-            allow_issuer_loopback: false,
-            allow_issuer_networks: vec![],
-            transport: tidegate::transport::TransportOptions::insecure(),
+        self.kubeconfig();
+        options_in(self.folder.path(), replica)
+    }
+
+    /// The same, and it brings filters.
+    pub fn options_with_plugins(&self, replica: &str, istio: IstioVersion, attach: Attach) -> Options {
+        let mut options = self.options(replica);
+        let source =
+            ModuleSource::served("http://tidegate.tidegate-system.svc:15082", ModuleDigests::of_modules());
+        if let RuleSource::Cluster(cluster) = &mut options.rules
+            && let Some(fence) = &mut cluster.fence
+        {
+            fence.istio = istio;
+            fence.plugins = Some(Box::new(PluginPlan {
+                modules: Rollout::only(source.unwrap()),
+                control_plane: objects::address(),
+                attach,
+                fips: false,
+            }));
         }
+        options
     }
 
     pub async fn serve(&self) -> Running {
@@ -230,9 +264,46 @@ impl Cluster {
 
     /// Starts a replica and waits until it leads and offers something.
     pub async fn serve_as(&self, replica: &str) -> Running {
-        let mut running = tidegate::serve::start(self.options(replica)).await.unwrap();
+        self.serve_with(self.options(replica)).await
+    }
+
+    pub async fn serve_with(&self, options: Options) -> Running {
+        let mut running = tidegate::serve::start(options).await.unwrap();
         tokio::time::timeout(PATIENCE, running.ready()).await.expect("ready in time").unwrap();
         running
+    }
+}
+
+/// Of a replica with the cluster and the state of this folder.
+pub fn options_in(folder: &Path, replica: &str) -> Options {
+    Options {
+        rules: RuleSource::Cluster(tidegate::kube::Options {
+            kubeconfig: Some(folder.join("kubeconfig")),
+            trust_domain: "prod.example".into(),
+            root_namespace: "mesh-config".into(),
+            fence: Some(FencePlan {
+                istio: IstioVersion::V1_30,
+                settle: Duration::from_millis(100),
+                plugins: None,
+            }),
+            lease: LeaseOptions {
+                duration: Duration::from_secs(2),
+                ..LeaseOptions::new("tidegate-system", replica)
+            },
+        }),
+        secrets: None,
+        candidate: None,
+        state: folder.join(replica),
+        listen: "127.0.0.1:0".parse().unwrap(),
+        admin: "127.0.0.1:0".parse().unwrap(),
+        modules: None,
+        directory: None,
+        directories: Default::default(),
+        environment: None,
+        issuer_ca: vec![],
+        allow_issuer_loopback: false,
+        allow_issuer_networks: vec![],
+        transport: tidegate::transport::TransportOptions::insecure(),
     }
 }
 
@@ -273,26 +344,7 @@ fn istio_crds(is_fake: bool) -> Vec<Value> {
         }
         return all;
     }
-    let crd = |group: &str, kind: &str, plural: &str, version: &str| {
-        json!({
-            "apiVersion": "apiextensions.k8s.io/v1",
-            "kind": "CustomResourceDefinition",
-            "metadata": {"name": format!("{plural}.{group}")},
-            "spec": {
-                "group": group,
-                "names": {"kind": kind, "plural": plural, "singular": kind.to_lowercase(), "listKind": format!("{kind}List")},
-                "scope": "Namespaced",
-                "versions": [{"name": version, "served": true, "storage": true, "schema": {"openAPIV3Schema": {
-                    "type": "object",
-                    "properties": {"spec": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}},
-                }}}],
-            },
-        })
-    };
-    vec![
-        crd("security.istio.io", "AuthorizationPolicy", "authorizationpolicies", "v1"),
-        crd("security.istio.io", "RequestAuthentication", "requestauthentications", "v1"),
-    ]
+    tidegate_tests::controlled::istio_crds()
 }
 
 /// A condition of an object's status.

@@ -3,6 +3,9 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use tidegate::istio::Attach;
+use tidegate::serve::Options;
+use tidegate_compiler::fence::IstioVersion;
 
 use crate::cluster::{Cluster, admin, condition, guard, on_every_tier, pod, rule, until};
 use crate::filter::Filter;
@@ -73,7 +76,6 @@ async fn of_two_replicas_one_writes_and_the_other_takes_over(cluster: Cluster) {
     let one = cluster.serve_as("one").await;
     let two = tidegate::serve::start(cluster.options("two")).await.unwrap();
     until("the second one waits", async || two.leadership().other.as_deref() == Some("one")).await;
-    assert_eq!(admin(&two, "/readyz").await, (200, "ready to take over: `one` leads\n".into()));
     cluster.condition(&first, "Compiled", "True", "Compiled").await;
     let filter = Filter::start(one.grpc_addr, "sales/orders", "orders-abc-1");
     until("the filter has the rule", async || filter.mentions("owner-of-/v1/first")).await;
@@ -108,7 +110,56 @@ async fn of_two_replicas_one_writes_and_the_other_takes_over(cluster: Cluster) {
     three.shutdown().await.unwrap();
 }
 
+/// "Whichever replica leads, filters trust its signature and set the interlock that its Fence demands."
+async fn replicas_with_the_same_secrets_take_over_without_a_change_to_filters(cluster: Cluster) {
+    cluster.apply(pod("sales", "orders-abc-1", "orders")).await;
+    let guard = cluster.apply(guard("sales")).await;
+    let first = cluster.apply(rule("sales", "etl", "orders", "/v1/first")).await;
+    let of = |replica: &str, secrets: Option<std::path::PathBuf>| {
+        let options = cluster.options_with_plugins(replica, IstioVersion::V1_30, Attach::Dormant);
+        Options { secrets, ..options }
+    };
+    // What a Secret is made of.
+    let made = cluster.folder.path().join("made");
+    let empty = cluster.folder.path().join("empty");
+    std::fs::create_dir(&empty).unwrap();
+    let error = tidegate::serve::start(of("none", Some(empty))).await.unwrap_err();
+    assert!(error.to_string().contains("next-signing-key.p8"), "{error}");
+    let once = tidegate::serve::start(Options { state: made.clone(), ..of("once", None) }).await.unwrap();
+    once.shutdown().await.unwrap();
+
+    let one = cluster.serve_with(of("one", Some(made.clone()))).await;
+    let two = tidegate::serve::start(of("two", Some(made.clone()))).await.unwrap();
+    let stranger = tidegate::serve::start(of("stranger", None)).await.unwrap();
+    assert_eq!(one.trusted_keys, two.trusted_keys);
+    until("the second one waits", async || two.leadership().other.as_deref() == Some("one")).await;
+    assert_eq!(admin(&two, "/readyz").await, (200, "ready to take over: `one` leads\n".into()));
+    until("the stranger waits", async || stranger.leadership().other.is_some()).await;
+    let (status, told) = admin(&stranger, "/readyz").await;
+    assert!(status == 503 && told.contains("--secrets"), "{status} {told}");
+    stranger.shutdown().await.unwrap();
+
+    let object = json!({
+        "apiVersion": "extensions.istio.io/v1alpha1",
+        "kind": "TrafficExtension",
+        "metadata": {"namespace": "sales", "name": "tidegate-orders"},
+    });
+    cluster.condition(&guard, "Attached", "True", "Attached").await;
+    cluster.condition(&first, "Compiled", "True", "Compiled").await;
+    let (before, _) =
+        cluster.until(&object, |object| object["spec"]["wasm"]["pluginConfig"]["bundle"].is_string()).await;
+    one.shutdown().await.unwrap();
+    until("the second one leads", async || two.leadership().epoch.is_some()).await;
+    let filter = Filter::start(two.grpc_addr, "sales/orders", "orders-abc-1");
+    until("the filter has the rule", async || filter.mentions("owner-of-/v1/first")).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let after = cluster.get(&object).await.unwrap();
+    assert_eq!(before["spec"], after["spec"], "what filters are configured with");
+    two.shutdown().await.unwrap();
+}
+
 mod on {
     use super::*;
     on_every_tier!(of_two_replicas_one_writes_and_the_other_takes_over);
+    on_every_tier!(replicas_with_the_same_secrets_take_over_without_a_change_to_filters);
 }

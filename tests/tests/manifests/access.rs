@@ -282,13 +282,18 @@ fn options(folder: &Path, kubeconfig: PathBuf) -> Options {
             kubeconfig: Some(kubeconfig),
             trust_domain: "prod.example".into(),
             root_namespace: "istio-system".into(),
-            fence: Some(FencePlan { istio: IstioVersion::V1_30, settle: Duration::from_millis(100) }),
+            fence: Some(FencePlan {
+                istio: IstioVersion::V1_30,
+                settle: Duration::from_millis(100),
+                plugins: None,
+            }),
             lease: LeaseOptions {
                 duration: Duration::from_secs(2),
                 ..LeaseOptions::new("tidegate-system", "one")
             },
         }),
         state: folder.join("state"),
+        secrets: None,
         listen: loopback,
         admin: loopback,
         modules: None,

@@ -124,6 +124,12 @@ async fn readyz(State(admin): State<Admin>) -> (StatusCode, String) {
     let leadership = admin.leadership.borrow().clone();
     let is_stopping = *admin.hub.stopping().borrow();
     if let Some(other) = leadership.other.filter(|_| !is_stopping) {
+        if leadership.is_stranger {
+            let why = format!(
+                "not ready to take over: filters of `{other}` do not trust this replica's signing key; give all replicas the same `--secrets`\n"
+            );
+            return (StatusCode::SERVICE_UNAVAILABLE, why);
+        }
         return (StatusCode::OK, format!("ready to take over: `{other}` leads\n"));
     }
     if *admin.ready.borrow() && !is_stopping {

@@ -61,15 +61,20 @@ impl Keyring {
         })
     }
 
+    /// The keys of a folder that nobody writes to, such as a mounted Secret; `None` when one is not there.
+    pub fn read(folder: &Path) -> Result<Option<Self>, BundleError> {
+        let read = |name: &str| -> Result<Option<SigningKey>, BundleError> {
+            let Some(pkcs8) = state::read(folder, name)? else { return Ok(None) };
+            let damaged = |why| StateError::Damaged { path: folder.join(name), why };
+            Ok(Some(SigningKey::parse(&pkcs8).map_err(damaged)?))
+        };
+        let both = read(CURRENT_FILE)?.zip(read(NEXT_FILE)?);
+        Ok(both.map(|(current, next)| Self { current, next, random: SystemRandom::new() }))
+    }
+
     /// What filters are told to trust, by the state folder of a process that may run; `None` when there are no keys.
     pub fn peek(state: &Path) -> Result<Option<Vec<TrustedKey>>, BundleError> {
-        let mut trusted = Vec::new();
-        for name in [CURRENT_FILE, NEXT_FILE] {
-            let Some(pkcs8) = state::read(state, name)? else { return Ok(None) };
-            let damaged = |why| StateError::Damaged { path: state.join(name), why };
-            trusted.push(SigningKey::parse(&pkcs8).map_err(damaged)?.trusted());
-        }
-        Ok(Some(trusted))
+        Ok(Self::read(state)?.map(|keys| keys.trusted()))
     }
 
     /// What filters are told to trust: the current key and the next.
@@ -168,6 +173,18 @@ mod tests {
         let id = after.sign(b"m").unwrap().key_id;
         assert!(before.trusted().iter().any(|key| key.id == id));
         assert!(!after.is_signed(&old), "manifests of the old key are signed anew");
+    }
+
+    #[test]
+    fn a_folder_that_is_only_read_has_both_keys_or_none() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(Keyring::read(folder.path()).unwrap().is_none());
+        let own = Keyring::open(&StateDir::open(folder.path()).unwrap()).unwrap();
+        assert_eq!(Keyring::read(folder.path()).unwrap().unwrap().trusted(), own.trusted());
+        std::fs::remove_file(folder.path().join(NEXT_FILE)).unwrap();
+        assert!(Keyring::read(folder.path()).unwrap().is_none());
+        std::fs::write(folder.path().join(NEXT_FILE), b"not a key").unwrap();
+        assert!(Keyring::read(folder.path()).is_err());
     }
 
     #[test]

@@ -61,6 +61,11 @@ impl Publisher {
     /// Continues where the last process stopped. `now`: Unix seconds.
     pub fn open(state: Arc<StateDir>, now: i64) -> Result<Self, BundleError> {
         let keys = Keyring::open(&state)?;
+        Self::with_keys(state, keys, now)
+    }
+
+    /// The same with keys that are not the state folder's own.
+    pub fn with_keys(state: Arc<StateDir>, keys: Keyring, now: i64) -> Result<Self, BundleError> {
         let mut revisions = Revisions::open(state.clone(), now)?;
         let mut current = BTreeMap::new();
         let stored: BTreeMap<String, String> = state.read_json(FILE)?.unwrap_or_default();

@@ -3,12 +3,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context;
-use clap::Args;
+use anyhow::{Context, bail};
+use clap::{Args, ValueEnum};
 use tidegate_compiler::fence::{IstioVersion, UnknownIstio};
 
 use crate::bundle::hex;
-use crate::kube::{self, FencePlan, LeaseOptions};
+use crate::istio::{Address, Attach, ModuleDigests, ModuleSource, Rollout};
+use crate::kube::{self, FencePlan, LeaseOptions, PluginPlan};
+use crate::oci;
 use crate::transport::TransportOptions;
 
 /// Only with --kube.
@@ -27,6 +29,8 @@ pub(super) struct ClusterOptions {
     /// How long Istio may take to bring a policy to its proxies, in milliseconds; rules that allow more wait for it
     #[arg(long, value_name = "MS", default_value_t = 1_000)]
     fence_settle: u64,
+    #[command(flatten)]
+    plugins: PluginFlags,
     /// Where the Lease is with which replicas agree on who writes
     #[arg(long, value_name = "NAMESPACE", env = "POD_NAMESPACE", default_value = "tidegate-system")]
     lease_namespace: String,
@@ -36,6 +40,38 @@ pub(super) struct ClusterOptions {
     /// What this replica is called; unique among them; absent: the machine's name
     #[arg(long, value_name = "NAME", env = "POD_NAME")]
     replica: Option<String>,
+}
+
+/// How filters are brought to workloads.
+#[derive(Debug, Args)]
+struct PluginFlags {
+    /// Write what brings filters too, a WasmPlugin for each workload, from Istio 1.30 on a TrafficExtension, with the module
+    /// that is here: registry and repository, or http://HOST:PORT of --module-listen
+    #[arg(long, value_name = "WHERE", requires = "kube")]
+    module: Option<String>,
+    /// Name of a Secret with credentials for the registry, in the namespace of each workload
+    #[arg(long, value_name = "NAME", requires = "module")]
+    pull_secret: Option<String>,
+    /// Which workloads get a filter
+    #[arg(long, value_enum, value_name = "WHICH", default_value_t = Attached::Dormant)]
+    attach: Attached,
+    /// This control plane's Service, fully qualified
+    #[arg(long, value_name = "HOST", default_value = "tidegate.tidegate-system.svc.cluster.local")]
+    service_host: String,
+    /// Its port for filters
+    #[arg(long, value_name = "PORT", default_value_t = 15080)]
+    service_port: u16,
+    /// Filters verify signatures with the proxy's cryptography or not at all, as `plugin-config` explains
+    #[arg(long, requires = "module")]
+    fips: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Attached {
+    /// All that a Guard may ever cover: requests pass by a signed statement until one does, and guarding changes no listener
+    Dormant,
+    /// Those that a Guard covers
+    Guarded,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -48,6 +84,30 @@ fn istio(text: &str) -> Result<Istio, UnknownIstio> {
     if text == "none" { Ok(Istio::None) } else { text.parse().map(Istio::Version) }
 }
 
+// === impl PluginFlags ===
+
+impl PluginFlags {
+    fn plan(self) -> anyhow::Result<Option<PluginPlan>> {
+        let Some(place) = self.module else { return Ok(None) };
+        let is_served = place.starts_with("http://") || place.starts_with("https://");
+        let module = match is_served {
+            true if self.pull_secret.is_some() => bail!("`--pull-secret` is for registries"),
+            true => ModuleSource::served(&place, ModuleDigests::of_modules())?,
+            false => ModuleSource::oci(&place, oci::digests()?, self.pull_secret)?,
+        };
+        let attach = match self.attach {
+            Attached::Dormant => Attach::Dormant,
+            Attached::Guarded => Attach::Guarded,
+        };
+        Ok(Some(PluginPlan {
+            modules: Rollout::only(module),
+            control_plane: Address { host: self.service_host, port: self.service_port },
+            attach,
+            fips: self.fips,
+        }))
+    }
+}
+
 // === impl ClusterOptions ===
 
 impl ClusterOptions {
@@ -55,9 +115,15 @@ impl ClusterOptions {
     pub(super) fn options(self, transport: &TransportOptions) -> anyhow::Result<kube::Options> {
         let options = self;
         let fence = match options.istio {
+            Istio::None if options.plugins.module.is_some() => {
+                bail!(
+                    "`--module` writes objects of Istio, and `--istio none` says that none are written; leave out one"
+                )
+            }
             Istio::None => None,
             Istio::Version(istio) => {
-                Some(FencePlan { istio, settle: Duration::from_millis(options.fence_settle) })
+                let settle = Duration::from_millis(options.fence_settle);
+                Some(FencePlan { istio, settle, plugins: options.plugins.plan()?.map(Box::new) })
             }
         };
         let machine = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok();

@@ -42,6 +42,10 @@ pub(super) struct Arguments {
     /// Folder for what must survive a restart: keys, revisions, the last good rules. Private; one process at a time
     #[arg(long, value_name = "DIR")]
     state: PathBuf,
+    /// Folder with signing-key.p8, next-signing-key.p8 and interlock-secret of a state folder, which is only read: what all replicas
+    /// of a control plane must share (a Secret). Absent: the state folder's own
+    #[arg(long, value_name = "DIR")]
+    secrets: Option<PathBuf>,
     /// Where filters connect (gRPC)
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:15080")]
     listen: SocketAddr,
@@ -72,6 +76,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Ending> {
         rules,
         candidate: arguments.candidate,
         state: arguments.state,
+        secrets: arguments.secrets,
         listen: arguments.listen,
         admin: arguments.admin,
         modules: arguments.module_listen,

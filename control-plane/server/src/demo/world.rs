@@ -323,6 +323,7 @@ async fn start_control_plane(files: &WorldFiles, listen: SocketAddr) -> Result<R
         listen,
         admin: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         modules: None,
+        secrets: None,
         directory: Some(files.directory()),
         directories: Default::default(),
         environment: Some(files.values()),

@@ -4,6 +4,7 @@
 //! neither wider nor narrower than the program. Nothing has a star, and nobody else's Secrets, roles or pods are touched.
 
 use serde_json::{Value, json};
+use tidegate_compiler::fence::IstioVersion;
 
 use super::index::Watched;
 use super::lease::LeaseOptions;
@@ -15,7 +16,8 @@ pub fn cluster_rules() -> Vec<Value> {
     // Server-side apply asks for `create` as well where nothing is there yet.
     let kept = ["list", "watch", "create", "patch", "delete"];
     let mut rules: Vec<Value> = Vec::new();
-    for watched in Watched::inputs().chain(Watched::fence()) {
+    let brought = Watched::plugins(IstioVersion::default());
+    for watched in Watched::inputs().chain(Watched::fence()).chain(brought) {
         let kind = resource(watched);
         match watched {
             Watched::Rules(_) => {

@@ -48,6 +48,7 @@ fn crd(kind: Kind) -> Value {
     columns.push(column("Compiled", &condition("Compiled")));
     if matches!(kind, Kind::Guard | Kind::AccessRule) {
         columns.push(column("Fenced", &condition("Fenced")));
+        columns.push(column("Attached", &condition("Attached")));
         columns.push(column("Enforced", ".status.enforced"));
     }
     columns.push(json!({"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}));

@@ -7,11 +7,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kube::api::DynamicObject;
 use serde_json::{Value, json};
+use tidegate_compiler::fence::IstioVersion;
 use tidegate_compiler::{Kind, WorkloadId, spec};
 use tokio::sync::watch;
 
 use super::crds::KINDS;
-use super::owned::{self, Key, Live};
+use super::owned::{self, AUTHENTICATION, EXTENSION, Lives, PLUGIN};
+use super::owned::{Key, Live};
 use super::pods::{self, Pod, Workloads};
 use crate::rules::{Files, ObjectPath};
 
@@ -22,6 +24,8 @@ pub(crate) enum Watched {
     Rules(Kind),
     /// Pods.
     Pods,
+    /// Namespaces.
+    Namespaces,
     /// Objects of Istio, of one of [`owned::KINDS`].
     Istio(&'static str),
 }
@@ -37,6 +41,15 @@ pub(crate) struct RuleObject {
     pub(crate) status: Value,
 }
 
+/// What is remembered of a namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Namespace {
+    /// Whether it is being deleted: nothing can be created in it.
+    pub(crate) is_ending: bool,
+    /// Whether Istio is told to put no proxies into its pods.
+    pub(crate) is_opted_out: bool,
+}
+
 /// The cluster as it was last told.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
@@ -45,17 +58,18 @@ pub(crate) struct Index {
     inputs: watch::Sender<()>,
     /// Announces that rules, their statuses or pods are others.
     objects: watch::Sender<()>,
-    /// Announces that objects of Istio are others.
+    /// Announces that objects of Istio, or namespaces, are others.
     policies: watch::Sender<()>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    rules: BTreeMap<Kind, BTreeMap<String, RuleObject>>,
+    rules: BTreeMap<Kind, BTreeMap<String, Arc<RuleObject>>>,
     pods: BTreeMap<(String, String), Pod>,
     /// Of every pod, until pods are others.
     workloads: Option<BTreeMap<(String, String), WorkloadId>>,
-    istio: BTreeMap<Key, Live>,
+    namespaces: BTreeMap<String, Namespace>,
+    istio: Lives,
     listed: BTreeSet<Watched>,
 }
 
@@ -67,6 +81,8 @@ enum Change {
     Policies,
     /// A status.
     Statuses,
+    /// What policies and statuses depend on, and rules do not.
+    Surroundings,
     /// Rules or pods.
     Inputs,
 }
@@ -76,12 +92,18 @@ enum Change {
 impl Watched {
     /// What must be listed before anything is judged.
     pub(crate) fn inputs() -> impl Iterator<Item = Self> {
-        KINDS.into_iter().map(Self::Rules).chain([Self::Pods])
+        KINDS.into_iter().map(Self::Rules).chain([Self::Pods, Self::Namespaces])
     }
 
-    /// What is written.
+    /// The kinds of the Fence.
     pub(crate) fn fence() -> impl Iterator<Item = Self> {
-        owned::KINDS.into_iter().map(|(_, kind, _)| Self::Istio(kind))
+        let kinds = owned::KINDS.into_iter().map(|(_, kind, _)| kind);
+        kinds.filter(|kind| !matches!(*kind, PLUGIN | EXTENSION)).map(Self::Istio)
+    }
+
+    /// The kinds that bring filters: the one that is written, and the one of Istio before an upgrade.
+    pub(crate) fn plugins(istio: IstioVersion) -> impl Iterator<Item = Self> {
+        [PLUGIN, EXTENSION].into_iter().take(if istio.minor() >= 30 { 2 } else { 1 }).map(Self::Istio)
     }
 }
 
@@ -89,7 +111,7 @@ impl Watched {
 
 impl RuleObject {
     /// An object as a file: its path, and what it says without what the cluster adds.
-    fn new(kind: Kind, object: &DynamicObject) -> Option<(String, Self)> {
+    fn new(kind: Kind, object: &DynamicObject) -> Option<(String, Arc<Self>)> {
         let metadata = &object.metadata;
         let name = metadata.name.clone()?;
         let namespace = metadata.namespace.clone().filter(|_| kind.is_namespaced());
@@ -110,7 +132,7 @@ impl RuleObject {
             generation: metadata.generation.unwrap_or_default(),
             status: object.data.get("status").cloned().unwrap_or_default(),
         };
-        Some((ObjectPath { kind, namespace, name }.to_string(), found))
+        Some((ObjectPath { kind, namespace, name }.to_string(), Arc::new(found)))
     }
 
     /// The conditions that are written there now.
@@ -131,7 +153,8 @@ impl Index {
                     let all = objects.iter().filter_map(|object| RuleObject::new(kind, object)).collect();
                     let before = state.rules.insert(kind, all).unwrap_or_default();
                     let now = state.rules.get(&kind).into_iter().flatten();
-                    let texts = |(path, object): (&String, &RuleObject)| (path.clone(), object.text.clone());
+                    let texts =
+                        |(path, object): (&String, &Arc<RuleObject>)| (path.clone(), object.text.clone());
                     if before.iter().map(texts).eq(now.map(texts)) {
                         Change::Statuses
                     } else {
@@ -143,10 +166,15 @@ impl Index {
                     let before = std::mem::replace(&mut state.pods, all);
                     if before == state.pods { Change::Statuses } else { Change::Inputs }
                 }
+                Watched::Namespaces => {
+                    let all = objects.iter().filter_map(named_namespace).collect();
+                    let before = std::mem::replace(&mut state.namespaces, all);
+                    if before == state.namespaces { Change::Nothing } else { Change::Surroundings }
+                }
                 Watched::Istio(kind) => {
                     state.istio.retain(|key, _| key.kind != kind);
                     state.istio.extend(objects.iter().filter_map(|object| keyed_istio(kind, object)));
-                    return Change::Policies;
+                    return of_istio(kind);
                 }
             };
             if is_first { Change::Inputs } else { changed }
@@ -174,13 +202,18 @@ impl Index {
                 state.pods.insert(key, pod);
                 Change::Inputs
             }
+            Watched::Namespaces => {
+                let Some((name, namespace)) = named_namespace(object) else { return Change::Nothing };
+                let before = state.namespaces.insert(name, namespace.clone());
+                if before == Some(namespace) { Change::Nothing } else { Change::Surroundings }
+            }
             Watched::Istio(kind) => {
                 let Some((key, live)) = keyed_istio(kind, object) else { return Change::Nothing };
                 if state.istio.get(&key) == Some(&live) {
                     return Change::Nothing;
                 }
                 state.istio.insert(key, live);
-                Change::Policies
+                of_istio(kind)
             }
         });
     }
@@ -193,9 +226,13 @@ impl Index {
                     .and_then(|(path, _)| state.rules.entry(kind).or_default().remove(&path))
                     .is_some(),
                 Watched::Pods => keyed_pod(object).and_then(|(key, _)| state.pods.remove(&key)).is_some(),
+                Watched::Namespaces => {
+                    let known = object.metadata.name.as_ref().and_then(|name| state.namespaces.remove(name));
+                    return if known.is_some() { Change::Surroundings } else { Change::Nothing };
+                }
                 Watched::Istio(kind) => {
                     let known = keyed_istio(kind, object).and_then(|(key, _)| state.istio.remove(&key));
-                    return if known.is_some() { Change::Policies } else { Change::Nothing };
+                    return if known.is_some() { of_istio(kind) } else { Change::Nothing };
                 }
             };
             if was_known { Change::Inputs } else { Change::Nothing }
@@ -208,15 +245,20 @@ impl Index {
         Watched::inputs().all(|watched| state.listed.contains(&watched))
     }
 
-    /// Whether everything that is written was listed.
-    pub(crate) fn is_fence_listed(&self) -> bool {
+    /// Whether all of these were listed.
+    pub(crate) fn are_listed(&self, mut some: impl Iterator<Item = Watched>) -> bool {
         let state = self.lock();
-        Watched::fence().all(|watched| state.listed.contains(&watched))
+        some.all(|watched| state.listed.contains(&watched))
     }
 
     /// Objects of the kinds that are written, also those of others.
-    pub(crate) fn owned(&self) -> BTreeMap<Key, Live> {
+    pub(crate) fn owned(&self) -> Lives {
         self.lock().istio.clone()
+    }
+
+    /// Every namespace.
+    pub(crate) fn namespaces(&self) -> BTreeMap<String, Namespace> {
+        self.lock().namespaces.clone()
     }
 
     /// What was not listed yet.
@@ -233,7 +275,7 @@ impl Index {
     }
 
     /// Every rule.
-    pub(crate) fn rules(&self) -> Vec<(String, RuleObject)> {
+    pub(crate) fn rules(&self) -> Vec<(String, Arc<RuleObject>)> {
         let state = self.lock();
         let all = state.rules.values().flatten();
         all.map(|(path, object)| (path.clone(), object.clone())).collect()
@@ -286,6 +328,10 @@ impl Index {
             Change::Nothing => {}
             Change::Policies => self.policies.send_replace(()),
             Change::Statuses => self.objects.send_replace(()),
+            Change::Surroundings => {
+                self.policies.send_replace(());
+                self.objects.send_replace(());
+            }
             Change::Inputs => {
                 self.inputs.send_replace(());
                 self.objects.send_replace(());
@@ -303,7 +349,23 @@ fn keyed_pod(object: &DynamicObject) -> Option<((String, String), Pod)> {
     Some(((metadata.namespace.clone()?, metadata.name.clone()?), Pod::new(object)?))
 }
 
-fn keyed_istio(kind: &str, object: &DynamicObject) -> Option<(Key, Live)> {
+fn keyed_istio(kind: &str, object: &DynamicObject) -> Option<(Key, Arc<Live>)> {
     let (api_version, kind, _) = owned::KINDS.into_iter().find(|(_, known, _)| *known == kind)?;
-    Live::new((api_version, kind), object)
+    let (key, live) = Live::new((api_version, kind), object)?;
+    Some((key, Arc::new(live)))
+}
+
+/// What may take tokens away matters to statuses as well.
+fn of_istio(kind: &str) -> Change {
+    if kind == AUTHENTICATION { Change::Surroundings } else { Change::Policies }
+}
+
+fn named_namespace(object: &DynamicObject) -> Option<(String, Namespace)> {
+    let metadata = &object.metadata;
+    let label = |name: &str| metadata.labels.as_ref().and_then(|labels| labels.get(name)).map(String::as_str);
+    let namespace = Namespace {
+        is_ending: metadata.deletion_timestamp.is_some(),
+        is_opted_out: label("istio-injection") == Some("disabled"),
+    };
+    Some((metadata.name.clone()?, namespace))
 }

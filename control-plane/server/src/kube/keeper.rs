@@ -1,8 +1,10 @@
-//! Keeps Istio's policies as rules say, and in step with what filters enforce.
+//! Keeps Istio's policies, and the objects that bring filters, as rules say and in step with what filters enforce.
 //!
 //! Accepted rules do not reach filters directly: where they allow more than the policies in force, the policies become a
 //! union of both first, and have time to settle; where they allow less, the policies follow when the filters have
 //! acknowledged. "Widening: Fence, settle, then Bundle. Narrowing: Bundle, receipts, then Fence."
+//!
+//! A policy demands an interlock only after the filters were told it, and they are until no policy demands it any more.
 //!
 //! INVARIANT: nothing waits for ever: a Deny must reach the filters although the API server or Istio is not there. What
 //! filters allow and the policies do not is refused meanwhile.
@@ -11,34 +13,36 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{StreamExt, stream};
 use kube::Client;
 use tidegate_compiler::WorkloadId;
 use tidegate_compiler::fence::{
-    Fence, FenceOptions, IstioVersion, Step, WorkloadFence, fence, label, transition,
+    Fence, FenceOptions, IstioObject, IstioVersion, Step, fence, label, transition,
 };
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
-use tracing::{info, warn};
+use tracing::warn;
 
-use super::index::Index;
+use super::index::{Index, Namespace, Watched};
 use super::lease::Leadership;
-use super::owned::{Change, Desired, Key, Live, Unwritten, changes};
+use super::owned::{Change, Desired, Key, Lives, changes};
+use super::plugins::{Attachments, PluginPlan, Wanted};
+use super::pods::Workloads;
+use super::view::{FenceView, Kept};
+use super::writes::Writes;
+use crate::clock;
 use crate::push::{Hub, stopped};
 use crate::serve::InForce;
 
 /// How long rules wait at most for policies that let them through.
 const LONGEST_WIDENING: Duration = Duration::from_secs(10);
-/// How long policies wait at most for filters that do not acknowledge.
+/// How long policies wait at most for filters that do not acknowledge, or that were not told what policies will demand.
 const LONGEST_NARROWING: Duration = Duration::from_secs(30);
 /// How often filters are asked whether they have.
 const RECEIPTS: Duration = Duration::from_millis(100);
-/// How long after a failure it is tried again.
-const RETRY: Duration = Duration::from_secs(2);
+/// How long the objects that bring filters are waited for: without them it is not known what filters were told.
+const LISTED: Duration = Duration::from_secs(10);
 /// What the watches tell of our own writes comes at once.
 const QUIET: Duration = Duration::from_millis(20);
-/// How many writes are under way at once.
-const AT_ONCE: usize = 16;
 
 /// How policies are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,26 +51,8 @@ pub struct FencePlan {
     pub istio: IstioVersion,
     /// How long Istio may take to bring a policy to its proxies.
     pub settle: Duration,
-}
-
-/// What there is to say about the Fence.
-#[derive(Debug, Default)]
-pub(crate) struct FenceView {
-    /// By workload.
-    pub(crate) workloads: BTreeMap<WorkloadId, Fenced>,
-}
-
-/// What there is to say about the Fence of one workload.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Fenced {
-    /// The policies are as they should be; and where and why they are wider than the rules.
-    Done { notes: Vec<String>, is_open: bool },
-    /// They are not yet.
-    Pending,
-    /// Somebody else has them.
-    Conflict(String),
-    /// They cannot be written.
-    Failed(String),
+    /// How filters are brought to workloads; absent: somebody else brings them.
+    pub plugins: Option<Box<PluginPlan>>,
 }
 
 /// Keeps policies while this replica leads, and lets rules through in any case.
@@ -76,6 +62,8 @@ pub(crate) struct Keeper {
     pub(crate) hub: Arc<Hub>,
     /// Absent: there are no policies to keep.
     pub(crate) plan: Option<FencePlan>,
+    /// Absent: others bring filters.
+    pub(crate) attachments: Option<Attachments>,
     pub(crate) leadership: watch::Receiver<Leadership>,
     /// What was accepted.
     pub(crate) accepted: watch::Receiver<Option<Arc<InForce>>>,
@@ -92,20 +80,34 @@ enum Phase {
     /// The union is being written; rules wait for it.
     Widening { rules: Arc<InForce>, since: Instant, settled_at: Option<Instant> },
     /// Filters are being told; the union stays.
-    Narrowing { since: Instant },
-    /// Everything is as rules say.
-    Steady,
+    Narrowing { since: Instant, told_at: Option<Instant> },
+    /// Everything is as rules say, once it is written.
+    Steady { written_at: Option<Instant> },
 }
 
 struct State {
+    /// The rules of `last`.
+    rules: Option<Arc<InForce>>,
     /// What rules say in the end.
     last: Fence,
     /// What should be there now.
     desired: Desired,
+    /// Workloads whose filters have to be told something before `last` is written.
+    uninformed: BTreeSet<WorkloadId>,
+    /// What brings filters; absent: nobody knows yet, and nothing is touched.
+    wanted: Option<Wanted>,
+    /// Whether something is another since it was made up.
+    is_stale: bool,
+    /// When what new pods begin with is looked at again.
+    renew_at: Option<Instant>,
     phase: Phase,
-    /// What could not be written, for which version of what is there.
-    unwritten: BTreeMap<Key, (Option<String>, Change, Unwritten)>,
-    retry_at: Option<Instant>,
+    writes: Writes,
+}
+
+/// What is there, and where anything can be.
+struct Scene {
+    live: Lives,
+    namespaces: BTreeMap<String, Namespace>,
 }
 
 // === impl Keeper ===
@@ -116,36 +118,56 @@ impl Keeper {
         let mut stop = self.hub.stopping();
         let mut policies = self.index.policies();
         let mut seen: Option<Arc<InForce>> = None;
+        // Whether this replica led, and knew what brings filters.
+        let mut before = (false, false);
+        let patience = Instant::now() + LISTED;
         let mut state = State {
+            rules: None,
             last: Fence::default(),
             desired: Desired::new(),
-            phase: Phase::Steady,
-            unwritten: BTreeMap::new(),
-            retry_at: None,
+            uninformed: BTreeSet::new(),
+            wanted: None,
+            is_stale: true,
+            renew_at: None,
+            phase: Phase::Steady { written_at: None },
+            writes: Writes::default(),
         };
         loop {
             let leads = self.leadership.borrow_and_update().epoch.is_some();
+            let knows = self.are_plugins_listed();
+            if (leads, knows) != before {
+                before = (leads, knows);
+                // What another replica left may be anywhere on the way.
+                seen = None;
+                state.wanted = None;
+                self.attachments.iter_mut().for_each(Attachments::forget);
+            }
+            let is_listed = self.index.are_listed(Watched::fence())
+                && (self.attachments.is_none() || knows || Instant::now() >= patience);
             let accepted = self.accepted.borrow_and_update().clone();
             if let Some(rules) =
                 accepted.filter(|rules| seen.as_ref().is_none_or(|seen| !Arc::ptr_eq(seen, rules)))
             {
                 // Without a list of what is there, a union with it is a guess.
-                if !leads || self.plan.is_none() || self.index.is_fence_listed() {
+                if !leads || self.plan.is_none() || is_listed {
                     seen = Some(rules.clone());
                     self.begin(&mut state, rules, leads);
                 } else {
                     self.release(rules.clone());
                 }
             }
-            let is_kept = leads && self.plan.is_some() && seen.is_some() && self.index.is_fence_listed();
-            if is_kept {
-                self.write(&mut state).await;
+            if leads && self.plan.is_some() && seen.is_some() {
+                let scene = self.scene();
+                self.attach(&mut state, &scene);
+                let all = scene.changes(&state);
+                state.writes.make(&self.client, &self.leadership, &scene.live, all).await;
             }
             let wake = self.advance(&mut state, leads);
             if self.plan.is_some() {
                 self.show(&state);
             }
-            let wake = [wake, state.retry_at].into_iter().flatten().min();
+            let waits = (leads && !is_listed).then_some(patience).filter(|time| *time > Instant::now());
+            let wake = [wake, waits, state.writes.retry_at, state.renew_at].into_iter().flatten().min();
             let until = async {
                 match wake {
                     Some(time) => sleep_until(time).await,
@@ -156,34 +178,53 @@ impl Keeper {
                 _ = policies.changed() => sleep(QUIET).await,
                 _ = self.accepted.changed() => {}
                 _ = self.leadership.changed() => {}
-                () = until => state.retry_at = state.retry_at.filter(|time| *time > Instant::now()),
+                _ = self.offered.changed() => state.is_stale = true,
+                () = until => state.is_stale |= state.renew_at.is_some_and(|time| time <= Instant::now()),
                 () = stopped(&mut stop) => return Ok(()),
             }
         }
     }
 
+    fn scene(&self) -> Scene {
+        Scene { live: self.index.owned(), namespaces: self.index.namespaces() }
+    }
+
+    /// Whether the objects that bring filters are known.
+    fn are_plugins_listed(&self) -> bool {
+        self.plan.as_ref().is_some_and(|plan| self.index.are_listed(Watched::plugins(plan.istio)))
+    }
+
     /// Rules were accepted.
     fn begin(&self, state: &mut State, rules: Arc<InForce>, leads: bool) {
         let Some(plan) = &self.plan else { return self.release(rules) };
-        let options = FenceOptions { istio: plan.istio, ..FenceOptions::default() };
+        let attachments = self.attachments.as_ref().filter(|_| self.are_plugins_listed());
+        let interlock_secrets =
+            attachments.map(|attachments| attachments.secrets(&rules.compiled)).unwrap_or_default();
+        let options = FenceOptions { istio: plan.istio, interlock_secrets, ..FenceOptions::default() };
         state.last = fence(&rules.compiled, &options);
-        state.unwritten.clear();
+        state.rules = Some(rules.clone());
+        state.is_stale = true;
+        state.writes.forget();
+        let now = Instant::now();
         if !leads {
-            state.phase = Phase::Steady;
+            state.phase = Phase::Steady { written_at: None };
             state.desired = objects(&state.last);
             return self.release(rules);
         }
-        let there = there(&self.index.owned(), &state.last);
+        let live = self.index.owned();
+        state.uninformed =
+            attachments.map(|attachments| attachments.uninformed(&state.last, &live)).unwrap_or_default();
+        let there = there(&live, &state.last);
         let steps = transition(&there, &state.last);
         match steps.first() {
             Some(Step::Fence(between)) => {
                 state.desired = objects(between);
-                state.phase = Phase::Widening { rules, since: Instant::now(), settled_at: None };
+                state.phase = Phase::Widening { rules, since: now, settled_at: None };
             }
             _ => {
                 state.desired = objects(&there);
                 // What belongs to workloads that are no more is part of what is there; it goes at the end.
-                state.phase = Phase::Narrowing { since: Instant::now() };
+                state.phase = Phase::Narrowing { since: now, told_at: None };
                 self.release(rules);
             }
         }
@@ -197,17 +238,51 @@ impl Keeper {
         });
     }
 
+    /// Makes up what is to bring filters, where something is another.
+    fn attach(&mut self, state: &mut State, scene: &Scene) {
+        let is_listed = self.are_plugins_listed();
+        let (Some(attachments), Some(plan), Some(rules)) = (&mut self.attachments, &self.plan, &state.rules)
+        else {
+            return;
+        };
+        let is_right = state.wanted.as_ref().is_some_and(|wanted| !wanted.is_in_between) && !state.is_stale;
+        if !is_listed || is_right {
+            return;
+        }
+        let (releases, directories) = self.hub.distributor.on_offer();
+        let now = clock::now();
+        let again = attachments.warm_up(&rules.compiled, (&releases, &directories), &scene.live, now);
+        state.renew_at = again.map(|time| {
+            let seconds = u64::try_from(time.saturating_sub(now)).unwrap_or(0).max(1);
+            Instant::now() + Duration::from_secs(seconds)
+        });
+        let mut has_settled = false;
+        if let Phase::Steady { written_at } = &mut state.phase
+            && scene.has(&state.desired)
+        {
+            let settled = *written_at.get_or_insert_with(Instant::now) + plan.settle;
+            has_settled = Instant::now() >= settled;
+            if !has_settled {
+                state.renew_at = Some(state.renew_at.map_or(settled, |at| at.min(settled)));
+            }
+        }
+        state.wanted = Some(attachments.wanted(&rules.compiled, &state.last, &scene.live, has_settled));
+        state.is_stale = false;
+    }
+
     /// Takes the next step when it is time; when to look again.
     fn advance(&self, state: &mut State, leads: bool) -> Option<Instant> {
         let now = Instant::now();
+        let settle = self.plan.as_ref().map(|plan| plan.settle).unwrap_or_default();
         match &mut state.phase {
-            Phase::Steady => None,
+            Phase::Steady { .. } => None,
             Phase::Widening { rules, since, settled_at } => {
-                let is_written = self.missing(&state.desired).is_empty();
-                let settle = self.plan.as_ref().map(|plan| plan.settle).unwrap_or_default();
+                let scene = self.scene();
+                let is_told = state.uninformed.is_empty() || scene.has_wanted(state.wanted.as_ref());
+                let is_written = scene.has(&state.desired);
                 let settled = match settled_at {
                     Some(time) => *time,
-                    None if is_written => *settled_at.insert(now + settle),
+                    None if is_written && is_told => *settled_at.insert(now + settle),
                     None => *since + LONGEST_WIDENING,
                 };
                 if leads && now < settled && now < *since + LONGEST_WIDENING {
@@ -219,15 +294,27 @@ impl Keeper {
                     );
                 }
                 self.release(rules.clone());
-                state.phase = Phase::Narrowing { since: now };
+                state.phase = Phase::Narrowing { since: now, told_at: None };
                 Some(now + RECEIPTS)
             }
-            Phase::Narrowing { since } => {
-                if leads && now < *since + LONGEST_NARROWING && !self.is_acknowledged() {
+            Phase::Narrowing { since, told_at } => {
+                let is_late = !leads || now >= *since + LONGEST_NARROWING;
+                if !is_late && !self.is_acknowledged() {
                     return Some(now + RECEIPTS);
                 }
+                if !is_late && !state.uninformed.is_empty() {
+                    if !self.scene().has_wanted(state.wanted.as_ref()) {
+                        return Some(now + RECEIPTS);
+                    }
+                    let told = *told_at.get_or_insert(now) + settle;
+                    if now < told || !self.are_connected(&state.uninformed) {
+                        return Some(told.max(now + RECEIPTS));
+                    }
+                }
                 state.desired = objects(&state.last);
-                state.phase = Phase::Steady;
+                state.uninformed.clear();
+                state.is_stale = true;
+                state.phase = Phase::Steady { written_at: None };
                 // To be written at once.
                 Some(now)
             }
@@ -243,91 +330,89 @@ impl Keeper {
             && crate::admin::fleet(&self.hub).workloads.values().all(|one| one.connected == one.enforcing)
     }
 
-    /// What should be there and is not as it should be.
-    fn missing(&self, desired: &Desired) -> BTreeSet<Key> {
-        let changes = changes(&self.index.owned(), desired);
-        changes.iter().filter(|change| !matches!(change, Change::Delete { .. })).map(Change::key).collect()
-    }
-
-    async fn write(&self, state: &mut State) {
-        let live = self.index.owned();
-        let due = |change: &Change| {
-            let key = change.key();
-            let version = live.get(&key).map(|live| live.version.clone());
-            match state.unwritten.get(&key) {
-                // A conflict stays one until something is another.
-                Some((known, tried, Unwritten::Conflict(_))) => *known != version || tried != change,
-                Some((_, _, Unwritten::Failed(_))) => state.retry_at.is_none(),
-                None => true,
-            }
-        };
-        let all = changes(&live, &state.desired);
-        // What is no longer wanted is no longer unwritten.
-        let wanted: BTreeSet<Key> = all.iter().map(Change::key).collect();
-        let due: Vec<Change> = all.into_iter().filter(due).collect();
-        state.unwritten.retain(|key, _| wanted.contains(key));
-        let (deleted, applied): (Vec<_>, Vec<_>) =
-            due.into_iter().partition(|change| matches!(change, Change::Delete { .. }));
-        for batch in [applied, deleted] {
-            let results: Vec<(Change, Result<(), Unwritten>)> = stream::iter(batch)
-                .map(|change| async {
-                    // The lease may have gone meanwhile.
-                    self.leadership.borrow().epoch?;
-                    let result = change.make(&self.client, live.get(&change.key())).await;
-                    Some((change, result))
-                })
-                .buffer_unordered(AT_ONCE)
-                .filter_map(std::future::ready)
-                .collect()
-                .await;
-            for (change, result) in results {
-                let key = change.key();
-                match result {
-                    Ok(()) => {
-                        info!("{key}: {}", change.word());
-                        state.unwritten.remove(&key);
-                    }
-                    Err(why) => {
-                        if state.unwritten.get(&key).is_none_or(|(_, _, known)| *known != why) {
-                            warn!("{}", why.message());
-                        }
-                        if matches!(why, Unwritten::Failed(_)) {
-                            state.retry_at = Some(Instant::now() + RETRY);
-                        }
-                        let version = live.get(&key).map(|live| live.version.clone());
-                        state.unwritten.insert(key, (version, change, why));
-                    }
-                }
-            }
-        }
+    /// Whether every proxy of these has a filter that is connected.
+    fn are_connected(&self, some: &BTreeSet<WorkloadId>) -> bool {
+        let workloads: Workloads = self.index.workloads();
+        let proxies = super::status::proxies(&workloads, &crate::admin::fleet(&self.hub));
+        some.iter().all(|id| proxies.get(id).is_none_or(|proxies| proxies.silent.is_empty()))
     }
 
     /// Says how far everything is.
     fn show(&self, state: &State) {
-        let missing = self.missing(&objects(&state.last));
-        let of = |fence: &WorkloadFence| {
-            let keys: Vec<Key> = fence.objects.iter().map(Key::of).collect();
-            let why = keys.iter().filter_map(|key| state.unwritten.get(key)).map(|(_, _, why)| why).min();
-            match why {
-                Some(Unwritten::Conflict(why)) => Fenced::Conflict(why.clone()),
-                Some(Unwritten::Failed(why)) => Fenced::Failed(why.clone()),
-                None if keys.iter().any(|key| missing.contains(key)) => Fenced::Pending,
-                None if !matches!(state.phase, Phase::Steady) && !fence.objects.is_empty() => Fenced::Pending,
-                None => Fenced::Done {
-                    notes: fence.notes.iter().map(ToString::to_string).collect(),
-                    is_open: fence.objects.is_empty(),
-                },
-            }
+        let scene = self.scene();
+        let is_there = |key: &Key, wanted: &Desired| {
+            !scene.is_open(&key.namespace) || wanted.get(key).is_some_and(|object| scene.says(key, object))
         };
-        let workloads: BTreeMap<WorkloadId, Fenced> =
-            state.last.workloads.iter().map(|(id, fence)| (id.clone(), of(fence))).collect();
-        self.view.send_if_modified(|view| {
-            let is_changed = view.workloads != workloads;
+        let last = objects(&state.last);
+        let is_steady = matches!(state.phase, Phase::Steady { .. });
+        let workloads = state.last.workloads.iter().map(|(id, fence)| {
+            let keys: Vec<Key> = fence.objects.iter().map(Key::of).collect();
+            let notes = fence.notes.iter().map(ToString::to_string).collect();
+            (
+                id.clone(),
+                match keys.as_slice() {
+                    [] => Kept::Open { notes },
+                    keys => Kept::of(keys, notes, &state.writes, |key| is_steady && is_there(key, &last)),
+                },
+            )
+        });
+        let attached = |wanted: &Wanted| {
+            let refused = wanted.refused.iter();
+            let refused = refused.map(|(id, why)| (id.clone(), Kept::Open { notes: vec![why.clone()] }));
+            let all = wanted.keys.iter().map(|(id, key)| {
+                let of = std::slice::from_ref(key);
+                (id.clone(), Kept::of(of, Vec::new(), &state.writes, |key| is_there(key, &wanted.objects)))
+            });
+            refused.chain(all).collect()
+        };
+        let view = FenceView {
+            workloads: workloads.collect(),
+            attached: self
+                .attachments
+                .is_some()
+                .then(|| state.wanted.as_ref().map(attached).unwrap_or_default()),
+        };
+        self.view.send_if_modified(|known| {
+            let is_changed = **known != view;
             if is_changed {
-                *view = Arc::new(FenceView { workloads });
+                *known = Arc::new(view);
             }
             is_changed
         });
+    }
+}
+
+// === impl Scene ===
+
+impl Scene {
+    /// Whether anything can be created in a namespace.
+    fn is_open(&self, namespace: &str) -> bool {
+        self.namespaces.get(namespace).is_some_and(|namespace| !namespace.is_ending)
+    }
+
+    fn says(&self, key: &Key, wanted: &IstioObject) -> bool {
+        self.live.get(key).is_some_and(|live| live.says(wanted))
+    }
+
+    /// Whether everything is there that can be.
+    fn has(&self, desired: &Desired) -> bool {
+        desired.iter().all(|(key, wanted)| !self.is_open(&key.namespace) || self.says(key, wanted))
+    }
+
+    fn has_wanted(&self, wanted: Option<&Wanted>) -> bool {
+        wanted.is_some_and(|wanted| self.has(&wanted.objects))
+    }
+
+    /// What differs of everything that is known.
+    fn changes(&self, state: &State) -> Vec<Change> {
+        let wanted = state.wanted.as_ref();
+        let mut desired = state.desired.clone();
+        desired.extend(wanted.into_iter().flat_map(|wanted| wanted.objects.clone()));
+        desired.retain(|key, _| self.is_open(&key.namespace));
+        let mut all = changes(&self.live, &desired);
+        // Of what brings filters nothing goes before it is known what should be there.
+        all.retain(|change| wanted.is_some() || !change.key().brings_filters());
+        all
     }
 }
 
@@ -338,11 +423,11 @@ fn objects(fence: &Fence) -> Desired {
 }
 
 /// What is in the cluster, as a Fence: by the workload that `like` has under the object's label, or under the label itself.
-fn there(owned: &BTreeMap<Key, Live>, like: &Fence) -> Fence {
+fn there(owned: &Lives, like: &Fence) -> Fence {
     let names: BTreeMap<(&str, String), &WorkloadId> =
         like.workloads.keys().map(|id| ((id.namespace.as_str(), label(&id.name)), id)).collect();
     let mut there = Fence::default();
-    for (key, live) in owned {
+    for (key, live) in owned.iter().filter(|(key, _)| !key.brings_filters()) {
         let Some((workload, object)) = live.as_ours(key) else { continue };
         let id = match names.get(&(key.namespace.as_str(), workload.clone())) {
             Some(id) => (*id).clone(),
@@ -354,7 +439,7 @@ fn there(owned: &BTreeMap<Key, Live>, like: &Fence) -> Fence {
     for (id, workload) in &mut there.workloads {
         let order: Vec<Key> =
             like.workloads.get(id).map(|like| like.objects.iter().map(Key::of).collect()).unwrap_or_default();
-        let place = |object: &tidegate_compiler::fence::IstioObject| {
+        let place = |object: &IstioObject| {
             let key = Key::of(object);
             order.iter().position(|known| *known == key).unwrap_or(usize::MAX)
         };

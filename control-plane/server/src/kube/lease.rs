@@ -29,6 +29,8 @@ const RENEWED_AFTER: u32 = 5;
 const MARGIN: u32 = 5;
 /// Where the epoch of the term is.
 const EPOCH: &str = "tidegate.dev/epoch";
+/// Where the ids of the keys are that filters trust.
+const KEYS: &str = "tidegate.dev/trusted-keys";
 
 /// Which lease, and as whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +52,8 @@ pub struct Leadership {
     pub epoch: Option<u64>,
     /// The other replica that is.
     pub other: Option<String>,
+    /// Whether filters of the other replica do not trust this one's signature: it would lead, and nobody would follow.
+    pub is_stranger: bool,
     /// Whether the API server answered lately.
     pub reached: bool,
     /// Whether it was asked at all.
@@ -61,6 +65,8 @@ pub(crate) struct Election {
     pub(crate) client: Client,
     pub(crate) options: LeaseOptions,
     pub(crate) hub: Arc<Hub>,
+    /// Ids of the keys that filters are told to trust; the first one signs.
+    pub(crate) keys: Vec<String>,
     pub(crate) leadership: watch::Sender<Leadership>,
 }
 
@@ -71,14 +77,15 @@ struct Seen {
     holder: Option<String>,
     duration: Duration,
     epoch: u64,
+    keys: Option<String>,
 }
 
 /// How an attempt went.
 enum Attempt {
     /// It is ours until then.
     Held { epoch: u64, until: Instant },
-    /// It is somebody else's.
-    Others(String),
+    /// It is somebody else's, who may have other keys.
+    Others { holder: String, is_stranger: bool },
     /// Another replica was quicker; whose it is will be seen.
     Raced,
     /// Nobody knows.
@@ -90,7 +97,7 @@ enum Attempt {
 impl Leadership {
     /// Without a cluster there is no other replica.
     pub(crate) fn alone() -> Self {
-        Self { epoch: None, other: None, reached: true, is_known: true }
+        Self { epoch: None, other: None, is_stranger: false, reached: true, is_known: true }
     }
 }
 
@@ -119,15 +126,20 @@ impl Election {
                         info!(epoch, "this replica leads");
                     }
                     said = None;
-                    self.announce(Some(epoch), None, true);
+                    self.announce(Leadership { epoch: Some(epoch), ..Leadership::alone() });
                 }
-                Attempt::Others(holder) => {
+                Attempt::Others { holder, is_stranger } => {
                     until = None;
                     if self.leadership.borrow().other.as_ref() != Some(&holder) {
                         info!("`{holder}` leads; this replica waits");
+                        if is_stranger {
+                            warn!(
+                                "filters do not trust this replica's signing key; give all replicas the same `--secrets`"
+                            );
+                        }
                     }
                     said = None;
-                    self.announce(None, Some(holder), true);
+                    self.announce(Leadership { other: Some(holder), is_stranger, ..Leadership::alone() });
                 }
                 Attempt::Raced => {}
                 Attempt::Failed(why) => {
@@ -135,14 +147,9 @@ impl Election {
                         warn!("the lease cannot be renewed: {why}");
                         said = Some(why);
                     }
-                    let (epoch, other) = {
-                        let known = self.leadership.borrow();
-                        (
-                            known.epoch.filter(|_| until.is_some_and(|end| Instant::now() < end)),
-                            known.other.clone(),
-                        )
-                    };
-                    self.announce(epoch, other, false);
+                    let known = self.leadership.borrow().clone();
+                    let epoch = known.epoch.filter(|_| until.is_some_and(|end| Instant::now() < end));
+                    self.announce(Leadership { epoch, reached: false, is_known: true, ..known });
                 }
             }
             let next = begun + every;
@@ -160,13 +167,12 @@ impl Election {
                 }
                 until = None;
                 warn!("the lease ran out; this replica stops writing");
-                self.announce(None, None, false);
+                self.announce(Leadership { reached: false, ..Leadership::alone() });
             }
         }
     }
 
-    fn announce(&self, epoch: Option<u64>, other: Option<String>, reached: bool) {
-        let now = Leadership { epoch, other, reached, is_known: true };
+    fn announce(&self, now: Leadership) {
         self.leadership.send_if_modified(|known| {
             let is_changed = *known != now;
             *known = now;
@@ -204,7 +210,13 @@ impl Election {
             }
             let since = watched.as_ref().map_or(begun, |(_, since)| *since);
             if begun < since + seen.duration {
-                return Attempt::Others(holder);
+                let signs = self.keys.first();
+                let is_stranger = seen
+                    .keys
+                    .as_deref()
+                    .zip(signs)
+                    .is_some_and(|(trusted, signs)| !trusted.split(',').any(|id| id == signs));
+                return Attempt::Others { holder, is_stranger };
             }
             info!("`{holder}` did not renew the lease for {} s", seen.duration.as_secs_f32());
         }
@@ -253,7 +265,7 @@ impl Election {
                 "name": self.options.name,
                 "namespace": self.options.namespace,
                 "resourceVersion": version,
-                "annotations": {EPOCH: epoch.to_string()},
+                "annotations": {EPOCH: epoch.to_string(), KEYS: self.keys.join(",")},
             },
             "spec": {
                 "holderIdentity": self.options.identity,
@@ -271,7 +283,7 @@ impl Election {
         if self.leadership.borrow().epoch.is_none() {
             return;
         }
-        self.announce(None, None, true);
+        self.announce(Leadership::alone());
         let api = self.api();
         let give = async {
             let mut lease = api.get(&self.options.name).await?;
@@ -318,7 +330,8 @@ impl Seen {
         let annotations = object.metadata.annotations.as_ref();
         let epoch =
             annotations.and_then(|all| all.get(EPOCH)).and_then(|epoch| epoch.parse().ok()).unwrap_or(0);
-        Self { holder, duration: Duration::from_secs(seconds), epoch, object }
+        let keys = annotations.and_then(|all| all.get(KEYS)).filter(|keys| !keys.is_empty()).cloned();
+        Self { holder, duration: Duration::from_secs(seconds), epoch, keys, object }
     }
 }
 

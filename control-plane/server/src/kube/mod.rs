@@ -1,8 +1,8 @@
 //! Kubernetes as the source of rules, and as the place where the Fence and the state of rules are written.
 //!
 //! The way of an object: `watches` keep the `index` as the cluster is, `pods` make the Mesh of it, `source` judges
-//! every object like a file, `keeper` keeps Istio's
-//! policies in step, `status` and `report` say what became of it, and `lease` decides which replica writes.
+//! every object like a file, `keeper` keeps Istio's policies and what brings filters (`plugins`) in step, `status` and `report`
+//! say what became of it, and `lease` decides which replica writes.
 //!
 //! INVARIANT: nothing is judged before every kind was listed completely: what is absent counts as deleted. Nothing is
 //! written without the lease, nothing that others own, and nothing that is as it should be already.
@@ -13,12 +13,15 @@ mod index;
 mod keeper;
 mod lease;
 mod owned;
+mod plugins;
 mod pods;
 mod report;
 mod source;
 mod status;
+mod view;
 mod watches;
 mod whois;
+mod writes;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -30,11 +33,14 @@ pub use access::{cluster_rules, lease_rules};
 pub use crds::crds;
 pub(crate) use index::{Index, Watched};
 pub use keeper::FencePlan;
-pub(crate) use keeper::{FenceView, Keeper};
+pub(crate) use keeper::Keeper;
 pub(crate) use lease::Election;
 pub use lease::{Leadership, LeaseOptions};
+pub(crate) use plugins::Attachments;
+pub use plugins::PluginPlan;
 pub(crate) use report::StatusTask;
 pub(crate) use source::{ClusterSource, Judged};
+pub(crate) use view::FenceView;
 pub(crate) use watches::follow;
 pub(crate) use whois::PodRoster;
 

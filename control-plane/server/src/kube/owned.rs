@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use kube::api::{
     ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, Preconditions,
@@ -15,11 +16,20 @@ use tidegate_compiler::fence::{IstioObject, MANAGED_BY, WORKLOAD};
 
 use super::MANAGER;
 
-/// The kinds that are written: API version, kind, plural.
-pub(crate) const KINDS: [(&str, &str, &str); 2] = [
+/// The kinds that are written: API version, kind, plural. First those of the Fence, then those that bring filters.
+pub(crate) const KINDS: [(&str, &str, &str); 4] = [
     ("security.istio.io/v1", "AuthorizationPolicy", "authorizationpolicies"),
-    ("security.istio.io/v1", "RequestAuthentication", "requestauthentications"),
+    ("security.istio.io/v1", AUTHENTICATION, "requestauthentications"),
+    (EXTENSIONS, PLUGIN, "wasmplugins"),
+    (EXTENSIONS, EXTENSION, "trafficextensions"),
 ];
+const EXTENSIONS: &str = "extensions.istio.io/v1alpha1";
+/// Brings a filter, in every version of Istio.
+pub(crate) const PLUGIN: &str = "WasmPlugin";
+/// Brings a filter, from Istio 1.30 on.
+pub(crate) const EXTENSION: &str = "TrafficExtension";
+/// Says which tokens Istio verifies, and which it takes away.
+pub(crate) const AUTHENTICATION: &str = "RequestAuthentication";
 
 /// Kind, namespace and name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,6 +38,9 @@ pub(crate) struct Key {
     pub(crate) namespace: String,
     pub(crate) name: String,
 }
+
+/// Everything of the kinds that are written, also what is of others.
+pub(crate) type Lives = BTreeMap<Key, Arc<Live>>;
 
 /// An object that is there.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,7 +52,7 @@ pub(crate) struct Live {
     applied: bool,
     labels: BTreeMap<String, String>,
     annotations: BTreeMap<String, String>,
-    /// Not kept of objects that are not ours.
+    /// Of objects that are not ours only kept where it says what becomes of tokens.
     pub(crate) spec: Value,
 }
 
@@ -50,10 +63,10 @@ pub(crate) type Desired = BTreeMap<Key, IstioObject>;
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Change {
     Apply(IstioObject),
-    /// Fields that somebody added to one of ours.
+    /// Fields that somebody added to one of ours, each by its way from the spec on.
     Strip {
         key: Key,
-        fields: Vec<String>,
+        fields: Vec<Vec<String>>,
         version: String,
     },
     Delete {
@@ -77,6 +90,11 @@ pub(crate) enum Unwritten {
 impl Key {
     pub(crate) fn of(object: &IstioObject) -> Self {
         Self { kind: object.kind, namespace: object.namespace.clone(), name: object.name.clone() }
+    }
+
+    /// Whether it is of a kind that brings filters; else it is one of the Fence.
+    pub(crate) fn brings_filters(&self) -> bool {
+        matches!(self.kind, PLUGIN | EXTENSION)
     }
 }
 
@@ -107,9 +125,17 @@ impl Live {
             applied,
             labels: metadata.labels.clone().unwrap_or_default(),
             annotations: metadata.annotations.clone().unwrap_or_default(),
-            spec: if applied { object.data.get("spec").cloned().unwrap_or_default() } else { Value::Null },
+            spec: match object.data.get("spec") {
+                Some(spec) if applied || kind == AUTHENTICATION => spec.clone(),
+                _ => Value::Null,
+            },
         };
         Some((key, live))
+    }
+
+    /// Whether we made it.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.applied && self.is_labelled()
     }
 
     fn is_labelled(&self) -> bool {
@@ -128,11 +154,11 @@ impl Live {
             annotations: self.annotations.clone(),
             spec: self.spec.clone(),
         };
-        (self.applied && self.is_labelled()).then_some((workload, object))
+        self.is_ours().then_some((workload, object))
     }
 
     /// Whether it says what it should.
-    fn says(&self, wanted: &IstioObject) -> bool {
+    pub(crate) fn says(&self, wanted: &IstioObject) -> bool {
         let has = |live: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>| {
             wanted.iter().all(|(name, value)| live.get(name) == Some(value))
         };
@@ -143,19 +169,37 @@ impl Live {
     }
 
     /// Fields of the spec that only somebody else wants, where everything that we want is there.
-    fn additions(&self, wanted: &IstioObject) -> Option<Vec<String>> {
-        let none = Map::new();
-        let (live, wanted) = (self.spec.as_object()?, wanted.spec.as_object().unwrap_or(&none));
-        let is_there = wanted.iter().all(|(name, value)| live.get(name) == Some(value));
-        is_there.then(|| live.keys().filter(|name| !wanted.contains_key(*name)).cloned().collect())
+    fn additions(&self, wanted: &IstioObject) -> Option<Vec<Vec<String>>> {
+        let mut found = Vec::new();
+        collect_additions(&self.spec, &wanted.spec, &mut Vec::new(), &mut found).then_some(found)
     }
 }
 
+/// Whether everything wanted is there; collects what is there besides. Lists are one value, as for the API server.
+fn collect_additions(
+    live: &Value,
+    wanted: &Value,
+    at: &mut Vec<String>,
+    found: &mut Vec<Vec<String>>,
+) -> bool {
+    let (Some(there), Some(wished)) = (live.as_object(), wanted.as_object()) else { return live == wanted };
+    for name in there.keys().filter(|name| !wished.contains_key(*name)) {
+        found.push(at.iter().chain([name]).cloned().collect());
+    }
+    wished.iter().all(|(name, value)| {
+        let Some(live) = there.get(name) else { return false };
+        at.push(name.clone());
+        let is_there = collect_additions(live, value, at, found);
+        at.pop();
+        is_there
+    })
+}
+
 /// What has to be done.
-pub(crate) fn changes(live: &BTreeMap<Key, Live>, desired: &Desired) -> Vec<Change> {
+pub(crate) fn changes(live: &Lives, desired: &Desired) -> Vec<Change> {
     let mut changes = Vec::new();
     for (key, wanted) in desired {
-        match live.get(key) {
+        match live.get(key).map(Arc::as_ref) {
             Some(there) if there.says(wanted) => {}
             Some(there) => match there.additions(wanted).filter(|fields| there.applied && !fields.is_empty())
             {
@@ -171,8 +215,7 @@ pub(crate) fn changes(live: &BTreeMap<Key, Live>, desired: &Desired) -> Vec<Chan
     // What is applied comes first: a policy that takes another's place is there before that one goes.
     for (key, there) in live {
         // A copy that somebody made has our labels, and may have our manager; it has another name.
-        let is_ours = there.applied && there.is_labelled() && key.name.starts_with("tidegate-");
-        if is_ours && !desired.contains_key(key) {
+        if there.is_ours() && key.name.starts_with("tidegate-") && !desired.contains_key(key) {
             let (uid, version) = (there.uid.clone(), there.version.clone());
             changes.push(Change::Delete { key: key.clone(), uid, version });
         }
@@ -255,8 +298,10 @@ impl Change {
                 }
             }
             Self::Strip { fields, version, .. } => {
-                let nulls: Map<String, Value> =
-                    fields.iter().map(|field| (field.clone(), Value::Null)).collect();
+                let mut nulls = Value::Object(Map::new());
+                for field in fields {
+                    set_null(&mut nulls, field);
+                }
                 let body = json!({"metadata": {"resourceVersion": version}, "spec": nulls});
                 let how = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
                 api.patch(&key.name, &how, &Patch::Merge(&body)).await.map(|_| ()).map_err(failed)
@@ -272,6 +317,17 @@ impl Change {
                 }
             }
         }
+    }
+}
+
+/// Says in a merge patch that a field is to go.
+fn set_null(patch: &mut Value, way: &[String]) {
+    let (Some((first, rest)), Some(members)) = (way.split_first(), patch.as_object_mut()) else { return };
+    let member = members.entry(first.clone()).or_insert_with(|| Value::Object(Map::new()));
+    if rest.is_empty() {
+        *member = Value::Null;
+    } else {
+        set_null(member, rest);
     }
 }
 
@@ -303,7 +359,7 @@ mod tests {
         }
     }
 
-    fn live(spec: Value, manager: &str, operation: &str, labels: Value) -> BTreeMap<Key, Live> {
+    fn live(spec: Value, manager: &str, operation: &str, labels: Value) -> Lives {
         let object = json!({
             "apiVersion": KINDS[0].0,
             "kind": KINDS[0].1,
@@ -315,7 +371,8 @@ mod tests {
             "spec": spec,
         });
         let object = serde_json::from_value(object).unwrap();
-        BTreeMap::from([Live::new((KINDS[0].0, KINDS[0].1), &object).unwrap()])
+        let (key, live) = Live::new((KINDS[0].0, KINDS[0].1), &object).unwrap();
+        BTreeMap::from([(key, Arc::new(live))])
     }
 
     fn ours() -> Value {
@@ -343,8 +400,29 @@ mod tests {
         let desired = Desired::from([(Key::of(&object), object)]);
         let added = live(json!({"action": "ALLOW", "selector": {}}), MANAGER, "Apply", ours());
         assert!(
-            matches!(&changes(&added, &desired)[..], [Change::Strip { fields, .. }] if *fields == ["selector"])
+            matches!(&changes(&added, &desired)[..], [Change::Strip { fields, .. }] if *fields == [["selector"]])
         );
+    }
+
+    #[test]
+    fn what_somebody_added_inside_is_taken_away_as_well() {
+        let object = wanted(json!({"action": "ALLOW", "selector": {"matchLabels": {"app": "orders"}}}));
+        let desired = Desired::from([(Key::of(&object), object.clone())]);
+        let labels = json!({"matchLabels": {"app": "orders", "nobody": "has-this"}});
+        let added = live(json!({"action": "ALLOW", "selector": labels}), MANAGER, "Apply", ours());
+        let found = changes(&added, &desired);
+        let [Change::Strip { fields, .. }] = &found[..] else { panic!("{found:?}") };
+        assert_eq!(*fields, [["selector", "matchLabels", "nobody"]]);
+        let mut patch = json!({});
+        set_null(&mut patch, &fields[0]);
+        assert_eq!(patch, json!({"selector": {"matchLabels": {"nobody": null}}}));
+        let other = live(
+            json!({"action": "DENY", "selector": {"matchLabels": {"app": "orders", "x": "y"}}}),
+            MANAGER,
+            "Apply",
+            ours(),
+        );
+        assert_eq!(changes(&other, &desired), [Change::Apply(object)], "what differs comes first");
     }
 
     #[test]

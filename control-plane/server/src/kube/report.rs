@@ -21,10 +21,10 @@ use tracing::warn;
 use super::MANAGER;
 use super::crds::{GROUP, VERSION, plural};
 use super::index::{Index, RuleObject};
-use super::keeper::FenceView;
 use super::lease::Leadership;
 use super::source::Judged;
-use super::status::{Condition, Proxies, Reach, View, changed, conditions, proxies, reach};
+use super::status::{Condition, Hidden, Proxies, Reach, View, changed, conditions, hidden, proxies, reach};
+use super::view::FenceView;
 use crate::push::{Hub, stopped};
 use crate::rules::ObjectPath;
 use crate::serve::InForce;
@@ -55,6 +55,9 @@ pub(crate) struct StatusTask {
     pub(crate) leadership: watch::Receiver<Leadership>,
 }
 
+/// Proxies without a stream, by workload and pod.
+type Silent = BTreeSet<(WorkloadId, String)>;
+
 /// A status that is to be written.
 struct Write {
     object: ObjectPath,
@@ -75,6 +78,9 @@ impl StatusTask {
         let mut reach_of: (Option<Arc<Judged>>, Reach) = (None, Reach::new());
         let mut silent: BTreeMap<(WorkloadId, String), Instant> = BTreeMap::new();
         let mut said = None;
+        // What the last round saw of proxies, and whether something else is another since.
+        let mut seen: Option<(BTreeMap<WorkloadId, Proxies>, Silent)> = None;
+        let mut is_stale = true;
         loop {
             if self.leadership.borrow_and_update().epoch.is_some() && self.index.is_listed() {
                 let judged = self.judged.borrow_and_update().clone();
@@ -85,8 +91,20 @@ impl StatusTask {
                     == judged.in_force.as_ref().map(Arc::as_ptr);
                 let proxies = proxies(&self.index.workloads(), &crate::admin::fleet(&self.hub));
                 let unreachable = unreachable(&proxies, &mut silent);
+                let is_seen =
+                    |seen: &(BTreeMap<_, _>, BTreeSet<_>)| seen.0 == proxies && seen.1 == unreachable;
+                let is_right = !is_stale && seen.as_ref().is_some_and(is_seen);
                 let fence = self.fence.as_mut().map(|fence| fence.borrow_and_update().clone());
+                let hidden = match &judged.in_force {
+                    Some(in_force) => hidden(&in_force.compiled, &self.index.owned()),
+                    None => Hidden::new(),
+                };
+                let namespaces = self.index.namespaces().into_iter();
+                let opted_out =
+                    namespaces.filter(|(_, known)| known.is_opted_out).map(|(name, _)| name).collect();
                 let view = View {
+                    hidden: &hidden,
+                    opted_out: &opted_out,
                     fence: fence.as_deref(),
                     judged: &judged,
                     reach: &reach_of.1,
@@ -94,7 +112,8 @@ impl StatusTask {
                     unreachable: &unreachable,
                     is_offered,
                 };
-                let writes = self.writes(&view);
+                // Five thousand statuses are not made up each second to find that nothing changed.
+                let writes = if is_right { Vec::new() } else { self.writes(&view) };
                 let mut results =
                     stream::iter(writes).map(|write| self.write(&recorder, write)).buffer_unordered(AT_ONCE);
                 let mut failed = None;
@@ -105,6 +124,8 @@ impl StatusTask {
                     failed = result.err().or(failed);
                 }
                 drop(results);
+                is_stale = failed.is_some();
+                seen = Some((proxies, unreachable));
                 match failed {
                     None => said = None,
                     Some(error) => {
@@ -119,26 +140,36 @@ impl StatusTask {
                     }
                 }
             }
-            tokio::select! {
-                _ = objects.changed() => sleep(QUIET).await,
+            is_stale |= tokio::select! {
+                _ = objects.changed() => {
+                    sleep(QUIET).await;
+                    true
+                }
                 _ = self.judged.changed() => {
                     // What follows at once is written in one go.
                     let _ = timeout(QUIET * 2, self.offered.changed()).await;
                     sleep(QUIET).await;
+                    true
                 }
-                _ = self.offered.changed() => sleep(QUIET).await,
-                _ = self.leadership.changed() => {}
-                () = changed_if_any(&mut self.fence) => sleep(QUIET).await,
-                () = sleep(TICK) => {}
+                _ = self.offered.changed() => {
+                    sleep(QUIET).await;
+                    true
+                }
+                _ = self.leadership.changed() => true,
+                () = changed_if_any(&mut self.fence) => {
+                    sleep(QUIET).await;
+                    true
+                }
+                () = sleep(TICK) => false,
                 () = stopped(&mut stop) => return Ok(()),
-            }
+            };
         }
     }
 
     /// Every status that is not as it should be.
     fn writes(&self, view: &View<'_>) -> Vec<Write> {
         let now = k8s_openapi::jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-        let write = |(path, live): (String, RuleObject)| {
+        let write = |(path, live): (String, Arc<RuleObject>)| {
             // Of a form that was not judged yet there is nothing to say.
             if view.judged.loaded.files.get(&path).map(String::as_str) != Some(&live.text) {
                 return None;
@@ -147,7 +178,7 @@ impl StatusTask {
             let (conditions, enforced) = conditions(&path, &object, &live, view);
             let status = changed(&live, &conditions, enforced, &now)?;
             let refused = refusal(&live, &conditions);
-            Some(Write { object, uid: live.uid, status, refused })
+            Some(Write { object, uid: live.uid.clone(), status, refused })
         };
         self.index.rules().into_iter().filter_map(write).collect()
     }

@@ -1,7 +1,8 @@
 //! What became of an object, as its status says it. Pure.
 //!
 //! *Accepted*: it is well formed and compiles. *Compiled*: what is in force has it as it is. *Fenced*: Istio's policies
-//! say the same. *Enforced*: how many proxies enforce it.
+//! say the same. *Attached*: what brings filters is there. *Enforced*: how many proxies enforce it. *TokenHidden*: tokens do not
+//! reach filters.
 //!
 //! INVARIANT: the same state gives the same status; nothing in it changes by itself with time.
 
@@ -12,11 +13,16 @@ use serde_json::{Value, json};
 use tidegate_compiler::{Diagnostic, Kind, WorkloadId};
 
 use super::index::RuleObject;
-use super::keeper::{FenceView, Fenced};
 use super::pods::Workloads;
 use super::source::Judged;
+use super::view::FenceView;
 use crate::push::FleetReport;
 use crate::rules::{Finding, ObjectPath};
+
+mod hidden;
+mod kept;
+
+pub(crate) use hidden::{Hidden, hidden};
 
 /// Longest message, in bytes; the API server allows 32 KiB.
 const MAX_MESSAGE: usize = 4_096;
@@ -24,8 +30,16 @@ const MAX_MESSAGE: usize = 4_096;
 const NAMED: usize = 5;
 
 /// The conditions that are ours.
-pub(crate) const CONDITIONS: [&str; 6] =
-    ["Accepted", "Compiled", "Fenced", "Enforced", "Bypassed", "ControlPlaneUnreachable"];
+pub(crate) const CONDITIONS: [&str; 8] = [
+    "Accepted",
+    "Compiled",
+    "Fenced",
+    "Attached",
+    "Enforced",
+    "TokenHidden",
+    "Bypassed",
+    "ControlPlaneUnreachable",
+];
 
 /// Which rules and guards act on a workload.
 pub(crate) type Reach = BTreeMap<(Kind, String), BTreeSet<WorkloadId>>;
@@ -61,6 +75,10 @@ pub(crate) struct View<'v> {
     pub(crate) proxies: &'v BTreeMap<WorkloadId, Proxies>,
     /// Absent where no policies are kept.
     pub(crate) fence: Option<&'v FenceView>,
+    /// Tokens that do not reach filters, by the object that needs them.
+    pub(crate) hidden: &'v Hidden,
+    /// Namespaces whose pods Istio is told to leave alone.
+    pub(crate) opted_out: &'v BTreeSet<String>,
     /// Proxies that have had no stream for too long.
     pub(crate) unreachable: &'v BTreeSet<(WorkloadId, String)>,
     /// Whether filters are offered what was judged. Before, what they enforce says nothing about it.
@@ -170,8 +188,10 @@ pub(crate) fn conditions(
         return (all, None);
     }
     if let Some(fence) = view.fence {
-        all.push(fenced(object, is_counting, view, fence));
+        all.push(kept::fenced(object, is_counting, view, fence));
+        all.extend(kept::attached(object, is_counting, view, fence));
     }
+    all.extend(hidden::condition(object, view));
     if view.is_offered {
         all.extend(enforced(object, is_counting, view));
         return (all, enforced_column(object, view));
@@ -205,61 +225,6 @@ fn not_compiled() -> Condition {
         status: "False",
         reason: "NotCompiled".into(),
         message: "what proxies enforce does not have it as it is".to_owned(),
-    }
-}
-
-fn fenced(object: &ObjectPath, is_counting: bool, view: &View<'_>, fence: &FenceView) -> Condition {
-    let condition = |status, reason: &'static str, message: String| Condition {
-        kind: "Fenced",
-        status,
-        reason: reason.into(),
-        message: shortened(message),
-    };
-    let Some(reached) = view.reach.get(&(object.kind, qualified(object))).filter(|_| is_counting) else {
-        let why = if is_counting {
-            "no workload is reached by it"
-        } else {
-            "Istio's policies do not have it as it is"
-        };
-        return condition(
-            "False",
-            if is_counting { "TargetsNothing" } else { "NotCompiled" },
-            why.to_owned(),
-        );
-    };
-    let of: Vec<(&WorkloadId, &Fenced)> =
-        reached.iter().filter_map(|id| Some((id, fence.workloads.get(id)?))).collect();
-    let mut conflicts = BTreeSet::new();
-    let mut failures = BTreeSet::new();
-    let mut pending = reached.iter().filter(|id| !fence.workloads.contains_key(id)).collect::<BTreeSet<_>>();
-    let mut wider = Vec::new();
-    let mut open = BTreeSet::new();
-    for (id, fenced) in &of {
-        match fenced {
-            Fenced::Conflict(why) => drop(conflicts.insert(why.clone())),
-            Fenced::Failed(why) => drop(failures.insert(why.clone())),
-            Fenced::Pending => drop(pending.insert(id)),
-            Fenced::Done { notes, is_open } => {
-                wider.extend(notes.iter().map(|note| format!("{id}: {note}")));
-                if *is_open {
-                    open.insert(id);
-                }
-            }
-        }
-    }
-    if !conflicts.is_empty() {
-        condition("False", "Conflict", some_of(&conflicts))
-    } else if !failures.is_empty() {
-        condition("False", "NotWritten", some_of(&failures))
-    } else if !pending.is_empty() {
-        condition("False", "BeingWritten", format!("the policies of {} are on their way", some_of(&pending)))
-    } else if !open.is_empty() {
-        let told = format!("Istio alone refuses nothing at {}", some_of(&open));
-        condition("False", "Open", [vec![told], wider].concat().join("\n"))
-    } else if wider.is_empty() {
-        condition("True", "Fenced", "Istio's policies say the same".to_owned())
-    } else {
-        condition("True", "FencedWider", format!("wider than the rules:\n{}", wider.join("\n")))
     }
 }
 
@@ -313,12 +278,22 @@ fn enforced(object: &ObjectPath, is_counting: bool, view: &View<'_>) -> Vec<Cond
     if object.kind == Kind::Guard {
         let bypassed = names(|proxies| &proxies.bypassed);
         if !bypassed.is_empty() {
+            let opted_out: BTreeSet<String> = proxies
+                .iter()
+                .filter(|(_, proxies)| !proxies.bypassed.is_empty())
+                .filter(|(id, _)| view.opted_out.contains(&id.namespace))
+                .map(|(id, _)| format!("`{}`", id.namespace))
+                .collect();
+            let why = match opted_out.len() {
+                0 => String::new(),
+                _ => format!("; `istio-injection: disabled` is on the namespace {}", some_of(&opted_out)),
+            };
             conditions.push(Condition {
                 kind: "Bypassed",
                 status: "True",
-                reason: "NoProxy".into(),
+                reason: if opted_out.is_empty() { "NoProxy" } else { "InjectionDisabled" }.into(),
                 message: shortened(format!(
-                    "{} pods have no proxy that could refuse anything: {}",
+                    "{} pods have no proxy that could refuse anything: {}{why}",
                     bypassed.len(),
                     some_of(&bypassed)
                 )),

@@ -56,6 +56,9 @@ pub(super) fn resource(watched: Watched) -> ApiResource {
             ApiResource::from_gvk_with_plural(&kind_of, &plural(kind))
         }
         Watched::Pods => ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("", "v1", "Pod"), "pods"),
+        Watched::Namespaces => {
+            ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("", "v1", "Namespace"), "namespaces")
+        }
         Watched::Istio(kind) => {
             // Every one of them has an address.
             let unknown = || ApiResource::from_gvk(&GroupVersionKind::gvk("", "v1", kind));

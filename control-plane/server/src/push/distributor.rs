@@ -121,6 +121,15 @@ impl Distributor {
         offers.map(|(workload, sender)| (workload.clone(), sender.borrow().release().clone())).collect()
     }
 
+    /// The current releases, and the directories that they were made with.
+    pub fn on_offer(&self) -> (BTreeMap<String, Arc<Release>>, Arc<Directories>) {
+        let published = self.published.read().unwrap_or_else(PoisonError::into_inner);
+        let offers = published.offers.iter();
+        let releases =
+            offers.map(|(workload, sender)| (workload.clone(), sender.borrow().release().clone())).collect();
+        (releases, published.lookups.directories.clone())
+    }
+
     /// Whether anything was published.
     pub fn is_ready(&self) -> bool {
         self.published.read().unwrap_or_else(PoisonError::into_inner).any

@@ -8,9 +8,10 @@ use tokio::task::JoinSet;
 
 use super::judgement::{InForce, Judgement};
 use super::{TaskError, named};
+use crate::bundle::{Interlocks, TrustedKey};
 use crate::kube::{
-    self, ClusterError, ClusterSource, Election, FenceView, Index, Judged, Keeper, Leadership, Options,
-    PodRoster, StatusTask, Watched,
+    self, Attachments, ClusterError, ClusterSource, Election, FenceView, Index, Judged, Keeper, Leadership,
+    Options, PodRoster, StatusTask, Watched,
 };
 use crate::rules::{LoadError, load_directory, load_environment};
 use crate::transport::{Roster, WhoIs};
@@ -33,6 +34,9 @@ pub(super) struct Channels {
     /// Those of which everything is on offer.
     pub(super) offered: watch::Receiver<Option<Arc<InForce>>>,
     pub(super) leadership: watch::Sender<Leadership>,
+    /// Whose signatures filters are to trust.
+    pub(super) keys: Vec<TrustedKey>,
+    pub(super) interlocks: Interlocks,
 }
 
 /// Why a cluster cannot be the source of rules.
@@ -71,15 +75,19 @@ impl Cluster {
         judgement: Judgement,
         channels: Channels,
     ) {
-        let Channels { accepted, in_force, offered, leadership } = channels;
+        let Channels { accepted, in_force, offered, leadership, keys, interlocks } = channels;
         let in_force = in_force.unwrap_or_default();
+        let key_ids = keys.iter().map(|key| key.id.clone()).collect();
         leadership.send_replace(Leadership::default());
         let index = self.index;
         let hub = judgement.hub().clone();
         let (judged_in, judged) = watch::channel(Arc::<Judged>::default());
-        let (view_in, fence) = watch::channel(Arc::<FenceView>::default());
-        let written = self.options.fence.iter().flat_map(|_| Watched::fence());
-        for watched in Watched::inputs().chain(written) {
+        let (view_in, view) = watch::channel(Arc::<FenceView>::default());
+        let fence = self.options.fence.as_ref();
+        let plugins = fence.and_then(|plan| Some((plan.istio, plan.plugins.as_deref()?)));
+        let written = fence.into_iter().flat_map(|_| Watched::fence());
+        let brought = plugins.into_iter().flat_map(|(istio, _)| Watched::plugins(istio));
+        for watched in Watched::inputs().chain(written).chain(brought) {
             let follow = kube::follow(self.client.clone(), watched, index.clone(), hub.clone());
             tasks.spawn(named("a watch over the cluster", follow));
         }
@@ -89,7 +97,7 @@ impl Cluster {
             hub: hub.clone(),
             judged,
             offered: offered.clone(),
-            fence: self.options.fence.as_ref().map(|_| fence),
+            fence: fence.map(|_| view),
             leadership: leadership.subscribe(),
         };
         tasks.spawn(named("the writing of statuses", status.run()));
@@ -98,6 +106,7 @@ impl Cluster {
             index: index.clone(),
             hub: hub.clone(),
             plan: self.options.fence.clone(),
+            attachments: plugins.map(|(istio, plan)| Attachments::new(plan, istio, keys, interlocks)),
             leadership: leadership.subscribe(),
             accepted: accepted.clone(),
             in_force,
@@ -105,7 +114,13 @@ impl Cluster {
             view: view_in,
         };
         tasks.spawn(named("the keeping of policies", keeper.run()));
-        let election = Election { client: self.client, options: self.options.lease.clone(), hub, leadership };
+        let election = Election {
+            client: self.client,
+            options: self.options.lease.clone(),
+            hub,
+            keys: key_ids,
+            leadership,
+        };
         tasks.spawn(named("the election", election.run()));
         let source = ClusterSource {
             index,

@@ -23,6 +23,16 @@ pub enum ServeError {
     /// State cannot be read or written.
     #[error(transparent)]
     State(#[from] StateError),
+    /// What replicas share is not there.
+    #[error(
+        "folder `{path}` lacks `signing-key.p8`, `next-signing-key.p8` or `interlock-secret`; copy all three from the state folder \
+         of a `tidegate serve` that has been started once, or leave `--secrets` out",
+        path = path.display()
+    )]
+    Secrets {
+        /// The folder.
+        path: PathBuf,
+    },
     /// Keys or manifests cannot be read or made.
     #[error(transparent)]
     Bundle(#[from] BundleError),

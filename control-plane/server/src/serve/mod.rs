@@ -30,7 +30,7 @@ use self::judgement::Judgement;
 use self::publish::PublishTask;
 use self::source::{Places, Source};
 use crate::admin;
-use crate::bundle::{Interlocks, Publisher, TrustedKey};
+use crate::bundle::{Interlocks, Keyring, Publisher, TrustedKey};
 use crate::clock;
 use crate::directories::{self, DirectoryReport};
 use crate::keys::{AddressGuard, Fetcher, IssuerReport, Network, Reports};
@@ -58,6 +58,10 @@ pub struct Options {
     pub candidate: Option<PathBuf>,
     /// Folder for what must survive a restart.
     pub state: PathBuf,
+    /// Folder with the signing keys and the interlock's secret that all replicas have; `None`: the state folder's own.
+    ///
+    /// INVARIANT: whichever replica leads, filters trust its signature and set the interlock that its Fence demands.
+    pub secrets: Option<PathBuf>,
     /// Where filters connect (gRPC).
     pub listen: SocketAddr,
     /// Where people and probes look (HTTP).
@@ -156,10 +160,17 @@ pub async fn start(options: Options) -> Result<Running, ServeError> {
     let directory_sources = directories::Sources::new(&options.directories)?;
     let state = Arc::new(StateDir::open(&options.state)?);
     directories::restore(&index, &state)?;
-    let publisher = Publisher::open(state.clone(), clock::now())?;
+    let (keyring, interlocks) = match &options.secrets {
+        // Made at the first start, so that objects can be written with them from then on.
+        None => (Keyring::open(&state)?, Interlocks::open(&state)?),
+        Some(folder) => {
+            let missing = || ServeError::Secrets { path: folder.clone() };
+            let keyring = Keyring::read(folder)?.ok_or_else(missing)?;
+            (keyring, Interlocks::peek(folder)?.ok_or_else(missing)?)
+        }
+    };
+    let publisher = Publisher::with_keys(state.clone(), keyring, clock::now())?;
     let trusted_keys = publisher.keys().trusted();
-    // Made at the first start, so that objects can be written with it from then on.
-    Interlocks::open(&state)?;
     let (grpc, grpc_addr) = listen(options.listen, "filters", "--listen").await?;
     let (http, admin_addr) = listen(options.admin, "the admin interface", "--admin").await?;
     let modules = match options.modules {
@@ -241,7 +252,14 @@ pub async fn start(options: Options) -> Result<Running, ServeError> {
             tasks.spawn(named("the watch over rules", Source::new(places, hub.clone(), judgement).run()));
         }
         Place::Cluster(cluster) => {
-            let channels = Channels { accepted, in_force: in_force_in, offered, leadership: leadership_in };
+            let channels = Channels {
+                accepted,
+                in_force: in_force_in,
+                offered,
+                leadership: leadership_in,
+                keys: trusted_keys.clone(),
+                interlocks,
+            };
             cluster.spawn(&mut tasks, judgement, channels);
         }
     }

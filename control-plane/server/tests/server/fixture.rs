@@ -132,6 +132,7 @@ impl Place {
             listen: "127.0.0.1:0".parse().unwrap(),
             admin: "127.0.0.1:0".parse().unwrap(),
             modules: None,
+            secrets: None,
             directory: None,
             directories: Default::default(),
             environment: None,

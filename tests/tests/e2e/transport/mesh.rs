@@ -87,6 +87,7 @@ impl Mesh {
             listen: loopback,
             admin: loopback,
             modules: None,
+            secrets: None,
             directory: None,
             directories: tidegate::directories::Options::default(),
             environment: None,
