@@ -33,6 +33,11 @@ impl Presence {
         presence
     }
 
+    /// Whether the filter evaluates candidates.
+    pub(super) fn takes_candidate(&self) -> bool {
+        self.capabilities.iter().any(|known| known == tidegate_proto::CANDIDATE)
+    }
+
     /// Notes what a release uses and the filter lacks.
     pub(super) fn compare(&mut self, release: &Release) {
         let used = &release.manifest().used_capabilities;

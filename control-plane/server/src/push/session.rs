@@ -199,15 +199,15 @@ impl Serving {
         let vm = hello.vm.clone().unwrap_or_default();
         let key = VmKey { workload, instance: vm.instance, generation: vm.generation };
         // What it enforces already need not be sent again.
+        let mut presence = Presence::enter(hub, key, &hello);
         let fresh = {
             let offer = offers.borrow();
             let release = offer.release();
             // A warm start has no candidate.
-            let lacks_candidate = takes_candidate(&hello.capabilities)
+            let lacks_candidate = presence.takes_candidate()
                 && release.candidate().iter().any(|section| !held.contains(section.sha256()));
             release.sha256()[..] != hello.enforced_manifest[..] || lacks_candidate
         };
-        let mut presence = Presence::enter(hub, key, &hello);
         if !fresh {
             let offer = offers.borrow();
             presence.compare(offer.release());
@@ -289,7 +289,7 @@ impl Serving {
     fn offer(&mut self, hub: &Hub, offer: Arc<Offer>, outbox: &mut VecDeque<Bytes>) {
         // Never withheld: what it lacks it enforces more strictly, and what it would misread it refuses itself.
         self.presence.compare(offer.release());
-        let frames = offer.frames(&self.held, takes_candidate(&self.presence.capabilities));
+        let frames = offer.frames(&self.held, self.presence.takes_candidate());
         let bytes: usize = frames.iter().map(Bytes::len).sum();
         outbox.extend(frames.iter().cloned());
         hub.metrics.pushes.inc();
@@ -352,7 +352,7 @@ impl Serving {
             self.presence.enforces_other(&ack.manifest_sha256);
             return Err(Status::aborted("acknowledged another manifest than was pushed; connect again"));
         }
-        let takes_candidate = takes_candidate(&self.presence.capabilities);
+        let takes_candidate = self.presence.takes_candidate();
         let candidate = release.candidate().iter().filter(|_| takes_candidate);
         self.held = release.sections().iter().chain(candidate).map(|section| *section.sha256()).collect();
         self.presence.enforces(release);
@@ -382,11 +382,6 @@ impl Serving {
         }
         Ok(())
     }
-}
-
-/// Whether a filter evaluates candidates.
-fn takes_candidate(capabilities: &[String]) -> bool {
-    capabilities.iter().any(|known| known == tidegate_proto::CANDIDATE)
 }
 
 fn nack_reason(reason: i32) -> (&'static str, Option<pb::NackReason>) {
