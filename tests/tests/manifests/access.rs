@@ -292,6 +292,7 @@ fn options(folder: &Path, kubeconfig: PathBuf) -> Options {
                 ..LeaseOptions::new("tidegate-system", "one")
             },
         }),
+        candidate: None,
         state: folder.join("state"),
         secrets: None,
         listen: loopback,

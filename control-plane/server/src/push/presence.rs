@@ -16,7 +16,7 @@ pub(super) struct Presence {
     hub: Arc<Hub>,
     pub key: VmKey,
     stream: StreamId,
-    capabilities: Vec<String>,
+    pub capabilities: Vec<String>,
     /// Those that its Bundle uses and that it does not have.
     lacks: Vec<String>,
 }
