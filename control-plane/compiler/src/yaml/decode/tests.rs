@@ -69,7 +69,7 @@ fn agrees_with_another_reader() {
         "{name: \"a\\n\\u00e9\", flag: false}",
         "name: |\n  two\n  lines\n",
         "name: >-\n  one\n  line\n",
-        "name: a b # comment\nlist:\n- id: x\n- {id: y}\n",
+        "name: a b # comment\nlist:\n- id: x\n- {id: z}\n",
         "name: &n a\nmap: {x: *n}\n",
         "name: a\nlist: []\nmap: {}\n",
         "name: europe-west4\ncolour: Red\n",
