@@ -22,7 +22,7 @@ pub(crate) struct EnvironmentFault {
 }
 
 /// Replaces every reference in a tree. What cannot be replaced becomes a hole.
-pub(crate) fn substitute(root: &mut Node, env: &BTreeMap<String, String>) -> Vec<EnvironmentFault> {
+pub(crate) fn substitute(root: &mut Node<'_>, env: &BTreeMap<String, String>) -> Vec<EnvironmentFault> {
     let mut faults = Vec::new();
     if !has_reference(root) {
         return faults;
@@ -32,7 +32,7 @@ pub(crate) fn substitute(root: &mut Node, env: &BTreeMap<String, String>) -> Vec
 }
 
 /// Whether there is anything to look at.
-fn has_reference(node: &Node) -> bool {
+fn has_reference(node: &Node<'_>) -> bool {
     match &node.value {
         Value::Hole => false,
         Value::Scalar { text, .. } => text.contains("${"),
@@ -44,7 +44,7 @@ fn has_reference(node: &Node) -> bool {
 }
 
 fn walk(
-    node: &mut Node,
+    node: &mut Node<'_>,
     env: &BTreeMap<String, String>,
     path: &mut Vec<Step>,
     faults: &mut Vec<EnvironmentFault>,
@@ -60,7 +60,7 @@ fn walk(
         }
         Value::Map(entries) => {
             for entry in entries {
-                path.push(Step::Key(entry.key.clone()));
+                path.push(Step::Key(entry.key.clone().into_owned()));
                 if entry.key.contains("${") {
                     faults.push(EnvironmentFault {
                         code: Code::EnvironmentMalformed,
@@ -81,7 +81,7 @@ fn walk(
             }
             match replace(text, env) {
                 Ok(replaced) => {
-                    *text = replaced;
+                    *text = replaced.into();
                     if *style == Style::Plain {
                         *style = Style::Substituted;
                     }

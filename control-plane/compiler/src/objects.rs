@@ -54,7 +54,7 @@ pub(crate) fn read(files: &[SourceFile], env: &BTreeMap<String, String>, finding
     let mut files: Vec<&SourceFile> = files.iter().collect();
     files.sort_by(|a, b| (&a.path, &a.text).cmp(&(&b.path, &b.text)));
     let read = parallel::map(&files, |file| {
-        let text = Arc::new(FileText::new(file.path.clone(), file.text.clone()));
+        let text = Arc::new(FileText::new(&file.path, &file.text));
         read_file(&text, env)
     });
     let mut objects = Objects::default();
@@ -136,7 +136,7 @@ pub(crate) fn read_file(file: &Arc<FileText>, env: &BTreeMap<String, String>) ->
         );
         if let Some((at, message)) = fault.related {
             diagnostic.related.push(Related {
-                file: file.path.clone(),
+                file: file.path.to_string(),
                 line: at.line,
                 column: at.column,
                 message: message.to_owned(),
@@ -205,7 +205,7 @@ impl FileReader<'_> {
     fn document(
         &self,
         number: usize,
-        mut document: Document,
+        mut document: Document<'_>,
         objects: &mut Objects,
         findings: &mut Findings,
     ) {
@@ -240,7 +240,7 @@ impl FileReader<'_> {
         }
     }
 
-    fn kind(&self, root: &Node, findings: &mut Findings) -> Option<Kind> {
+    fn kind(&self, root: &Node<'_>, findings: &mut Findings) -> Option<Kind> {
         let kinds = || Kind::ALL.map(Kind::as_str);
         let known = suggest::list(kinds());
         let (at, message, fix) = match (&root.value, root.entry("kind")) {
@@ -280,7 +280,7 @@ impl FileReader<'_> {
     }
 
     /// Whether the version is one that cannot be read.
-    fn api_version(&self, root: &Node, findings: &mut Findings) -> bool {
+    fn api_version(&self, root: &Node<'_>, findings: &mut Findings) -> bool {
         let Some(entry) = root.entry("apiVersion") else { return false };
         let Some(written) = entry.value.text() else { return false };
         if written == API_VERSION {
@@ -303,7 +303,7 @@ impl FileReader<'_> {
         &self,
         kind: Kind,
         number: usize,
-        root: &Node,
+        root: &Node<'_>,
         broken: bool,
         objects: &mut Objects,
         list: fn(&mut Objects) -> &mut Vec<Arc<Object<S>>>,
@@ -336,7 +336,7 @@ impl FileReader<'_> {
     }
 
     /// Who the object is, if that can be read. What is wrong with the name is reported here, what is missing by shape.
-    fn id(&self, kind: Kind, root: &Node, findings: &mut Findings) -> Option<ObjectId> {
+    fn id(&self, kind: Kind, root: &Node<'_>, findings: &mut Findings) -> Option<ObjectId> {
         let metadata = &root.entry("metadata")?.value;
         let name = &metadata.entry("name")?.value;
         let name_text = name.text()?;
@@ -397,7 +397,7 @@ impl FileReader<'_> {
     }
 
     /// Says what is wrong with the shape of an object.
-    fn shape(&self, root: &Node, id: Option<&ObjectId>, mut path: Vec<Step>, fault: Fault) -> Diagnostic {
+    fn shape(&self, root: &Node<'_>, id: Option<&ObjectId>, mut path: Vec<Step>, fault: Fault) -> Diagnostic {
         let of_key = matches!(fault, Fault::UnknownField { .. });
         let at = position_of(root, &path, of_key);
         let (code, message, why, fix) = match fault {

@@ -6,6 +6,10 @@
 #[cfg(not(target_family = "wasm"))]
 const FEW: usize = 8;
 
+/// With fewer things than these, work that is one of many itself gets no threads of its own.
+#[cfg(not(target_family = "wasm"))]
+const MANY: usize = 8192;
+
 /// What `work` makes of each.
 #[cfg(not(target_family = "wasm"))]
 pub(crate) fn map<T: Sync, R: Send>(things: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
@@ -50,12 +54,25 @@ pub(crate) fn map<T, R>(things: &[T], work: impl Fn(&T) -> R) -> Vec<R> {
     things.iter().map(work).collect()
 }
 
+/// What `work` makes of each, where this is a part of work on many things itself: threads only where these are many, too.
+#[cfg(not(target_family = "wasm"))]
+pub(crate) fn map_within<T: Sync, R: Send>(things: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    if things.len() < MANY { things.iter().map(work).collect() } else { map(things, work) }
+}
+
+/// What `work` makes of each.
+#[cfg(target_family = "wasm")]
+pub(crate) fn map_within<T, R>(things: &[T], work: impl Fn(&T) -> R) -> Vec<R> {
+    map(things, work)
+}
+
 #[cfg(test)]
 mod tests {
     #[test]
     fn results_are_in_the_order_of_the_things() {
-        for count in [0, 1, 7, 8, 9, 100, 4097] {
+        for count in [0, 1, 7, 8, 9, 100, 4097, super::MANY] {
             let things: Vec<usize> = (0..count).collect();
+            assert_eq!(super::map_within(&things, |thing| *thing), things);
             assert_eq!(
                 super::map(&things, |thing| thing * 2),
                 (0..count).map(|at| at * 2).collect::<Vec<_>>()

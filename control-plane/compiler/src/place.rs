@@ -40,9 +40,9 @@ pub struct ObjectId {
 /// A file, and its trees while places in it are asked for.
 #[derive(Debug)]
 pub(crate) struct FileText {
-    pub(crate) path: String,
-    pub(crate) text: String,
-    trees: Mutex<Option<Arc<Vec<Document>>>>,
+    pub(crate) path: Arc<str>,
+    pub(crate) text: Arc<str>,
+    trees: Mutex<Option<Arc<Vec<Document<'static>>>>>,
 }
 
 /// An object's place in the sources.
@@ -134,13 +134,15 @@ impl fmt::Display for ObjectId {
 // === impl FileText ===
 
 impl FileText {
-    pub(crate) fn new(path: String, text: String) -> Self {
-        Self { path, text, trees: Mutex::new(None) }
+    pub(crate) fn new(path: &str, text: &str) -> Self {
+        Self { path: path.into(), text: text.into(), trees: Mutex::new(None) }
     }
 
-    fn trees(&self) -> Arc<Vec<Document>> {
+    fn trees(&self) -> Arc<Vec<Document<'static>>> {
         let mut trees = self.trees.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(trees.get_or_insert_with(|| Arc::new(yaml::parse(&self.text).0)))
+        Arc::clone(trees.get_or_insert_with(|| {
+            Arc::new(yaml::parse(&self.text).0.into_iter().map(Document::into_owned).collect())
+        }))
     }
 
     /// Gives the memory of the trees back.
@@ -153,7 +155,7 @@ impl FileText {
 
 impl Source {
     /// Of an object that was read from this document of a file.
-    pub(crate) fn new(id: ObjectId, file: Arc<FileText>, document: usize, root: &Node) -> Self {
+    pub(crate) fn new(id: ObjectId, file: Arc<FileText>, document: usize, root: &Node<'_>) -> Self {
         let spec = [Step::Key("spec".to_owned()), Step::Key("from".to_owned())];
         let (spec_at, from_at) =
             (position_of(root, spec.get(..1).unwrap_or_default(), false), position_of(root, &spec, false));
@@ -229,7 +231,7 @@ impl<'p> Place<'p> {
 
 /// The position of a path, or of the nearest part of it that exists. A field's own position is that of its value, except
 /// where the field itself is the finding.
-pub(crate) fn position_of(root: &Node, steps: &[Step], of_key: bool) -> Position {
+pub(crate) fn position_of(root: &Node<'_>, steps: &[Step], of_key: bool) -> Position {
     let mut node = root;
     let mut at = root.at;
     for (number, step) in steps.iter().enumerate() {

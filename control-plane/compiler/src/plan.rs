@@ -18,6 +18,7 @@ use crate::diagnostic::{Code, Diagnostic};
 use crate::directory::DirectoryQuery;
 use crate::issuers::TrustedIssuer;
 use crate::mesh::{Mesh, WorkloadId};
+use crate::parallel;
 use crate::place::Findings;
 use crate::rules::{Guard, Rule};
 use crate::suggest;
@@ -165,9 +166,8 @@ fn policy(
         })
         .collect();
     guards.sort_by(|a, b| a.id.cmp(&b.id));
-    let mut rules = rules
-        .iter()
-        .map(|rule| rule_model(rule, id, mesh, &positions))
+    let mut rules = parallel::map_within(rules, |rule| rule_model(rule, id, mesh, &positions))
+        .into_iter()
         .collect::<Result<Vec<_>, String>>()?;
     rules.sort_by(|a, b| a.id.cmp(&b.id));
     let model = PolicyModel {

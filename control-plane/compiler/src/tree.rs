@@ -9,11 +9,11 @@ use crate::yaml::{self, Node, Value};
 
 /// A document or a part of one.
 #[derive(Debug, Clone, Copy)]
-pub struct Tree<'t>(&'t Node);
+pub struct Tree<'t>(&'t Node<'t>);
 
 /// A document that can be read.
 #[derive(Debug, Clone)]
-pub struct TreeDocument(Node);
+pub struct TreeDocument(Node<'static>);
 
 /// Something that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub fn read(text: &str, env: Option<&BTreeMap<String, String>>) -> (Vec<TreeDocu
         if let Some(env) = env {
             substitute(&mut root, env);
         }
-        TreeDocument(root)
+        TreeDocument(root.into_owned())
     });
     let faults = faults.into_iter().map(|fault| TreeFault { line: fault.at.line, message: fault.message });
     (documents.collect(), faults.collect())
@@ -76,7 +76,7 @@ impl<'t> Tree<'t> {
             Value::Map(entries) => entries.as_slice(),
             _ => &[],
         };
-        members.iter().map(|entry| (entry.key.as_str(), Self(&entry.value)))
+        members.iter().map(|entry| (entry.key.as_ref(), Self(&entry.value)))
     }
 
     /// The text of a scalar.

@@ -57,6 +57,10 @@ enum Edit {
     Twin(usize, usize),
     /// Text that is no YAML, or what is mended again.
     Garble(usize),
+    /// The file is not there, or is there again.
+    Hide(usize),
+    /// The files are told in another order.
+    Order(usize),
     Environment(Option<&'static str>),
     Time(Option<i64>),
 }
@@ -74,6 +78,8 @@ fn edit() -> impl Strategy<Value = Edit> {
         1 => (0..FILES, 0..9usize).prop_map(|(file, path)| Edit::Rename(file, path)),
         1 => (0..FILES, 0..FILES).prop_map(|(file, path)| Edit::Twin(file, path)),
         1 => (0..FILES).prop_map(Edit::Garble),
+        2 => (0..FILES).prop_map(Edit::Hide),
+        1 => (0..FILES).prop_map(Edit::Order),
         1 => proptest::option::of(proptest::sample::select(vec!["one", "two"])).prop_map(Edit::Environment),
         1 => proptest::option::of(proptest::sample::select(vec![1_763_000_000, 1_795_000_000])).prop_map(Edit::Time),
     ]
@@ -86,6 +92,9 @@ type Replaced = (&'static str, &'static str);
 struct Folder {
     paths: [String; FILES],
     garbled: [bool; FILES],
+    hidden: [bool; FILES],
+    /// Which is told first.
+    first: usize,
     /// Each document as it was at first, what was done to it, and its file.
     documents: Vec<(String, Option<Replaced>, usize)>,
     env: BTreeMap<String, String>,
@@ -97,6 +106,8 @@ impl Folder {
         Self {
             paths: std::array::from_fn(|file| format!("{file}.yaml")),
             garbled: [false; FILES],
+            hidden: [false; FILES],
+            first: 0,
             documents: DOCUMENTS.iter().cloned().zip(files).map(|(text, file)| (text, None, *file)).collect(),
             env: env(),
             now: None,
@@ -115,6 +126,7 @@ impl Folder {
             Edit::Break(at, to) => self.change(at, to, &MISTAKES),
             Edit::Mend => {
                 self.garbled = [false; FILES];
+                self.hidden = [false; FILES];
                 self.documents.truncate(DOCUMENTS.len());
                 for ((text, change, _), first) in self.documents.iter_mut().zip(&*DOCUMENTS) {
                     text.clone_from(first);
@@ -127,6 +139,8 @@ impl Folder {
             Edit::Rename(file, path) => self.paths[*file] = format!("{path}-more.yaml"),
             Edit::Twin(file, path) => self.paths[*file] = self.paths[*path].clone(),
             Edit::Garble(file) => self.garbled[*file] ^= true,
+            Edit::Hide(file) => self.hidden[*file] ^= true,
+            Edit::Order(first) => self.first = *first,
             Edit::Environment(team) => {
                 self.env = env();
                 self.env.extend(team.map(|team| ("team".to_owned(), team.to_owned())));
@@ -160,7 +174,8 @@ impl Folder {
             }
             text
         };
-        (0..FILES).map(|file| SourceFile { path: self.paths[file].clone(), text: text(file) }).collect()
+        let files = (0..FILES).map(|at| (at + self.first) % FILES).filter(|file| !self.hidden[*file]);
+        files.map(|file| SourceFile { path: self.paths[file].clone(), text: text(file) }).collect()
     }
 }
 

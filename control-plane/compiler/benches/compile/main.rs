@@ -4,6 +4,7 @@
 //! others use it.
 
 mod estate;
+mod memory;
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -112,6 +113,16 @@ fn measure(layout: Layout) {
     println!("  parse and decode      {parsing}");
     println!("  all of it             {compiling}   {warnings} warnings");
     println!("  of that, encode       {encoding}   {} KiB", section / 1024);
+    let kept = memory::bytes_of(|| {
+        let mut compiler = Compiler::new();
+        output(compiler.compile(&inputs(&files)));
+        compiler
+    });
+    println!(
+        "  kept for an edit      {:>6} MiB with the texts, {} B per rule without",
+        kept >> 20,
+        kept.saturating_sub(bytes) / layout.rules
+    );
     edits(layout, files.clone());
     let expected = digest(&compiled);
     for seed in [1, 2] {

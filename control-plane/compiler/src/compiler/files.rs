@@ -9,6 +9,7 @@ use crate::context::Context;
 use crate::diagnostic::Diagnostic;
 use crate::mesh::WorkloadId;
 use crate::objects::{Objects, read_file, refuse_duplicate};
+use crate::parallel;
 use crate::place::{FileText, Findings, ObjectId, Source};
 use crate::plan::warn_unguarded;
 use crate::rules::{Guard, Rule, check_guard, check_rule};
@@ -51,7 +52,7 @@ pub(super) struct File {
 #[derive(Debug, Default)]
 pub(super) struct Files {
     /// In the order of paths and texts.
-    all: Vec<Arc<File>>,
+    all: Vec<Known>,
     objects: HashMap<ObjectId, Vec<Arc<Source>>>,
     /// Ids that are there more than once.
     twice: BTreeSet<ObjectId>,
@@ -69,8 +70,20 @@ pub(super) struct Files {
     covered: Option<BTreeSet<WorkloadId>>,
 }
 
+/// A file, and what it was read from: comparing that is most of what there is to do where little changed, so it is not far.
+#[derive(Debug, Clone)]
+struct Known {
+    path: Arc<str>,
+    text: Arc<str>,
+    file: Arc<File>,
+}
+
 /// Files by where they are in memory.
 type Part = BTreeMap<usize, Arc<File>>;
+
+fn of(source: &SourceFile) -> (&str, &str) {
+    (&source.path, &source.text)
+}
 
 fn key(file: &Arc<File>) -> usize {
     Arc::as_ptr(file).addr()
@@ -119,11 +132,16 @@ impl Unchecked {
     }
 }
 
-// === impl File ===
+// === impl Known ===
 
-impl File {
+impl Known {
+    fn new(file: &Arc<File>) -> Self {
+        let FileText { path, text, .. } = &*file.text;
+        Self { path: Arc::clone(path), text: Arc::clone(text), file: Arc::clone(file) }
+    }
+
     fn source(&self) -> (&str, &str) {
-        (&self.text.path, &self.text.text)
+        (&self.path, &self.text)
     }
 }
 
@@ -132,25 +150,47 @@ impl File {
 impl Files {
     /// The sources that are not here as they are, and the files here that are not in the sources. The latter are taken out.
     pub(super) fn compare<'s>(&mut self, sources: &'s [SourceFile]) -> (Vec<&'s SourceFile>, Vec<Arc<File>>) {
-        fn of(source: &SourceFile) -> (&str, &str) {
-            (&source.path, &source.text)
-        }
-        let mut sources: Vec<&SourceFile> = sources.iter().collect();
+        let (mut sources, known) = self.without_pairs(sources);
         sources.sort_by(|a, b| of(a).cmp(&of(b)));
         let (mut new, mut gone) = (Vec::new(), Vec::new());
-        let mut known = self.all.iter().peekable();
+        let mut known = known.into_iter().peekable();
         for source in sources {
             // Texts are only compared where the paths are the same.
-            while let Some(file) = known.next_if(|file| file.source() < of(source)) {
-                gone.push(Arc::clone(file));
+            while let Some(known) = known.next_if(|known| known.source() < of(source)) {
+                gone.push(Arc::clone(&known.file));
             }
-            if known.next_if(|file| file.source() == of(source)).is_none() {
+            if known.next_if(|known| known.source() == of(source)).is_none() {
                 new.push(source);
             }
         }
-        gone.extend(known.map(Arc::clone));
+        gone.extend(known.map(|known| Arc::clone(&known.file)));
         self.remove(&gone);
         (new, gone)
+    }
+
+    /// All but pairs of the same, one of the sources and one of the files here, that are found without sorting: most, if
+    /// the sources are in the order of paths. What is left are the files in the order in which they are here.
+    fn without_pairs<'s, 'f>(&'f self, sources: &'s [SourceFile]) -> (Vec<&'s SourceFile>, Vec<&'f Known>) {
+        // As many from the beginning as are the same, and the others counted from the end.
+        let is_pair = |(source, known): (&SourceFile, &Known)| known.source() == of(source);
+        let zipped = || sources.iter().zip(&self.all);
+        let begin = if sources.len() == self.all.len() {
+            0
+        } else {
+            zipped().position(|pair| !is_pair(pair)).unwrap_or_else(|| sources.len().min(self.all.len()))
+        };
+        let (sources, all) =
+            (sources.get(begin..).unwrap_or_default(), self.all.get(begin..).unwrap_or_default());
+        let end = sources.len().min(all.len());
+        let (more_sources, sources) = sources.split_at(sources.len().saturating_sub(end));
+        let (more_known, all) = all.split_at(all.len().saturating_sub(end));
+        let pairs: Vec<(&SourceFile, &Known)> = sources.iter().zip(all).collect();
+        let same = parallel::map(&pairs, |pair| is_pair(*pair));
+        let others = || pairs.iter().zip(&same).filter(|(_, same)| !**same).map(|(pair, _)| pair);
+        (
+            more_sources.iter().chain(others().map(|(source, _)| *source)).collect(),
+            more_known.iter().chain(others().map(|(_, known)| *known)).collect(),
+        )
     }
 
     /// All files whose checks must be done again. They are taken out.
@@ -160,7 +200,7 @@ impl Files {
             Unchanged { values: true, broken: false } => {
                 self.with_broken_references.values().cloned().collect()
             }
-            Unchanged { values: false, .. } => self.all.clone(),
+            Unchanged { values: false, .. } => self.all.iter().map(|known| Arc::clone(&known.file)).collect(),
         };
         self.remove(&stale);
         stale
@@ -172,7 +212,7 @@ impl Files {
         }
         let mut keys: Vec<usize> = gone.iter().map(key).collect();
         keys.sort_unstable();
-        self.all.retain(|file| keys.binary_search(&key(file)).is_err());
+        self.all.retain(|known| keys.binary_search(&key(&known.file)).is_err());
         for file in gone {
             let key = key(file);
             for part in self.tables() {
@@ -239,11 +279,12 @@ impl Files {
         }
         if files.len() <= FEW {
             for file in files {
-                let at = self.all.partition_point(|other| other.source() < file.source());
-                self.all.insert(at, Arc::clone(file));
+                let known = Known::new(file);
+                let at = self.all.partition_point(|other| other.source() < known.source());
+                self.all.insert(at, known);
             }
         } else {
-            self.all.extend(files.iter().map(Arc::clone));
+            self.all.extend(files.iter().map(Known::new));
             self.all.sort_by(|a, b| a.source().cmp(&b.source()));
         }
     }
@@ -279,7 +320,8 @@ impl Files {
         }
         if self.covered.as_ref() != Some(&covered) {
             self.unguarded.clear();
-            self.unguarded_pending = self.all.iter().map(|file| (key(file), Arc::clone(file))).collect();
+            let all = self.all.iter().map(|known| &known.file);
+            self.unguarded_pending = all.map(|file| (key(file), Arc::clone(file))).collect();
         }
         for (key, file) in std::mem::take(&mut self.unguarded_pending) {
             let mut found = Findings::default();

@@ -78,7 +78,7 @@ impl Compiler {
         self.workloads.remove(&gone);
         let env = &self.env;
         let mut unchecked = parallel::map(&new, |source| {
-            let text = FileText::new(source.path.clone(), source.text.clone());
+            let text = FileText::new(&source.path, &source.text);
             Unchecked::read(Arc::new(text), env)
         });
         let objects = self.files.base().chain(unchecked.iter().map(|file| &file.objects));

@@ -9,7 +9,7 @@ use crate::parallel;
 use crate::place::Findings;
 use crate::plan::{Planned, WorkloadPolicy};
 use crate::rules::{Guard, Rule};
-use crate::warnings::{self, Budget, Notes};
+use crate::warnings::{self, Budget, Notes, Size};
 
 use super::files::File;
 
@@ -17,6 +17,8 @@ use super::files::File;
 #[derive(Debug, Default)]
 pub(super) struct Workloads {
     rules: BTreeMap<WorkloadId, BTreeMap<Name, Arc<Rule>>>,
+    /// Those whose rules came or went since they were planned. INVARIANT: all others were planned of just their `rules`.
+    touched: BTreeSet<WorkloadId>,
     /// Of the same mesh and issuers.
     planned: BTreeMap<WorkloadId, Workload>,
 }
@@ -28,6 +30,7 @@ type Name = (Arc<str>, usize);
 struct Workload {
     planned: Planned,
     notes: Notes,
+    size: Size,
 }
 
 /// What reaches a workload now.
@@ -48,6 +51,12 @@ enum Kept {
 
 fn name(rule: &Arc<Rule>) -> Name {
     (Arc::clone(&rule.name), Arc::as_ptr(rule).addr())
+}
+
+fn touch(touched: &mut BTreeSet<WorkloadId>, id: &WorkloadId) {
+    if !touched.contains(id) {
+        touched.insert(id.clone());
+    }
 }
 
 fn same<T>(a: &[Arc<T>], b: &[Arc<T>], says_the_same: fn(&T, &T) -> bool) -> Kept {
@@ -73,6 +82,7 @@ impl Workloads {
             for id in &rule.reach {
                 if let Some(rules) = self.rules.get_mut(id) {
                     rules.remove(&name(rule));
+                    touch(&mut self.touched, id);
                 }
             }
         }
@@ -82,6 +92,7 @@ impl Workloads {
     pub(super) fn add(&mut self, files: &[Arc<File>]) {
         for rule in files.iter().flat_map(|file| &file.rules) {
             for id in &rule.reach {
+                touch(&mut self.touched, id);
                 match self.rules.get_mut(id) {
                     Some(rules) => {
                         rules.insert(name(rule), Arc::clone(rule));
@@ -120,14 +131,23 @@ impl Workloads {
             .workloads
             .keys()
             .filter_map(|id| {
-                let guards = guards_of.get(id).into_iter().flatten().map(|guard| Arc::clone(guard)).collect();
+                let known = self.planned.get(id);
+                let guards: Vec<Arc<Guard>> =
+                    guards_of.get(id).into_iter().flatten().map(|guard| Arc::clone(guard)).collect();
+                if let Some(known) = known
+                    && !self.touched.contains(id)
+                    && same(&known.planned.guards, &guards, Guard::says_the_same) == Kept::All
+                {
+                    return None;
+                }
                 let rules =
                     self.rules.get(id).into_iter().flatten().map(|(_, rule)| Arc::clone(rule)).collect();
                 let reaching = Reaching { id, guards, rules };
-                let kept = self.planned.get(id).map_or(Kept::Nothing, |known| known.kept(&reaching));
+                let kept = known.map_or(Kept::Nothing, |known| known.kept(&reaching));
                 (kept != Kept::All).then_some((reaching, kept))
             })
             .collect();
+        self.touched.clear();
         let known = &self.planned;
         let planned = parallel::map(&changed, |(Reaching { id, guards, rules }, kept)| {
             let (guards, rules) = (guards.clone(), rules.clone());
@@ -143,17 +163,19 @@ impl Workloads {
             .collect();
         // How much is compared depends on the workloads before.
         let mut budget = Budget::new();
-        let mut unnoted: Vec<(&WorkloadId, Planned, usize)> = Vec::new();
+        let mut unnoted: Vec<(&WorkloadId, Planned, Size, usize)> = Vec::new();
         for id in mesh.workloads.keys() {
             let known = self.planned.get(id);
             let (planned, kept) = match (fresh.remove(id), known) {
                 (Some((planned, kept)), _) => (Some(planned), kept),
                 (None, _) => (None, Kept::All),
             };
-            let policy =
-                planned.as_ref().or(known.map(|known| &known.planned)).map(|planned| &planned.policy);
-            let compared = policy.and_then(|policy| policy.as_ref().ok());
-            let compared = compared.map_or(0, |policy| budget.take(&policy.model));
+            // The same policy has the same size.
+            let size = match (&planned, kept, known) {
+                (Some(planned), Kept::Nothing, _) | (Some(planned), _, None) => Size::of(planned),
+                (_, _, known) => known.map(|known| known.size).unwrap_or_default(),
+            };
+            let compared = budget.take(size);
             let noted =
                 kept != Kept::Nothing && known.is_some_and(|known| known.notes.compared() == compared);
             match (planned, noted) {
@@ -167,17 +189,17 @@ impl Workloads {
                     unnoted.extend(
                         planned
                             .or(known.map(|known| known.planned.clone()))
-                            .map(|planned| (id, planned, compared)),
+                            .map(|planned| (id, planned, size, compared)),
                     );
                 }
             }
         }
-        let notes = parallel::map(&unnoted, |(_, planned, compared)| match &planned.policy {
+        let notes = parallel::map(&unnoted, |(_, planned, _, compared)| match &planned.policy {
             Ok(policy) => Notes::new(&policy.model, *compared),
             Err(_) => Notes::default(),
         });
-        for ((id, planned, _), notes) in unnoted.into_iter().zip(notes) {
-            self.planned.insert(id.clone(), Workload { planned, notes });
+        for ((id, planned, size, _), notes) in unnoted.into_iter().zip(notes) {
+            self.planned.insert(id.clone(), Workload { planned, notes, size });
         }
         for workload in self.planned.values() {
             findings.extend(workload.planned.findings.iter().cloned());

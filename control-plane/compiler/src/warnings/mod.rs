@@ -15,7 +15,9 @@ use std::sync::Arc;
 use tidegate_engine::model::{Effect, Mode, PeerModel, PolicyModel, RuleModel};
 
 use crate::diagnostic::{Code, Related};
+use crate::parallel;
 use crate::place::Findings;
+use crate::plan::Planned;
 use crate::rules::Rule;
 use crate::suggest;
 
@@ -61,6 +63,23 @@ pub(crate) struct Budget {
     pairs: usize,
 }
 
+/// How many rules a workload has, and how many of them are Denies that look at tokens.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Size {
+    rules: usize,
+    denies: usize,
+}
+
+// === impl Size ===
+
+impl Size {
+    /// Of a workload's policy, if there is one.
+    pub(crate) fn of(planned: &Planned) -> Self {
+        let rules = planned.policy.as_ref().map_or(&[][..], |policy| &policy.model.rules);
+        Self { rules: rules.len(), denies: rules.iter().filter(|rule| looks(rule)).count() }
+    }
+}
+
 // === impl Budget ===
 
 impl Budget {
@@ -69,9 +88,8 @@ impl Budget {
     }
 
     /// How many Denies of the next workload.
-    pub(crate) fn take(&mut self, model: &PolicyModel) -> usize {
-        let rules = model.rules.len();
-        let denies = model.rules.iter().filter(|rule| looks(rule)).count();
+    pub(crate) fn take(&mut self, size: Size) -> usize {
+        let Size { rules, denies } = size;
         let compared = self.pairs.checked_div(rules).unwrap_or(0).min(denies);
         self.pairs = self.pairs.saturating_sub(compared.saturating_mul(rules));
         compared
@@ -84,15 +102,21 @@ impl Notes {
     /// Looks at the rules of a workload, and at so many of its Denies for evasion.
     pub(crate) fn new(model: &PolicyModel, compared: usize) -> Self {
         let near = Near::new(model);
-        let mut notes = Self { compared, ..Self::default() };
         let mut left = compared;
-        for rule in &model.rules {
-            notes.covered.extend(near.cover(rule).map(|cover| (rule.id.clone(), cover)));
-            if looks(rule) && left > 0 {
-                left = left.saturating_sub(1);
-                notes.evaded.extend(near.evasion(rule).map(|evasion| (rule.id.clone(), evasion)));
-            }
-            notes.never.extend(never::is_contradictory(rule).then(|| rule.id.clone()));
+        let rules = model.rules.iter().map(|rule| {
+            let is_compared = left > 0 && looks(rule);
+            left = left.saturating_sub(usize::from(is_compared));
+            (rule, is_compared)
+        });
+        let found = parallel::map_within(&rules.collect::<Vec<_>>(), |(rule, is_compared)| {
+            let evasion = if *is_compared { near.evasion(rule) } else { None };
+            (near.cover(rule), evasion, never::is_contradictory(rule))
+        });
+        let mut notes = Self { compared, ..Self::default() };
+        for (rule, (cover, evasion, is_contradictory)) in model.rules.iter().zip(found) {
+            notes.covered.extend(cover.map(|cover| (rule.id.clone(), cover)));
+            notes.evaded.extend(evasion.map(|evasion| (rule.id.clone(), evasion)));
+            notes.never.extend(is_contradictory.then(|| rule.id.clone()));
         }
         notes
     }

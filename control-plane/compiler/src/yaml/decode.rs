@@ -26,7 +26,7 @@ pub(crate) enum Decoded<T> {
 }
 
 /// Reads a type out of a tree.
-pub(crate) fn decode<T: DeserializeOwned>(root: &Node) -> Decoded<T> {
+pub(crate) fn decode<T: DeserializeOwned>(root: &Node<'_>) -> Decoded<T> {
     let first = match T::deserialize(Reader(root)) {
         Ok(value) => return Decoded::Value(value),
         Err(error) => error,
@@ -47,7 +47,7 @@ pub(crate) fn decode<T: DeserializeOwned>(root: &Node) -> Decoded<T> {
 }
 
 /// Changes the tree so that reading gets past the fault.
-fn repair(tree: &mut Node, fault: &DecodeFault) -> bool {
+fn repair(tree: &mut Node<'_>, fault: &DecodeFault) -> bool {
     match &fault.fault {
         Fault::UnknownField { name, .. } => {
             let Some((Step::Key(_), parent)) = fault.path.split_last() else { return false };
@@ -65,11 +65,7 @@ fn repair(tree: &mut Node, fault: &DecodeFault) -> bool {
             if entries.iter().any(|entry| entry.key == *name) {
                 return false;
             }
-            entries.push(Entry {
-                key: (*name).to_owned(),
-                key_at: at,
-                value: Node { at, value: Value::Hole },
-            });
+            entries.push(Entry { key: (*name).into(), key_at: at, value: Node { at, value: Value::Hole } });
             true
         }
         Fault::WrongType { .. }
@@ -88,18 +84,18 @@ fn repair(tree: &mut Node, fault: &DecodeFault) -> bool {
 
 /// Reads a node.
 #[derive(Clone, Copy)]
-struct Reader<'t>(&'t Node);
+struct Reader<'t>(&'t Node<'t>);
 
 /// Reads the name of a field.
 struct KeyReader<'t>(&'t str);
 
 struct ListReader<'t> {
-    items: std::iter::Enumerate<std::slice::Iter<'t, Node>>,
+    items: std::iter::Enumerate<std::slice::Iter<'t, Node<'t>>>,
 }
 
 struct MapReader<'t> {
-    entries: std::slice::Iter<'t, Entry>,
-    current: Option<&'t Entry>,
+    entries: std::slice::Iter<'t, Entry<'t>>,
+    current: Option<&'t Entry<'t>>,
 }
 
 /// Gives every field of a struct a hole.
@@ -107,7 +103,7 @@ struct HoleReader {
     fields: std::slice::Iter<'static, &'static str>,
 }
 
-static HOLE: Node = Node { at: super::Position { line: 0, column: 0 }, value: Value::Hole };
+static HOLE: Node<'static> = Node { at: super::Position { line: 0, column: 0 }, value: Value::Hole };
 
 struct NameReader<'t>(&'t str);
 
@@ -139,7 +135,7 @@ impl<'t> Reader<'t> {
             Value::Scalar { text, style: Style::Plain } => match scalar::classify(text) {
                 Plain::Text => Ok(text),
                 Plain::Ambiguous(meaning) => {
-                    Err(Error::new(Fault::Ambiguous { text: text.clone(), meaning }))
+                    Err(Error::new(Fault::Ambiguous { text: text.clone().into_owned(), meaning }))
                 }
                 Plain::Boolean(_) | Plain::Integer(_) | Plain::Null => {
                     Err(Error::wrong_type("a string", self.0))
@@ -330,7 +326,7 @@ impl<'de> de::MapAccess<'de> for MapReader<'_> {
             Some(entry) => seed
                 .deserialize(KeyReader(&entry.key))
                 .map(Some)
-                .map_err(|error| error.within(Step::Key(entry.key.clone()))),
+                .map_err(|error| error.within(Step::Key(entry.key.clone().into_owned()))),
         }
     }
 
@@ -339,7 +335,7 @@ impl<'de> de::MapAccess<'de> for MapReader<'_> {
             None => Err(de::Error::custom("a value was asked for before its key")),
             Some(entry) => seed
                 .deserialize(Reader(&entry.value))
-                .map_err(|error| error.within(Step::Key(entry.key.clone()))),
+                .map_err(|error| error.within(Step::Key(entry.key.clone().into_owned()))),
         }
     }
 }

@@ -1,14 +1,19 @@
 //! YAML as a tree in which every node knows its place.
 //!
-//! One parser makes one tree per document; values *and* places come from it, so the two cannot disagree. The tree is then
-//! read by serde ([`decode`]) into plain types.
+//! One reader makes one tree per document; values *and* places come from it, so the two cannot disagree. The tree is then
+//! read by serde ([`decode`]) into plain types. There are two readers: a fast one of what is written plainly ([`plain`]), and
+//! one of all of YAML for the rest; what both can read they read alike.
 //!
 //! INVARIANT: stricter than YAML wherever YAML readers differ. Duplicate keys, tags, merge keys, nulls and scalars that
 //! some readers take for something else are errors, never guesses; aliases are expanded within a bound.
 
+mod builder;
 mod decode;
 mod parse;
+mod plain;
 mod scalar;
+
+use std::borrow::Cow;
 
 pub(crate) use decode::{DecodeFault, Decoded, Fault, decode};
 pub(crate) use parse::{Document, MAX_FILE_BYTES, parse, parse_each};
@@ -24,19 +29,19 @@ pub(crate) struct Position {
 
 /// A node and where it begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Node {
+pub(crate) struct Node<'t> {
     pub(crate) at: Position,
-    pub(crate) value: Value,
+    pub(crate) value: Value<'t>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Value {
+pub(crate) enum Value<'t> {
     Scalar {
-        text: String,
+        text: Cow<'t, str>,
         style: Style,
     },
-    List(Vec<Node>),
-    Map(Vec<Entry>),
+    List(Vec<Node<'t>>),
+    Map(Vec<Entry<'t>>),
     /// Stands where something unusable was found and reported, so that reading can go on to find the rest.
     /// INVARIANT: an object that ever had one is never used.
     Hole,
@@ -54,10 +59,10 @@ pub(crate) enum Style {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Entry {
-    pub(crate) key: String,
+pub(crate) struct Entry<'t> {
+    pub(crate) key: Cow<'t, str>,
     pub(crate) key_at: Position,
-    pub(crate) value: Node,
+    pub(crate) value: Node<'t>,
 }
 
 /// One step from a node to a part of it.
@@ -69,15 +74,15 @@ pub(crate) enum Step {
 
 // === impl Node ===
 
-impl Node {
-    pub(crate) fn entry(&self, key: &str) -> Option<&Entry> {
+impl<'t> Node<'t> {
+    pub(crate) fn entry(&self, key: &str) -> Option<&Entry<'t>> {
         match &self.value {
             Value::Map(entries) => entries.iter().find(|entry| entry.key == key),
             _ => None,
         }
     }
 
-    pub(crate) fn item(&self, index: usize) -> Option<&Node> {
+    pub(crate) fn item(&self, index: usize) -> Option<&Node<'t>> {
         match &self.value {
             Value::List(items) => items.get(index),
             _ => None,
@@ -92,7 +97,27 @@ impl Node {
         }
     }
 
-    fn step_mut(&mut self, step: &Step) -> Option<&mut Node> {
+    /// The same, on its own.
+    pub(crate) fn into_owned(self) -> Node<'static> {
+        let value = match self.value {
+            Value::Scalar { text, style } => Value::Scalar { text: Cow::Owned(text.into_owned()), style },
+            Value::List(items) => Value::List(items.into_iter().map(Node::into_owned).collect()),
+            Value::Map(entries) => Value::Map(
+                entries
+                    .into_iter()
+                    .map(|Entry { key, key_at, value }| Entry {
+                        key: Cow::Owned(key.into_owned()),
+                        key_at,
+                        value: value.into_owned(),
+                    })
+                    .collect(),
+            ),
+            Value::Hole => Value::Hole,
+        };
+        Node { at: self.at, value }
+    }
+
+    fn step_mut(&mut self, step: &Step) -> Option<&mut Node<'t>> {
         match (step, &mut self.value) {
             (Step::Key(key), Value::Map(entries)) => {
                 entries.iter_mut().find(|entry| entry.key == *key).map(|entry| &mut entry.value)
@@ -102,7 +127,7 @@ impl Node {
         }
     }
 
-    fn at_path_mut(&mut self, path: &[Step]) -> Option<&mut Node> {
+    fn at_path_mut(&mut self, path: &[Step]) -> Option<&mut Node<'t>> {
         path.iter().try_fold(self, |node, step| node.step_mut(step))
     }
 }

@@ -60,7 +60,7 @@ impl Error {
         self.0.fault.map(|fault| DecodeFault { path, fault })
     }
 
-    pub(super) fn wrong_type(expected: &str, node: &Node) -> Self {
+    pub(super) fn wrong_type(expected: &str, node: &Node<'_>) -> Self {
         Self::new(Fault::WrongType { expected: expected.to_owned(), found: describe(node) })
     }
 }
@@ -112,7 +112,7 @@ impl de::Error for Error {
 }
 
 /// What a node is, for messages.
-fn describe(node: &Node) -> String {
+fn describe(node: &Node<'_>) -> String {
     match &node.value {
         Value::Hole => "nothing usable".to_owned(),
         Value::List(_) => "a list".to_owned(),

@@ -7,7 +7,7 @@ fn faults(text: &str) -> Vec<(Code, u32, u32, String)> {
     faults.into_iter().map(|fault| (fault.code, fault.at.line, fault.at.column, fault.field)).collect()
 }
 
-fn one(text: &str) -> Node {
+fn one(text: &str) -> Node<'_> {
     let (mut documents, faults) = parse(text);
     assert!(faults.is_empty(), "{faults:?}\n{text}");
     assert_eq!(documents.len(), 1, "{text}");
@@ -17,7 +17,7 @@ fn one(text: &str) -> Node {
 #[test]
 fn every_node_knows_its_place() {
     let root = one("# first\nspec:\n  from:\n  - peer: {namespace: étl, b: 'c'}\n");
-    let place = |node: &Node| (node.at.line, node.at.column);
+    let place = |node: &Node<'_>| (node.at.line, node.at.column);
     let spec = root.entry("spec").unwrap();
     assert_eq!((spec.key_at.line, spec.key_at.column), (2, 1));
     let from = &spec.value.entry("from").unwrap().value;
@@ -44,7 +44,7 @@ fn a_malformed_document_costs_only_itself() {
     let keys: Vec<String> = documents
         .iter()
         .map(|document| match &document.root.value {
-            Value::Map(entries) => entries[0].key.clone(),
+            Value::Map(entries) => entries[0].key.to_string(),
             other => panic!("{other:?}"),
         })
         .collect();
