@@ -45,7 +45,7 @@ async fn taken(rig: &Rig) -> Result<[u64; 2]> {
     let metrics = endpoint.call(Protocol::Http1, Call::new(Method::GET, "/metrics")).await?;
     let text = String::from_utf8(metrics.body.to_vec())?;
     let count = |outcome: &str| {
-        let begin = format!("tidegate_decisions_total{{reason=\"{outcome}\"}} ");
+        let begin = format!("tidegate_decisions_total{{workload=\"{SERVICE}\",outcome=\"{outcome}\"}} ");
         let line = text.lines().find_map(|line| line.strip_prefix(&begin));
         line.map_or(Ok(0), |number| number.parse::<u64>())
     };

@@ -210,7 +210,14 @@ async fn its_own_rules_only(release: EnvoyRelease) -> Result<()> {
 /// Every certificate and the authority are replaced while streams are open and requests flow.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn certificates_are_rotated_while_streams_are_open() -> Result<()> {
-    let mesh = Mesh::start(|folder| TransportOptions {
+    for release in BOTH {
+        certificates_are_rotated(release).await.with_context(|| format!("{release:?}"))?;
+    }
+    Ok(())
+}
+
+async fn certificates_are_rotated(release: EnvoyRelease) -> Result<()> {
+    let mesh = Mesh::start(release, |folder| TransportOptions {
         max_connection_age: Duration::from_secs(3),
         ..TransportOptions::mutual(identity(folder), "prod.example")
     })
@@ -287,7 +294,7 @@ async fn behind_a_sidecar_everybody_gets_their_own() -> Result<()> {
 }
 
 async fn behind_a_sidecar(release: EnvoyRelease) -> Result<()> {
-    let mesh = Mesh::start_on(release, |_| TransportOptions {
+    let mesh = Mesh::start(release, |_| TransportOptions {
         trust_domains: vec!["prod.example".into()],
         ..TransportOptions::new(Security::Sidecar(SidecarOptions::default()))
     })

@@ -1,6 +1,9 @@
 //! Who enforces what, as the filters themselves say.
 //!
 //! Pure but for the lock: every change carries its time. Self-reported strings are bounded before they come here.
+//!
+//! INVARIANT: what is remembered of a workload's filters is bounded whatever they say and however often they come and go, and is
+//! never taken from another one's.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,8 +18,12 @@ use crate::bundle::{Revision, hex};
 const SHOWN_AFTER_DISCONNECT_S: i64 = 600;
 /// How many VMs that went away are shown at most, so that nobody fills the memory by coming and going.
 const MAX_DISCONNECTED: usize = 10_000;
+/// How many of them are one workload's, so that nobody pushes out the others' either.
+const MAX_WORKLOAD_DISCONNECTED: usize = 1_000;
 /// Most issuers that are taken from one receipt; a keys section has no more.
 const MAX_ISSUERS: usize = 64;
+/// Bytes of their names that are kept of one VM.
+const MAX_ISSUER_BYTES: usize = 4 << 10;
 /// How many pairs of workload and issuer are remembered, however long their VMs are gone.
 const MAX_USES: usize = 100_000;
 /// How many of them are one workload's: more than issuers that come and go, and too few to use up what there is.
@@ -27,10 +34,17 @@ const MAX_NAME: usize = 253;
 /// The index of filter VMs.
 #[derive(Debug, Default)]
 pub struct Fleet {
-    vms: Mutex<BTreeMap<VmKey, Vm>>,
+    vms: Mutex<Vms>,
     /// When a token of an issuer was last verified, by workload and issuer. Unix seconds.
     last_verified: Mutex<BTreeMap<(String, String), i64>>,
     streams: AtomicU64,
+}
+
+/// VMs by key, and how many of each workload went away.
+#[derive(Debug, Default)]
+struct Vms {
+    all: BTreeMap<VmKey, Vm>,
+    gone: BTreeMap<String, usize>,
 }
 
 /// One filter VM. A VM that was reloaded is another one.
@@ -186,7 +200,7 @@ impl Fleet {
         let stream = StreamId(self.streams.fetch_add(1, Ordering::Relaxed));
         let mut vms = self.lock();
         let known =
-            vms.get(key).map(|vm| (vm.counters, vm.issuers.clone(), vm.revision, vm.enforced.clone()));
+            vms.all.get(key).map(|vm| (vm.counters, vm.issuers.clone(), vm.revision, vm.enforced.clone()));
         let (counters, issuers, revision, before) = known.unwrap_or_default();
         let vm = Vm {
             stream: Some(stream),
@@ -200,17 +214,21 @@ impl Fleet {
             counters,
             issuers,
         };
-        vms.insert(key.clone(), vm);
+        if vms.all.insert(key.clone(), vm).is_some_and(|before| before.stream.is_none()) {
+            vms.come_back(&key.workload);
+        }
         stream
     }
 
     /// A stream of a VM ended.
     pub fn disconnect(&self, key: &VmKey, stream: StreamId, now: i64) {
-        self.change(key, now, |vm| {
-            if vm.stream == Some(stream) {
-                vm.stream = None;
-            }
-        });
+        let mut vms = self.lock();
+        let Some(vm) = vms.all.get_mut(key) else { return };
+        vm.seen_at = now;
+        if vm.stream == Some(stream) {
+            vm.stream = None;
+            vms.go(&key.workload);
+        }
     }
 
     /// A VM says that it enforces this manifest now. `revision` is known when it is one that we pushed.
@@ -239,7 +257,14 @@ impl Fleet {
             vm.enforced.clone_from(&receipt.manifest_sha256);
             vm.revision = receipt.revision.map(Revision::from);
             vm.counters = receipt.counters.or(vm.counters);
-            vm.issuers = receipt.issuers.iter().filter(is_taken).take(MAX_ISSUERS).cloned().collect();
+            let mut left = MAX_ISSUER_BYTES;
+            let fits = |issuer: &&pb::IssuerUse| {
+                let rest = left.checked_sub(issuer.issuer.len());
+                left = rest.unwrap_or(0);
+                rest.is_some()
+            };
+            let issuers = receipt.issuers.iter().filter(is_taken).take(MAX_ISSUERS);
+            vm.issuers = issuers.take_while(fits).cloned().collect();
         });
         let mut last = self.last_verified.lock().unwrap_or_else(PoisonError::into_inner);
         let of_workload = |last: &BTreeMap<(String, String), i64>| {
@@ -269,7 +294,7 @@ impl Fleet {
             refused: 0,
             last_verified_at: None,
         };
-        for (key, vm) in self.lock().iter() {
+        for (key, vm) in &self.lock().all {
             for issuer in &vm.issuers {
                 let pair = (key.workload.clone(), issuer.issuer.clone());
                 let report = uses.entry(pair.clone()).or_insert_with(|| entry(&pair));
@@ -286,14 +311,19 @@ impl Fleet {
     /// Forgets VMs that went away long ago, and the oldest when there are too many.
     pub fn prune(&self, now: i64) {
         let mut vms = self.lock();
-        vms.retain(|_, vm| vm.stream.is_some() || now.saturating_sub(vm.seen_at) < SHOWN_AFTER_DISCONNECT_S);
-        let gone = vms.iter().filter(|(_, vm)| vm.stream.is_none());
+        vms.all
+            .retain(|_, vm| vm.stream.is_some() || now.saturating_sub(vm.seen_at) < SHOWN_AFTER_DISCONNECT_S);
+        let gone = vms.all.iter().filter(|(_, vm)| vm.stream.is_none());
         let mut gone: Vec<(i64, VmKey)> = gone.map(|(key, vm)| (vm.seen_at, key.clone())).collect();
         if let Some(excess) = gone.len().checked_sub(MAX_DISCONNECTED) {
             gone.sort_unstable();
-            for (_, key) in gone.into_iter().take(excess) {
-                vms.remove(&key);
+            for (_, key) in gone.drain(..excess) {
+                vms.all.remove(&key);
             }
+        }
+        vms.gone.clear();
+        for (_, key) in gone {
+            *vms.gone.entry(key.workload).or_default() += 1;
         }
     }
 
@@ -312,7 +342,7 @@ impl Fleet {
             (workload, report)
         });
         let mut report = FleetReport { workloads: current.collect() };
-        for (key, vm) in self.lock().iter() {
+        for (key, vm) in &self.lock().all {
             let workload = report.workloads.entry(key.workload.clone()).or_default();
             let vm = vm.report(key, workload.manifest.as_deref(), &workload.uses);
             workload.connected += usize::from(vm.connected);
@@ -324,14 +354,45 @@ impl Fleet {
     }
 
     fn change(&self, key: &VmKey, now: i64, change: impl FnOnce(&mut Vm)) {
-        if let Some(vm) = self.lock().get_mut(key) {
+        if let Some(vm) = self.lock().all.get_mut(key) {
             vm.seen_at = now;
             change(vm);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<VmKey, Vm>> {
+    fn lock(&self) -> MutexGuard<'_, Vms> {
         self.vms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Vms ===
+
+impl Vms {
+    /// A VM of this workload went away. When too many have, the older half of them is forgotten: half, so that it is not
+    /// counted through for each.
+    fn go(&mut self, workload: &str) {
+        let count = self.gone.entry(workload.to_owned()).or_default();
+        *count += 1;
+        if *count <= MAX_WORKLOAD_DISCONNECTED {
+            return;
+        }
+        let first = VmKey { workload: workload.to_owned(), instance: String::new(), generation: 0 };
+        let own = self.all.range(first..).take_while(|(key, _)| key.workload == workload);
+        let gone = own.filter(|(_, vm)| vm.stream.is_none());
+        let mut gone: Vec<(i64, VmKey)> = gone.map(|(key, vm)| (vm.seen_at, key.clone())).collect();
+        gone.sort_unstable();
+        let excess = gone.len().saturating_sub(MAX_WORKLOAD_DISCONNECTED / 2);
+        for (_, key) in gone.drain(..excess) {
+            self.all.remove(&key);
+        }
+        *count = gone.len();
+    }
+
+    /// One that had gone away is there again.
+    fn come_back(&mut self, workload: &str) {
+        if let Some(count) = self.gone.get_mut(workload) {
+            *count = count.saturating_sub(1);
+        }
     }
 }
 

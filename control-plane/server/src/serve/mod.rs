@@ -20,7 +20,7 @@ use std::time::Duration;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{error, info};
 
@@ -36,7 +36,7 @@ use crate::directories::{self, DirectoryReport};
 use crate::keys::{AddressGuard, Fetcher, IssuerReport, Network, Reports};
 use crate::kube::Leadership;
 use crate::module_server::{self, Modules};
-use crate::push::{self, FleetReport, Hub};
+use crate::push::{self, FleetReport, Hub, Reported};
 use crate::state::StateDir;
 use crate::transport::{Acceptor, Authenticate, Certificates, Roster, Security, TransportOptions, WhoIs};
 
@@ -349,6 +349,11 @@ impl Running {
     /// What is known of the issuers' keys.
     pub fn issuers(&self) -> Vec<IssuerReport> {
         admin::issuers(&self.issuers)
+    }
+
+    /// Every batch of decision records from now on; `None` if somebody takes them already.
+    pub fn decision_records(&self) -> Option<mpsc::Receiver<Reported>> {
+        self.hub.records.take()
     }
 
     /// What is known of directories.

@@ -23,7 +23,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 
 use super::options::{Security, TransportOptions};
-use super::places::{PlaceId, Places};
+use super::places::{Entered, PlaceId, Places};
 use super::reload::{Certificates, Trusted};
 use super::socket::{Arrival, Guard, Socket, Stream};
 use super::spiffe::Identity;
@@ -260,10 +260,16 @@ impl Acceptor {
         };
         let task = self.handshakes.spawn(handshake.shake(stream));
         let id = task.id();
-        let (place, evicted) = self.shaking.enter(from, Instant::now(), Aborted(task));
-        self.by_task.insert(id, place);
-        if let Some(evicted) = evicted {
-            let why = format!("{evicted} has most handshakes under way, and others wait");
+        let crowded = match self.shaking.enter(from, Instant::now(), Aborted(task)) {
+            Entered::In(place, evicted) => {
+                self.by_task.insert(id, place);
+                evicted
+            }
+            // It is given up with its handle.
+            Entered::Full => Some(from),
+        };
+        if let Some(crowded) = crowded {
+            let why = format!("{crowded} has most handshakes under way, and others come");
             refuse(&self.hub.metrics, "too_many_handshakes", &why);
         }
         None
@@ -288,7 +294,7 @@ impl Acceptor {
                 if self.role == Role::Anybody {
                     bounds.age = Some(UNPROVEN_AGE);
                 }
-                let (place, evicted) = self.open.enter(arrival.remote, &self.hub.metrics);
+                let (place, evicted) = self.open.enter(arrival.remote, &self.hub.metrics)?;
                 bounds.evicted = Some(evicted);
                 Guard::Open(place)
             }
@@ -311,21 +317,24 @@ impl Open {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a place. Who has it is told when it has to go.
+    /// Takes a place, if there is one. Who has it is told when it has to go.
     fn enter(
         self: &Arc<Self>,
         from: Option<IpAddr>,
         metrics: &Metrics,
-    ) -> (OpenPlace, oneshot::Receiver<()>) {
+    ) -> Option<(OpenPlace, oneshot::Receiver<()>)> {
         let (sender, receiver) = oneshot::channel();
         // Over a unix socket only a sidecar comes.
         let from = from.unwrap_or(IpAddr::from([127, 0, 0, 1]));
-        let (id, evicted) = self.lock().enter(from, Instant::now(), sender);
-        if let Some(evicted) = evicted {
-            let why = format!("{evicted} has most connections, and others come");
+        let (place, crowded) = match self.lock().enter(from, Instant::now(), sender) {
+            Entered::In(id, evicted) => (Some(OpenPlace { open: self.clone(), id }), evicted),
+            Entered::Full => (None, Some(from)),
+        };
+        if let Some(crowded) = crowded {
+            let why = format!("{crowded} has most connections, and others come");
             refuse(metrics, "too_many_connections", &why);
         }
-        (OpenPlace { open: self.clone(), id }, receiver)
+        Some((place?, receiver))
     }
 }
 
@@ -396,7 +405,7 @@ impl Handshake {
                 }
             },
             _ => {
-                let (place, evicted) = self.open.enter(Some(from), metrics);
+                let (place, evicted) = self.open.enter(Some(from), metrics)?;
                 bounds.evicted = Some(evicted);
                 Guard::Open(place)
             }

@@ -2,7 +2,8 @@
 //!
 //! INVARIANT: who comes while all places are taken gets one all the same, or soon: the oldest one of the address that has
 //! most has to go. So many addresses as there are places are needed to keep one caller out, and one address never keeps out
-//! another.
+//! another. Who comes from that address itself waits for those that came just before: a crowd behind one address must not
+//! throw itself out for ever.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -24,6 +25,15 @@ pub(super) struct Places<H> {
     /// The oldest first.
     taken: BTreeMap<u64, Place<H>>,
     by_address: HashMap<IpAddr, usize>,
+}
+
+/// What became of who came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Entered {
+    /// It has a place, and who was at this address had to go for it.
+    In(PlaceId, Option<IpAddr>),
+    /// Its own address has most places, and took them just now.
+    Full,
 }
 
 /// A place that was taken.
@@ -58,19 +68,23 @@ impl<H> Places<H> {
         (until > now).then_some(until)
     }
 
-    /// Takes a place. Returns it, and the address of who had to go for it.
-    pub(super) fn enter(&mut self, from: IpAddr, now: Instant, handle: H) -> (PlaceId, Option<IpAddr>) {
+    /// Takes a place, if it may be.
+    pub(super) fn enter(&mut self, from: IpAddr, now: Instant, handle: H) -> Entered {
         let mut evicted = None;
         if self.taken.len() >= self.most
             && let Some((victim, _)) = self.victim(Some(from))
         {
+            let is_new = |place: &Place<H>| place.from == from && now < place.since + GRACE;
+            if self.taken.get(&victim).is_some_and(is_new) {
+                return Entered::Full;
+            }
             evicted = self.remove(victim);
         }
         let id = self.next;
         self.next += 1;
         self.taken.insert(id, Place { from, since: now, _handle: handle });
         *self.by_address.entry(from).or_default() += 1;
-        (PlaceId(id), evicted)
+        Entered::In(PlaceId(id), evicted)
     }
 
     /// Gives a place back. Nothing happens if it is not taken any more.
@@ -131,8 +145,10 @@ mod tests {
         assert_eq!(taken(&places), [(1, 16), (2, 16), (3, 16), (4, 16)]);
         for other in 10..40 {
             assert_eq!(places.room_at(now), None, "{other}: at once");
-            let (_, evicted) = places.enter(address(other), now, ());
-            assert!(evicted.is_some_and(|evicted| (1..=4).any(|greedy| evicted == address(greedy))));
+            let Entered::In(_, Some(evicted)) = places.enter(address(other), now, ()) else {
+                panic!("{other}")
+            };
+            assert!((1..=4).any(|greedy| evicted == address(greedy)));
         }
         assert_eq!(taken(&places).iter().filter(|(from, count)| *from >= 10 && *count == 1).count(), 30);
     }
@@ -144,9 +160,14 @@ mod tests {
         for from in 1..=3 {
             places.enter(address(from), now, ());
         }
+        let Entered::In(first, None) = places.enter(address(9), now, ()) else { panic!("there is room") };
         for _ in 0..10 {
-            places.enter(address(9), now, ());
+            assert_eq!(places.enter(address(9), now, ()), Entered::Full);
         }
+        // Those that came first get on; who says nothing makes room.
+        assert!(places.taken.contains_key(&first.0));
+        let later = places.enter(address(9), now + GRACE, ());
+        assert!(matches!(later, Entered::In(_, Some(evicted)) if evicted == address(9)), "{later:?}");
         assert_eq!(taken(&places), [(1, 1), (2, 1), (3, 1), (9, 1)]);
     }
 
@@ -161,8 +182,8 @@ mod tests {
         assert_eq!(places.room_at(now), Some(now + GRACE));
         let later = now + GRACE;
         assert_eq!(places.room_at(later), None);
-        let (place, evicted) = places.enter(address(100), later, ());
-        assert_eq!(evicted, Some(address(0)));
+        let Entered::In(place, Some(evicted)) = places.enter(address(100), later, ()) else { panic!() };
+        assert_eq!(evicted, address(0));
         assert_eq!(places.room_at(later), Some(later + Duration::from_millis(1)));
         places.leave(place);
         assert_eq!(places.room_at(later), None);
@@ -175,9 +196,9 @@ mod tests {
         let now = Instant::now();
         let mut places = Places::new(1);
         let (sender, mut receiver) = tokio::sync::oneshot::channel::<()>();
-        let (first, _) = places.enter(address(1), now, sender);
-        let (_, evicted) = places.enter(address(2), now, tokio::sync::oneshot::channel().0);
-        assert_eq!(evicted, Some(address(1)));
+        let Entered::In(first, None) = places.enter(address(1), now, sender) else { panic!() };
+        let entered = places.enter(address(2), now, tokio::sync::oneshot::channel().0);
+        assert!(matches!(entered, Entered::In(_, Some(evicted)) if evicted == address(1)));
         assert!(matches!(receiver.try_recv(), Err(tokio::sync::oneshot::error::TryRecvError::Closed)));
         places.leave(first);
         assert_eq!(places.taken.len(), 1);

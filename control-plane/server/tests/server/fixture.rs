@@ -226,6 +226,17 @@ impl Filter {
         }
     }
 
+    /// The next message, however long it takes.
+    pub async fn message_at_any_time(&mut self) -> Result<Option<Down>, Status> {
+        loop {
+            match self.down.message().await? {
+                Some(pb::SubscribeResponse { message: None }) => {}
+                Some(pb::SubscribeResponse { message }) => return Ok(message),
+                None => return Ok(None),
+            }
+        }
+    }
+
     pub async fn any_message(&mut self) -> Result<Option<pb::SubscribeResponse>, Status> {
         timeout(PATIENCE, self.down.message()).await.expect("an answer in time")
     }

@@ -64,11 +64,7 @@ pub struct Mesh {
 // === impl Mesh ===
 
 impl Mesh {
-    pub async fn start(transport: impl FnOnce(&Path) -> TransportOptions) -> Result<Self> {
-        Self::start_on(EnvoyRelease::Current, transport).await
-    }
-
-    pub async fn start_on(
+    pub async fn start(
         release: EnvoyRelease,
         transport: impl FnOnce(&Path) -> TransportOptions,
     ) -> Result<Self> {
@@ -103,7 +99,7 @@ impl Mesh {
     }
 
     pub async fn mutual(release: EnvoyRelease) -> Result<Self> {
-        Self::start_on(release, |folder| TransportOptions::mutual(identity(folder), "prod.example")).await
+        Self::start(release, |folder| TransportOptions::mutual(identity(folder), "prod.example")).await
     }
 
     pub fn filter(&self, workload: &str) -> Result<WasmFilter> {

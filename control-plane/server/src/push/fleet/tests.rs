@@ -158,3 +158,29 @@ fn a_workload_that_invents_issuers_takes_no_room_from_others_and_writes_to_no_te
     assert_eq!((found.issuer.as_str(), found.last_verified_at), ("google", Some(9)));
     assert!(usage.iter().all(|use_| !use_.issuer.contains('\u{1b}')), "{usage:?}");
 }
+
+/// A filter with a stolen certificate that opens stream after stream, each as another VM.
+#[test]
+fn a_workload_whose_filters_come_and_go_is_bounded_and_pushes_out_nobody() {
+    let fleet = Fleet::default();
+    let other = VmKey { workload: "b/b".into(), ..key(1) };
+    let stream = fleet.connect(&other, &pb::Hello::default(), 1);
+    fleet.disconnect(&other, stream, 2);
+    fleet.connect(&key(0), &pb::Hello::default(), 1);
+    for generation in 1..50_000 {
+        let stream = fleet.connect(&key(generation), &pb::Hello::default(), 10);
+        fleet.disconnect(&key(generation), stream, 10 + i64::try_from(generation).unwrap());
+    }
+    let shown = report(&fleet);
+    assert!(shown.vms.len() <= 1 + MAX_WORKLOAD_DISCONNECTED, "{}", shown.vms.len());
+    assert_eq!(shown.connected, 1, "who is there stays");
+    let newest = format!("{:016x}", 49_999);
+    assert!(shown.vms.iter().any(|vm| vm.generation == newest), "and who was there last");
+    assert_eq!(fleet.report([]).workloads["b/b"].vms.len(), 1);
+    // One that comes back is not counted as gone.
+    for now in 100_000..150_000 {
+        let stream = fleet.connect(&key(49_999), &pb::Hello::default(), now);
+        fleet.disconnect(&key(49_999), stream, now);
+    }
+    assert!(report(&fleet).vms.len() > MAX_WORKLOAD_DISCONNECTED / 2);
+}

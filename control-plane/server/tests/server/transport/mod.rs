@@ -1,6 +1,7 @@
 //! Who may connect, as who, and how much they may use.
 
 mod admin;
+mod load;
 mod mutual;
 mod quotas;
 mod rotation;

@@ -122,6 +122,8 @@ async fn a_forged_header_counts_nothing() {
 async fn decisions_are_those_of_the_workload_that_the_certificate_says() {
     let guarded = Guarded::new();
     let running = guarded.start().await;
+    let mut taken_on = running.decision_records().unwrap();
+    assert!(running.decision_records().is_none(), "one takes them");
     let batch = |workload: &str, sequence| pb::ReportRequest {
         sequence,
         records: vec![pb::DecisionRecord { outcome: pb::Outcome::Deny.into(), ..Default::default() }; 3],
@@ -168,6 +170,13 @@ async fn decisions_are_those_of_the_workload_that_the_certificate_says() {
         (count(WORKLOAD).await, count("sales/ledger").await, count("sales/unknown").await),
         (12, 0, 0)
     );
+    // What was handed on is what was taken, as the certificate's.
+    for sequence in [1, 2, 3, 1] {
+        let reported = taken_on.try_recv().unwrap();
+        assert_eq!((reported.workload.as_str(), reported.batch.sequence), (WORKLOAD, sequence));
+        assert_eq!(reported.peer.unwrap().to_string(), ORDERS);
+    }
+    assert!(taken_on.try_recv().is_err());
     let channel = plain_from("127.0.0.1", running.grpc_addr).await;
     assert!(DecisionSinkClient::new(channel).report(tokio_stream::iter([batch(WORKLOAD, 1)])).await.is_err());
     running.shutdown().await.unwrap();
