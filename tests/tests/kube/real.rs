@@ -25,7 +25,8 @@ E=$!
   --disable-admission-plugins=ServiceAccount >"$HOME_DIR/api.log" 2>&1 &
 A=$!
 read -r _
-kill "$A" "$E"
+# Asked to end, the one would wait for the other.
+kill -9 "$A" "$E"
 "#;
 
 impl RealApi {

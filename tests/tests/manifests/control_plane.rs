@@ -13,7 +13,12 @@ fn an_overlay_changes_what_it_says() {
     let built = by_name(built);
     let deployment = &built["Deployment tidegate-system/tidegate"];
     let container = &deployment["spec"]["template"]["spec"]["containers"][0];
-    assert!(texts(&container["args"]).contains("--module-listen=0.0.0.0:15082"));
+    let args = texts(&container["args"]);
+    assert!(args.contains("--module-listen=0.0.0.0:15082"));
+    // It is fetched at the Service, by the port that is opened for it.
+    assert!(args.contains("--module=http://tidegate.tidegate-system.svc.cluster.local:15082"), "{args:?}");
+    let ports = built["Service tidegate-system/tidegate"]["spec"]["ports"].to_string();
+    assert!(ports.contains("15082"), "{ports}");
     assert_eq!(container["ports"].as_array().unwrap().len(), 3);
     let authentication = &built["PeerAuthentication tidegate-system/tidegate"]["spec"];
     assert_eq!(
