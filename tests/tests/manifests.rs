@@ -17,6 +17,7 @@ mod control_plane;
 #[path = "manifests/egress.rs"]
 mod egress;
 #[path = "kube/real.rs"]
+#[allow(dead_code)]
 mod real;
 #[path = "manifests/schemas.rs"]
 mod schemas;

@@ -42,7 +42,7 @@ pub struct Cluster {
     /// What the control plane uses: on a real server its own account, with the roles of the manifests and no others.
     account: String,
     /// The real one is used by one test at a time.
-    _turn: Option<MutexGuard<'static, Option<RealApi>>>,
+    turn: Option<MutexGuard<'static, Option<RealApi>>>,
 }
 
 static REAL: Mutex<Option<RealApi>> = Mutex::const_new(None);
@@ -105,7 +105,7 @@ impl Cluster {
     ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let account = kubeconfig.to_owned();
-        let cluster = Self { fake, client: client(kubeconfig).await, folder, account, _turn: turn };
+        let cluster = Self { fake, client: client(kubeconfig).await, folder, account, turn };
         for crd in tidegate::kube::crds().into_iter().chain(istio_crds(cluster.fake.is_some())) {
             cluster.apply(crd).await;
         }
@@ -130,6 +130,11 @@ impl Cluster {
         let path = self.folder.path().join("kubeconfig");
         std::fs::write(&path, &self.account).unwrap();
         path
+    }
+
+    /// Tells the shell of the real API server something.
+    pub fn tell(&mut self, word: &str) {
+        self.turn.as_mut().and_then(|turn| turn.as_mut()).unwrap().tell(word);
     }
 
     /// The control plane's account as the manifests make it, with a token of its own.

@@ -69,6 +69,41 @@ async fn a_start_without_the_api_server_serves_what_was_accepted_last() {
     running.shutdown().await.unwrap();
 }
 
+/// The same of a real one, which is ended and started again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_real_api_server_is_restarted_and_all_recovers_alone() {
+    let Some(mut cluster) =
+        crate::cluster::tiers("a restart").await.into_iter().find(|one| one.fake.is_none())
+    else {
+        return;
+    };
+    cluster.apply(pod("sales", "orders-abc-1", "orders")).await;
+    cluster.apply(guard("sales")).await;
+    let first = cluster.apply(rule("sales", "etl", "orders", "/v1/first")).await;
+    let running = cluster.serve().await;
+    let filter = Filter::start(running.grpc_addr, "sales/orders", "orders-abc-1");
+    cluster.condition(&first, "Enforced", "True", "Enforced").await;
+    let installed = filter.revision();
+    cluster.tell("stop");
+    let took =
+        until("it says that it is cut off", async || admin(&running, "/readyz").await.1.contains("degraded"))
+            .await;
+    println!("kube-apiserver ended: reported after {took:?}");
+    until("it stops writing", async || running.leadership().epoch.is_none()).await;
+    assert_eq!(admin(&running, "/readyz").await.0, 200, "it serves what it has");
+    assert_eq!(filter.revision(), installed, "nothing is signed anew");
+    cluster.tell("restart");
+    let took = until("it leads again", async || running.leadership().epoch.is_some()).await;
+    println!("kube-apiserver started again: leads again after {took:?}");
+    let since = Instant::now();
+    cluster.edit(&first, json!({"spec": {"owner": "owner-of-/v1/second"}})).await;
+    until("the change arrives", async || filter.mentions("owner-of-/v1/second")).await;
+    cluster.condition(&first, "Enforced", "True", "Enforced").await;
+    println!("a change is enforced and told after {:?}", since.elapsed());
+    assert_eq!(admin(&running, "/readyz").await, (200, "ready\n".into()));
+    running.shutdown().await.unwrap();
+}
+
 async fn of_two_replicas_one_writes_and_the_other_takes_over(cluster: Cluster) {
     cluster.apply(pod("sales", "orders-abc-1", "orders")).await;
     cluster.apply(guard("sales")).await;

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 /// Both end when the pipe to their shell does, hence with this process.
 pub struct RealApi {
     pub kubeconfig: String,
-    _shell: Child,
+    shell: Child,
     _folder: TempDir,
 }
 
@@ -18,13 +18,19 @@ const SCRIPT: &str = r#"
 "$ASSETS/etcd" --data-dir "$HOME_DIR/etcd" --listen-client-urls "http://127.0.0.1:$P1" \
   --advertise-client-urls "http://127.0.0.1:$P1" --listen-peer-urls "http://127.0.0.1:$P2" >"$HOME_DIR/etcd.log" 2>&1 &
 E=$!
+api() {
 "$ASSETS/kube-apiserver" --etcd-servers="http://127.0.0.1:$P1" --cert-dir="$HOME_DIR/certs" --secure-port="$P3" \
   --bind-address=127.0.0.1 --service-account-issuer=https://kubernetes.test \
   --service-account-key-file="$HOME_DIR/sa.pub" --service-account-signing-key-file="$HOME_DIR/sa.key" \
   --token-auth-file="$HOME_DIR/tokens.csv" --authorization-mode=RBAC --service-cluster-ip-range=10.0.0.0/24 \
   --disable-admission-plugins=ServiceAccount >"$HOME_DIR/api.log" 2>&1 &
 A=$!
-read -r _
+}
+api
+while read -r WORD; do
+  kill -9 "$A"; wait "$A"
+  if [ "$WORD" = restart ]; then api; fi
+done
 # Asked to end, the one would wait for the other.
 kill -9 "$A" "$E"
 "#;
@@ -67,7 +73,15 @@ impl RealApi {
             assert!(since.elapsed() < Duration::from_secs(120), "no answer: {}", log());
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
-        Self { kubeconfig, _shell: shell, _folder: folder }
+        Self { kubeconfig, shell, _folder: folder }
+    }
+}
+
+impl RealApi {
+    /// Ends the API server, and starts it again on `restart`.
+    pub fn tell(&mut self, word: &str) {
+        use std::io::Write as _;
+        writeln!(self.shell.stdin.as_mut().unwrap(), "{word}").unwrap();
     }
 }
 

@@ -52,6 +52,13 @@ struct PluginFlags {
     /// Name of a Secret with credentials for the registry, in the namespace of each workload
     #[arg(long, value_name = "NAME", requires = "module")]
     pull_secret: Option<String>,
+    /// SHA-256 of the two builds (headers, bodies) of the module that workloads have: those outside --module-share keep it, where this
+    /// binary carries another one
+    #[arg(long, value_name = "SHA256,SHA256", requires = "module", value_parser = digests)]
+    module_before: Option<ModuleDigests>,
+    /// How many of a hundred workloads get this binary's module; the same ones stay in as it grows
+    #[arg(long, value_name = "PERCENT", requires = "module_before", default_value_t = 100, value_parser = clap::value_parser!(u8).range(..=100))]
+    module_share: u8,
     /// Which workloads get a filter
     #[arg(long, value_enum, value_name = "WHICH", default_value_t = Attached::Dormant)]
     attach: Attached,
@@ -84,23 +91,35 @@ fn istio(text: &str) -> Result<Istio, UnknownIstio> {
     if text == "none" { Ok(Istio::None) } else { text.parse().map(Istio::Version) }
 }
 
+fn digests(text: &str) -> Result<ModuleDigests, String> {
+    let (headers, bodies) = text.split_once(',').ok_or("write both, with a comma between")?;
+    Ok(ModuleDigests { headers: headers.trim().to_owned(), bodies: bodies.trim().to_owned() })
+}
+
 // === impl PluginFlags ===
 
 impl PluginFlags {
     fn plan(self) -> anyhow::Result<Option<PluginPlan>> {
         let Some(place) = self.module else { return Ok(None) };
         let is_served = place.starts_with("http://") || place.starts_with("https://");
-        let module = match is_served {
+        let own = if is_served { ModuleDigests::of_modules() } else { oci::digests()? };
+        let module = |digests| match is_served {
             true if self.pull_secret.is_some() => bail!("`--pull-secret` is for registries"),
-            true => ModuleSource::served(&place, ModuleDigests::of_modules())?,
-            false => ModuleSource::oci(&place, oci::digests()?, self.pull_secret)?,
+            true => Ok(ModuleSource::served(&place, digests)?),
+            false => Ok(ModuleSource::oci(&place, digests, self.pull_secret.clone())?),
+        };
+        let modules = match self.module_before {
+            None => Rollout::only(module(own)?),
+            Some(before) => {
+                Rollout { next: Some((module(own)?, self.module_share)), ..Rollout::only(module(before)?) }
+            }
         };
         let attach = match self.attach {
             Attached::Dormant => Attach::Dormant,
             Attached::Guarded => Attach::Guarded,
         };
         Ok(Some(PluginPlan {
-            modules: Rollout::only(module),
+            modules,
             control_plane: Address { host: self.service_host, port: self.service_port },
             attach,
             fips: self.fips,

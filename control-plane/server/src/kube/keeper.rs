@@ -408,10 +408,13 @@ impl Scene {
         let wanted = state.wanted.as_ref();
         let mut desired = state.desired.clone();
         desired.extend(wanted.into_iter().flat_map(|wanted| wanted.objects.clone()));
-        desired.retain(|key, _| self.is_open(&key.namespace));
         let mut all = changes(&self.live, &desired);
-        // Of what brings filters nothing goes before it is known what should be there.
-        all.retain(|change| wanted.is_some() || !change.key().brings_filters());
+        all.retain(|change| {
+            let key = change.key();
+            // Where everything ends, what is there protects pods to their end. Of what brings filters nothing goes before it is
+            // known what should be there.
+            self.is_open(&key.namespace) && (wanted.is_some() || !key.brings_filters())
+        });
         all
     }
 }

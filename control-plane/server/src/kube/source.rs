@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 use tidegate_compiler::WorkloadId;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::Options;
 use super::index::Index;
@@ -67,6 +67,8 @@ struct State {
     hub: Arc<Hub>,
     memory: Memory,
     seen: Option<(Loaded, Environment)>,
+    /// Whether it was said that there is no root namespace.
+    is_rootless: bool,
     directory_seen: Option<(u64, Option<SystemTime>)>,
 }
 
@@ -114,7 +116,8 @@ impl ClusterSource {
         }
         let patience = Instant::now() + PATIENCE;
         let mut was_patient = false;
-        let mut state = State { source: self, hub, memory, seen: None, directory_seen: None };
+        let mut state =
+            State { source: self, hub, memory, seen: None, is_rootless: false, directory_seen: None };
         loop {
             let is_listed = state.source.index.is_listed();
             if is_listed || (!was_patient && Instant::now() >= patience) {
@@ -164,6 +167,15 @@ impl State {
                 return self.source.judgement.source_fails(Some(error.to_string()));
             }
         };
+        let root = &self.source.options.root_namespace;
+        let is_rootless = !self.source.index.namespaces().contains_key(root);
+        if is_rootless && !self.is_rootless {
+            warn!(
+                "the root namespace `{root}` is not in the cluster: nothing acts on the whole mesh; name Istio's own with \
+                 `--root-namespace`"
+            );
+        }
+        self.is_rootless = is_rootless;
         let mut files = self.source.index.files();
         let present = self.source.index.workloads();
         let workloads = self.memory.with(present, &files, Instant::now());
