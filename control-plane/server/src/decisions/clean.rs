@@ -22,8 +22,34 @@ pub fn text(raw: &str, most: usize) -> String {
     let shown: String =
         cut.chars().map(|c| if is_hidden(c) { char::REPLACEMENT_CHARACTER } else { c }).collect();
     let mut shown = without_tokens(&shown).into_owned();
+    if shown.contains('%') {
+        let decoded = decoded(&shown);
+        if find(&decoded).is_some() {
+            shown = text(&decoded, most);
+        }
+    }
     shown.truncate(shown.floor_char_boundary(most));
     shown
+}
+
+/// Percent-decoded (RFC 3986 §2.1), as far as it is text.
+pub fn decoded(value: &str) -> String {
+    let mut bytes = Vec::with_capacity(value.len());
+    let mut rest = value.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        let hex = |at: usize| after.get(at).and_then(|byte| char::from(*byte).to_digit(16));
+        match (first, hex(0), hex(1)) {
+            (b'%', Some(high), Some(low)) => {
+                bytes.push(u8::try_from(high * 16 + low).unwrap_or(b'?'));
+                rest = after.get(2..).unwrap_or_default();
+            }
+            _ => {
+                bytes.push(first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Characters that terminals obey, and those that nobody sees.
@@ -93,6 +119,7 @@ mod tests {
             (format!("Bearer%20{TOKEN}"), format!("Bearer%20{REMOVED}")),
             (format!("x{TOKEN}"), format!("x{REMOVED}")),
             (TOKEN.replace('.', "%2E"), REMOVED.to_owned()),
+            (format!("/a%2Fb/{}", TOKEN.replace("eyJ", "%65%79%4a")), format!("/a/b/{REMOVED}")),
             (TOKEN.split('.').next().unwrap().to_owned(), REMOVED.to_owned()),
             ("/a/ya29.A0ARrdaM-0123456789abcdef/b".to_owned(), format!("/a/{REMOVED}/b")),
             ("glpat-0123456789abcdefghij".to_owned(), REMOVED.to_owned()),

@@ -6,6 +6,7 @@
 //! nothing that looks like a token.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -226,7 +227,7 @@ pub enum GapCause {
 #[serde(rename_all = "camelCase")]
 pub enum Entry {
     /// A decision.
-    Decision(Box<Recorded>),
+    Decision(Arc<Recorded>),
     /// Decisions that are missing.
     Gap(Gap),
 }
@@ -298,6 +299,22 @@ impl Outcome {
 // === impl Entry ===
 
 impl Entry {
+    /// Whether it is among the last to be dropped.
+    pub fn is_precious(&self) -> bool {
+        match self {
+            Self::Decision(recorded) => recorded.is_precious(),
+            Self::Gap(_) => true,
+        }
+    }
+
+    /// How much memory it takes, in bytes, roughly.
+    pub fn weight(&self) -> usize {
+        match self {
+            Self::Decision(recorded) => recorded.weight(),
+            Self::Gap(gap) => size_of::<Gap>() + gap.workload.len() + gap.instance.len(),
+        }
+    }
+
     /// When it was decided, or noticed.
     pub fn time(&self) -> Moment {
         match self {
