@@ -166,6 +166,7 @@ impl Rig {
             issuer_ca: vec![path("issuer-ca.pem")],
             allow_issuer_loopback: true,
             allow_issuer_networks: Vec::new(),
+            decisions: Default::default(),
             transport: tidegate::transport::TransportOptions::insecure(),
         };
         let cluster = match setup.configured {

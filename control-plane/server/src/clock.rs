@@ -10,6 +10,14 @@ pub fn now() -> i64 {
     }
 }
 
+/// Unix microseconds.
+pub fn now_us() -> i64 {
+    match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(since) => i64::try_from(since.as_micros()).unwrap_or(i64::MAX),
+        Err(before) => -i64::try_from(before.duration().as_micros()).unwrap_or(i64::MAX),
+    }
+}
+
 /// An end that lies half a day to a day after `at` and changes only twice a day, so that what is signed with it does not
 /// change whenever it is refreshed, and is the same after a restart and on every replica. Unix seconds.
 pub fn half_a_day_to_a_day_after(at: i64) -> i64 {
@@ -20,6 +28,12 @@ pub fn half_a_day_to_a_day_after(at: i64) -> i64 {
 /// A moment as RFC 3339 writes it, to the minute and in UTC. `at`: Unix seconds.
 pub fn rfc3339(at: i64) -> String {
     let (days, seconds) = (at.div_euclid(86_400), at.rem_euclid(86_400));
+    let (year, month, day) = civil(days);
+    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}Z", seconds / 3_600, seconds / 60 % 60)
+}
+
+/// Year, month and day of a day since 1970.
+pub fn civil(days: i64) -> (i64, i64, i64) {
     // The calendar repeats every 400 years, which have 146 097 days; counted from 0000-03-01, so that a leap day is the
     // last of its year.
     let day = days + 719_468;
@@ -29,8 +43,7 @@ pub fn rfc3339(at: i64) -> String {
     let month = (5 * day + 2) / 153;
     let day = day - (153 * month + 2) / 5 + 1;
     let (month, after) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    let year = 400 * era + year + after;
-    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}Z", seconds / 3_600, seconds / 60 % 60)
+    (400 * era + year + after, month, day)
 }
 
 /// A duration in the largest unit of which there are at least two.

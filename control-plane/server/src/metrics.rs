@@ -8,6 +8,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use crate::decisions::metrics::DecisionMetrics;
+
 /// All metrics, and the registry that prints them.
 #[derive(Debug)]
 pub struct Metrics {
@@ -44,6 +46,8 @@ pub struct Metrics {
     pub refused_reports: Family<ReasonLabel, Counter>,
     /// Decision records that filters say they dropped, by the workload that their peer is.
     pub decisions_dropped: Family<WorkloadLabel, Counter>,
+    /// Of decision records besides.
+    pub decision_records: DecisionMetrics,
     /// Compilations, by result.
     pub compilations: Family<ReasonLabel, Counter>,
     /// Milliseconds that the last compilation took.
@@ -185,6 +189,7 @@ impl Default for Metrics {
             decisions: Family::default(),
             refused_reports: Family::default(),
             decisions_dropped: Family::default(),
+            decision_records: DecisionMetrics::default(),
             compilations: Family::default(),
             compile_ms: Gauge::default(),
             diagnostics: Family::default(),
@@ -256,6 +261,7 @@ impl Default for Metrics {
             "Decision records that filters dropped",
             metrics.decisions_dropped.clone(),
         );
+        metrics.decision_records.register(registry);
         registry.register("compilations", "Compilations of the rules", metrics.compilations.clone());
         registry.register(
             "compile_milliseconds",

@@ -70,6 +70,7 @@ async fn honest_bundles(
         issuer_ca: vec![],
         allow_issuer_loopback: false,
         allow_issuer_networks: vec![],
+        decisions: Default::default(),
         transport: tidegate::transport::TransportOptions::insecure(),
     })
     .await?;

@@ -308,6 +308,7 @@ pub fn options_in(folder: &Path, replica: &str) -> Options {
         issuer_ca: vec![],
         allow_issuer_loopback: false,
         allow_issuer_networks: vec![],
+        decisions: Default::default(),
         transport: tidegate::transport::TransportOptions::insecure(),
     }
 }

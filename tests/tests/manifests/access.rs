@@ -304,6 +304,7 @@ fn options(folder: &Path, kubeconfig: PathBuf) -> Options {
         issuer_ca: vec![],
         allow_issuer_loopback: false,
         allow_issuer_networks: vec![],
+        decisions: Default::default(),
         transport: tidegate::transport::TransportOptions::insecure(),
     }
 }

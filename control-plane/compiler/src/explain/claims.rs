@@ -20,6 +20,16 @@ pub(super) fn set(claims: &mut BTreeMap<String, ClaimJson>, path: &[String], val
     }
 }
 
+/// The claim at a path, if it was said what it is.
+pub(super) fn stated<'c>(claims: &'c BTreeMap<String, ClaimJson>, path: &[String]) -> Option<&'c ClaimJson> {
+    let (first, rest) = path.split_first()?;
+    match (claims.get(first)?, rest) {
+        (value, []) => Some(value),
+        (ClaimJson::Map(members), rest) => stated(members, rest),
+        _ => None,
+    }
+}
+
 /// Removes the claim at a path; says whether it was there.
 pub(super) fn remove(claims: &mut BTreeMap<String, ClaimJson>, path: &[String]) -> bool {
     match path {

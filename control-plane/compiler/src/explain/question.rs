@@ -88,6 +88,8 @@ pub struct AskedToken {
     pub audiences: Option<Vec<String>>,
     /// Why a filter refuses it.
     pub fault: Option<TokenFault>,
+    /// Only some of its claims are known: every test of another one is unknown.
+    pub partial: bool,
 }
 
 /// Why a question cannot be asked.
@@ -396,8 +398,31 @@ fn verified(
     let mut json = String::new();
     write_members(&claims, &mut json);
     let slots: Option<Vec<ClaimValue>> = explain::slots_of(&json, issuer.pack, paths);
-    let slots = slots.ok_or_else(|| InvalidQuestion::Claims(asked.issuer.clone()))?;
+    let mut slots = slots.ok_or_else(|| InvalidQuestion::Claims(asked.issuer.clone()))?;
+    if asked.partial {
+        for (slot, path) in slots.iter_mut().zip(paths) {
+            if let Some(known) = claims::stated(&asked.claims, path) {
+                // What is computed from claims cannot be computed from some of them; it may be stated.
+                if path.first().is_some_and(|name| name.starts_with('@')) {
+                    *slot = claim_value(known);
+                }
+            } else {
+                *slot = ClaimValue::Unknown;
+            }
+        }
+    }
     Ok(VerifiedToken { audiences, expires_at, slots })
+}
+
+/// A claim's value as tests read it.
+fn claim_value(value: &ClaimJson) -> ClaimValue {
+    match value {
+        ClaimJson::Boolean(boolean) => ClaimValue::Boolean(*boolean),
+        ClaimJson::Integer(integer) => ClaimValue::Integer(*integer),
+        ClaimJson::String(text) => ClaimValue::String(text.clone()),
+        ClaimJson::List(_) => texts(value).map_or(ClaimValue::Other, ClaimValue::Strings),
+        ClaimJson::Map(_) => ClaimValue::Other,
+    }
 }
 
 /// A string, or a list of strings.

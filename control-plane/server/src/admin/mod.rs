@@ -4,6 +4,7 @@
 //! in number, and those that prove nothing in time.
 
 mod access;
+mod decisions;
 
 use std::future::IntoFuture;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,6 +27,8 @@ use crate::kube::Leadership;
 use crate::push::{FleetReport, Hub, IssuerUseReport, stopped};
 use crate::serve::{CandidateReport, Diagnosis};
 use crate::transport::{Acceptor, Arrival, Socket, TransportOptions};
+
+pub use decisions::{Line, Page};
 
 /// What is shown.
 #[derive(Debug, Clone)]
@@ -110,6 +113,9 @@ fn router(admin: Admin) -> Router {
         .route("/issuers", get(|State(admin): State<Admin>| async move { Json(issuers(&admin.issuers)) }))
         .route("/usage", get(usage))
         .route("/directories", get(directories))
+        .route("/decisions", get(decisions::list))
+        .route("/decisions/tail", get(decisions::tail))
+        .route("/decisions/{id}", get(decisions::one))
         .route("/bundle/{namespace}/{name}", get(bundle))
         .fallback(|| async { (StatusCode::NOT_FOUND, "there is nothing here\n") })
         .layer(from_fn_with_state(admin.clone(), access::admit));

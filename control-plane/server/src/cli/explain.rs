@@ -15,8 +15,11 @@ use tidegate_compiler::{Compiled, RuleTests};
 use super::asking::{Who, workload};
 use super::folder::{self, Folder};
 use super::paint::Style;
-use super::{Ending, complain, print};
+use super::running::{AdminTls, DEFAULT_ADMIN};
+use super::{Ending, complain, decisions, print};
 use crate::clock;
+use crate::decisions::read::is_id;
+use crate::explain::cloud::{self, CloudRefusal};
 use crate::explain::curl;
 use crate::explain::reasons::advice;
 use crate::explain::refusal::{NoRefusal, Refusal, recorded_request};
@@ -34,6 +37,7 @@ const DEFAULT_RULES: &str = "rules";
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
+  tidegate explain 7Q4K-M2XD-0001                           # a decision, by the id in the caller's error
   tidegate explain POST https://orders.sales.example/v1/orders/7 --peer etl/orders-worker
   tidegate explain POST /v1/migrations --workload sales/orders-api --peer ci/runner \\
       --token gitlab:project_id=4711,ref_protected=true
@@ -43,14 +47,17 @@ Examples:
   tidegate explain - --rules rules < decision.json          # what `tidegate explain -o json` wrote, decided again
   tidegate explain token_wrong_audience                     # a reason code
 
+What was decided is asked of the control plane at --admin, which knows it within seconds. Everything else asks nobody:
+
 An error body is the problem document of an HTTP refusal or the message of a gRPC error, with whatever is around it; rules
 are not needed for that. Of a curl command line tokens are read, never shown, and their signatures are not checked: for
-that use `tidegate token explain`. Nothing is sent anywhere.
+that use `tidegate token explain`. A refusal of Google's own is told apart: then it names the permission that is missing.
 
 Exit codes: 0 it was explained, and the request passes or nothing was asked about one; 1 the request would be refused, or the
-rules do not compile; 2 the command line is wrong; 3 a file cannot be read, or what was given cannot be understood.")]
+rules do not compile; 2 the command line is wrong; 3 a file cannot be read, what was given cannot be understood, or the control
+plane does not answer or does not know the id.")]
 pub(super) struct Arguments {
-    /// METHOD URL, or a URL, a test FILE:LINE, a reason code, or - for standard input [default: -]
+    /// The id of a decision, METHOD URL, a URL, a test FILE:LINE, a reason code, or - for standard input [default: -]
     #[arg(value_name = "WHAT", num_args = 0..=2)]
     what: Vec<String>,
     /// Folder with rules: every *.yaml and *.yml below it [default: rules, if it is there]
@@ -73,6 +80,11 @@ pub(super) struct Arguments {
     /// The workload's port [default: the Guard's first]
     #[arg(long)]
     port: Option<u16>,
+    /// Where the control plane is asked about the id of a decision
+    #[arg(long, value_name = "URL", default_value = DEFAULT_ADMIN)]
+    admin: String,
+    #[command(flatten)]
+    tls: AdminTls,
     /// How it is written
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     output: Output,
@@ -89,6 +101,8 @@ enum Output {
 /// What is to be explained.
 enum Subject {
     Refusal(Refusal),
+    /// Somebody else's refusal.
+    Cloud(CloudRefusal),
     Request {
         method: String,
         url: String,
@@ -103,11 +117,23 @@ enum Subject {
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
+    if let [id] = arguments.what.as_slice()
+        && is_id(id)
+    {
+        return decisions::explain(id, &arguments.admin, &arguments.tls, arguments.output == Output::Json);
+    }
     let subject = subject(&arguments.what)?;
     let rules =
         arguments.rules.clone().or_else(|| Some(PathBuf::from(DEFAULT_RULES)).filter(|path| path.is_dir()));
     match &subject {
         Subject::Refusal(refusal) => return explain_refusal(refusal, rules.as_deref(), arguments),
+        Subject::Cloud(refusal) => {
+            match arguments.output {
+                Output::Json => folder::print_json(refusal)?,
+                Output::Text => print(&render::cloud(refusal, Style::of_stdout()))?,
+            }
+            return Ok(Ending::Done);
+        }
         // Without rules there is only what was decided.
         Subject::Record(refusal, _) if rules.is_none() => return explain_refusal(refusal, None, arguments),
         _ => {}
@@ -211,12 +237,18 @@ fn from_stdin() -> anyhow::Result<Subject> {
 }
 
 fn understand(text: &str) -> anyhow::Result<Subject> {
+    let ours = Refusal::find(text);
+    if ours.is_err()
+        && let Some(refusal) = cloud::find(text)
+    {
+        return Ok(Subject::Cloud(refusal));
+    }
     if curl::is_curl(text) {
         return curl::parse(text)
             .map(Subject::Curl)
             .map_err(|why| anyhow!("the curl command cannot be read: {why}"));
     }
-    match Refusal::find(text) {
+    match ours {
         Ok(refusal) => Ok(match recorded_request(text) {
             Some(request) => Subject::Record(refusal, Box::new(request)),
             None => Subject::Refusal(refusal),
@@ -288,7 +320,7 @@ fn question(
             }));
             request.question().map_err(anyhow::Error::msg)
         }
-        Subject::Refusal(_) => bail!("a refusal is no request"),
+        Subject::Refusal(_) | Subject::Cloud(_) => bail!("a refusal is no request"),
     }
 }
 

@@ -10,6 +10,7 @@ mod check;
 mod cluster;
 mod completions;
 mod crds;
+mod decisions;
 mod diff;
 mod directories;
 mod doctor;
@@ -83,7 +84,9 @@ enum Command {
     Serve(Box<serve::Arguments>),
     Check(check::Arguments),
     Test(test::Arguments),
-    Explain(explain::Arguments),
+    Explain(Box<explain::Arguments>),
+    Tail(Box<decisions::TailArguments>),
+    Decisions(Box<decisions::Arguments>),
     WhoCan(access::WhoArguments),
     WhatCan(access::WhatArguments),
     Diff(diff::Arguments),
@@ -158,6 +161,8 @@ fn run(command: Command) -> anyhow::Result<Ending> {
         Command::Check(arguments) => check::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
+        Command::Tail(arguments) => decisions::run_tail(&arguments),
+        Command::Decisions(arguments) => decisions::run(&arguments),
         Command::WhoCan(arguments) => access::who(&arguments),
         Command::WhatCan(arguments) => access::what(&arguments),
         Command::Diff(arguments) => diff::run(&arguments),

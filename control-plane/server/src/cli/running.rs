@@ -84,19 +84,40 @@ pub(super) async fn answered(answer: reqwest::Response) -> anyhow::Result<reqwes
 
 /// What the admin interface says at this path.
 pub(super) fn ask<T: DeserializeOwned>(admin: &str, tls: &AdminTls, path: &str) -> anyhow::Result<T> {
-    let url = format!("{}{path}", base(admin));
-    let asked = || {
-        format!(
-            "cannot ask the control plane at {url}; `--admin` must be the admin address of a running `tidegate serve` (not \
-             the one where filters connect)"
-        )
-    };
+    let url = url(admin, path);
+    ask_for(admin, tls, path)?.map_err(|why| anyhow!("{}: it answered {why}", asked(&url)))
+}
+
+/// The same; `Err` inside: it was asked, and says why there is no answer.
+pub(super) fn ask_for<T: DeserializeOwned>(
+    admin: &str,
+    tls: &AdminTls,
+    path: &str,
+) -> anyhow::Result<Result<T, String>> {
+    let url = url(admin, path);
     let client = tls.client(&url)?;
     runtime()?.block_on(async {
-        let answer = client.get(&url).send().await.with_context(asked)?;
-        let answer = answered(answer).await.with_context(asked)?;
-        let text = answer.text().await.with_context(asked)?;
-        serde_json::from_str(&text)
+        let answer = client.get(&url).send().await.with_context(|| asked(&url))?;
+        if !answer.status().is_success() {
+            let status = answer.status();
+            let why = answer.text().await.unwrap_or_default();
+            let why: String = why.chars().filter(|c| !c.is_control()).take(400).collect();
+            return Ok(Err(format!("{status}{}{why}", if why.is_empty() { "" } else { ": " })));
+        }
+        let text = answer.text().await.with_context(|| asked(&url))?;
+        let read = serde_json::from_str(&text);
+        read.map(Ok)
             .with_context(|| format!("{url} answered something else; is the control plane another version?"))
     })
+}
+
+fn url(admin: &str, path: &str) -> String {
+    format!("{}{path}", base(admin))
+}
+
+fn asked(url: &str) -> String {
+    format!(
+        "cannot ask the control plane at {url}; `--admin` must be the admin address of a running `tidegate serve` (not the one \
+         where filters connect)"
+    )
 }

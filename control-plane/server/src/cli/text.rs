@@ -64,6 +64,19 @@ pub(super) fn hanging(start: &str, indent: usize, text: &str) -> String {
     lines
 }
 
+/// Seconds of `90s`, `15m`, `12h` or `30d`.
+pub(super) fn seconds(text: &str) -> Option<u64> {
+    let (number, unit) = text.split_at(text.len().checked_sub(1).filter(|at| text.is_char_boundary(*at))?);
+    let unit = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(unit)
+}
+
 /// `1 test`, `2 tests`.
 pub(super) fn count(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
@@ -101,6 +114,22 @@ mod tests {
         assert_eq!(lines.split_whitespace().count(), 41);
         let url = format!("https://issuer.example/{}", "x".repeat(120));
         assert_eq!(labelled("from", &url), format!("  from      {url}\n"));
+    }
+
+    #[test]
+    fn spans_of_time_are_read() {
+        for (text, expected) in [
+            ("90s", Some(90)),
+            ("15m", Some(900)),
+            ("2h", Some(7_200)),
+            ("1d", Some(86_400)),
+            ("0s", Some(0)),
+        ] {
+            assert_eq!(seconds(text), expected, "{text}");
+        }
+        for text in ["", "h", "1", "1w", "-1h", "1.5h", "1é", "é"] {
+            assert_eq!(seconds(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -330,6 +330,7 @@ async fn start_control_plane(files: &WorldFiles, listen: SocketAddr) -> Result<R
         issuer_ca: vec![files.issuer_authority()],
         allow_issuer_loopback: true,
         allow_issuer_networks: vec![],
+        decisions: Default::default(),
         transport: TransportOptions::mutual(files.identity(), TRUST_DOMAIN),
     })
     .await?;

@@ -101,7 +101,7 @@ pub fn recorded_request(text: &str) -> Option<RequestReport> {
 }
 
 /// JSON objects in a text: from each `{` on, as far as they go.
-fn documents(text: &str) -> impl Iterator<Item = Value> {
+pub(super) fn documents(text: &str) -> impl Iterator<Item = Value> {
     text.match_indices('{').filter_map(|(at, _)| {
         let mut stream = serde_json::Deserializer::from_str(&text[at..]).into_iter::<Value>();
         stream.next()?.ok()

@@ -1,6 +1,6 @@
 //! Decisions and rules as they are reported: for programs as JSON, for people by the command line.
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tidegate_compiler::explain::{Check, Explanation, Nearest, PartTrace, RuleTrace, Verdict, nearest};
 use tidegate_engine::model::{Effect, Mode};
 use tidegate_engine::{Outcome, Reason, Truth};
@@ -24,7 +24,7 @@ pub struct Decided {
 }
 
 /// The rule that lacks least.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NearestReport {
     /// `namespace/name`.
     pub rule: String,
@@ -33,7 +33,7 @@ pub struct NearestReport {
     /// Who answers for it.
     pub owner: String,
     /// How they are reached.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub contact: String,
     /// Demands that hold.
     pub held: usize,
@@ -57,6 +57,15 @@ pub struct ConditionReport {
     pub actual: Option<String>,
 }
 
+/// The same as it is read.
+#[derive(Deserialize)]
+struct WrittenCondition {
+    depth: usize,
+    demand: String,
+    holds: String,
+    actual: Option<String>,
+}
+
 /// A rule that takes effect.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RuleReport {
@@ -67,10 +76,50 @@ pub struct RuleReport {
     /// Who answers for it.
     pub owner: String,
     /// How they are reached.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub contact: String,
     /// The demands of the entry and the operation that match.
     pub conditions: Vec<ConditionReport>,
+}
+
+/// The same as it is read.
+#[derive(Deserialize)]
+struct WrittenRule {
+    rule: String,
+    effect: String,
+    owner: String,
+    #[serde(default)]
+    contact: String,
+    conditions: Vec<ConditionReport>,
+}
+
+impl From<WrittenCondition> for ConditionReport {
+    fn from(written: WrittenCondition) -> Self {
+        let known = ["yes", "no", "unknown", "notReached"];
+        // A word of a newer version says nothing that is known.
+        let holds = known.into_iter().find(|word| *word == written.holds).unwrap_or("unknown");
+        Self { depth: written.depth, demand: written.demand, holds, actual: written.actual }
+    }
+}
+
+impl From<WrittenRule> for RuleReport {
+    fn from(written: WrittenRule) -> Self {
+        let effect = if written.effect == "Allow" { "Allow" } else { "Deny" };
+        let WrittenRule { rule, owner, contact, conditions, .. } = written;
+        Self { rule, effect, owner, contact, conditions }
+    }
+}
+
+impl<'de> Deserialize<'de> for ConditionReport {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        WrittenCondition::deserialize(deserializer).map(Self::from)
+    }
+}
+
+impl<'de> Deserialize<'de> for RuleReport {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        WrittenRule::deserialize(deserializer).map(Self::from)
+    }
 }
 
 /// For serde.

@@ -23,6 +23,7 @@ use tracing::info;
 
 use super::inbound::Inbound;
 use super::{Distributor, Fleet, Records, session, sink};
+use crate::decisions::{Batches, Decisions};
 use crate::directories::{Index, Looked};
 use crate::keys::KeyDesk;
 use crate::metrics::{Metrics, ReasonLabel};
@@ -56,6 +57,8 @@ pub struct Hub {
     pub records: Records,
     /// What is counted.
     pub metrics: Metrics,
+    /// What filters decided.
+    pub decisions: Decisions,
     /// Which workload a verified peer is.
     pub who_is: Arc<dyn WhoIs>,
     pub(crate) quotas: Quotas,
@@ -112,13 +115,15 @@ impl Hub {
 
     /// The same, with somebody who knows whose workloads are whose, and limits.
     pub fn with(directories: Index, who_is: Arc<dyn WhoIs>, transport: &TransportOptions) -> Self {
+        let metrics = Metrics::default();
         Self {
             distributor: Distributor::default(),
             fleet: Fleet::default(),
             key_desk: KeyDesk::default(),
             directories,
             records: Records::default(),
-            metrics: Metrics::default(),
+            decisions: Decisions::new(metrics.decision_records.clone()),
+            metrics,
             who_is,
             quotas: Quotas::new(transport.quotas),
             identified_for: transport.identify_every,
@@ -164,6 +169,12 @@ impl Hub {
             return false;
         }
         self.key_desk.has_key(workload, issuer, key_id).await
+    }
+
+    /// Takes what a verified workload's filter decided.
+    pub(super) fn decided(&self, batches: &mut Batches, batch: &pb::ReportRequest) {
+        let manifest = self.distributor.release(batches.workload()).map(|release| *release.sha256());
+        self.decisions.take(batches, manifest, batch);
     }
 
     /// What a stream of this caller may use; nothing is metered where nobody was asked.

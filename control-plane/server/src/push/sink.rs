@@ -22,6 +22,7 @@ use super::inbound::{Inbound, Measured};
 use super::server::Sender;
 use super::session::{stopping, trailers};
 use super::stopped;
+use crate::decisions::Batches;
 use crate::metrics::{DecisionLabel, ReasonLabel, WorkloadLabel};
 use crate::transport::{StreamPass, VerifiedPeer};
 
@@ -100,6 +101,7 @@ struct Reporter {
     proven: Option<Proven>,
     identified_until: Instant,
     pass: Option<StreamPass>,
+    batches: Batches,
 }
 
 // === impl Reporting ===
@@ -123,8 +125,9 @@ impl Reporting {
         paid?;
         own.map_err(|status| self.refuse_stranger(status))?;
         let sequence = batch.message.sequence;
-        if let Some(from) = &self.from {
+        if let Some(from) = &mut self.from {
             from.count(&self.hub, &batch.message);
+            self.hub.decided(&mut from.batches, &batch.message);
             let reported = from.reported(batch.message);
             let mut stop = self.hub.stopping();
             tokio::select! {
@@ -174,7 +177,8 @@ impl Reporter {
     fn begin(hub: &Hub, first: &pb::ReportRequest, sender: Sender) -> Result<Self, Status> {
         validate_hint(first.workload.as_ref())?;
         let (workload, proven) = identify(hub, first.workload.as_ref(), sender.caller)?;
-        Ok(Self { workload, proven, identified_until: hub.identified_until(), pass: sender.pass })
+        let batches = hub.decisions.batches(&workload);
+        Ok(Self { workload, proven, identified_until: hub.identified_until(), pass: sender.pass, batches })
     }
 
     /// Meters a batch.

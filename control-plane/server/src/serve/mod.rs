@@ -32,6 +32,7 @@ use self::source::{Places, Source};
 use crate::admin;
 use crate::bundle::{Interlocks, Keyring, Publisher, TrustedKey};
 use crate::clock;
+use crate::decisions;
 use crate::directories::{self, DirectoryReport};
 use crate::keys::{AddressGuard, Fetcher, IssuerReport, Network, Reports};
 use crate::kube::Leadership;
@@ -82,6 +83,8 @@ pub struct Options {
     pub allow_issuer_networks: Vec<Network>,
     /// Who may connect.
     pub transport: TransportOptions,
+    /// Where decisions are kept.
+    pub decisions: decisions::Options,
 }
 
 /// Where rules are.
@@ -191,6 +194,11 @@ pub async fn start(options: Options) -> Result<Running, ServeError> {
         Place::Cluster(cluster) => cluster.who_is(roster.clone()),
     };
     let hub = Arc::new(Hub::with(index, who_is, &transport));
+    let writing = decisions::open(&options.decisions, &hub)?;
+    let rules_folder = match &place {
+        Place::Folder(places) => Some(places.rules.clone()),
+        Place::Cluster(_) => None,
+    };
     let grpc =
         Acceptor::filters(grpc, &transport, certificates.clone(), hub.clone()).map_err(ServeError::Socket)?;
     let http = Acceptor::admin(http, &transport, certificates, hub.clone()).map_err(ServeError::Socket)?;
@@ -239,6 +247,7 @@ pub async fn start(options: Options) -> Result<Running, ServeError> {
         transport,
     };
     let follow = directories::keep(hub.clone(), directory_sources, state.clone());
+    let follow_rules = decisions::follow(hub.clone(), state.clone(), rules_folder, offered.clone());
     let refresh = crate::keys::refresh(fetcher, state, sources, keys_in, reports.clone(), hub.clone());
 
     let mut tasks = JoinSet::new();
@@ -268,6 +277,10 @@ pub async fn start(options: Options) -> Result<Running, ServeError> {
     tasks.spawn(named("the reading of directories", follow));
     tasks.spawn(named("the publisher", publish.run()));
     tasks.spawn(named("the gRPC server", push::serve(hub.clone(), grpc.into_incoming(), authenticate)));
+    tasks.spawn(named("the watch over what decisions rest on", follow_rules));
+    if let Some(writing) = writing {
+        tasks.spawn(named("the store of decisions", writing.run(hub.clone())));
+    }
     if let Some(keeper) = keeper {
         tasks.spawn(named("the watch over certificates", keeper.run(hub.clone())));
     }

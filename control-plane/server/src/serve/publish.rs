@@ -98,7 +98,8 @@ impl PublishTask {
                 Ok(()) = self.candidate.changed() => {}
                 _ = self.keys.changed() => {}
                 _ = self.directories.changed() => {}
-                _ = self.leadership.changed() => {}
+                // Nobody else can lead where rules are a folder, and nobody tells: that must not wake this up for ever.
+                Ok(()) = self.leadership.changed() => {}
                 () = sleep_until(wake) => {}
                 () = stopped(&mut stop) => return Ok(()),
             }

@@ -139,6 +139,7 @@ impl Place {
             issuer_ca: vec![],
             allow_issuer_loopback: false,
             allow_issuer_networks: vec![],
+            decisions: Default::default(),
             transport: tidegate::transport::TransportOptions::insecure(),
         }
     }

@@ -5,6 +5,7 @@ mod asking;
 mod candidate;
 mod ci;
 mod commands;
+mod decisions;
 mod directories;
 mod fixture;
 mod installing;

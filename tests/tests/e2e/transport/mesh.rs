@@ -90,6 +90,7 @@ impl Mesh {
             issuer_ca: vec![],
             allow_issuer_loopback: false,
             allow_issuer_networks: vec![],
+            decisions: Default::default(),
             transport: transport(folder.path()),
         })
         .await?;

@@ -10,6 +10,7 @@ use crate::cli::paint::{Color, Style};
 use crate::cli::test::render::{condition_lines, nearest};
 use crate::cli::text::{labelled, visible};
 use crate::clock;
+use crate::explain::cloud::CloudRefusal;
 use crate::explain::reasons::{Advice, Turn};
 use crate::explain::refusal::Refusal;
 use crate::explain::report::{Decided, NearestReport, RuleReport};
@@ -206,6 +207,37 @@ pub(super) fn refusal(refusal: &Refusal, advice: &Advice, place: Option<&str>, s
         () if code == "not_ready" => "next: tidegate keys status\n",
         () => "next: tidegate explain METHOD URL --peer NAMESPACE/ACCOUNT --rules rules\n",
     });
+    text
+}
+
+/// What a cloud service refused, which no rule of ours changes.
+pub(super) fn cloud(refusal: &CloudRefusal, style: Style) -> String {
+    let mut text = format!(
+        "{}  {}\n",
+        style.paint(Color::Bold, "not Tidegate"),
+        "Google refused the request itself: Tidegate had let it pass, or never saw it"
+    );
+    let on = refusal.resource.as_ref().map(|name| format!(" on {name}")).unwrap_or_default();
+    if let Some(permission) = &refusal.permission {
+        text.push_str(&labelled("lacks", &format!("`{permission}`{on}")));
+    } else if let Some(resource) = &refusal.resource {
+        text.push_str(&labelled("resource", resource));
+    }
+    if !refusal.operations.is_empty() {
+        text.push_str(&labelled("needed by", &refusal.operations.join(", ")));
+    }
+    text.push_str(&labelled(
+        "means",
+        "the account whose credentials Google saw has no IAM role with that permission there; rules of Tidegate do not grant it",
+    ));
+    let grant = match &refusal.permission {
+        Some(permission) => {
+            format!("grant that account a role with `{permission}`{on}, or call as an account that has one")
+        }
+        None => "look at the IAM policy of the resource: the account needs a role for this call".to_owned(),
+    };
+    text.push_str(&labelled("do", &grant));
+    text.push_str(&labelled("turn", "whoever administers the Google project"));
     text
 }
 

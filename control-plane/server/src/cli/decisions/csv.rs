@@ -1,0 +1,124 @@
+//! Decisions for spreadsheets.
+//!
+//! INVARIANT: no cell is a formula: what others have written may begin like one.
+
+use crate::decisions::record::{Entry, Gap, Recorded};
+
+const HEAD: [&str; 24] = [
+    "time",
+    "id",
+    "outcome",
+    "reason",
+    "workload",
+    "rule",
+    "commit",
+    "author",
+    "peer",
+    "identities",
+    "runKind",
+    "run",
+    "runProject",
+    "runCommit",
+    "initiator",
+    "method",
+    "host",
+    "path",
+    "operation",
+    "resource",
+    "revision",
+    "trace",
+    "standsFor",
+    "gap",
+];
+
+/// A header and a line per entry (RFC 4180).
+pub(super) fn table(entries: &[Entry]) -> String {
+    let mut text = line(HEAD.map(str::to_owned));
+    for entry in entries {
+        text.push_str(&line(match entry {
+            Entry::Decision(recorded) => decision(recorded),
+            Entry::Gap(gap) => missing(gap),
+        }));
+    }
+    text
+}
+
+fn decision(one: &Recorded) -> [String; HEAD.len()] {
+    let source = one.rule.as_ref().and_then(|rule| rule.source.as_ref());
+    let run = one.run.as_ref();
+    let text = |text: Option<&String>| text.cloned().unwrap_or_default();
+    [
+        one.time.to_string(),
+        one.id.clone(),
+        one.outcome.word().to_owned(),
+        one.reason.clone(),
+        one.workload.clone(),
+        one.rule_name().unwrap_or_default().to_owned(),
+        text(source.and_then(|source| source.commit.as_ref())),
+        text(source.and_then(|source| source.author.as_ref())),
+        text(one.peer.as_ref()),
+        one.identities.join(" "),
+        run.map(|run| run.kind.words().to_owned()).unwrap_or_default(),
+        text(run.map(|run| &run.id)),
+        text(run.and_then(|run| run.project.as_ref())),
+        text(run.and_then(|run| run.commit.as_ref())),
+        text(run.and_then(|run| run.initiator.as_ref())),
+        one.method.clone(),
+        one.host.clone(),
+        one.path.clone(),
+        text(one.operation.as_ref().map(|operation| &operation.method)),
+        text(one.resource.as_ref()),
+        one.revision.map(|revision| format!("{}:{}", revision.epoch, revision.counter)).unwrap_or_default(),
+        text(one.trace_id.as_ref()),
+        one.stands_for.to_string(),
+        String::new(),
+    ]
+}
+
+fn missing(gap: &Gap) -> [String; HEAD.len()] {
+    let mut cells: [String; HEAD.len()] = std::array::from_fn(|_| String::new());
+    let lost = gap.lost.map_or("an unknown number".to_owned(), |lost| lost.to_string());
+    let values = [(0, gap.time.to_string()), (2, "gap".to_owned()), (4, gap.workload.clone())];
+    let last = HEAD.len() - 1;
+    let values = values.into_iter().chain([(last, format!("{lost} missing: {}", gap.cause.words()))]);
+    for (at, value) in values {
+        if let Some(cell) = cells.get_mut(at) {
+            *cell = value;
+        }
+    }
+    cells
+}
+
+fn line(cells: [String; HEAD.len()]) -> String {
+    let cells: Vec<String> = cells.iter().map(|text| cell(text)).collect();
+    format!("{}\r\n", cells.join(","))
+}
+
+fn cell(text: &str) -> String {
+    let is_formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
+    let text = if is_formula { format!("'{text}") } else { text.to_owned() };
+    match text.contains([',', '"', '\n', '\r']) {
+        true => format!("\"{}\"", text.replace('"', "\"\"")),
+        false => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cells_are_quoted_and_no_formula() {
+        for (text, expected) in [
+            ("plain", "plain"),
+            ("", ""),
+            ("a,b", "\"a,b\""),
+            ("say \"x\"", "\"say \"\"x\"\"\""),
+            ("=cmd()", "'=cmd()"),
+            ("@x,y", "\"'@x,y\""),
+            ("-1", "'-1"),
+        ] {
+            assert_eq!(cell(text), expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! Where batches of filters come in: read, counted, handed to whoever listens, and queued for the store.
+//!
+//! INVARIANT: nothing here waits. A listener that is too slow misses records, and they are counted.
+
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+
+use tidegate_proto::v1 as pb;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
+
+use super::explain::{self, Explained};
+use super::metrics::DecisionMetrics;
+use super::queue::{Queue, Room};
+use super::read::{self, Known};
+use super::record::{Entry, Gap, GapCause, Moment, Recorded};
+use super::rules::History;
+use super::store::Store;
+use crate::metrics::ReasonLabel;
+use crate::push::Hub;
+
+/// How many entries a listener may be behind.
+const FEED: usize = 4_096;
+/// Most questions at once: each may unpack the whole store.
+const QUESTIONS: usize = 4;
+/// Most followers at once.
+const FOLLOWERS: usize = 32;
+/// What may wait for the store, in bytes: refusals have half of it for themselves.
+const ROOM: Room = Room { ordinary: 16 << 20, reserve: 16 << 20 };
+
+/// Decisions of all filters.
+#[derive(Debug)]
+pub struct Decisions {
+    metrics: DecisionMetrics,
+    known: RwLock<Arc<Known>>,
+    feed: broadcast::Sender<Entry>,
+    kept: OnceLock<Kept>,
+    history: History,
+    /// Questions to the store that may be answered at once.
+    questions: Arc<Semaphore>,
+    /// People who may follow decisions at once.
+    followers: Arc<Semaphore>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    store: Arc<Store>,
+    queue: Arc<Queue>,
+}
+
+/// One stream of batches.
+#[derive(Debug)]
+pub struct Batches {
+    /// Verified: `namespace/name`.
+    workload: String,
+    /// The last batch's number.
+    last: u64,
+}
+
+/// Hears of decisions as they come.
+#[derive(Debug)]
+pub struct Feed {
+    entries: broadcast::Receiver<Entry>,
+    metrics: DecisionMetrics,
+}
+
+/// What a listener hears.
+#[derive(Debug, Clone)]
+pub enum Heard {
+    /// A decision or a gap.
+    Entry(Entry),
+    /// It was too slow for so many.
+    Missed(u64),
+}
+
+// === impl Decisions ===
+
+impl Decisions {
+    /// Nothing is kept until [`Self::keep_in`].
+    pub fn new(metrics: DecisionMetrics) -> Self {
+        Self {
+            metrics,
+            known: RwLock::default(),
+            feed: broadcast::Sender::new(FEED),
+            kept: OnceLock::new(),
+            history: History::default(),
+            questions: Arc::new(Semaphore::new(QUESTIONS)),
+            followers: Arc::new(Semaphore::new(FOLLOWERS)),
+        }
+    }
+
+    /// Queues what comes from now on for this store. Returns the queue, for the store's keeper.
+    pub fn keep_in(&self, store: Arc<Store>) -> Arc<Queue> {
+        self.kept.get_or_init(|| Kept { store, queue: Arc::new(Queue::new(ROOM)) }).queue.clone()
+    }
+
+    /// Where decisions are kept; `None`: nowhere.
+    pub fn store(&self) -> Option<&Arc<Store>> {
+        self.kept.get().map(|kept| &kept.store)
+    }
+
+    /// Takes what is known of issuers and rules from now on.
+    pub fn know(&self, known: Known) {
+        *self.known.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(known);
+    }
+
+    /// What is known of issuers and rules.
+    pub fn known(&self) -> Arc<Known> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The rules that were in force.
+    pub(crate) fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// Leave to ask the store; `None`: too many are asking.
+    pub fn question(&self) -> Option<OwnedSemaphorePermit> {
+        self.questions.clone().try_acquire_owned().ok()
+    }
+
+    /// Leave to follow; `None`: too many do.
+    pub fn follower(&self) -> Option<OwnedSemaphorePermit> {
+        self.followers.clone().try_acquire_owned().ok()
+    }
+
+    /// Why it was decided, by the rules that are known.
+    pub(crate) fn explain(&self, recorded: &Recorded, hub: &Hub) -> Explained {
+        let rules = self.history.of(recorded, hub);
+        explain::explained(recorded.clone(), rules.as_ref(), &self.known())
+    }
+
+    /// Listens from now on.
+    pub fn listen(&self) -> Feed {
+        Feed { entries: self.feed.subscribe(), metrics: self.metrics.clone() }
+    }
+
+    /// A stream of batches of a verified workload.
+    pub fn batches(&self, workload: &str) -> Batches {
+        Batches { workload: workload.to_owned(), last: 0 }
+    }
+
+    /// Takes a batch. `manifest`: SHA-256 of what the workload is to enforce now.
+    pub fn take(&self, batches: &mut Batches, manifest: Option<[u8; 32]>, batch: &pb::ReportRequest) {
+        let now = Moment::now();
+        let vm = batch.vm.as_ref().map(|vm| vm.instance.as_str()).unwrap_or_default();
+        let instance = read::instance(vm);
+        let known = self.known();
+        let from = read::From { workload: &batches.workload, instance: &instance, manifest };
+        let mut entries = Vec::with_capacity(batch.records.len().saturating_add(2));
+        for raw in &batch.records {
+            let read = read::record(raw, &from, &known, now);
+            self.metrics.tokens_removed.inc_by(read.tokens_removed);
+            if read.recorded.time_refused {
+                self.metrics.times_refused.inc();
+            }
+            entries.push(Entry::Decision(Arc::new(read.recorded)));
+        }
+        let gap = |cause: GapCause, lost: Option<u64>, lost_in_full: u64| {
+            self.metrics.gaps.get_or_create(&ReasonLabel::new(cause.word())).inc();
+            let (workload, instance) = (batches.workload.clone(), instance.clone());
+            Entry::Gap(Gap { time: now, workload, instance, cause, lost, lost_in_full })
+        };
+        // "Grows by one per batch and stream, from 1."
+        if batch.sequence != batches.last.saturating_add(1) {
+            entries.push(gap(GapCause::BatchesMissing, None, 0));
+        }
+        if batch.dropped > 0 || batch.dropped_in_full > 0 {
+            let lost = batch.dropped.max(batch.dropped_in_full);
+            entries.push(gap(GapCause::FilterDropped, Some(lost), batch.dropped_in_full));
+        }
+        batches.last = batches.last.max(batch.sequence);
+        self.metrics.dropped_in_full.inc_by(batch.dropped_in_full);
+        self.metrics.unsampled.inc_by(batch.unsampled);
+        if self.feed.receiver_count() > 0 {
+            entries.iter().for_each(|entry| {
+                // An error means that nobody listens any more.
+                let _ = self.feed.send(entry.clone());
+            });
+        }
+        if let Some(kept) = self.kept.get() {
+            let lost = kept.queue.push(entries.into_iter().map(|entry| {
+                let is_precious = entry.is_precious();
+                (entry, is_precious)
+            }));
+            for (reason, count) in [("in_full", lost.in_full), ("other", lost.other)] {
+                if count > 0 {
+                    self.metrics.lost.get_or_create(&ReasonLabel::new(reason)).inc_by(count);
+                }
+            }
+        }
+    }
+}
+
+// === impl Batches ===
+
+impl Batches {
+    /// Whose: `namespace/name`.
+    pub fn workload(&self) -> &str {
+        &self.workload
+    }
+}
+
+// === impl Feed ===
+
+impl Feed {
+    /// The next; `None`: nothing will come any more.
+    pub async fn next(&mut self) -> Option<Heard> {
+        match self.entries.recv().await {
+            Ok(entry) => Some(Heard::Entry(entry)),
+            Err(broadcast::error::RecvError::Lagged(missed)) => {
+                self.metrics.missed.inc_by(missed);
+                Some(Heard::Missed(missed))
+            }
+            Err(broadcast::error::RecvError::Closed) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decisions() -> Decisions {
+        Decisions::new(DecisionMetrics::default())
+    }
+
+    fn batch(sequence: u64) -> pb::ReportRequest {
+        let record = pb::DecisionRecord { outcome: pb::Outcome::Deny.into(), ..Default::default() };
+        pb::ReportRequest { sequence, records: vec![record], ..Default::default() }
+    }
+
+    async fn causes(feed: &mut Feed, count: usize) -> Vec<Option<GapCause>> {
+        let mut causes = Vec::new();
+        for _ in 0..count {
+            causes.push(match feed.next().await {
+                Some(Heard::Entry(Entry::Gap(gap))) => Some(gap.cause),
+                Some(Heard::Entry(Entry::Decision(_))) => None,
+                other => panic!("{other:?}"),
+            });
+        }
+        causes
+    }
+
+    #[tokio::test]
+    async fn batches_in_order_have_no_gaps_and_jumps_have() {
+        let decisions = decisions();
+        let mut feed = decisions.listen();
+        let mut batches = decisions.batches("sales/orders");
+        for sequence in [1, 2, 3, 5, 6] {
+            decisions.take(&mut batches, None, &batch(sequence));
+        }
+        let expected = [None, None, None, None, Some(GapCause::BatchesMissing), None];
+        assert_eq!(causes(&mut feed, 6).await, expected);
+        let mut late = decisions.batches("sales/orders");
+        decisions.take(&mut late, None, &batch(7));
+        assert_eq!(causes(&mut feed, 2).await, [None, Some(GapCause::BatchesMissing)]);
+    }
+
+    #[tokio::test]
+    async fn what_filters_dropped_is_a_gap() {
+        let decisions = decisions();
+        let mut feed = decisions.listen();
+        let dropping = pb::ReportRequest { dropped: 5, dropped_in_full: 2, unsampled: 9, ..batch(1) };
+        decisions.take(&mut decisions.batches("sales/orders"), None, &dropping);
+        feed.next().await.unwrap();
+        let Some(Heard::Entry(Entry::Gap(gap))) = feed.next().await else { panic!() };
+        assert_eq!((gap.lost, gap.lost_in_full, gap.workload.as_str()), (Some(5), 2, "sales/orders"));
+        let metrics = &decisions.metrics;
+        assert_eq!((metrics.dropped_in_full.get(), metrics.unsampled.get()), (2, 9));
+        assert_eq!(metrics.gaps.get_or_create(&ReasonLabel::new("filter_dropped")).get(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_slow_listener_misses_and_the_misses_are_counted() {
+        let decisions = decisions();
+        let mut feed = decisions.listen();
+        let mut batches = decisions.batches("sales/orders");
+        let many = 5_000;
+        for sequence in 1..=many {
+            decisions.take(&mut batches, None, &batch(sequence));
+        }
+        let Some(Heard::Missed(missed)) = feed.next().await else { panic!() };
+        assert_eq!(missed + u64::try_from(FEED).unwrap(), many);
+        assert_eq!(decisions.metrics.missed.get(), missed);
+    }
+}

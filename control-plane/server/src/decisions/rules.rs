@@ -1,0 +1,189 @@
+//! The rules that decisions rest on: which were in force when, where they are written, and who changed them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tidegate_compiler::{Inputs, SourceFile, check_tests};
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+
+use super::git;
+use super::read::Known;
+use super::record::{Recorded, Revision, RuleSource};
+use crate::push::{Hub, stopped};
+use crate::rules::AcceptedRules;
+use crate::serve::InForce;
+use crate::state::StateDir;
+
+/// How many sets of rules are kept for decisions of before.
+const ERAS: usize = 8;
+/// Edits come in bursts; files are looked at when they are over.
+const SETTLED: Duration = Duration::from_secs(1);
+/// Where rules are larger, in bytes, nobody is told where they are written.
+const MOST_TEXT: usize = 16 << 20;
+
+/// Rules that were in force, and while which Bundles were signed.
+#[derive(Debug, Default)]
+pub struct History {
+    eras: Mutex<VecDeque<Era>>,
+}
+
+#[derive(Debug)]
+struct Era {
+    in_force: Arc<InForce>,
+    /// The last revision before; `None`: nobody knows any more.
+    after: Option<Revision>,
+    /// The last revision so far.
+    until: Revision,
+}
+
+/// Rules for a decision.
+#[derive(Debug, Clone)]
+pub(crate) struct Rules {
+    pub in_force: Arc<InForce>,
+    /// They are those that decided.
+    pub decided: bool,
+}
+
+// === impl History ===
+
+impl History {
+    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Era>> {
+        self.eras.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// These rules are on offer; `last` was signed last.
+    fn offered(&self, in_force: &Arc<InForce>, last: Revision) {
+        let mut eras = self.lock();
+        match eras.back_mut() {
+            Some(era) if Arc::ptr_eq(&era.in_force, in_force) => era.until = era.until.max(last),
+            before => {
+                let after = before.map(|era| era.until);
+                eras.push_back(Era { in_force: in_force.clone(), after, until: last });
+                if eras.len() > ERAS {
+                    eras.pop_front();
+                }
+            }
+        }
+    }
+
+    /// The rules that made this decision, or else those of now.
+    pub(crate) fn of(&self, recorded: &Recorded, hub: &Hub) -> Option<Rules> {
+        let eras = self.lock();
+        let now = eras.back()?;
+        let release = hub.distributor.release(&recorded.workload);
+        let is_current = recorded.digest.as_ref().is_some_and(|digest| {
+            release.is_some_and(|release| *digest == crate::bundle::hex(release.sha256()))
+        });
+        if is_current {
+            return Some(Rules { in_force: now.in_force.clone(), decided: true });
+        }
+        let era = recorded.revision.and_then(|revision| {
+            eras.iter().find(|era| era.after.is_some_and(|after| revision > after) && revision <= era.until)
+        });
+        Some(match era {
+            Some(era) => Rules { in_force: era.in_force.clone(), decided: true },
+            None => Rules { in_force: now.in_force.clone(), decided: false },
+        })
+    }
+}
+
+/// Follows the rules that are on offer until the server stops. `folder`: where they are, if they are files.
+pub(crate) async fn follow(
+    hub: Arc<Hub>,
+    state: Arc<StateDir>,
+    folder: Option<PathBuf>,
+    mut offered: watch::Receiver<Option<Arc<InForce>>>,
+) -> Result<(), std::convert::Infallible> {
+    let mut stop = hub.stopping();
+    // Reading it takes a moment, which no record should have to wait for.
+    let _ = spawn_blocking(super::operation::warm).await;
+    loop {
+        tokio::select! {
+            changed = offered.changed() => {
+                if changed.is_err() {
+                    // The publisher ended.
+                    return Ok(());
+                }
+            }
+            () = stopped(&mut stop) => return Ok(()),
+        }
+        let current = offered.borrow_and_update().clone();
+        let Some(in_force) = current else { continue };
+        let last = last_revision(&hub);
+        hub.decisions.history().offered(&in_force, last);
+        let packs: BTreeMap<_, _> =
+            in_force.compiled.issuers.iter().map(|issuer| (issuer.name.clone(), issuer.pack)).collect();
+        let before = hub.decisions.known();
+        hub.decisions.know(Known { packs: packs.clone(), rules: before.rules.clone(), until: before.until });
+        let Some(folder) = &folder else { continue };
+        tokio::select! {
+            () = sleep(SETTLED) => {}
+            _ = offered.changed() => {
+                offered.mark_changed();
+                continue;
+            }
+            () = stopped(&mut stop) => return Ok(()),
+        }
+        let rules = sources(state.clone(), folder.clone(), in_force).await;
+        hub.decisions.know(Known { packs, rules, until: Some(last) });
+    }
+}
+
+/// The last revision that was signed.
+fn last_revision(hub: &Hub) -> Revision {
+    let releases = hub.distributor.releases();
+    let revisions = releases.values().map(|release| release.revision());
+    revisions
+        .map(|revision| Revision { epoch: revision.epoch, counter: revision.counter })
+        .max()
+        .unwrap_or(Revision { epoch: 0, counter: 0 })
+}
+
+/// Where every rule is written, with the last change of its file.
+async fn sources(
+    state: Arc<StateDir>,
+    folder: PathBuf,
+    in_force: Arc<InForce>,
+) -> BTreeMap<String, Arc<RuleSource>> {
+    let located = spawn_blocking(move || locate(&state, &in_force)).await;
+    let Ok(Some((files, places))) = located else { return BTreeMap::new() };
+    let changes = git::last_changes(&folder, &files).await;
+    let source = |(rule, (file, line)): (String, (String, u32))| {
+        let change = changes.get(&file);
+        let source = RuleSource {
+            commit: change.map(|change| change.commit.clone()),
+            author: change.map(|change| change.author.clone()),
+            committed: change.map(|change| change.at),
+            file,
+            line,
+        };
+        (rule, Arc::new(source))
+    };
+    places.into_iter().map(source).collect()
+}
+
+type Located = (BTreeMap<String, String>, BTreeMap<String, (String, u32)>);
+
+fn locate(state: &StateDir, in_force: &InForce) -> Option<Located> {
+    let AcceptedRules { files, environment } = AcceptedRules::load(state).ok()??;
+    if files.values().map(String::len).sum::<usize>() > MOST_TEXT {
+        return None;
+    }
+    let sources: Vec<SourceFile> =
+        files.iter().map(|(path, text)| SourceFile { path: path.clone(), text: text.clone() }).collect();
+    let inputs = Inputs { sources: &sources, env: environment, now: None };
+    let origins = check_tests(&inputs, &in_force.compiled).origins;
+    let policies = in_force.compiled.workloads.values();
+    let rules: std::collections::BTreeSet<&str> =
+        policies.flat_map(|policy| policy.model.rules.iter().map(|rule| rule.id.as_str())).collect();
+    let place = |rule: &str| {
+        let place = origins.get(&tidegate_compiler::rule_object(rule))?;
+        Some((rule.to_owned(), place.clone()))
+    };
+    let places = rules.into_iter().filter_map(place).collect();
+    Some((files, places))
+}
