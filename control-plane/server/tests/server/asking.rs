@@ -166,7 +166,7 @@ fn schemas_preflights_and_alignments_are_for_programs_too() {
     assert_eq!(report["requests"][1]["answer"]["nearest"]["rule"], "sales/orders-worker-reads");
     let one = curl.lines().next().unwrap();
     assert_eq!(run(at, &["preflight", "-", "--as", "sales/orders-worker"], one).code, 0);
-    let open = format!("{one}\nwget x\n");
+    let open = format!("{one}\ngrpcurl x\n");
     assert_eq!(run(at, &["preflight", "-", "--as", "sales/orders-worker"], &open).code, 0);
     assert_eq!(run(at, &["preflight", "-", "--as", "sales/orders-worker", "--strict"], &open).code, 1);
     assert_eq!(run(at, &["preflight", "-", "--peer", "a/b"], "curl 'x").code, 3);
