@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use http::{HeaderValue, Request, Response, header};
 use prost::Message;
+use tidegate_proto::v1 as pb;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::Instant;

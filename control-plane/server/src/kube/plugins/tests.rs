@@ -70,6 +70,7 @@ impl Scene {
             sections: vec![store.section(pb::SectionKind::Rules, &compiled.workloads[&id()].rules)],
             required_capabilities: vec![],
             used_capabilities: vec![],
+            candidate: Vec::new(),
         };
         let releases = self.publisher.publish([(id().to_string(), contents)].into(), now).unwrap();
         let again = self.attachments.warm_up(&compiled, (&releases, &Directories::default()), live, now);
