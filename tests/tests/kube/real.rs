@@ -1,13 +1,15 @@
 //! A real API server with its etcd, from the folder that `KUBEBUILDER_ASSETS` names; one for all tests of the process.
 
 use std::net::TcpListener;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-/// Both end when the pipe to their shell does, hence with this process.
+/// Both end when the pipe to their shell does, hence with this process, however that ends: the shell is of another process group,
+/// which a signal to this one's does not reach, and a server that is told to end in good order waits for an etcd that is gone.
 pub struct RealApi {
     pub kubeconfig: String,
     shell: Child,
@@ -49,6 +51,7 @@ impl RealApi {
             .args(["-c", SCRIPT])
             .env("ASSETS", assets)
             .env("HOME_DIR", folder.path())
+            .process_group(0)
             .stdin(Stdio::piped());
         for (index, port) in ports.iter().enumerate() {
             command.env(format!("P{}", index + 1), port.to_string());
