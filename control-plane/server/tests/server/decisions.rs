@@ -361,7 +361,7 @@ async fn a_flood_loses_no_refusal_and_what_is_lost_is_counted() {
             let record = |number: u64| {
                 let id = format!("{:04}-{:04}-{number:04}", second, part);
                 // One in ten is refused.
-                if number % 10 == 0 { refused(&id) } else { allowed(&id) }
+                if number.is_multiple_of(10) { refused(&id) } else { allowed(&id) }
             };
             let records: Vec<_> = (0..100).map(record).collect();
             refusals += 10;

@@ -69,7 +69,7 @@ impl Running {
 }
 
 fn entry(number: usize) -> Entry {
-    let outcome = if number % 10 == 0 { Outcome::Deny } else { Outcome::Allow };
+    let outcome = if number.is_multiple_of(10) { Outcome::Deny } else { Outcome::Allow };
     let at = Moment::now().0 - 60_000_000 + i64::try_from(number).unwrap();
     Entry::Decision(Arc::new(recorded(&id(number), outcome, at)))
 }
@@ -281,5 +281,5 @@ fn terms_are_kept_once_per_block() {
     assert_eq!(workload.terms().iter().map(|term| index[term]).collect::<Vec<_>>(), [3]);
     assert_eq!(segment.blocks(&workload.terms(), u64::MAX).unwrap(), [519, 263, 7]);
     assert_eq!(segment.blocks(&workload.terms(), 263).unwrap(), [7]);
-    assert!(index.get(&filter::gap_term()).is_none());
+    assert!(!index.contains_key(&filter::gap_term()));
 }
