@@ -84,7 +84,7 @@ fn what_kubectl_would_send_is_not_guessed() {
             "needs `metadata.name`",
         ),
         (format!("kubectl create --dry-run=client -n a -f - <<EOF\n{secret}EOF\n"), "`--dry-run`"),
-        (format!("kubectl create -n a -f - <<EOF\n{{\nEOF\n"), "no YAML"),
+        ("kubectl create -n a -f - <<EOF\n{\nEOF\n".to_owned(), "no YAML"),
         ("kubectl delete pod x\n".to_owned(), "only `create -f` and `apply -f`"),
         ("kubectl create -f $FILE\n".to_owned(), "`$FILE`"),
     ] {
