@@ -25,6 +25,14 @@ pub const BODIES: &str = "bodies/1";
 /// The capability to evaluate a candidate ([`v1::Hello::capabilities`], [`v1::Manifest::candidate`]).
 pub const CANDIDATE: &str = "candidate/1";
 
+/// The capability to end a suspended Guard by the filter's own clock ([`v1::Manifest::suspended_until`]). Without it the
+/// Guard is not suspended.
+pub const SUSPENSION: &str = "suspension/1";
+
+/// How long a Guard may be suspended at most from when the manifest was issued, in seconds
+/// ([`v1::Manifest::suspended_until`]).
+pub const MAX_SUSPENSION_S: i64 = 8 * 3600;
+
 /// The largest part of a section that travels in one message, in bytes.
 pub const MAX_CHUNK_BYTES: usize = 1 << 20;
 

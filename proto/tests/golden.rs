@@ -35,6 +35,7 @@ fn manifest() -> Manifest {
         required_capabilities: vec!["rules/1".into()],
         used_capabilities: vec![],
         candidate: vec![],
+        suspended_until: 0,
     }
 }
 
@@ -56,6 +57,7 @@ fn manifests_keep_their_form() {
         "manifest_with_capabilities.bin",
         &Manifest { used_capabilities: vec![tidegate_proto::BODIES.into()], ..manifest() },
     );
+    golden("manifest_suspended.bin", &Manifest { suspended_until: 1_795_201_800, ..manifest() });
     golden(
         "manifest_with_candidate.bin",
         &Manifest {
@@ -159,9 +161,24 @@ fn what_filters_send_keeps_its_form() {
                     verified: 4,
                     refused: 1,
                     last_verified_at: 1_795_200_000,
+                    ..IssuerUse::default()
                 },
                 IssuerUse { issuer: "google".into(), ..IssuerUse::default() },
             ],
+            ..Receipt::default()
+        })),
+    );
+    golden(
+        "receipt_with_key_ages.bin",
+        &request(up::Message::Receipt(Receipt {
+            vm: Some(vm()),
+            state: FilterState::Ready.into(),
+            counters: Some(Counters { allowed: 1, suspended: 13, ..Counters::default() }),
+            issuers: vec![IssuerUse {
+                issuer: "gitlab".into(),
+                keys_valid_until: 1_795_372_800,
+                ..IssuerUse::default()
+            }],
             ..Receipt::default()
         })),
     );

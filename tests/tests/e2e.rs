@@ -39,6 +39,7 @@ mod e2e {
     pub mod misbehaving_issuer;
     pub mod plugin_object;
     pub mod records;
+    pub mod revocations;
     pub mod rotation;
     pub mod transport;
 }
@@ -127,6 +128,7 @@ async fn streams_live_as_long_as_they_are_allowed() -> Result<()> {
         e2e::leases::two_filters_end_a_stream_once(&rig).await?;
         e2e::leases::many_streams_end_at_once(&rig).await?;
         e2e::leases::junk_stops_at_a_budget(&rig).await?;
+        e2e::revocations::what_is_revoked_by_hand_ends_at_once(&rig).await?;
         ensure!(rig.stat("wasm.*vm_reload").await? == 0, "a VM failed");
     }
     Ok(())

@@ -229,7 +229,7 @@ impl Mesh {
     }
 
     /// The gateways, as they are written in rules.
-    pub(crate) fn gateway_names(&self) -> Vec<String> {
+    pub fn gateway_names(&self) -> Vec<String> {
         self.workloads.iter().filter(|(_, workload)| workload.gateway).map(|(id, _)| id.to_string()).collect()
     }
 

@@ -14,6 +14,7 @@ mod bucket;
 pub mod bundle;
 pub mod cli;
 mod clock;
+pub mod control;
 pub mod decisions;
 pub mod demo;
 pub mod directories;

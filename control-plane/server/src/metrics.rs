@@ -82,6 +82,12 @@ pub struct Metrics {
     pub directory_ids: Family<DirectoryLabel, Gauge>,
     /// Unix seconds until which each directory counts.
     pub directory_fresh_until: Family<DirectoryLabel, Gauge>,
+    /// Revocations in force.
+    pub revocations: Gauge,
+    /// Workloads whose Guards are suspended.
+    pub suspensions: Gauge,
+    /// 1 while earlier rules are pinned.
+    pub pinned: Gauge,
 }
 
 /// What a decision can be: [`DecisionLabel::outcome`].
@@ -207,6 +213,9 @@ impl Default for Metrics {
             directory_reads: Family::default(),
             directory_ids: Family::default(),
             directory_fresh_until: Family::default(),
+            revocations: Gauge::default(),
+            suspensions: Gauge::default(),
+            pinned: Gauge::default(),
         };
         let registry = &mut metrics.registry;
         registry.register("streams", "Open streams of filters", metrics.streams.clone());
@@ -310,6 +319,9 @@ impl Default for Metrics {
             "Until when a directory counts",
             metrics.directory_fresh_until.clone(),
         );
+        registry.register("revocations", "Revocations in force", metrics.revocations.clone());
+        registry.register("suspended", "Workloads whose Guards are suspended", metrics.suspensions.clone());
+        registry.register("pinned", "1 while earlier rules are pinned", metrics.pinned.clone());
         metrics
     }
 }

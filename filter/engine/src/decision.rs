@@ -1,6 +1,6 @@
 //! What was decided.
 
-use crate::reason::{Outcome, Reason};
+use crate::reason::{Outcome, Reason, TokenFault};
 
 /// Position of a rule in its policy. Rules are in the order of their ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,6 +23,31 @@ pub struct Decision {
     pub awaits_body: bool,
     /// What would have happened, where Shadow rules or a Shadow Guard make a difference.
     pub shadow: Option<ShadowDifference>,
+}
+
+/// Rules whose names begin so (after their namespace) take something back for a time; nothing suspends them.
+pub const REVOKING_RULES: &str = "tidegate-revoked-";
+
+impl Decision {
+    /// The same while somebody has suspended the Guard: what it refuses passes, and is reported. What is revoked stays
+    /// refused; `rule_id` is the id of the rule that decided.
+    #[must_use]
+    pub fn suspended(self, rule_id: Option<&str>) -> Self {
+        let name = rule_id.and_then(|id| id.split_once('/')).map_or("", |(_, name)| name);
+        let is_revoked =
+            self.reason == Reason::TokenInvalid(TokenFault::Revoked) || name.starts_with(REVOKING_RULES);
+        if self.outcome == Outcome::Allow || is_revoked {
+            return self;
+        }
+        let refused = ShadowDifference { outcome: self.outcome, reason: self.reason, rule: self.rule };
+        Self {
+            outcome: Outcome::Allow,
+            reason: Reason::GuardInShadow,
+            rule: None,
+            shadow: Some(refused),
+            ..self
+        }
+    }
 }
 
 /// A decision that was not enforced.

@@ -53,7 +53,7 @@ mod until;
 
 pub use candidate::{CandidateDifference, CandidateOutcome, compare};
 pub use decide::{decide, wanted_fields};
-pub use decision::{Decision, Guarding, RuleIx, ShadowDifference};
+pub use decision::{Decision, Guarding, REVOKING_RULES, RuleIx, ShadowDifference};
 pub use directory::{Directories, InvalidDirectories};
 pub use encode::{EncodeError, encode};
 pub use layout::{InvalidRules, MAX_SECTION_BYTES, VERSION};

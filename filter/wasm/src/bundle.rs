@@ -13,6 +13,7 @@ use sha2::{Digest as _, Sha256};
 use tidegate_engine::{Directories, PolicySet};
 use tidegate_identity::signature::check;
 use tidegate_identity::{Algorithm, IssuerSet, PublicKey, Verdict, VerifySignature};
+use tidegate_proto::MAX_SUSPENSION_S;
 use tidegate_proto::v1::{self as pb, NackReason};
 
 use crate::capabilities;
@@ -54,6 +55,8 @@ pub struct Manifest {
     pub issued_at: i64,
     /// Whether the workload is guarded.
     pub guarded: bool,
+    /// Until when what is refused passes all the same, in Unix seconds.
+    pub suspended_until: i64,
     /// A capability that this filter lacks, so that a part of the rules is enforced more strictly than it says.
     pub lacks: Option<String>,
     /// What is enforced.
@@ -191,6 +194,10 @@ pub fn accept(
     if trust.now < manifest.issued_at.saturating_sub(MAX_CLOCK_DIFFERENCE) {
         return refused(NackReason::Expired, "the Bundle was issued in the future; is this clock right?");
     }
+    let suspended_until = manifest.suspended_until;
+    if suspended_until > manifest.issued_at.saturating_add(MAX_SUSPENSION_S) {
+        return refused(NackReason::Malformed, "the Guard would be suspended for longer than 8 hours");
+    }
     let guarded = match manifest.coverage() {
         pb::Coverage::Guarded => true,
         pb::Coverage::Unguarded => false,
@@ -215,7 +222,7 @@ pub fn accept(
     let candidate = candidate.map(|(candidate, _)| candidate);
     let lacks = manifest.used_capabilities.iter().find(lacks).cloned();
     let issued_at = manifest.issued_at;
-    Ok(Some(Manifest { digest, revision, issued_at, guarded, lacks, enforced, candidate }))
+    Ok(Some(Manifest { digest, revision, issued_at, guarded, suspended_until, lacks, enforced, candidate }))
 }
 
 /// The sections by kind, and how many bytes they have.

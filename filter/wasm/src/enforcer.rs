@@ -59,6 +59,8 @@ pub struct Answer {
     pub remembered: bool,
     /// What the candidate would have done otherwise. Only told of what is concluded.
     pub candidate: Option<CandidateDifference>,
+    /// It is allowed only because the Guard is suspended.
+    pub suspended: bool,
 }
 
 // === impl Enforcer ===
@@ -112,6 +114,12 @@ impl Enforcer {
     /// How much each issuer's tokens are used, by its name.
     pub fn usage(&self) -> impl Iterator<Item = (&str, Usage)> {
         self.authenticator.iter().flat_map(Authenticator::usage)
+    }
+
+    /// Until when the keys of this issuer may be used, in Unix seconds.
+    pub fn keys_valid_until(&self, issuer: &str) -> i64 {
+        let keys = self.installed.keys.iter().flat_map(|keys| keys.issuers());
+        keys.filter(|known| known.name() == issuer).map(|known| known.valid_until()).next().unwrap_or(0)
     }
 
     /// Decides a request with these headers of it. `random` makes the decision's id where one is needed.
@@ -174,7 +182,14 @@ impl Enforcer {
             tokens: &tokens,
             directories: &self.installed.directory,
         };
-        let decision = decide(&rules, &request);
+        let mut decision = decide(&rules, &request);
+        let suspended_until = self.installed.manifest.suspended_until;
+        let is_suspended = at.now < suspended_until;
+        let was_refused = decision.outcome == Outcome::Deny;
+        if is_suspended {
+            let id = decision.rule.and_then(|rule| rules.rule(rule)).map(|rule| rule.id);
+            decision = decision.suspended(id);
+        }
         let rule = decision.rule.and_then(|rule| rules.rule(rule));
         let verified = tokens.iter().any(|token| matches!(token, TokenState::Verified(_)));
         let awaits = decision.reason == Reason::BodyUnread;
@@ -189,18 +204,25 @@ impl Enforcer {
             return Ok(Answer {
                 decision,
                 refusal: None,
-                audit: rule.map_or(Audit::Sampled, |rule| rule.audit),
+                audit: match is_suspended && was_refused {
+                    true => Audit::Full,
+                    false => rule.map_or(Audit::Sampled, |rule| rule.audit),
+                },
                 remove: remove(),
                 terms: Terms {
                     expires_at: expires_at(&tokens, &self.skews),
                     grace_s: rule.map_or(0, |rule| rule.lease.expiry_grace_s()),
-                    again_at: self.again_at(&tokens, at.now).min(until(&rules, &request, &decision)),
+                    again_at: self
+                        .again_at(&tokens, at.now)
+                        .min(until(&rules, &request, &decision))
+                        .min(if is_suspended { suspended_until } else { i64::MAX }),
                 },
                 question: None,
                 awaits: None,
                 unsettled: None,
                 remembered: verified && downstream.checks() == 0,
                 candidate: None,
+                suspended: is_suspended && was_refused,
             });
         }
         let question = match decision.reason {
@@ -234,6 +256,7 @@ impl Enforcer {
             question,
             remembered: verified && downstream.checks() == 0,
             candidate: None,
+            suspended: false,
         })
     }
 }
@@ -316,6 +339,7 @@ impl Answer {
             unsettled: None,
             remembered: false,
             candidate: None,
+            suspended: false,
         }
     }
 }

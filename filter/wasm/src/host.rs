@@ -101,11 +101,13 @@ pub enum Metric {
     CandidateWouldDeny,
     /// Requests of which it cannot be told what the candidate would have done.
     CandidateUnknown,
+    /// Requests that passed only because the Guard is suspended.
+    Suspended,
 }
 
 impl Metric {
     /// Every metric.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Allowed,
         Self::Denied,
         Self::Unavailable,
@@ -130,6 +132,7 @@ impl Metric {
         Self::CandidateWouldAllow,
         Self::CandidateWouldDeny,
         Self::CandidateUnknown,
+        Self::Suspended,
     ];
 
     /// The statistic's name.
@@ -159,6 +162,7 @@ impl Metric {
             Self::CandidateWouldAllow => "tidegate_candidate_would_allow_total",
             Self::CandidateWouldDeny => "tidegate_candidate_would_deny_total",
             Self::CandidateUnknown => "tidegate_candidate_unknown_total",
+            Self::Suspended => "tidegate_requests_suspended_total",
         }
     }
 

@@ -48,8 +48,15 @@ mod http;
 mod root;
 
 /// What every build of this filter can evaluate, by stable name; see `Hello.capabilities`.
-const CAPABILITIES: [&str; 6] =
-    ["rules/1", "keys/2", "directory/1", "lookup/1", "leases/1", tidegate_proto::CANDIDATE];
+const CAPABILITIES: [&str; 7] = [
+    "rules/1",
+    "keys/2",
+    "directory/1",
+    "lookup/1",
+    "leases/1",
+    tidegate_proto::CANDIDATE,
+    tidegate_proto::SUSPENSION,
+];
 
 /// What this build can evaluate.
 pub fn capabilities() -> impl Iterator<Item = &'static str> {

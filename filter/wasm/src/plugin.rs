@@ -319,6 +319,9 @@ impl Plugin {
         if answer.decision.degraded {
             self.counters.add(Metric::Degraded);
         }
+        if answer.suspended {
+            self.counters.add(Metric::Suspended);
+        }
         self.counters.add(Metric::Allowed);
         Verdict::Continue
     }

@@ -148,6 +148,7 @@ pub fn manifest(counter: u64, sections: &[pb::Section]) -> pb::Manifest {
         required_capabilities: vec![],
         used_capabilities: vec![],
         candidate: vec![],
+        suspended_until: 0,
     }
 }
 

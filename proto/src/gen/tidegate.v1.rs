@@ -137,6 +137,11 @@ pub struct Manifest {
     /// does not look at them and is not sent them, and a filter that cannot use them enforces the rest all the same.
     #[prost(message, repeated, tag = "10")]
     pub candidate: ::prost::alloc::vec::Vec<SectionRef>,
+    /// Until when what the rules refuse is reported and passes, as if the Guard were in Shadow mode, in Unix seconds; 0: it is
+    /// refused. At most 8 hours after `issued_at`, or the manifest is refused. The filter ends it by its own clock. What is
+    /// revoked stays refused.
+    #[prost(int64, tag = "11")]
+    pub suspended_until: i64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Signature {
@@ -251,6 +256,9 @@ pub struct IssuerUse {
     /// When the newest verified token was seen, in Unix seconds of the filter's own clock; 0: never.
     #[prost(int64, tag = "4")]
     pub last_verified_at: i64,
+    /// Until when the issuer's keys may be used, in Unix seconds, as this VM has them.
+    #[prost(int64, tag = "5")]
+    pub keys_valid_until: i64,
 }
 /// Totals since the VM started.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -295,6 +303,9 @@ pub struct Counters {
     pub candidate_would_deny: u64,
     #[prost(uint64, tag = "16")]
     pub candidate_unknown: u64,
+    /// Requests that passed only because the Guard is suspended.
+    #[prost(uint64, tag = "17")]
+    pub suspended: u64,
 }
 /// Asks for an id that a directory does not list yet.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -56,35 +56,35 @@ spec:
 
 /// How a caller speaks, and what its endless request looks like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Speaks {
+pub enum Speaks {
     Http1,
     Http2,
     Grpc,
 }
 
 /// What became of a request.
-struct Went {
-    status: u16,
+pub struct Went {
+    pub status: u16,
     grpc_status: Option<String>,
     pieces: usize,
     /// It ended by itself, with everything that belongs to it.
     complete: bool,
     at: Instant,
     /// When something of it arrived last.
-    heard_at: Instant,
+    pub heard_at: Instant,
 }
 
 // === impl Speaks ===
 
 impl Speaks {
-    const ALL: [Self; 3] = [Self::Http1, Self::Http2, Self::Grpc];
+    pub const ALL: [Self; 3] = [Self::Http1, Self::Http2, Self::Grpc];
 
     fn protocol(self) -> Protocol {
         if self == Self::Http1 { Protocol::Http1 } else { Protocol::Http2 }
     }
 
     /// A request that is answered bit by bit until the caller leaves.
-    fn stream(self, below: &str, token: &str) -> Call {
+    pub fn stream(self, below: &str, token: &str) -> Call {
         match self {
             Self::Grpc => Call::grpc(&format!("/v1/{below}/Watch?interval_ms=20"), b""),
             _ => Call::new(Method::GET, &format!("/v1/{below}/stream?interval_ms=20")),
@@ -113,7 +113,7 @@ impl Speaks {
         }
     }
 
-    fn begin(self, rig: &Rig, call: Call) -> Result<JoinHandle<Result<Went>>> {
+    pub fn begin(self, rig: &Rig, call: Call) -> Result<JoinHandle<Result<Went>>> {
         Ok(self.begin_at(rig.service_as(&spiffe_id("etl/orders-worker"))?, call))
     }
 
@@ -154,12 +154,12 @@ async fn follow(connection: &mut Connection, call: Call) -> Result<Went> {
     Ok(went)
 }
 
-fn declared(rig: &Rig) -> String {
+pub fn declared(rig: &Rig) -> String {
     RULES.replace("JWKS", &rig.issuers.gitlab.jwks().to_string())
 }
 
 /// A token of the test's own issuer for this subject, valid for so many seconds.
-fn token(rig: &Rig, seconds: i64, subject: &str) -> Result<String> {
+pub fn token(rig: &Rig, seconds: i64, subject: &str) -> Result<String> {
     let now = i64::try_from(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs())?;
     let claims = json!({"aud": "https://orders.sales.example", "sub": subject, "jti": subject});
     let draft = rig.issuers.gitlab.other_token(claims, 600);
@@ -170,7 +170,7 @@ fn token(rig: &Rig, seconds: i64, subject: &str) -> Result<String> {
         .sign()?)
 }
 
-async fn ended(task: JoinHandle<Result<Went>>, what: &str) -> Result<Went> {
+pub async fn ended(task: JoinHandle<Result<Went>>, what: &str) -> Result<Went> {
     tokio::time::timeout(PATIENCE, task).await.with_context(|| format!("{what} goes on"))??
 }
 

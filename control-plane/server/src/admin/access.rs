@@ -10,7 +10,7 @@ use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::Admin;
 use crate::metrics::ReasonLabel;
@@ -43,6 +43,73 @@ pub(super) async fn admit(
     }
 }
 
+/// Who does something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Writer(pub String);
+
+/// Lets through who may change what is in force, and says to others why not.
+pub(super) async fn admit_writer(
+    State(admin): State<Admin>,
+    ConnectInfo(arrival): ConnectInfo<Arrival>,
+    mut request: Request<Body>,
+    next: Next,
+) -> Response {
+    match judge_writer(&admin.transport, &arrival, request.headers()) {
+        Ok(writer) => {
+            request.extensions_mut().insert(writer);
+            next.run(request).await
+        }
+        Err(refused) => {
+            let reason = refused.reason;
+            admin.hub.metrics.refused_admin_requests.get_or_create(&ReasonLabel::new(reason)).inc();
+            warn!(
+                reason,
+                path = request.uri().path(),
+                "admin request that changes something refused: {}",
+                refused.why
+            );
+            (refused.status, format!("{}\n", refused.why)).into_response()
+        }
+    }
+}
+
+/// Being on this machine is not enough: who changes what is in force has to prove who they are, unless nobody has to.
+fn judge_writer(
+    options: &TransportOptions,
+    arrival: &Arrival,
+    headers: &HeaderMap,
+) -> Result<Writer, Refused> {
+    let refuse = |status, reason, why| Err(Refused { status, reason, why });
+    match Caller::of(options, arrival, headers) {
+        Ok(Caller::Unasked) => {
+            judge(options, arrival, headers)?;
+            // What a browser sends for a page.
+            if headers.contains_key(header::ORIGIN) {
+                let why = "pages of a browser change nothing here".to_owned();
+                return refuse(StatusCode::FORBIDDEN, "browser", why);
+            }
+            Ok(Writer("a program on this machine, unasked".to_owned()))
+        }
+        Ok(Caller::Peer { peer, .. }) if options.admin_writers.contains(&peer) => {
+            Ok(Writer(peer.to_string()))
+        }
+        Ok(Caller::Peer { peer, .. }) => {
+            let why = format!(
+                "{peer} is not among the principals that may revoke, suspend and roll back (`tidegate serve \
+                 --admin-writers`)"
+            );
+            refuse(StatusCode::FORBIDDEN, "not_writer", why)
+        }
+        Err(refusal) => {
+            let why = format!(
+                "{refusal}; who revokes, suspends or rolls back needs a certificate of one of `--admin-writers`, on this \
+                 machine too"
+            );
+            refuse(StatusCode::UNAUTHORIZED, refusal.word(), why)
+        }
+    }
+}
+
 fn judge(options: &TransportOptions, arrival: &Arrival, headers: &HeaderMap) -> Result<(), Refused> {
     if is_local(options, arrival) {
         return judge_local(headers);
@@ -56,7 +123,7 @@ fn judge(options: &TransportOptions, arrival: &Arrival, headers: &HeaderMap) -> 
             "the admin interface is for this machine only".to_owned(),
         ),
         Ok(Caller::Peer { peer, .. }) => {
-            if options.admin_principals.contains(&peer) {
+            if options.admin_principals.contains(&peer) || options.admin_writers.contains(&peer) {
                 return Ok(());
             }
             let why = format!(
@@ -122,6 +189,7 @@ mod tests {
     use crate::transport::{SidecarOptions, TlsOptions, VerifiedPeer};
 
     const ADMIN: &str = "spiffe://cluster.local/ns/ops/sa/admin";
+    const WRITER: &str = "spiffe://cluster.local/ns/ops/sa/oncall";
     const OTHER: &str = "spiffe://cluster.local/ns/ops/sa/other";
 
     fn options(security: Security) -> TransportOptions {
@@ -152,6 +220,44 @@ mod tests {
             map.append(*name, value.parse().unwrap());
         }
         judge(options, arrival, &map).map_or_else(|refused| refused.reason, |()| "ok")
+    }
+
+    #[test]
+    fn who_changes_something_is_on_a_list_of_their_own_and_proves_it_on_this_machine_too() {
+        let judged = |options: &TransportOptions, arrival: &Arrival, headers: &[(&'static str, &str)]| {
+            let mut map = HeaderMap::new();
+            for (name, value) in headers {
+                map.append(*name, value.parse().unwrap());
+            }
+            judge_writer(options, arrival, &map).map_or_else(|refused| refused.reason, |_| "ok")
+        };
+        let local = from("127.0.0.1", true, None);
+        let mutual = TransportOptions { admin_writers: vec![WRITER.parse().unwrap()], ..mutual() };
+        for (peer, expected) in [
+            (Some(WRITER), "ok"),
+            (Some(ADMIN), "not_writer"),
+            (Some(OTHER), "not_writer"),
+            (None, "no_certificate"),
+        ] {
+            assert_eq!(judged(&mutual, &from("10.0.0.1", false, peer), &[HOST]), expected);
+            assert_eq!(judged(&mutual, &from("127.0.0.1", true, peer), &[HOST]), expected);
+        }
+        assert!(
+            judge(&mutual, &from("10.0.0.1", false, Some(WRITER)), &HeaderMap::new()).is_ok(),
+            "may read"
+        );
+        let sidecar = TransportOptions { admin_writers: vec![WRITER.parse().unwrap()], ..sidecar() };
+        let says = |id: &'static str| ("x-forwarded-client-cert", id);
+        let writer = says("URI=spiffe://cluster.local/ns/ops/sa/oncall");
+        assert_eq!(judged(&sidecar, &from("127.0.0.6", true, None), &[HOST, writer]), "ok");
+        let admin = says("URI=spiffe://cluster.local/ns/ops/sa/admin");
+        assert_eq!(judged(&sidecar, &from("127.0.0.6", true, None), &[HOST, admin]), "not_writer");
+        assert_eq!(judged(&sidecar, &local, &[HOST, writer]), "not_from_sidecar");
+        let insecure = options(Security::Insecure);
+        assert_eq!(judged(&insecure, &local, &[HOST]), "ok");
+        assert_eq!(judged(&insecure, &local, &[HOST, ("origin", "http://localhost")]), "browser");
+        assert_eq!(judged(&insecure, &local, &[HOST, ("x-forwarded-for", "a")]), "proxied");
+        assert_eq!(judged(&insecure, &from("10.0.0.1", false, None), &[HOST]), "not_local");
     }
 
     const HOST: (&str, &str) = ("host", "localhost:15081");

@@ -1,13 +1,14 @@
-//! The admin interface: probes, metrics, and what people ask. Read only.
+//! The admin interface: probes, metrics, what people ask, and what they do in an emergency.
 //!
-//! INVARIANT: everything but probes is for principals on the list and for programs on this machine. Connections are bounded
-//! in number, and those that prove nothing in time.
+//! INVARIANT: everything but probes is for principals on the list and for programs on this machine; what writes is for
+//! principals on a list of their own. Connections are bounded in number, and those that prove nothing in time.
 
 mod access;
+mod control;
 mod decisions;
 
 use std::future::IntoFuture;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::Router;
 use axum::extract::connect_info::Connected;
@@ -21,14 +22,16 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::clock;
+use crate::control::Control;
 use crate::directories::DirectoryReport;
 use crate::keys::{IssuerReport, Reports};
 use crate::kube::Leadership;
-use crate::push::{FleetReport, Hub, IssuerUseReport, stopped};
-use crate::serve::{CandidateReport, Diagnosis};
+use crate::push::{FleetReport, Hub, IssuerUseReport, Wanted, stopped};
+use crate::serve::{CandidateReport, Diagnosis, InForce};
 use crate::transport::{Acceptor, Arrival, Socket, TransportOptions};
 
-pub use decisions::{Line, Page};
+pub use self::control::ControlState;
+pub use self::decisions::{Line, Page};
 
 /// What is shown.
 #[derive(Debug, Clone)]
@@ -49,6 +52,10 @@ pub struct Admin {
     pub since: i64,
     /// Who may ask.
     pub transport: Arc<TransportOptions>,
+    /// What people do to what is in force.
+    pub control: Arc<Control>,
+    /// Rules of which everything is on offer.
+    pub(crate) offered: watch::Receiver<Option<Arc<InForce>>>,
 }
 
 /// Who uses the tokens of which issuer.
@@ -82,10 +89,17 @@ pub(crate) async fn serve_probes(admin: Admin, acceptor: Acceptor) -> std::io::R
 /// Who enforces what, compared with what is on offer.
 pub fn fleet(hub: &Hub) -> FleetReport {
     let releases = hub.distributor.releases().into_iter();
-    hub.fleet.report(releases.map(|(workload, release)| {
-        let uses = release.manifest().used_capabilities.clone();
-        (workload, *release.sha256(), release.revision(), uses)
-    }))
+    let wanted = releases.map(|(workload, release)| {
+        let manifest = release.manifest();
+        let wanted = Wanted {
+            sha256: *release.sha256(),
+            revision: release.revision(),
+            uses: manifest.used_capabilities.clone(),
+            suspended_until: manifest.suspended_until,
+        };
+        (workload, wanted)
+    });
+    hub.fleet.report(wanted, clock::now())
 }
 
 /// What there is to say about the candidate, and what filters say of it.
@@ -117,9 +131,11 @@ fn router(admin: Admin) -> Router {
         .route("/decisions/tail", get(decisions::tail))
         .route("/decisions/{id}", get(decisions::one))
         .route("/bundle/{namespace}/{name}", get(bundle))
+        .route("/control", get(control::control))
         .fallback(|| async { (StatusCode::NOT_FOUND, "there is nothing here\n") })
         .layer(from_fn_with_state(admin.clone(), access::admit));
-    probes().merge(asked).with_state(admin)
+    let written = control::router(&admin);
+    probes().merge(asked).merge(written).with_state(admin)
 }
 
 fn probes() -> Router<Admin> {
@@ -157,7 +173,11 @@ async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
 }
 
 async fn diagnostics(State(admin): State<Admin>) -> Json<Diagnosis> {
-    Json(admin.diagnosis.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    Json(lock(&admin.diagnosis).clone())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn directories(State(admin): State<Admin>) -> Json<Vec<DirectoryReport>> {

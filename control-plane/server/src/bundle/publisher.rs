@@ -31,6 +31,8 @@ pub struct Contents {
     pub required_capabilities: Vec<String>,
     /// Without which a part of them is enforced more strictly than it says.
     pub used_capabilities: Vec<String>,
+    /// Until when what is refused is only reported, in Unix seconds; 0: it is refused.
+    pub suspended_until: i64,
 }
 
 /// Why nothing could be signed.
@@ -151,6 +153,7 @@ impl Publisher {
             required_capabilities: contents.required_capabilities.clone(),
             used_capabilities: contents.used_capabilities.clone(),
             candidate: contents.candidate.iter().map(|section| section.reference()).collect(),
+            suspended_until: contents.suspended_until,
         };
         let serialized = manifest.encode_to_vec();
         let signatures = vec![self.keys.sign(&serialized)?];
@@ -180,6 +183,7 @@ fn is_current(manifest: &pb::Manifest, contents: &Contents, now: i64) -> bool {
         && manifest.coverage == i32::from(contents.coverage)
         && manifest.required_capabilities == contents.required_capabilities
         && manifest.used_capabilities == contents.used_capabilities
+        && manifest.suspended_until == contents.suspended_until
         && names(&manifest.sections, &contents.sections)
         && names(&manifest.candidate, &contents.candidate)
         // Signed ahead of a clock that was set back: filters with the right clock would refuse it.

@@ -1,7 +1,8 @@
 //! The command line.
 //!
 //! Exit codes: 0 it worked; 1 refused (rules with errors, a test that fails, keys that want attention, …); 2 the
-//! command line is wrong; 3 the environment is (a missing folder, a port in use, a damaged state).
+//! command line is wrong; 3 the environment is (a missing folder, a port in use, a damaged state); 4 it has not happened in
+//! time.
 
 mod access;
 mod align;
@@ -14,8 +15,10 @@ mod decisions;
 mod diff;
 mod directories;
 mod doctor;
+mod duration;
 mod explain;
 mod fetching;
+mod fleet;
 mod folder;
 mod formats;
 mod init;
@@ -31,9 +34,13 @@ mod plugins;
 mod preflight;
 mod render;
 mod report;
+mod revoke;
+mod rollback;
+mod rollout;
 mod running;
 mod schema;
 mod serve;
+mod suspend;
 mod test;
 mod text;
 mod token;
@@ -54,7 +61,8 @@ Exit codes:
   1  refused: rules with errors, a test that fails, a request that would be refused, keys that want attention, an issuer
      that is still needed
   2  the command line is wrong
-  3  the environment is: a missing folder, a port in use, a damaged state";
+  3  the environment is: a missing folder, a port in use, a damaged state
+  4  it has not happened in time";
 
 /// Checks every request of data pipelines against who sent it, what it may do, and to which data.
 #[derive(Debug, Parser)]
@@ -98,6 +106,11 @@ enum Command {
     Plugins(plugins::Arguments),
     Demo(demo::Arguments),
     Doctor(doctor::Arguments),
+    Fleet(fleet::Arguments),
+    Rollout(rollout::Arguments),
+    Rollback(rollback::Arguments),
+    Revoke(revoke::Arguments),
+    Suspend(suspend::Arguments),
     Install(install::Arguments),
     Module(module::Arguments),
     Package(package::Arguments),
@@ -115,6 +128,10 @@ pub enum Ending {
     Done,
     /// Exit code 1: what was asked is answered, and the answer is no.
     Refused,
+    /// Exit code 2: the command line does not say enough, and that has been told.
+    Usage,
+    /// Exit code 4: it has not happened in time.
+    Late,
     /// Exit code 3: something is wrong with the environment, and it has been told.
     Failed,
 }
@@ -147,6 +164,8 @@ pub fn main() -> ExitCode {
     match run(arguments.command) {
         Ok(Ending::Done) => ExitCode::SUCCESS,
         Ok(Ending::Refused) => ExitCode::from(1),
+        Ok(Ending::Usage) => ExitCode::from(2),
+        Ok(Ending::Late) => ExitCode::from(4),
         Ok(Ending::Failed) => ExitCode::from(3),
         Err(error) => {
             complain(&with_causes(&error));
@@ -176,6 +195,11 @@ fn run(command: Command) -> anyhow::Result<Ending> {
         Command::PluginConfig(arguments) => plugin_config::run(&arguments),
         Command::Plugins(arguments) => plugins::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Fleet(arguments) => fleet::run(&arguments),
+        Command::Rollout(arguments) => rollout::run(&arguments),
+        Command::Rollback(arguments) => rollback::run(&arguments),
+        Command::Revoke(arguments) => revoke::run(&arguments),
+        Command::Suspend(arguments) => suspend::run(&arguments),
         Command::Demo(arguments) => runtime()?.block_on(demo::run(arguments)),
         Command::Install(arguments) => install::run(&arguments),
         Command::Module(arguments) => module::run(&arguments),

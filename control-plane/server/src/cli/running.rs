@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
+pub(super) use reqwest::Method;
+use reqwest::StatusCode;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::runtime;
@@ -65,6 +68,14 @@ impl AdminTls {
     }
 }
 
+/// What came of something that was asked to be done.
+pub(super) enum Answer<T> {
+    /// It is done.
+    Done(T),
+    /// It is not, and why.
+    Refused(String),
+}
+
 /// An admin address, as people write it (`host:port`), as a URL.
 pub(super) fn base(admin: &str) -> String {
     let base = if admin.contains("://") { admin.to_owned() } else { format!("http://{admin}") };
@@ -77,8 +88,7 @@ pub(super) async fn answered(answer: reqwest::Response) -> anyhow::Result<reqwes
     if status.is_success() {
         return Ok(answer);
     }
-    let why = answer.text().await.unwrap_or_default();
-    let why: String = why.chars().filter(|c| !c.is_control()).take(300).collect();
+    let why = one_line(&answer.text().await.unwrap_or_default());
     bail!("it answered {status}{}{why}", if why.is_empty() { "" } else { ": " })
 }
 
@@ -94,20 +104,61 @@ pub(super) fn ask_for<T: DeserializeOwned>(
     tls: &AdminTls,
     path: &str,
 ) -> anyhow::Result<Result<T, String>> {
+    let (url, status, text) = call::<()>(admin, tls, Method::GET, path, None)?;
+    if !status.is_success() {
+        let why = one_line(&text);
+        return Ok(Err(format!("{status}{}{why}", if why.is_empty() { "" } else { ": " })));
+    }
+    understood(&url, &text).map(Ok)
+}
+
+/// Asks the admin interface to do something.
+pub(super) fn tell<A: Serialize, T: DeserializeOwned>(
+    admin: &str,
+    tls: &AdminTls,
+    method: Method,
+    path: &str,
+    what: Option<&A>,
+) -> anyhow::Result<Answer<T>> {
+    let (url, status, text) = call(admin, tls, method, path, what)?;
+    if status.is_success() {
+        return understood(&url, &text).map(Answer::Done);
+    }
+    // An old control plane has no such path, and says so in its own words.
+    if status.is_client_error() && !text.starts_with("there is nothing here") {
+        return Ok(Answer::Refused(one_line(&text)));
+    }
+    bail!("{}: it answered {status}: {}", asked(&url), one_line(&text))
+}
+
+fn one_line(text: &str) -> String {
+    text.trim().chars().filter(|c| !c.is_control()).take(600).collect()
+}
+
+fn understood<T: DeserializeOwned>(url: &str, text: &str) -> anyhow::Result<T> {
+    serde_json::from_str(text)
+        .with_context(|| format!("{url} answered something else; is the control plane another version?"))
+}
+
+fn call<A: Serialize>(
+    admin: &str,
+    tls: &AdminTls,
+    method: Method,
+    path: &str,
+    what: Option<&A>,
+) -> anyhow::Result<(String, StatusCode, String)> {
     let url = url(admin, path);
     let client = tls.client(&url)?;
+    let body = what.map(serde_json::to_vec).transpose()?;
     runtime()?.block_on(async {
-        let answer = client.get(&url).send().await.with_context(|| asked(&url))?;
-        if !answer.status().is_success() {
-            let status = answer.status();
-            let why = answer.text().await.unwrap_or_default();
-            let why: String = why.chars().filter(|c| !c.is_control()).take(400).collect();
-            return Ok(Err(format!("{status}{}{why}", if why.is_empty() { "" } else { ": " })));
+        let mut request = client.request(method, &url);
+        if let Some(body) = body {
+            request = request.header("content-type", "application/json").body(body);
         }
+        let answer = request.send().await.with_context(|| asked(&url))?;
+        let status = answer.status();
         let text = answer.text().await.with_context(|| asked(&url))?;
-        let read = serde_json::from_str(&text);
-        read.map(Ok)
-            .with_context(|| format!("{url} answered something else; is the control plane another version?"))
+        Ok((url.clone(), status, text))
     })
 }
 

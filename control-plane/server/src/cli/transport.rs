@@ -43,6 +43,10 @@ pub(super) struct TransportFlags {
     /// loopback
     #[arg(long, value_name = "SPIFFE_ID", value_delimiter = ',')]
     admin_principals: Vec<VerifiedPeer>,
+    /// Who may revoke, suspend and roll back by the admin interface: on this machine too, nobody else may, unless nobody is
+    /// asked who they are
+    #[arg(long, value_name = "SPIFFE_ID", value_delimiter = ',')]
+    admin_writers: Vec<VerifiedPeer>,
     /// Serve /healthz, /readyz and /metrics here besides, to anybody and in plain text
     #[arg(long, value_name = "ADDR")]
     probes: Option<SocketAddr>,
@@ -89,6 +93,7 @@ impl From<TransportFlags> for TransportOptions {
         Self {
             trust_domains: flags.trust_domain,
             admin_principals: flags.admin_principals,
+            admin_writers: flags.admin_writers,
             probes: flags.probes,
             max_connection_age: Duration::from_secs(flags.max_connection_age),
             max_handshakes: usize::from(flags.max_handshakes),

@@ -92,8 +92,8 @@ fn words(reason: Reason) -> (Turn, &'static str, &'static str) {
         ),
         Reason::GuardInShadow => (
             Turn::Owner,
-            "the Guard is in Shadow mode: requests pass, and what would be refused is only counted",
-            "look at what would be refused, then set the Guard's mode to Enforce",
+            "the Guard is in Shadow mode or suspended: requests pass, and what would be refused is only counted",
+            "look at what would be refused, then set the Guard's mode to Enforce; `tidegate fleet` shows what is suspended, and until when",
         ),
         Reason::BodyUnread => (
             Turn::Platform,

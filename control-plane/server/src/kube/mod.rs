@@ -39,7 +39,7 @@ pub use lease::{Leadership, LeaseOptions};
 pub(crate) use plugins::Attachments;
 pub use plugins::PluginPlan;
 pub(crate) use report::StatusTask;
-pub(crate) use source::{ClusterSource, Judged};
+pub(crate) use source::{ClusterSource, Judged, is_of_cluster};
 pub(crate) use view::FenceView;
 pub(crate) use watches::follow;
 pub(crate) use whois::PodRoster;

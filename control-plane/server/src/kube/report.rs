@@ -87,8 +87,9 @@ impl StatusTask {
                 if reach_of.0.as_ref().is_none_or(|known| !Arc::ptr_eq(known, &judged)) {
                     reach_of = (Some(judged.clone()), reach(&judged));
                 }
-                let is_offered = self.offered.borrow_and_update().as_ref().map(Arc::as_ptr)
-                    == judged.in_force.as_ref().map(Arc::as_ptr);
+                // By the rules: what is revoked besides is of no object.
+                let is_offered = self.offered.borrow_and_update().as_ref().map(|one| Arc::as_ptr(&one.rules))
+                    == judged.in_force.as_ref().map(|one| Arc::as_ptr(&one.rules));
                 let proxies = proxies(&self.index.workloads(), &crate::admin::fleet(&self.hub));
                 let unreachable = unreachable(&proxies, &mut silent);
                 let is_seen =

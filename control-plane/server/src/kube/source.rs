@@ -37,6 +37,11 @@ const POLL: Duration = Duration::from_secs(2);
 /// Where the Mesh is among the files.
 const MESH: &str = "kube/Mesh/cluster.yaml";
 
+/// Whether this file says what the cluster is, and is nobody's rule.
+pub(crate) fn is_of_cluster(path: &str) -> bool {
+    path == MESH
+}
+
 /// What became of the cluster's objects.
 #[derive(Debug, Default)]
 pub(crate) struct Judged {

@@ -12,7 +12,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 use tidegate_proto::v1 as pb;
 
-use crate::bundle::{Revision, hex};
+use crate::bundle::{Revision, Sha256, hex};
+
+mod proxies;
+
+pub use proxies::{ProxyReport, Standing};
 
 /// How long a VM that went away is still shown, in seconds.
 const SHOWN_AFTER_DISCONNECT_S: i64 = 600;
@@ -77,7 +81,7 @@ struct Vm {
 }
 
 /// A push that a filter refused.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Refusal {
     /// What was refused.
@@ -91,14 +95,14 @@ pub struct Refusal {
 }
 
 /// The whole index at one time.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct FleetReport {
     /// By workload (`namespace/name`).
     pub workloads: BTreeMap<String, WorkloadReport>,
 }
 
 /// A workload that has a Bundle or filters.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkloadReport {
     /// SHA-256 of the manifest that is to be enforced; absent when the workload has none (any more).
@@ -113,15 +117,20 @@ pub struct WorkloadReport {
     pub enforcing: usize,
     /// Connected VMs that lack a capability which it uses.
     pub lacking: usize,
+    /// Until when its Guards only report, in Unix seconds; absent: they refuse.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub suspended_until: Option<i64>,
+    /// Every proxy, with what all of its VMs together come to.
+    pub proxies: Vec<ProxyReport>,
     /// Capabilities that it uses.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub uses: Vec<String>,
     /// Every VM, also those that went away lately.
     pub vms: Vec<VmReport>,
 }
 
 /// A filter VM.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VmReport {
     /// Pod or process name. Self-reported.
@@ -135,10 +144,10 @@ pub struct VmReport {
     /// What the filter can evaluate.
     pub capabilities: Vec<String>,
     /// What it lacks of what it is to enforce: requests whose rules need it are refused.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lacks: Vec<String>,
     /// `unspecified`, `not_ready`, `ready` or `invalid`.
-    pub state: &'static str,
+    pub state: String,
     /// SHA-256 of the manifest it enforces; absent when none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub manifest: Option<String>,
@@ -155,6 +164,9 @@ pub struct VmReport {
     /// Its totals, from its last receipt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub counters: Option<CountersReport>,
+    /// Until when the keys of each issuer may be used as it has them, in Unix seconds, from its last receipt.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub keys_valid_until: BTreeMap<String, i64>,
 }
 
 /// How much one workload uses the tokens of one issuer, as its filters say.
@@ -175,7 +187,7 @@ pub struct IssuerUseReport {
 }
 
 /// [`pb::Counters`] for people.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs)]
 pub struct CountersReport {
@@ -190,6 +202,20 @@ pub struct CountersReport {
     pub candidate_would_allow: u64,
     pub candidate_would_deny: u64,
     pub candidate_unknown: u64,
+    pub suspended: u64,
+}
+
+/// What a workload is to enforce.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// SHA-256 of the manifest.
+    pub sha256: Sha256,
+    /// Its revision.
+    pub revision: Revision,
+    /// Capabilities that it uses.
+    pub uses: Vec<String>,
+    /// Until when its Guards only report, in Unix seconds; 0: they refuse.
+    pub suspended_until: i64,
 }
 
 // === impl Fleet ===
@@ -327,21 +353,19 @@ impl Fleet {
         }
     }
 
-    /// The index, compared with what is to be enforced: per workload digest, revision, and capabilities that it uses.
-    pub fn report(
-        &self,
-        current: impl IntoIterator<Item = (String, [u8; 32], Revision, Vec<String>)>,
-    ) -> FleetReport {
-        let current = current.into_iter().map(|(workload, sha256, revision, uses)| {
+    /// The index, compared with what each workload is to enforce. `now`: Unix seconds.
+    pub fn report(&self, wanted: impl IntoIterator<Item = (String, Wanted)>, now: i64) -> FleetReport {
+        let wanted = wanted.into_iter().map(|(workload, wanted)| {
             let report = WorkloadReport {
-                manifest: Some(hex(&sha256)),
-                revision: Some(revision),
-                uses,
+                manifest: Some(hex(&wanted.sha256)),
+                revision: Some(wanted.revision),
+                uses: wanted.uses,
+                suspended_until: Some(wanted.suspended_until).filter(|until| *until > now),
                 ..Default::default()
             };
             (workload, report)
         });
-        let mut report = FleetReport { workloads: current.collect() };
+        let mut report = FleetReport { workloads: wanted.collect() };
         for (key, vm) in &self.lock().all {
             let workload = report.workloads.entry(key.workload.clone()).or_default();
             let vm = vm.report(key, workload.manifest.as_deref(), &workload.uses);
@@ -349,6 +373,9 @@ impl Fleet {
             workload.enforcing += usize::from(vm.connected && vm.up_to_date);
             workload.lacking += usize::from(vm.connected && !vm.lacks.is_empty());
             workload.vms.push(vm);
+        }
+        for workload in report.workloads.values_mut() {
+            workload.proxies = proxies::proxies(workload, now);
         }
         report
     }
@@ -413,13 +440,20 @@ impl Vm {
                 pb::FilterState::NotReady => "not_ready",
                 pb::FilterState::Ready => "ready",
                 pb::FilterState::Invalid => "invalid",
-            },
+            }
+            .to_owned(),
             up_to_date: manifest.is_some() && manifest.as_deref() == wanted,
             manifest,
             revision: self.revision,
             refusal: self.refusal.clone(),
             seen_at: self.seen_at,
             counters: self.counters.map(CountersReport::from),
+            keys_valid_until: self
+                .issuers
+                .iter()
+                .filter(|issuer| issuer.keys_valid_until > 0)
+                .map(|issuer| (issuer.issuer.clone(), issuer.keys_valid_until))
+                .collect(),
         }
     }
 }
@@ -440,6 +474,7 @@ impl From<pb::Counters> for CountersReport {
             candidate_would_allow: counters.candidate_would_allow,
             candidate_would_deny: counters.candidate_would_deny,
             candidate_unknown: counters.candidate_unknown,
+            suspended: counters.suspended,
         }
     }
 }

@@ -18,7 +18,9 @@ mod session;
 mod sink;
 
 pub use distributor::{Distributor, Lookups, Subscription};
-pub use fleet::{Fleet, FleetReport, IssuerUseReport, Refusal, VmReport};
+pub use fleet::{
+    Fleet, FleetReport, IssuerUseReport, ProxyReport, Refusal, Standing, VmReport, Wanted, WorkloadReport,
+};
 pub use frames::Offer;
 pub(crate) use server::serve;
 pub use server::{Hub, serve_insecure, stopped};

@@ -63,6 +63,11 @@ impl Cluster {
         Ok(Self { client, index: Arc::default(), options, environment, directory })
     }
 
+    /// Whether Istio's policies are written.
+    pub(super) fn is_fenced(&self) -> bool {
+        self.options.fence.is_some()
+    }
+
     /// Who knows which workload a pod is of.
     pub(super) fn who_is(&self, roster: Arc<Roster>) -> Arc<dyn WhoIs> {
         Arc::new(PodRoster::new(self.index.clone(), roster))

@@ -12,6 +12,7 @@ use tidegate_proto::v1 as pb;
 
 use crate::bundle::{Contents, Section, SectionStore};
 use crate::clock;
+use crate::control::Kept;
 use crate::directories::{Directories, Queries};
 use crate::keys::{IssuerKeys, KeyRing};
 use crate::push::Lookups;
@@ -30,6 +31,8 @@ struct Round<'a> {
     /// Issuers whose keys these are not, although they may have their name.
     without_keys: BTreeSet<&'a str>,
     directories: &'a Directories,
+    kept: &'a Kept,
+    now: i64,
     /// Until when directories count that are written in a file. Unix seconds.
     file_until: i64,
     keys_sections: BTreeMap<BTreeSet<&'a str>, Arc<Section>>,
@@ -48,12 +51,17 @@ impl Assembler {
         compiled: &Compiled,
         keys: &KeyRing,
         directories: &Directories,
+        kept: &Kept,
         now: i64,
     ) -> Result<BTreeMap<String, Contents>, InvalidKeys> {
-        let mut round = self.round(compiled, keys, directories, now);
+        let mut round = self.round(compiled, keys, directories, kept, now);
         let workloads = compiled.workloads.iter();
         let contents = workloads
-            .map(|(id, policy)| Ok((id.to_string(), round.workload(policy)?)))
+            .map(|(id, policy)| {
+                let name = id.to_string();
+                let contents = round.workload(&name, policy)?;
+                Ok((name, contents))
+            })
             .collect::<Result<BTreeMap<_, _>, InvalidKeys>>()?;
         self.store.sweep();
         Ok(contents)
@@ -72,12 +80,17 @@ impl Assembler {
         without_keys: BTreeSet<&str>,
         keys: &KeyRing,
         directories: &Directories,
+        kept: &Kept,
         now: i64,
     ) -> Result<(), InvalidKeys> {
-        let mut round = Round { without_keys, ..self.round(candidate, keys, directories, now) };
+        let mut round = Round { without_keys, ..self.round(candidate, keys, directories, kept, now) };
         let both = candidate.workloads.iter().filter(|(id, _)| contents.contains_key(&id.to_string()));
         let sections = both
-            .map(|(id, policy)| Ok((id.to_string(), round.workload(policy)?.sections)))
+            .map(|(id, policy)| {
+                let name = id.to_string();
+                let sections = round.workload(&name, policy)?.sections;
+                Ok((name, sections))
+            })
             .collect::<Result<Vec<_>, InvalidKeys>>()?;
         for (id, sections) in sections {
             if let Some(contents) = contents.get_mut(&id).filter(|contents| contents.sections != sections) {
@@ -92,6 +105,7 @@ impl Assembler {
         compiled: &'a Compiled,
         keys: &'a KeyRing,
         directories: &'a Directories,
+        kept: &'a Kept,
         now: i64,
     ) -> Round<'a> {
         Round {
@@ -100,6 +114,8 @@ impl Assembler {
             keys,
             without_keys: BTreeSet::new(),
             directories,
+            kept,
+            now,
             file_until: clock::half_a_day_to_a_day_after(now),
             keys_sections: BTreeMap::new(),
             directory_sections: BTreeMap::new(),
@@ -110,7 +126,7 @@ impl Assembler {
 // === impl Round ===
 
 impl<'a> Round<'a> {
-    fn workload(&mut self, policy: &'a WorkloadPolicy) -> Result<Contents, InvalidKeys> {
+    fn workload(&mut self, name: &str, policy: &'a WorkloadPolicy) -> Result<Contents, InvalidKeys> {
         let mut sections = vec![self.store.section(pb::SectionKind::Rules, &policy.rules)];
         if !policy.model.issuers.is_empty() {
             sections.push(self.keys(policy)?);
@@ -119,14 +135,18 @@ impl<'a> Round<'a> {
             sections.push(self.directories(&policy.model.directories));
         }
         let coverage = if policy.covered { pb::Coverage::Guarded } else { pb::Coverage::Unguarded };
-        let used_capabilities =
-            policy.reads_bodies.then(|| tidegate_proto::BODIES.to_owned()).into_iter().collect();
+        let suspended_until = self.kept.suspended_until(name, self.now).filter(|_| policy.covered);
+        let used_capabilities = [
+            policy.reads_bodies.then_some(tidegate_proto::BODIES),
+            suspended_until.map(|_| tidegate_proto::SUSPENSION),
+        ];
         Ok(Contents {
             coverage,
             sections,
             candidate: Vec::new(),
             required_capabilities: Vec::new(),
-            used_capabilities,
+            used_capabilities: used_capabilities.into_iter().flatten().map(str::to_owned).collect(),
+            suspended_until: suspended_until.unwrap_or(0),
         })
     }
 
@@ -139,7 +159,9 @@ impl<'a> Round<'a> {
         let specs = issuers
             .map(|issuer| {
                 let is_known = !self.without_keys.contains(issuer.name.as_str());
-                issuer_spec(issuer, self.keys.get(&issuer.name).filter(|_| is_known))
+                let mut spec = issuer_spec(issuer, self.keys.get(&issuer.name).filter(|_| is_known));
+                spec.revoked = self.kept.revoked(&issuer.name, spec.revoked, self.now);
+                spec
             })
             .collect();
         let section = self.store.section(pb::SectionKind::Keys, &IssuerSetSpec::new(specs).encode()?);

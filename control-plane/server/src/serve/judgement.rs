@@ -10,13 +10,13 @@ use std::time::Instant;
 
 use serde::Serialize;
 use tidegate_compiler::{Compilation, Compiled, Compiler, Diagnostic, Inputs, SourceFile};
-use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use super::contents::queries;
 use super::key_sources;
 use super::source::Considers;
 use crate::clock;
+use crate::control::{Control, RuleSet};
 use crate::directories::Queries;
 use crate::keys::KeySources;
 use crate::metrics::{Metrics, ReasonLabel};
@@ -31,6 +31,18 @@ pub(crate) struct InForce {
     pub sources: Arc<KeySources>,
     pub queries: Arc<Queries>,
     pub since: Instant,
+    /// What it was compiled from, as far as people wrote it.
+    pub rules: Arc<AcceptedRules>,
+    /// What that is called.
+    pub set: RuleSet,
+}
+
+impl InForce {
+    pub(crate) fn new(compiled: Compiled, rules: Arc<AcceptedRules>, set: RuleSet, since: Instant) -> Self {
+        let sources = Arc::new(key_sources(&compiled));
+        let queries = Arc::new(queries(&compiled));
+        Self { compiled, sources, queries, since, rules, set }
+    }
 }
 
 /// What there is to say about what is on disk.
@@ -58,10 +70,10 @@ pub(crate) struct Judgement {
     state: Arc<StateDir>,
     hub: Arc<Hub>,
     diagnosis: Arc<Mutex<Diagnosis>>,
-    accepted: Option<AcceptedRules>,
+    accepted: Option<Arc<AcceptedRules>>,
     /// Keeps what did not change from one look to the next.
     compiler: Compiler,
-    in_force: watch::Sender<Option<Arc<InForce>>>,
+    control: Arc<Control>,
 }
 
 /// Compiles files.
@@ -69,7 +81,7 @@ pub(crate) fn compile_files(files: &Files, environment: &Environment) -> Compila
     compile_again(&mut Compiler::new(), files, environment)
 }
 
-pub(super) fn compile_again(
+pub(crate) fn compile_again(
     compiler: &mut Compiler,
     files: &Files,
     environment: &Environment,
@@ -87,15 +99,15 @@ impl Judgement {
         state: Arc<StateDir>,
         hub: Arc<Hub>,
         diagnosis: Arc<Mutex<Diagnosis>>,
-        in_force: watch::Sender<Option<Arc<InForce>>>,
+        control: Arc<Control>,
     ) -> Result<Self, StateError> {
-        let accepted = AcceptedRules::load(&state)?;
-        Ok(Self { state, hub, diagnosis, accepted, compiler: Compiler::new(), in_force })
+        let accepted = AcceptedRules::load(&state)?.map(Arc::new);
+        Ok(Self { state, hub, diagnosis, accepted, compiler: Compiler::new(), control })
     }
 
     /// What was accepted last.
     pub(crate) fn accepted(&self) -> Option<&AcceptedRules> {
-        self.accepted.as_ref()
+        self.accepted.as_deref()
     }
 
     /// What every part of the server shares.
@@ -112,7 +124,7 @@ impl Judgement {
     ) -> Result<(), StateError> {
         let started = Instant::now();
         let compiler = &mut self.compiler;
-        let verdict = how(loaded, environment, self.accepted.as_ref(), &mut |files, environment| {
+        let verdict = how(loaded, environment, self.accepted.as_deref(), &mut |files, environment| {
             let Compilation { diagnostics, output } = compile_again(compiler, files, environment);
             (diagnostics, output)
         });
@@ -136,11 +148,16 @@ impl Judgement {
         *self.diagnosis.lock().unwrap_or_else(PoisonError::into_inner) = diagnosis;
         match verdict.accepted {
             Some((accepted, compiled)) => {
-                if self.accepted.as_ref() != Some(&accepted) {
-                    accepted.save(&self.state)?;
-                    self.accepted = Some(accepted);
-                }
-                self.enforce(compiled);
+                let known = self.accepted.take_if(|known| **known == accepted);
+                let accepted = match known {
+                    Some(known) => known,
+                    None => {
+                        accepted.save(&self.state)?;
+                        Arc::new(accepted)
+                    }
+                };
+                self.accepted = Some(accepted.clone());
+                self.enforce(compiled, accepted);
             }
             None => {
                 error!("the rules are refused; {}", self.what_stays());
@@ -177,13 +194,13 @@ impl Judgement {
 
     /// After a restart with broken rules: those that were in force before.
     pub(crate) fn enforce_last_accepted(&mut self) {
-        let Some(accepted) = self.accepted.as_ref().filter(|_| self.in_force.borrow().is_none()) else {
+        let Some(accepted) = self.accepted.clone().filter(|_| self.control.is_idle()) else {
             return;
         };
         let Compilation { diagnostics, output } =
             compile_again(&mut self.compiler, &accepted.files, &accepted.environment);
         match output {
-            Some(compiled) => self.enforce(compiled),
+            Some(compiled) => self.enforce(compiled, accepted),
             None => {
                 error!("the rules that were accepted last no longer compile with this version");
                 for found in diagnostics.iter().filter(|found| found.is_error()) {
@@ -193,17 +210,10 @@ impl Judgement {
         }
     }
 
-    fn enforce(&self, compiled: Compiled) {
-        let sources = Arc::new(key_sources(&compiled));
-        let queries = Arc::new(queries(&compiled));
-        self.hub.directories.set_queries(queries.clone());
+    fn enforce(&self, compiled: Compiled, rules: Arc<AcceptedRules>) {
         info!(workloads = compiled.workloads.len(), issuers = compiled.issuers.len(), "rules accepted");
-        self.in_force.send_replace(Some(Arc::new(InForce {
-            compiled,
-            sources,
-            queries,
-            since: Instant::now(),
-        })));
+        let set = self.control.name(&rules);
+        self.control.put(Arc::new(InForce::new(compiled, rules, set, Instant::now())));
     }
 }
 

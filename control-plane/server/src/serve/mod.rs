@@ -32,6 +32,7 @@ use self::source::{Places, Source};
 use crate::admin;
 use crate::bundle::{Interlocks, Keyring, Publisher, TrustedKey};
 use crate::clock;
+use crate::control::Control;
 use crate::decisions;
 use crate::directories::{self, DirectoryReport};
 use crate::keys::{AddressGuard, Fetcher, IssuerReport, Network, Reports};
@@ -44,7 +45,7 @@ use crate::transport::{Acceptor, Authenticate, Certificates, Roster, Security, T
 pub use candidate::{CandidateReport, CandidateState, ComparisonReport};
 pub use error::ServeError;
 pub use judgement::Diagnosis;
-pub(crate) use judgement::{InForce, Judgement as RuleJudgement, compile_files};
+pub(crate) use judgement::{InForce, Judgement as RuleJudgement, compile_again, compile_files};
 pub(crate) use key_sources::key_sources;
 
 /// How long streams and requests may take to end.
@@ -222,7 +223,9 @@ pub async fn start(options: Options) -> Result<Running, ServeError> {
     let (offered_in, offered) = watch::channel(None);
     let (leadership_in, leadership) = watch::channel(Leadership::alone());
 
-    let judgement = Judgement::new(state.clone(), hub.clone(), diagnosis.clone(), accepted_in)?;
+    let is_fenced = matches!(&place, Place::Cluster(cluster) if cluster.is_fenced());
+    let control = Arc::new(Control::open(state.clone(), hub.clone(), accepted_in, is_fenced)?);
+    let judgement = Judgement::new(state.clone(), hub.clone(), diagnosis.clone(), control.clone())?;
     let publish = PublishTask {
         hub: hub.clone(),
         roster,
@@ -232,10 +235,12 @@ pub async fn start(options: Options) -> Result<Running, ServeError> {
         candidate_report: candidate_report.clone(),
         keys,
         directories: hub.directories.offered(),
+        kept: control.kept(),
         ready: ready_in,
         offered: offered_in,
         leadership: leadership.clone(),
     };
+    let control_task = control.clone();
     let admin = admin::Admin {
         hub: hub.clone(),
         diagnosis: diagnosis.clone(),
@@ -245,6 +250,8 @@ pub async fn start(options: Options) -> Result<Running, ServeError> {
         leadership: leadership.clone(),
         since: clock::now(),
         transport,
+        control,
+        offered: offered.clone(),
     };
     let follow = directories::keep(hub.clone(), directory_sources, state.clone());
     let follow_rules = decisions::follow(hub.clone(), state.clone(), rules_folder, offered.clone());
@@ -276,6 +283,7 @@ pub async fn start(options: Options) -> Result<Running, ServeError> {
     tasks.spawn(named("the refresh of keys", refresh));
     tasks.spawn(named("the reading of directories", follow));
     tasks.spawn(named("the publisher", publish.run()));
+    tasks.spawn(named("the ends of revocations", control_task.run()));
     tasks.spawn(named("the gRPC server", push::serve(hub.clone(), grpc.into_incoming(), authenticate)));
     tasks.spawn(named("the watch over what decisions rest on", follow_rules));
     if let Some(writing) = writing {

@@ -13,6 +13,7 @@ use super::contents::{Assembler, lookups};
 use super::judgement::InForce;
 use crate::bundle::Publisher;
 use crate::clock;
+use crate::control::Kept;
 use crate::directories::Directories;
 use crate::keys::KeyRing;
 use crate::kube::Leadership;
@@ -37,6 +38,8 @@ pub(super) struct PublishTask {
     pub candidate_report: Arc<Mutex<CandidateReport>>,
     pub keys: watch::Receiver<Arc<KeyRing>>,
     pub directories: watch::Receiver<Arc<Directories>>,
+    /// What is revoked and suspended.
+    pub kept: watch::Receiver<Arc<Kept>>,
     pub ready: watch::Sender<bool>,
     /// Announces the rules of which everything is on offer.
     pub offered: watch::Sender<Option<Arc<InForce>>>,
@@ -51,6 +54,7 @@ struct Round {
     candidate_report: Arc<Mutex<CandidateReport>>,
     keys: Arc<KeyRing>,
     directories: Arc<Directories>,
+    kept: Arc<Kept>,
 }
 
 enum Next {
@@ -98,6 +102,7 @@ impl PublishTask {
                 Ok(()) = self.candidate.changed() => {}
                 _ = self.keys.changed() => {}
                 _ = self.directories.changed() => {}
+                _ = self.kept.changed() => {}
                 // Nobody else can lead where rules are a folder, and nobody tells: that must not wake this up for ever.
                 Ok(()) = self.leadership.changed() => {}
                 () = sleep_until(wake) => {}
@@ -127,6 +132,7 @@ impl PublishTask {
         let Some(in_force) = self.in_force.borrow_and_update().clone() else { return Next::Later };
         let keys = self.keys.borrow_and_update().clone();
         let directories = self.directories.borrow_and_update().clone();
+        let kept = self.kept.borrow_and_update().clone();
         if keys.sources != in_force.sources || directories.queries != in_force.queries {
             // They are those of other rules; the right ones are announced.
             return Next::Later;
@@ -137,7 +143,7 @@ impl PublishTask {
         }
         let candidate = self.candidate.borrow_and_update().clone();
         let candidate_report = self.candidate_report.clone();
-        Next::Now(Round { in_force, candidate, candidate_report, keys, directories })
+        Next::Now(Round { in_force, candidate, candidate_report, keys, directories, kept })
     }
 }
 
@@ -149,9 +155,9 @@ fn publish(
     assembler: &mut Assembler,
     round: &Round,
 ) -> bool {
-    let Round { in_force, keys, directories, .. } = round;
+    let Round { in_force, keys, directories, kept, .. } = round;
     let now = clock::now();
-    let mut contents = match assembler.contents(&in_force.compiled, keys, directories, now) {
+    let mut contents = match assembler.contents(&in_force.compiled, keys, directories, kept, now) {
         Ok(contents) => contents,
         Err(error) => {
             error!("nothing new is pushed: the keys cannot be encoded: {error}");
@@ -161,8 +167,9 @@ fn publish(
     if let Some(candidate) = &round.candidate {
         let limits = candidate.limits(in_force);
         let without_keys = candidate.without_keys(in_force);
+        let candidate = &candidate.compiled;
         let added =
-            assembler.add_candidate(&mut contents, &candidate.compiled, without_keys, keys, directories, now);
+            assembler.add_candidate(&mut contents, candidate, without_keys, keys, directories, kept, now);
         if let Err(error) = added {
             error!("the candidate is left out: its keys cannot be encoded: {error}");
         }

@@ -16,6 +16,8 @@ pub struct TransportOptions {
     pub trust_domains: Vec<String>,
     /// Who may use the admin interface from elsewhere.
     pub admin_principals: Vec<VerifiedPeer>,
+    /// Who may revoke, suspend and roll back by the admin interface.
+    pub admin_writers: Vec<VerifiedPeer>,
     /// Where probes and metrics are served besides, in plain text and to anybody.
     pub probes: Option<SocketAddr>,
     /// After this time a filter has to connect anew, with the certificate that it has then.
@@ -97,6 +99,7 @@ impl TransportOptions {
             security,
             trust_domains: vec!["cluster.local".to_owned()],
             admin_principals: Vec::new(),
+            admin_writers: Vec::new(),
             probes: None,
             max_connection_age: Duration::from_secs(3_600),
             identify_every: Duration::from_secs(30),

@@ -317,8 +317,16 @@ impl Received {
 
 /// Status and body of a GET at the admin interface.
 pub async fn get(running: &Running, path: &str) -> (u16, String) {
+    send(running, "GET", path, "", "").await
+}
+
+/// The same with another method, further headers and a body.
+pub async fn send(running: &Running, method: &str, path: &str, headers: &str, body: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(running.admin_addr).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    let length = body.len();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n{body}"
+    );
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
     timeout(PATIENCE, stream.read_to_end(&mut answer)).await.unwrap().unwrap();

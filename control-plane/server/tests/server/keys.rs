@@ -195,8 +195,13 @@ async fn who_uses_which_issuer_is_told() {
     let running = start(&place, &[&one, &two]).await;
     let mut filter = Filter::connect(&running, hello(WORKLOAD)).await;
     filter.install().await;
-    let used =
-        pb::IssuerUse { issuer: "one".into(), verified: 4, refused: 1, last_verified_at: 1_700_000_000 };
+    let used = pb::IssuerUse {
+        issuer: "one".into(),
+        verified: 4,
+        refused: 1,
+        last_verified_at: 1_700_000_000,
+        keys_valid_until: 0,
+    };
     filter.send(Up::Receipt(pb::Receipt { issuers: vec![used], ..Default::default() })).await;
     let usage = get_until(&running, "/usage", |usage| usage["uses"] != json!([])).await;
     let expected = json!({

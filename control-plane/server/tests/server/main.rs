@@ -5,9 +5,11 @@ mod asking;
 mod candidate;
 mod ci;
 mod commands;
+mod control;
 mod decisions;
 mod directories;
 mod fixture;
+mod fleet;
 mod installing;
 #[path = "../../src/keys/testing.rs"]
 #[allow(dead_code, reason = "the library's own tests use the rest")]

@@ -229,6 +229,7 @@ impl Plugin {
                     verified: usage.verified,
                     refused: usage.refused,
                     last_verified_at: usage.last_verified_at,
+                    keys_valid_until: enforcer.keys_valid_until(issuer),
                 });
                 (pb::FilterState::Ready, Some(enforcer.installed()), issuers.collect())
             }
@@ -263,6 +264,7 @@ impl Plugin {
                 candidate_would_allow: total(Metric::CandidateWouldAllow),
                 candidate_would_deny: total(Metric::CandidateWouldDeny),
                 candidate_unknown: total(Metric::CandidateUnknown),
+                suspended: total(Metric::Suspended),
             }),
             issuers,
         }

@@ -12,6 +12,7 @@ mod budget;
 mod candidate;
 mod leases;
 mod questions;
+mod suspended;
 
 const WORKER: &str = "spiffe://prod.example/ns/etl/sa/worker";
 const STREAM: &str = ", \"controlPlane\": {\"cluster\": \"tidegate\", \"authority\": \"tidegate.example\"}";

@@ -18,6 +18,7 @@ fn contents(entries: &[(&str, &str)]) -> BTreeMap<String, Contents> {
         required_capabilities: vec![],
         used_capabilities: vec![],
         candidate: vec![],
+        suspended_until: 0,
     };
     let mut contents = contents;
     entries.iter().map(|(workload, rules)| (workload.to_string(), contents(rules))).collect()

@@ -6,12 +6,12 @@ fn key(generation: u64) -> VmKey {
     VmKey { workload: "a/a".into(), instance: "pod-1".into(), generation }
 }
 
+fn wanted() -> Wanted {
+    Wanted { sha256: [9; 32], revision: REVISION, uses: vec!["bodies/1".to_owned()], suspended_until: 0 }
+}
+
 fn report(fleet: &Fleet) -> WorkloadReport {
-    fleet
-        .report([("a/a".to_owned(), [9; 32], REVISION, vec!["bodies/1".to_owned()])])
-        .workloads
-        .remove("a/a")
-        .unwrap()
+    fleet.report([("a/a".to_owned(), wanted())], 10).workloads.remove("a/a").unwrap()
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn a_receipt_replaces_what_was_known() {
     };
     fleet.receipt(&key(1), &receipt, 12);
     let vm = report(&fleet).vms.remove(0);
-    assert_eq!((vm.state, vm.manifest, vm.up_to_date), ("invalid", None, false));
+    assert_eq!((vm.state, vm.manifest, vm.up_to_date), ("invalid".to_owned(), None, false));
     assert_eq!(vm.counters.unwrap().denied, 3);
 }
 
@@ -102,6 +102,7 @@ fn the_use_of_issuers_is_summed_over_vms_and_outlives_them() {
         verified,
         refused,
         last_verified_at,
+        ..Default::default()
     };
     let receipt = |issuers: Vec<pb::IssuerUse>| pb::Receipt { issuers, ..Default::default() };
     let stream = fleet.connect(&key(1), &pb::Hello::default(), 10);
@@ -176,11 +177,64 @@ fn a_workload_whose_filters_come_and_go_is_bounded_and_pushes_out_nobody() {
     assert_eq!(shown.connected, 1, "who is there stays");
     let newest = format!("{:016x}", 49_999);
     assert!(shown.vms.iter().any(|vm| vm.generation == newest), "and who was there last");
-    assert_eq!(fleet.report([]).workloads["b/b"].vms.len(), 1);
+    assert_eq!(fleet.report([], 10).workloads["b/b"].vms.len(), 1);
     // One that comes back is not counted as gone.
     for now in 100_000..150_000 {
         let stream = fleet.connect(&key(49_999), &pb::Hello::default(), now);
         fleet.disconnect(&key(49_999), stream, now);
     }
     assert!(report(&fleet).vms.len() > MAX_WORKLOAD_DISCONNECTED / 2);
+}
+
+fn proxies(fleet: &Fleet, now: i64) -> Vec<(String, Standing, usize, usize)> {
+    let report = fleet.report([("a/a".to_owned(), wanted())], now).workloads.remove("a/a").unwrap();
+    report.proxies.into_iter().map(|one| (one.instance, one.standing, one.vms, one.enforcing)).collect()
+}
+
+#[test]
+fn a_proxy_counts_when_every_live_vm_of_it_does() {
+    let fleet = Fleet::default();
+    let streams: Vec<_> = (1..=3).map(|one| fleet.connect(&key(one), &pb::Hello::default(), 10)).collect();
+    let one = |standing, vms, enforcing| [("pod-1".to_owned(), standing, vms, enforcing)];
+    assert_eq!(proxies(&fleet, 10), one(Standing::Lagging, 3, 0));
+    fleet.enforces(&key(1), &[9; 32], Some(REVISION), 11);
+    fleet.enforces(&key(2), &[9; 32], Some(REVISION), 11);
+    assert_eq!(proxies(&fleet, 11), one(Standing::Lagging, 3, 2));
+    let refusal = Refusal { revision: REVISION, reason: "too_large".into(), detail: String::new(), at: 11 };
+    fleet.refused(&key(3), refusal);
+    assert_eq!(proxies(&fleet, 11), one(Standing::Refusing, 3, 2));
+    fleet.disconnect(&key(3), streams[2], 12);
+    assert_eq!(proxies(&fleet, 12), one(Standing::Enforcing, 2, 2), "what is not live does not count");
+    fleet.disconnect(&key(1), streams[0], 12);
+    fleet.disconnect(&key(2), streams[1], 12);
+    assert_eq!(proxies(&fleet, 72), one(Standing::Silent, 0, 0));
+    assert_eq!(proxies(&fleet, 73), one(Standing::Gone, 0, 0));
+}
+
+#[test]
+fn a_proxy_that_says_nothing_for_long_is_silent_although_it_is_connected() {
+    let fleet = Fleet::default();
+    fleet.connect(&key(1), &pb::Hello::default(), 10);
+    fleet.connect(&key(2), &pb::Hello::default(), 10);
+    fleet.enforces(&key(1), &[9; 32], Some(REVISION), 11);
+    fleet.enforces(&key(2), &[9; 32], Some(REVISION), 60);
+    assert_eq!(proxies(&fleet, 11 + 95)[0].1, Standing::Enforcing);
+    assert_eq!(proxies(&fleet, 11 + 96)[0].1, Standing::Silent);
+}
+
+#[test]
+fn key_ages_and_suspensions_are_shown() {
+    let fleet = Fleet::default();
+    fleet.connect(&key(1), &pb::Hello::default(), 10);
+    let issuer = pb::IssuerUse { issuer: "gitlab".into(), keys_valid_until: 500, ..Default::default() };
+    let counters = pb::Counters { suspended: 4, ..Default::default() };
+    let receipt = pb::Receipt { issuers: vec![issuer], counters: Some(counters), ..Default::default() };
+    fleet.receipt(&key(1), &receipt, 11);
+    let wanted = |until| [("a/a".to_owned(), Wanted { suspended_until: until, ..wanted() })];
+    let report = |until, now| fleet.report(wanted(until), now).workloads.remove("a/a").unwrap();
+    let shown = report(100, 99);
+    assert_eq!(shown.suspended_until, Some(100));
+    assert_eq!(shown.vms[0].keys_valid_until, [("gitlab".to_owned(), 500)].into());
+    assert_eq!(shown.vms[0].counters.unwrap().suspended, 4);
+    assert_eq!((report(100, 100).suspended_until, report(0, 5).suspended_until), (None, None));
 }

@@ -19,6 +19,7 @@ fn offer(sections: &[&[u8]]) -> Offer {
         sections,
         required_capabilities: vec![],
         used_capabilities: vec![],
+        suspended_until: 0,
     };
     let releases = publisher.publish(BTreeMap::from([("a/a".to_owned(), contents)]), 1_800_000_000).unwrap();
     Offer::new(releases["a/a"].clone())

@@ -78,7 +78,7 @@ fn section(contents: &Contents, kind: pb::SectionKind) -> Option<&Arc<crate::bun
 #[test]
 fn every_workload_of_the_mesh_has_contents_and_says_whether_it_is_guarded() {
     let contents = Assembler::default()
-        .contents(&compiled(), &KeyRing::default(), &Directories::default(), NOW)
+        .contents(&compiled(), &KeyRing::default(), &Directories::default(), &Kept::default(), NOW)
         .unwrap();
     let coverage: Vec<_> =
         contents.iter().map(|(workload, contents)| (workload.as_str(), contents.coverage)).collect();
@@ -97,8 +97,9 @@ fn every_workload_of_the_mesh_has_contents_and_says_whether_it_is_guarded() {
 #[test]
 fn only_issuers_and_directories_that_rules_read_travel() {
     let compiled = compiled();
-    let contents =
-        Assembler::default().contents(&compiled, &KeyRing::default(), &directories(&["1"]), NOW).unwrap();
+    let contents = Assembler::default()
+        .contents(&compiled, &KeyRing::default(), &directories(&["1"]), &Kept::default(), NOW)
+        .unwrap();
     let ledger = &contents["sales/ledger"];
     assert!(section(ledger, pb::SectionKind::Keys).is_none());
     assert!(section(ledger, pb::SectionKind::Directory).is_none());
@@ -119,7 +120,7 @@ fn only_issuers_and_directories_that_rules_read_travel() {
 #[test]
 fn an_issuer_whose_keys_never_came_travels_without_keys_and_out_of_date() {
     let contents = Assembler::default()
-        .contents(&compiled(), &KeyRing::default(), &Directories::default(), NOW)
+        .contents(&compiled(), &KeyRing::default(), &Directories::default(), &Kept::default(), NOW)
         .unwrap();
     let section = section(&contents["sales/orders"], pb::SectionKind::Keys).unwrap();
     let spec = IssuerSetSpec::decode(section.content()).unwrap();
@@ -132,7 +133,9 @@ fn new_ids_change_the_directory_section_only() {
     let compiled = compiled();
     let mut assembler = Assembler::default();
     let mut contents = |ids: &[&str], now| {
-        let mut all = assembler.contents(&compiled, &KeyRing::default(), &directories(ids), now).unwrap();
+        let mut all = assembler
+            .contents(&compiled, &KeyRing::default(), &directories(ids), &Kept::default(), now)
+            .unwrap();
         all.remove("sales/orders").unwrap().sections
     };
     let before = contents(&["1"], NOW);
@@ -149,7 +152,9 @@ fn a_directory_that_was_read_counts_until_its_own_end() {
     let mut directories = directories(&["1"]);
     let listing = Arc::make_mut(&mut directories).listings.get_mut(DIRECTORY).unwrap();
     listing.fresh_until = Some(NOW + 120);
-    let contents = Assembler::default().contents(&compiled, &KeyRing::default(), &directories, NOW).unwrap();
+    let contents = Assembler::default()
+        .contents(&compiled, &KeyRing::default(), &directories, &Kept::default(), NOW)
+        .unwrap();
     let section = section(&contents["sales/orders"], pb::SectionKind::Directory).unwrap();
     let directory = Section::decode(section.content()).unwrap();
     use tidegate_engine::Truth;

@@ -1,0 +1,283 @@
+//! `tidegate rollout`.
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clap::{Args, Subcommand, ValueEnum};
+use serde::Serialize;
+
+use super::duration::Span;
+use super::fleet::{Output, about_control, chosen, named};
+use super::paint::Style;
+use super::running::{AdminTls, DEFAULT_ADMIN, ask};
+use super::text::{count, labelled};
+use super::{Ending, complain, print};
+use crate::admin::ControlState;
+use crate::clock;
+use crate::control::digest;
+use crate::push::{FleetReport, Standing};
+use crate::rules::{AcceptedRules, load, load_environment};
+
+/// How often it is asked.
+const EVERY: Duration = Duration::from_millis(250);
+/// Most proxies that are told.
+const MAX_TOLD: usize = 20;
+
+/// Say how far rules have come
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tidegate rollout status
+  tidegate rollout status --wait enforced --rules rules --timeout 5m")]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Status(StatusArguments),
+}
+
+/// Say on how many proxies what is in force is enforced, and wait for it
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tidegate rollout status
+  tidegate rollout status --wait enforced --rules rules --env values/prod.yaml --timeout 5m
+  tidegate rollout status --wait enforced --workload sales/orders-api --admin http://127.0.0.1:15081 -o json
+
+With --rules it waits until exactly these rules are on offer, before it looks at filters: right after a deployment the control
+plane may not have seen them; it has to read a folder with the same files. Proxies that went away more than a minute ago are not waited for, and neither are workloads
+without any filter; both are told.
+
+Exit codes: 0 every proxy enforces what is on offer; 1 a filter refused it, the control plane refused the rules, or earlier
+rules are pinned, so that waiting is of no use; 2 the command line is wrong; 3 the control plane does not answer; 4 it did
+not happen in time, or, without --wait, has not yet.")]
+struct StatusArguments {
+    /// Wait for this
+    #[arg(long, value_enum)]
+    wait: Option<Wait>,
+    /// How long, e.g. 90s or 5m
+    #[arg(long, value_name = "DURATION", default_value = "5m", requires = "wait")]
+    timeout: Span,
+    /// Only these workloads, namespace/name. May be given several times
+    #[arg(long, value_name = "WORKLOAD")]
+    workload: Vec<String>,
+    /// Folder with the rules that are to be on offer
+    #[arg(long, value_name = "DIR")]
+    rules: Option<PathBuf>,
+    /// YAML or JSON file with values for ${env.name}, as the control plane has it
+    #[arg(long, value_name = "FILE", requires = "rules")]
+    env: Option<PathBuf>,
+    /// Admin address of a running control plane
+    #[arg(long, value_name = "URL", default_value = DEFAULT_ADMIN)]
+    admin: String,
+    #[command(flatten)]
+    tls: AdminTls,
+    /// How it is written
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Wait {
+    /// Every proxy enforces what is on offer
+    Enforced,
+}
+
+/// How far it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+enum Progress {
+    /// Every proxy enforces it.
+    Enforced,
+    /// It may still come.
+    Pending,
+    /// A filter has refused it.
+    RefusedByFilters,
+    /// The control plane refused the rules.
+    RulesRefused,
+    /// Earlier rules are pinned.
+    Pinned,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Status {
+    progress: Progress,
+    /// Proxies that are not gone.
+    proxies: usize,
+    enforcing: usize,
+    refusing: usize,
+    lagging: usize,
+    silent: usize,
+    /// Workloads of which no filter is connected.
+    without_filters: Vec<String>,
+    control: ControlState,
+    workloads: FleetReport,
+}
+
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
+    match &arguments.command {
+        Command::Status(arguments) => status(arguments),
+    }
+}
+
+fn status(arguments: &StatusArguments) -> anyhow::Result<Ending> {
+    let wanted = match &arguments.rules {
+        None => None,
+        Some(folder) => {
+            let loaded = load(folder)?;
+            let environment = arguments.env.as_deref().map(load_environment).transpose()?.unwrap_or_default();
+            Some(digest(&AcceptedRules { files: loaded.files, environment }, |_| false))
+        }
+    };
+    let deadline = arguments.wait.map(|_| Instant::now() + arguments.timeout.0);
+    let ends_line = arguments.output == Output::Text && std::io::stderr().is_terminal();
+    let mut shown = String::new();
+    let mut last = look(arguments, wanted.as_deref());
+    // Somebody who mistypes an address does not want to wait for it.
+    if last.is_err() {
+        return last.map(|_| Ending::Failed);
+    }
+    while let Some(deadline) = deadline.filter(|deadline| Instant::now() < *deadline) {
+        match &last {
+            Ok(status) if status.progress != Progress::Pending => break,
+            Ok(status) => {
+                let line = format!("{} of {} proxies enforce it", status.enforcing, status.proxies);
+                if ends_line && line != shown {
+                    // A terminal that is gone changes nothing.
+                    let _ = write!(std::io::stderr(), "\r\u{1b}[K{line}");
+                    shown = line;
+                }
+            }
+            Err(_) => {}
+        }
+        std::thread::sleep(EVERY.min(deadline.saturating_duration_since(Instant::now())));
+        last = look(arguments, wanted.as_deref());
+    }
+    if !shown.is_empty() {
+        let _ = write!(std::io::stderr(), "\r\u{1b}[K");
+    }
+    let status = last?;
+    match arguments.output {
+        Output::Json => print(&format!("{}\n", serde_json::to_string_pretty(&status)?))?,
+        Output::Text => print(&describe(&status, wanted.as_deref(), clock::now(), Style::of_stdout()))?,
+    }
+    Ok(match status.progress {
+        Progress::Enforced => Ending::Done,
+        Progress::RefusedByFilters | Progress::RulesRefused | Progress::Pinned => Ending::Refused,
+        Progress::Pending => {
+            if arguments.wait.is_some() {
+                complain(&format!("not enforced within {}", arguments.timeout));
+            }
+            Ending::Late
+        }
+    })
+}
+
+/// First what is on offer, then who enforces it: so it can only be more than was on offer.
+fn look(arguments: &StatusArguments, wanted: Option<&str>) -> anyhow::Result<Status> {
+    let control: ControlState = ask(&arguments.admin, &arguments.tls, "/control")?;
+    let fleet: FleetReport = ask(&arguments.admin, &arguments.tls, "/fleet")?;
+    let fleet = match chosen(fleet.clone(), &arguments.workload) {
+        // A workload that the awaited rules declare is not there before them.
+        Err(_) if wanted.is_some() && !is_offered(&control, wanted) => fleet,
+        chosen => chosen?,
+    };
+    Ok(judge(control, fleet, wanted))
+}
+
+fn is_offered(control: &ControlState, wanted: Option<&str>) -> bool {
+    control.offered.as_ref().is_some_and(|offered| wanted.is_none_or(|wanted| offered.digest == wanted))
+}
+
+fn judge(control: ControlState, workloads: FleetReport, wanted: Option<&str>) -> Status {
+    let sum = |standing| workloads.workloads.values().map(|one| one.count(standing)).sum::<usize>();
+    let proxies = workloads.workloads.values().map(|one| one.present()).sum();
+    let (enforcing, refusing) = (sum(Standing::Enforcing), sum(Standing::Refusing));
+    let is_offered = is_offered(&control, wanted)
+        // Without a wish it is the newest that is meant, or what is pinned.
+        && (wanted.is_some()
+            || control.pin.is_some()
+            || control.offered.as_ref().map(|set| &set.digest) == control.accepted.as_ref().map(|set| &set.digest));
+    let waits = |wanted: &str| control.pin.as_ref().is_some_and(|pin| pin.digest != wanted);
+    let progress = if !is_offered && wanted.is_some_and(waits) {
+        Progress::Pinned
+    } else if !is_offered && !control.up_to_date && control.errors > 0 {
+        Progress::RulesRefused
+    } else if !is_offered {
+        Progress::Pending
+    } else if refusing > 0 {
+        Progress::RefusedByFilters
+    } else if enforcing == proxies {
+        Progress::Enforced
+    } else {
+        Progress::Pending
+    };
+    let without = workloads
+        .workloads
+        .iter()
+        .filter(|(_, one)| one.present() == 0)
+        .map(|(name, _)| name.clone())
+        .collect();
+    Status {
+        progress,
+        proxies,
+        enforcing,
+        refusing,
+        lagging: sum(Standing::Lagging),
+        silent: sum(Standing::Silent),
+        without_filters: without,
+        control,
+        workloads,
+    }
+}
+
+fn describe(status: &Status, wanted: Option<&str>, now: i64, style: Style) -> String {
+    let mut text = about_control(&status.control, now, style);
+    let Status { proxies, enforcing, .. } = status;
+    text.push_str(&labelled("enforced", &format!("{enforcing} of {proxies} proxies")));
+    if let Some(wanted) = wanted.filter(|wanted| !is_offered(&status.control, Some(wanted))) {
+        let offered = status.control.offered.as_ref().map_or("nothing".to_owned(), named);
+        let wanted = super::fleet::short(wanted);
+        text.push_str(&labelled("rules", &format!("those of --rules are {wanted}; on offer is {offered}")));
+    }
+    let others = status.workloads.workloads.iter().flat_map(|(name, workload)| {
+        let proxies = workload
+            .proxies
+            .iter()
+            .filter(|proxy| !matches!(proxy.standing, Standing::Enforcing | Standing::Gone));
+        proxies.map(move |proxy| (name, proxy))
+    });
+    let others: Vec<_> = others.collect();
+    for (name, proxy) in others.iter().take(MAX_TOLD) {
+        text.push_str(&labelled(
+            proxy.standing.word(),
+            &format!("{name} {}: {}", proxy.instance, proxy.detail),
+        ));
+    }
+    if others.len() > MAX_TOLD {
+        text.push_str(&labelled(
+            "",
+            &format!("and {} more; `tidegate fleet` lists them", others.len() - MAX_TOLD),
+        ));
+    }
+    if !status.without_filters.is_empty() {
+        let number = count(status.without_filters.len(), "workload");
+        text.push_str(&labelled("no filter", &format!("{number}: {}", status.without_filters.join(", "))));
+    }
+    text.push_str(match status.progress {
+        Progress::Enforced => "\nEnforced.\n",
+        Progress::Pending => "\nNot enforced everywhere yet.\n",
+        Progress::RefusedByFilters => "\nRefused by filters: they keep what they had. The rules have to change, or the filters.\n",
+        Progress::RulesRefused => "\nThe rules are refused by the control plane; `tidegate check` says why.\n",
+        Progress::Pinned => "\nThese rules are not offered: earlier ones are pinned. `tidegate rollback --release` lets them through.\n",
+    });
+    text
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,205 @@
+//! The last rule sets that were accepted, to go back to.
+//!
+//! INVARIANT: numbers only grow, and a number always means the same rules. The newest is always there.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::bundle::{hex, sha256};
+use crate::rules::AcceptedRules;
+use crate::state::{StateDir, StateError};
+
+const FILE: &str = "history.json";
+/// How many are kept at most.
+const MAX_SETS: usize = 20;
+/// How many bytes of text they have at most together; the two newest are kept whatever they have.
+const MAX_BYTES: u64 = 128 << 20;
+const FEWEST: usize = 2;
+
+/// A rule set that was accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RuleSet {
+    /// Counts what was accepted.
+    pub number: u64,
+    /// SHA-256 of the files and their environment, hexadecimal.
+    pub digest: String,
+    /// When it was accepted last, in Unix seconds.
+    pub at: i64,
+    /// How many files it has.
+    pub files: usize,
+    /// Bytes of text.
+    pub bytes: u64,
+}
+
+/// All of them, oldest first.
+#[derive(Debug)]
+pub(super) struct History {
+    state: Arc<StateDir>,
+    sets: Vec<RuleSet>,
+}
+
+/// The digest of a rule set. `is_own`: files that are not of the rules' authors.
+pub fn digest(rules: &AcceptedRules, is_own: impl Fn(&str) -> bool) -> String {
+    let mut content = Vec::new();
+    let mut add = |text: &str| {
+        content.extend_from_slice(&u64::try_from(text.len()).unwrap_or(u64::MAX).to_be_bytes());
+        content.extend_from_slice(text.as_bytes());
+    };
+    for (path, text) in rules.files.iter().filter(|(path, _)| !is_own(path)) {
+        add(path);
+        add(text);
+    }
+    add("");
+    for (name, value) in &rules.environment {
+        add(name);
+        add(value);
+    }
+    hex(&sha256(&content))
+}
+
+// === impl History ===
+
+impl History {
+    pub(super) fn open(state: Arc<StateDir>) -> Result<Self, StateError> {
+        let sets = state.read_json(FILE)?.unwrap_or_default();
+        Ok(Self { state, sets })
+    }
+
+    pub(super) fn sets(&self) -> &[RuleSet] {
+        &self.sets
+    }
+
+    /// The entry for what was accepted: a new one, unless it is the newest already.
+    pub(super) fn next(&self, rules: &AcceptedRules, digest: String, now: i64) -> RuleSet {
+        if let Some(last) = self.sets.last().filter(|last| last.digest == digest) {
+            return last.clone();
+        }
+        let bytes: usize = rules.files.iter().map(|(path, text)| path.len() + text.len()).sum();
+        RuleSet {
+            number: self.sets.last().map_or(1, |last| last.number.saturating_add(1)),
+            digest,
+            at: now,
+            files: rules.files.len(),
+            bytes: u64::try_from(bytes).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// Writes it down, unless it is there.
+    pub(super) fn add(
+        &mut self,
+        set: &RuleSet,
+        rules: &AcceptedRules,
+        keep: Option<u64>,
+    ) -> Result<(), StateError> {
+        if self.sets.last().is_some_and(|last| last.number >= set.number) {
+            return Ok(());
+        }
+        self.state.write_json(&file(set.number), rules)?;
+        self.sets.push(set.clone());
+        let mut gone = Vec::new();
+        while self.sets.len() > FEWEST
+            && (self.sets.len() > MAX_SETS || self.sets.iter().map(|set| set.bytes).sum::<u64>() > MAX_BYTES)
+        {
+            let Some(at) = self.sets.iter().position(|set| Some(set.number) != keep) else { break };
+            gone.push(self.sets.remove(at).number);
+        }
+        self.state.write_json(FILE, &self.sets)?;
+        gone.into_iter().try_for_each(|number| self.state.remove(&file(number)))
+    }
+
+    /// The rules of an entry.
+    pub(super) fn rules(&self, number: u64) -> Result<Option<AcceptedRules>, StateError> {
+        self.state.read_json(&file(number))
+    }
+
+    /// The entry that somebody means: by its number, or by how its digest begins.
+    pub(super) fn find(&self, asked: &str) -> Result<RuleSet, String> {
+        let by_number = asked.parse::<u64>().ok();
+        if let Some(set) = self.sets.iter().find(|set| Some(set.number) == by_number) {
+            return Ok(set.clone());
+        }
+        let begins = |set: &&RuleSet| asked.len() >= 6 && set.digest.starts_with(asked);
+        match self.sets.iter().rev().find(begins) {
+            Some(set) => Ok(set.clone()),
+            None => {
+                let known: Vec<String> = self.sets.iter().map(|set| set.number.to_string()).collect();
+                Err(format!(
+                    "no rule set `{asked}` is kept; there are: {}; a number or the first six or more digits of a digest name \
+                     one",
+                    if known.is_empty() { "none".to_owned() } else { known.join(", ") }
+                ))
+            }
+        }
+    }
+}
+
+fn file(number: u64) -> String {
+    format!("rules-{number}.json")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(text: &str) -> AcceptedRules {
+        AcceptedRules {
+            files: [("a.yaml".to_owned(), text.to_owned())].into(),
+            environment: Default::default(),
+        }
+    }
+
+    fn add(history: &mut History, text: &str, keep: Option<u64>) -> RuleSet {
+        let rules = rules(text);
+        let set = history.next(&rules, digest(&rules, |_| false), 7);
+        history.add(&set, &rules, keep).unwrap();
+        set
+    }
+
+    #[test]
+    fn the_last_ones_are_kept_and_numbers_go_on_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = Arc::new(StateDir::open(folder.path()).unwrap());
+        let mut history = History::open(state.clone()).unwrap();
+        for n in 1..=30_u64 {
+            assert_eq!(add(&mut history, &format!("{n}"), Some(3)).number, n);
+        }
+        assert_eq!(add(&mut history, "30", Some(3)).number, 30, "the same again is the same");
+        let numbers: Vec<_> = history.sets().iter().map(|set| set.number).collect();
+        assert_eq!((numbers.len(), numbers[0], numbers[1]), (MAX_SETS, 3, 12), "the pinned one stays");
+        assert_eq!(history.rules(12).unwrap(), Some(rules("12")));
+        assert_eq!(history.rules(11).unwrap(), None);
+        let mut history = History::open(state).unwrap();
+        assert_eq!(add(&mut history, "31", None).number, 31);
+    }
+
+    #[test]
+    fn a_rule_set_is_named_by_number_or_digest() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut history = History::open(Arc::new(StateDir::open(folder.path()).unwrap())).unwrap();
+        let first = add(&mut history, "a", None);
+        let second = add(&mut history, "b", None);
+        assert_eq!(history.find("1").unwrap(), first);
+        assert_eq!(history.find(&second.digest[..8]).unwrap(), second);
+        for unknown in ["3", "", "abc", "zzzzzz"] {
+            assert!(history.find(unknown).unwrap_err().contains("1, 2"), "{unknown}");
+        }
+    }
+
+    #[test]
+    fn a_digest_is_of_names_texts_and_values_and_of_nothing_else() {
+        let one = rules("a");
+        let all = [
+            one.clone(),
+            rules("b"),
+            AcceptedRules { files: [("b.yaml".to_owned(), "a".to_owned())].into(), ..one.clone() },
+            AcceptedRules { environment: [("a".to_owned(), "a".to_owned())].into(), ..one.clone() },
+        ];
+        let digests: std::collections::BTreeSet<_> = all.iter().map(|one| digest(one, |_| false)).collect();
+        assert_eq!(digests.len(), all.len());
+        let mut with_mesh = one.clone();
+        with_mesh.files.insert("mesh".to_owned(), "x".to_owned());
+        assert_eq!(digest(&with_mesh, |path| path == "mesh"), digest(&one, |_| false));
+    }
+}

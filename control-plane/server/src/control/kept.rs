@@ -1,0 +1,469 @@
+//! What people have done, as it is kept: revocations, suspensions, a pin.
+//!
+//! Pure. INVARIANT: every list is bounded, and everything in it but the pin has an end.
+
+use serde::{Deserialize, Serialize};
+use tidegate_identity::{Revoked, RevokedKind};
+use tidegate_proto::MAX_SUSPENSION_S;
+
+/// Longest that anything is revoked for at a time, in seconds: 90 days.
+pub const MAX_REVOCATION_S: u32 = 90 * 24 * 3600;
+/// Shortest of both, in seconds.
+pub const MIN_S: u32 = 10;
+/// Most revocations of Callers and instances: each is a rule of every workload.
+const MAX_RULES: usize = 256;
+/// Most of an issuer's: a keys section holds 4 096 of them.
+const MAX_OF_ISSUER: usize = 4_096;
+/// Most workloads that are suspended at a time.
+const MAX_SUSPENSIONS: usize = 256;
+/// Longest reason or ticket, in characters.
+const MAX_TEXT: usize = 300;
+/// Longest name or id, in bytes.
+const MAX_NAME: usize = 2_048;
+
+/// Everything that is kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Kept {
+    /// How many ids were given out.
+    pub given: u64,
+    /// The rule set that is on offer whatever the rules say now.
+    pub pin: Option<Pin>,
+    /// What is taken back for a time.
+    pub revocations: Vec<Revocation>,
+    /// Workloads whose Guards only report for a time.
+    pub suspensions: Vec<Suspension>,
+}
+
+/// A rule set that stays on offer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Pin {
+    /// Its number in the history.
+    pub number: u64,
+    /// Its digest, hexadecimal.
+    pub digest: String,
+    /// Why.
+    pub reason: String,
+    /// Who did it.
+    pub by: String,
+    /// Unix seconds.
+    pub at: i64,
+}
+
+/// Something that is taken back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Revocation {
+    /// Unique, e.g. `r-7`.
+    pub id: String,
+    /// What.
+    pub target: Target,
+    /// Why.
+    pub reason: String,
+    /// Who did it.
+    pub by: String,
+    /// Unix seconds.
+    pub at: i64,
+    /// Unix seconds.
+    pub until: i64,
+}
+
+/// What can be taken back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "camelCase", deny_unknown_fields)]
+pub enum Target {
+    /// A Caller in every form that it has, `namespace/name`.
+    Caller {
+        /// `namespace/name`.
+        name: String,
+    },
+    /// The token of an issuer with this id (`jti`, or what the issuer has for it).
+    Token {
+        /// Name of the TrustedIssuer.
+        issuer: String,
+        /// The token's id.
+        id: String,
+    },
+    /// All tokens of an issuer with this `sub`.
+    Subject {
+        /// Name of the TrustedIssuer.
+        issuer: String,
+        /// The `sub`.
+        id: String,
+    },
+    /// All tokens that this key of an issuer signed.
+    Key {
+        /// Name of the TrustedIssuer.
+        issuer: String,
+        /// The `kid`.
+        id: String,
+    },
+    /// All tokens of an issuer that were given to this machine or pod.
+    Instance {
+        /// Name of the TrustedIssuer.
+        issuer: String,
+        /// Compute Engine's instance id, or the pod's uid.
+        id: String,
+    },
+}
+
+/// A workload whose Guards only report.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Suspension {
+    /// Unique, e.g. `s-8`.
+    pub id: String,
+    /// `namespace/name`.
+    pub workload: String,
+    /// Why.
+    pub reason: String,
+    /// Where it is followed up.
+    pub ticket: String,
+    /// Who did it.
+    pub by: String,
+    /// Unix seconds.
+    pub at: i64,
+    /// Unix seconds.
+    pub until: i64,
+}
+
+/// What is asked to be revoked.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AskedRevocation {
+    /// What.
+    pub target: Target,
+    /// For how long.
+    pub seconds: u32,
+    /// Why.
+    pub reason: String,
+}
+
+/// What is asked to be suspended.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AskedSuspension {
+    /// `namespace/name`.
+    pub workload: String,
+    /// For how long.
+    pub seconds: u32,
+    /// Why.
+    pub reason: String,
+    /// Where it is followed up.
+    pub ticket: String,
+}
+
+/// What is asked to be put in force again.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AskedPin {
+    /// A number of the history, or the beginning of a digest.
+    pub rules: String,
+    /// Why.
+    pub reason: String,
+}
+
+// === impl Kept ===
+
+impl Kept {
+    /// Without what has ended; whether there was something.
+    pub fn expire(&mut self, now: i64) -> bool {
+        let before = self.revocations.len() + self.suspensions.len();
+        self.revocations.retain(|one| one.until > now);
+        self.suspensions.retain(|one| one.until > now);
+        before != self.revocations.len() + self.suspensions.len()
+    }
+
+    /// When the first of everything ends, in Unix seconds.
+    pub fn next_end(&self) -> Option<i64> {
+        let revocations = self.revocations.iter().map(|one| one.until);
+        revocations.chain(self.suspensions.iter().map(|one| one.until)).min()
+    }
+
+    /// What a keys section says is revoked of this issuer: what the rules say, and what was revoked besides. What is revoked
+    /// twice ends with the later one. Never more than a section holds: those that end soonest have to stay out.
+    pub fn revoked(&self, issuer: &str, by_rules: Vec<Revoked>, now: i64) -> Vec<Revoked> {
+        let own = self.revoked_besides(issuer, now);
+        let (mut all, mut further) = (by_rules, Vec::new());
+        for one in own {
+            match all.iter_mut().find(|known| known.kind == one.kind && known.value == one.value) {
+                Some(known) if known.until == 0 => {}
+                Some(known) => known.until = known.until.max(one.until),
+                None => further.push(one),
+            }
+        }
+        further.sort_by_key(|one| std::cmp::Reverse(one.until));
+        further.truncate(MAX_OF_ISSUER.saturating_sub(all.len()));
+        all.extend(further);
+        all
+    }
+
+    fn revoked_besides(&self, issuer: &str, now: i64) -> Vec<Revoked> {
+        let mut revoked = std::collections::BTreeMap::<(RevokedKind, String), i64>::new();
+        for one in self.revocations.iter().filter(|one| one.until > now) {
+            let Some((of, kind, value)) = one.target.in_keys() else { continue };
+            if of == issuer {
+                let until = revoked.entry((kind, value.to_owned())).or_default();
+                *until = one.until.max(*until);
+            }
+        }
+        revoked.into_iter().map(|((kind, value), until)| Revoked { kind, value, until }).collect()
+    }
+
+    /// Until when the Guards of this workload only report. A manifest that is signed now cannot say more than filters
+    /// believe, whatever the clock said before.
+    pub fn suspended_until(&self, workload: &str, now: i64) -> Option<i64> {
+        let suspended = self.suspensions.iter().filter(|one| one.workload == workload && one.until > now);
+        suspended.map(|one| one.until.min(now.saturating_add(MAX_SUSPENSION_S))).max()
+    }
+
+    /// Revocations that are rules.
+    pub fn rules(&self) -> impl Iterator<Item = &Revocation> {
+        self.revocations.iter().filter(|one| one.target.in_keys().is_none())
+    }
+
+    /// Adds a revocation.
+    ///
+    /// # Errors
+    /// With words where it is not possible.
+    pub fn revoke(&mut self, asked: AskedRevocation, by: &str, now: i64) -> Result<Revocation, String> {
+        check_text("reason", &asked.reason)?;
+        check_seconds(asked.seconds, i64::from(MAX_REVOCATION_S))?;
+        asked.target.check()?;
+        let alike = |one: &&Revocation| match (one.target.in_keys(), asked.target.in_keys()) {
+            (Some((one, ..)), Some((other, ..))) => one == other,
+            (None, None) => true,
+            _ => false,
+        };
+        let (known, most) = (
+            self.revocations.iter().filter(alike).count(),
+            if asked.target.in_keys().is_some() { MAX_OF_ISSUER } else { MAX_RULES },
+        );
+        if known >= most {
+            return Err(format!(
+                "{known} such revocations are in force already, and there cannot be more; lift some, or take the right away in \
+                 the rules"
+            ));
+        }
+        let id = self.next_id("r");
+        let until = now.saturating_add(i64::from(asked.seconds));
+        let revocation =
+            Revocation { id, target: asked.target, reason: asked.reason, by: by.to_owned(), at: now, until };
+        self.revocations.push(revocation.clone());
+        Ok(revocation)
+    }
+
+    /// Adds a suspension, or replaces that of the same workload.
+    ///
+    /// # Errors
+    /// With words where it is not possible.
+    pub fn suspend(&mut self, asked: AskedSuspension, by: &str, now: i64) -> Result<Suspension, String> {
+        check_text("reason", &asked.reason)?;
+        check_text("ticket", &asked.ticket)?;
+        check_seconds(asked.seconds, MAX_SUSPENSION_S)?;
+        self.suspensions.retain(|one| one.workload != asked.workload);
+        if self.suspensions.len() >= MAX_SUSPENSIONS {
+            return Err(format!(
+                "{MAX_SUSPENSIONS} workloads are suspended already, and there cannot be more"
+            ));
+        }
+        let AskedSuspension { workload, seconds, reason, ticket } = asked;
+        let until = now.saturating_add(i64::from(seconds));
+        let id = self.next_id("s");
+        let suspension = Suspension { id, workload, reason, ticket, by: by.to_owned(), at: now, until };
+        self.suspensions.push(suspension.clone());
+        Ok(suspension)
+    }
+
+    fn next_id(&mut self, kind: &str) -> String {
+        self.given = self.given.saturating_add(1);
+        format!("{kind}-{}", self.given)
+    }
+}
+
+// === impl Target ===
+
+impl Target {
+    /// What it is in a keys section: the issuer, and what of it. `None`: it takes a rule.
+    pub fn in_keys(&self) -> Option<(&str, RevokedKind, &str)> {
+        match self {
+            Self::Token { issuer, id } => Some((issuer, RevokedKind::Token, id)),
+            Self::Subject { issuer, id } => Some((issuer, RevokedKind::Subject, id)),
+            Self::Key { issuer, id } => Some((issuer, RevokedKind::Key, id)),
+            Self::Caller { .. } | Self::Instance { .. } => None,
+        }
+    }
+
+    /// The issuer that it is about.
+    pub fn issuer(&self) -> Option<&str> {
+        match self {
+            Self::Token { issuer, .. }
+            | Self::Subject { issuer, .. }
+            | Self::Key { issuer, .. }
+            | Self::Instance { issuer, .. } => Some(issuer),
+            Self::Caller { .. } => None,
+        }
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let value = match self {
+            Self::Caller { name } => name,
+            Self::Token { id, .. }
+            | Self::Subject { id, .. }
+            | Self::Key { id, .. }
+            | Self::Instance { id, .. } => id,
+        };
+        if value.is_empty() || value.len() > MAX_NAME || value.chars().any(char::is_control) {
+            return Err(format!(
+                "what is revoked has a name of 1 to {MAX_NAME} bytes without control characters"
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Caller { name } => write!(f, "Caller {name}"),
+            Self::Token { issuer, id } => write!(f, "token {id} of {issuer}"),
+            Self::Subject { issuer, id } => write!(f, "subject {id} of {issuer}"),
+            Self::Key { issuer, id } => write!(f, "key {id} of {issuer}"),
+            Self::Instance { issuer, id } => write!(f, "instance {id} of {issuer}"),
+        }
+    }
+}
+
+pub(super) fn check_text(field: &str, text: &str) -> Result<(), String> {
+    let length = text.trim().chars().count();
+    if length == 0 || text.chars().count() > MAX_TEXT || text.chars().any(char::is_control) {
+        return Err(format!(
+            "`{field}`: say it in 1 to {MAX_TEXT} characters, on one line; it is kept and shown"
+        ));
+    }
+    Ok(())
+}
+
+fn check_seconds(seconds: u32, most: i64) -> Result<(), String> {
+    if seconds < MIN_S || i64::from(seconds) > most {
+        let most = crate::clock::span(most);
+        return Err(format!("`seconds` is {seconds}; it ends by itself after {MIN_S} s to {most}"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: i64 = 1_000_000;
+
+    fn key(id: &str, seconds: u32) -> AskedRevocation {
+        let target = Target::Key { issuer: "gitlab".into(), id: id.into() };
+        AskedRevocation { target, seconds, reason: "leaked".into() }
+    }
+
+    #[test]
+    fn what_is_revoked_ends_and_twice_ends_with_the_later_one() {
+        let mut kept = Kept::default();
+        kept.revoke(key("a", 20), "me", NOW).unwrap();
+        kept.revoke(key("a", 40), "me", NOW).unwrap();
+        kept.revoke(key("b", 30), "me", NOW).unwrap();
+        let revoked = |kept: &Kept, now| {
+            kept.revoked("gitlab", Vec::new(), now)
+                .into_iter()
+                .map(|one| (one.value, one.until))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(revoked(&kept, NOW), [("a".into(), NOW + 40), ("b".into(), NOW + 30)]);
+        assert_eq!(kept.revoked("google", Vec::new(), NOW), []);
+        assert_eq!(kept.next_end(), Some(NOW + 20));
+        assert!(!kept.expire(NOW + 19));
+        assert!(kept.expire(NOW + 20));
+        assert_eq!(revoked(&kept, NOW + 35), [("a".into(), NOW + 40)]);
+        let ids: Vec<_> = kept.revocations.iter().map(|one| one.id.as_str()).collect();
+        assert_eq!(ids, ["r-2", "r-3"], "no id comes twice");
+    }
+
+    #[test]
+    fn what_rules_revoke_stays_revoked_whatever_is_revoked_besides() {
+        let mut kept = Kept::default();
+        let of = |value: &str, until| Revoked { kind: RevokedKind::Key, value: value.into(), until };
+        let rules = || vec![of("z", 0), of("a", NOW + 30)];
+        assert_eq!(kept.revoked("gitlab", rules(), NOW), rules());
+        for (id, seconds) in [("z", 20), ("a", 20), ("b", 20)] {
+            kept.revoke(key(id, seconds), "me", NOW).unwrap();
+        }
+        let with_b = [rules(), vec![of("b", NOW + 20)]].concat();
+        assert_eq!(kept.revoked("gitlab", rules(), NOW), with_b);
+        kept.revoke(key("a", 60), "me", NOW).unwrap();
+        assert_eq!(kept.revoked("gitlab", rules(), NOW)[1], of("a", NOW + 60));
+        let many: Vec<_> = (0..MAX_OF_ISSUER - 1).map(|n| of(&n.to_string(), 0)).collect();
+        let full = kept.revoked("gitlab", many, NOW);
+        assert_eq!(
+            (full.len(), full.last()),
+            (MAX_OF_ISSUER, Some(&of("a", NOW + 60))),
+            "the latest end fits in"
+        );
+    }
+
+    #[test]
+    fn a_suspension_is_never_longer_than_filters_believe() {
+        let mut kept = Kept::default();
+        let asked = |seconds| AskedSuspension {
+            workload: "a/a".into(),
+            seconds,
+            reason: "deploy".into(),
+            ticket: "OPS-1".into(),
+        };
+        kept.suspend(asked(8 * 3600), "me", NOW).unwrap();
+        assert_eq!(kept.suspended_until("a/a", NOW), Some(NOW + 8 * 3600));
+        assert_eq!(kept.suspended_until("a/a", NOW - 3600), Some(NOW + 7 * 3600), "the clock was set back");
+        assert_eq!(kept.suspended_until("a/a", NOW + 8 * 3600), None);
+        assert_eq!(kept.suspended_until("a/b", NOW), None);
+        kept.suspend(asked(60), "me", NOW).unwrap();
+        assert_eq!((kept.suspensions.len(), kept.suspended_until("a/a", NOW)), (1, Some(NOW + 60)));
+    }
+
+    #[test]
+    fn what_has_no_reason_or_no_sensible_end_is_refused() {
+        let mut kept = Kept::default();
+        for (seconds, reason, said) in [
+            (9, "leaked", "`seconds` is 9"),
+            (MAX_REVOCATION_S + 1, "leaked", "90 days"),
+            (60, "  ", "`reason`"),
+            (60, "a\nb", "`reason`"),
+        ] {
+            let asked = AskedRevocation { reason: reason.into(), ..key("a", seconds) };
+            let refused = kept.revoke(asked, "me", NOW).unwrap_err();
+            assert!(refused.contains(said), "{refused}");
+        }
+        assert!(kept.revoke(key("", 60), "me", NOW).is_err());
+        let asked = AskedSuspension {
+            workload: "a/a".into(),
+            seconds: 8 * 3600 + 1,
+            reason: "x".into(),
+            ticket: "x".into(),
+        };
+        assert!(kept.suspend(asked.clone(), "me", NOW).unwrap_err().contains("8 h"));
+        let untracked = AskedSuspension { ticket: String::new(), seconds: 60, ..asked };
+        assert!(kept.suspend(untracked, "me", NOW).unwrap_err().contains("`ticket`"));
+        assert_eq!((kept.revocations.len(), kept.suspensions.len()), (0, 0));
+    }
+
+    #[test]
+    fn there_is_a_limit_to_rules_that_revoke() {
+        let mut kept = Kept::default();
+        let asked = |n: usize| AskedRevocation {
+            target: Target::Caller { name: format!("data/{n}") },
+            seconds: 60,
+            reason: "x".into(),
+        };
+        for n in 0..MAX_RULES {
+            kept.revoke(asked(n), "me", NOW).unwrap();
+        }
+        assert!(kept.revoke(asked(0), "me", NOW).unwrap_err().contains("256 such"));
+        kept.revoke(key("a", 60), "me", NOW).unwrap();
+    }
+}
