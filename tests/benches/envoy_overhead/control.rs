@@ -54,6 +54,7 @@ impl ControlPlane {
                     candidate: Vec::new(),
                     required_capabilities: Vec::new(),
                     used_capabilities: Vec::new(),
+                    suspended_until: 0,
                 },
             );
         }

@@ -148,6 +148,7 @@ async fn proxy_of(
         candidate: Vec::new(),
         required_capabilities: Vec::new(),
         used_capabilities: Vec::new(),
+        suspended_until: 0,
     };
     let releases = publisher.publish(BTreeMap::from([(WORKLOAD.to_owned(), contents)]), now)?;
     let bundle = releases.get(WORKLOAD).context("there is a Bundle")?.bundle();

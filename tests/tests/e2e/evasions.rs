@@ -66,6 +66,7 @@ async fn proxy(
             candidate: Vec::new(),
             required_capabilities: Vec::new(),
             used_capabilities: Vec::new(),
+            suspended_until: 0,
         };
         (name(scene), contents)
     });

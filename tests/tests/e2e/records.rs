@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use http::Method;
 use tidegate::demo::client::{Call, Endpoint, Protocol};
 use tidegate_tests::corpus::spiffe_id;
-use tidegate_tests::rig::Rig;
+use tidegate_tests::rig::{Rig, SERVICE};
 
 /// Administrators may GET, and each time is recorded; below `/v1/strict` not without.
 const RULES: &str = "

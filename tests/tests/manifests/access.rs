@@ -295,7 +295,6 @@ fn options(folder: &Path, kubeconfig: PathBuf) -> Options {
         candidate: None,
         state: folder.join("state"),
         secrets: None,
-        candidate: None,
         listen: loopback,
         admin: loopback,
         modules: None,
