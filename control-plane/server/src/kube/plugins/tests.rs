@@ -71,6 +71,7 @@ impl Scene {
             required_capabilities: vec![],
             used_capabilities: vec![],
             candidate: Vec::new(),
+            suspended_until: 0,
         };
         let releases = self.publisher.publish([(id().to_string(), contents)].into(), now).unwrap();
         let again = self.attachments.warm_up(&compiled, (&releases, &Directories::default()), live, now);
