@@ -76,8 +76,7 @@ impl Assembler {
     pub fn add_candidate(
         &mut self,
         contents: &mut BTreeMap<String, Contents>,
-        candidate: &Compiled,
-        without_keys: BTreeSet<&str>,
+        (candidate, without_keys): (&Compiled, BTreeSet<&str>),
         keys: &KeyRing,
         directories: &Directories,
         kept: &Kept,

@@ -167,9 +167,8 @@ fn publish(
     if let Some(candidate) = &round.candidate {
         let limits = candidate.limits(in_force);
         let without_keys = candidate.without_keys(in_force);
-        let candidate = &candidate.compiled;
-        let added =
-            assembler.add_candidate(&mut contents, candidate, without_keys, keys, directories, kept, now);
+        let candidate = (&candidate.compiled, without_keys);
+        let added = assembler.add_candidate(&mut contents, candidate, keys, directories, kept, now);
         if let Err(error) = added {
             error!("the candidate is left out: its keys cannot be encoded: {error}");
         }
