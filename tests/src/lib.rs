@@ -11,6 +11,7 @@ pub mod hostile;
 pub mod kube_api;
 pub mod native;
 pub mod objects;
+pub mod otlp;
 pub mod raw;
 pub mod rbac;
 pub mod rig;

@@ -139,6 +139,19 @@ impl Rig {
 
     /// The same, with other sources of directories.
     pub async fn start_with(setup: Setup, directories: tidegate::directories::Options) -> Result<Self> {
+        Self::start_all(setup, directories, None).await
+    }
+
+    /// The same, with a control plane that exports.
+    pub async fn start_exporting(setup: Setup, export: tidegate::export::Options) -> Result<Self> {
+        Self::start_all(setup, tidegate::directories::Options::default(), Some(export)).await
+    }
+
+    async fn start_all(
+        setup: Setup,
+        directories: tidegate::directories::Options,
+        export: Option<tidegate::export::Options>,
+    ) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let (mesh, foreign) = (Authority::new("mesh")?, Authority::new("foreign")?);
         let issuers = Issuers::start().await?;
@@ -168,6 +181,7 @@ impl Rig {
             allow_issuer_networks: Vec::new(),
             decisions: Default::default(),
             transport: tidegate::transport::TransportOptions::insecure(),
+            export,
         };
         let cluster = match setup.configured {
             Configured::ByController(istio) => Some(Controlled::start(istio, BASE).await?),

@@ -199,6 +199,11 @@ fn commands_exist() {
         let arguments = match words.as_slice() {
             ["cargo", "run", "--release", "--", arguments @ ..] | ["tidegate", arguments @ ..] => arguments,
             ["cargo", "test" | "bench", ..] => continue,
+            ["prometheus", config] => {
+                let config = config.strip_prefix("--config.file=").expect("it has a configuration");
+                assert!(root().join(config).is_file(), "{config}");
+                continue;
+            }
             other => panic!("the README has a command that this test does not know: {other:?}"),
         };
         let typed = std::iter::once("tidegate").chain(arguments.iter().copied());

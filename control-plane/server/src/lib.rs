@@ -20,6 +20,7 @@ pub mod demo;
 pub mod directories;
 pub mod doctor;
 pub mod explain;
+pub mod export;
 pub mod install;
 pub mod istio;
 pub mod keys;

@@ -1,6 +1,16 @@
 //! What the control plane counts about itself.
 //!
+//! Names are those of Prometheus' conventions: base units, `_total` for counters (which the text format adds),
+//! `_timestamp_seconds` for moments. Every one of them is in `control-plane/docs/telemetry.md`, and goes by OTLP too
+//! ([`crate::export`]).
+//!
 //! INVARIANT: every label has a bounded set of values; nothing a client sends becomes a label.
+
+mod decisions;
+mod export;
+mod fleet;
+
+use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -9,6 +19,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::decisions::metrics::DecisionMetrics;
+pub use decisions::Decided;
+pub use export::{ExportLoss, ExportMetrics};
+pub use fleet::FleetMetrics;
 
 /// All metrics, and the registry that prints them.
 #[derive(Debug)]
@@ -48,10 +61,16 @@ pub struct Metrics {
     pub decisions_dropped: Family<WorkloadLabel, Counter>,
     /// Of decision records besides.
     pub decision_records: DecisionMetrics,
+    /// What filters decided, by rule.
+    pub decided: Decided,
+    /// What filters say of themselves.
+    pub fleet: FleetMetrics,
+    /// What was exported.
+    pub export: ExportMetrics,
     /// Compilations, by result.
     pub compilations: Family<ReasonLabel, Counter>,
-    /// Milliseconds that the last compilation took.
-    pub compile_ms: Gauge,
+    /// Seconds that the last compilation took.
+    pub compile_seconds: Gauge<f64, AtomicU64>,
     /// Diagnostics of the rules on disk, by severity.
     pub diagnostics: Family<ReasonLabel, Gauge>,
     /// Diagnostics of the candidate on disk, by severity.
@@ -66,6 +85,8 @@ pub struct Metrics {
     pub revision: Gauge,
     /// Unix seconds until which each issuer's keys may be used. Issuers are configured, hence bounded.
     pub issuer_valid_until: Family<IssuerLabel, Gauge>,
+    /// Unix seconds at which each issuer's keys were fetched last; 0 where they never were.
+    pub issuer_fetched: Family<IssuerLabel, Gauge>,
     /// How many keys each issuer has.
     pub issuer_keys: Family<IssuerLabel, Gauge>,
     /// 1 where something about an issuer's keys wants attention.
@@ -177,6 +198,7 @@ impl Metrics {
 
 impl Default for Metrics {
     fn default() -> Self {
+        let decision_records = DecisionMetrics::default();
         let mut metrics = Self {
             registry: Registry::with_prefix("tidegate"),
             streams: Gauge::default(),
@@ -195,9 +217,12 @@ impl Default for Metrics {
             decisions: Family::default(),
             refused_reports: Family::default(),
             decisions_dropped: Family::default(),
-            decision_records: DecisionMetrics::default(),
+            decided: decision_records.decided.clone(),
+            decision_records,
+            fleet: FleetMetrics::default(),
+            export: ExportMetrics::default(),
             compilations: Family::default(),
-            compile_ms: Gauge::default(),
+            compile_seconds: Gauge::default(),
             diagnostics: Family::default(),
             candidate_diagnostics: Family::default(),
             candidate_workloads: Gauge::default(),
@@ -205,6 +230,7 @@ impl Default for Metrics {
             workloads: Gauge::default(),
             revision: Gauge::default(),
             issuer_valid_until: Family::default(),
+            issuer_fetched: Family::default(),
             issuer_keys: Family::default(),
             issuer_alerts: Family::default(),
             key_fetches: Family::default(),
@@ -255,7 +281,7 @@ impl Default for Metrics {
             metrics.certificate_reloads.clone(),
         );
         registry.register(
-            "certificate_not_after_seconds",
+            "certificate_not_after_timestamp_seconds",
             "When the server's certificate ends",
             metrics.certificate_not_after.clone(),
         );
@@ -271,11 +297,14 @@ impl Default for Metrics {
             metrics.decisions_dropped.clone(),
         );
         metrics.decision_records.register(registry);
+        metrics.decided.register(registry);
+        metrics.fleet.register(registry);
+        metrics.export.register(registry);
         registry.register("compilations", "Compilations of the rules", metrics.compilations.clone());
         registry.register(
-            "compile_milliseconds",
+            "compile_duration_seconds",
             "Duration of the last compilation",
-            metrics.compile_ms.clone(),
+            metrics.compile_seconds.clone(),
         );
         registry.register("diagnostics", "Diagnostics of the rules on disk", metrics.diagnostics.clone());
         let diagnostics = &metrics.candidate_diagnostics;
@@ -298,9 +327,14 @@ impl Default for Metrics {
         registry.register("workloads", "Workloads that have a Bundle", metrics.workloads.clone());
         registry.register("revision", "Counter of the last revision", metrics.revision.clone());
         registry.register(
-            "issuer_valid_until_seconds",
+            "issuer_valid_until_timestamp_seconds",
             "Until when an issuer's keys may be used",
             metrics.issuer_valid_until.clone(),
+        );
+        registry.register(
+            "issuer_fetched_timestamp_seconds",
+            "When an issuer's keys were fetched last",
+            metrics.issuer_fetched.clone(),
         );
         registry.register("issuer_keys", "Keys that an issuer has", metrics.issuer_keys.clone());
         registry.register(
@@ -315,7 +349,7 @@ impl Default for Metrics {
         registry.register("directory_reads", "Readings of directories", metrics.directory_reads.clone());
         registry.register("directory_ids", "Ids that a directory lists", metrics.directory_ids.clone());
         registry.register(
-            "directory_fresh_until_seconds",
+            "directory_fresh_until_timestamp_seconds",
             "Until when a directory counts",
             metrics.directory_fresh_until.clone(),
         );

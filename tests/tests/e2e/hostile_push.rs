@@ -72,6 +72,7 @@ async fn honest_bundles(
         allow_issuer_networks: vec![],
         decisions: Default::default(),
         transport: tidegate::transport::TransportOptions::insecure(),
+        export: None,
     })
     .await?;
     server.ready().await?;

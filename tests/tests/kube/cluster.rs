@@ -310,6 +310,7 @@ pub fn options_in(folder: &Path, replica: &str) -> Options {
         allow_issuer_networks: vec![],
         decisions: Default::default(),
         transport: tidegate::transport::TransportOptions::insecure(),
+        export: None,
     }
 }
 

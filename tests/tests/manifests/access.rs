@@ -306,6 +306,7 @@ fn options(folder: &Path, kubeconfig: PathBuf) -> Options {
         allow_issuer_networks: vec![],
         decisions: Default::default(),
         transport: tidegate::transport::TransportOptions::insecure(),
+        export: None,
     }
 }
 

@@ -169,7 +169,7 @@ async fn readyz(State(admin): State<Admin>) -> (StatusCode, String) {
 
 async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], admin.hub.metrics.text())
+    ([(header::CONTENT_TYPE, kind)], admin.hub.scrape())
 }
 
 async fn diagnostics(State(admin): State<Admin>) -> Json<Diagnosis> {

@@ -27,6 +27,7 @@ mod issuer;
 mod junit;
 mod keys;
 mod module;
+mod otlp;
 mod package;
 mod paint;
 mod plugin_config;

@@ -9,6 +9,7 @@ use clap::Args;
 use super::cluster::ClusterOptions;
 use super::directories::DirectoryOptions;
 use super::fetching::FetchOptions;
+use super::otlp::OtlpFlags;
 use super::text::seconds;
 use super::transport::TransportFlags;
 use super::{Ending, runtime};
@@ -82,6 +83,8 @@ pub(super) struct Arguments {
     directories: DirectoryOptions,
     #[command(flatten)]
     transport: TransportFlags,
+    #[command(flatten)]
+    otlp: OtlpFlags,
 }
 
 /// `512MiB`
@@ -137,6 +140,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Ending> {
         allow_issuer_loopback: arguments.fetching.allow_issuer_loopback,
         allow_issuer_networks: arguments.fetching.allow_issuer_network,
         transport,
+        export: arguments.otlp.options()?,
     };
     runtime()?.block_on(crate::serve::run(options))?;
     Ok(Ending::Done)

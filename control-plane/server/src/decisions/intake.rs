@@ -152,12 +152,15 @@ impl Decisions {
             if read.recorded.time_refused {
                 self.metrics.times_refused.inc();
             }
+            self.metrics.decided.count(&read.recorded);
             entries.push(Entry::Decision(Arc::new(read.recorded)));
         }
         let gap = |cause: GapCause, lost: Option<u64>, lost_in_full: u64| {
             self.metrics.gaps.get_or_create(&ReasonLabel::new(cause.word())).inc();
             let (workload, instance) = (batches.workload.clone(), instance.clone());
-            Entry::Gap(Gap { time: now, workload, instance, cause, lost, lost_in_full })
+            let gap = Gap { time: now, workload, instance, cause, lost, lost_in_full };
+            self.metrics.decided.count_gap(&gap);
+            Entry::Gap(gap)
         };
         // "Grows by one per batch and stream, from 1."
         if batch.sequence != batches.last.saturating_add(1) {

@@ -7,11 +7,13 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use crate::metrics::ReasonLabel;
+use crate::metrics::{Decided, ReasonLabel};
 
 /// Counters of decision records; clones count together.
 #[derive(Debug, Clone, Default)]
 pub struct DecisionMetrics {
+    /// What was decided, by workload and rule.
+    pub decided: Decided,
     /// Records that filters say they dropped although they were to be kept in any case.
     pub dropped_in_full: Counter,
     /// Allowed requests of which filters made no record, because their rule asks for samples.

@@ -332,6 +332,7 @@ async fn start_control_plane(files: &WorldFiles, listen: SocketAddr) -> Result<R
         allow_issuer_networks: vec![],
         decisions: Default::default(),
         transport: TransportOptions::mutual(files.identity(), TRUST_DOMAIN),
+        export: None,
     })
     .await?;
     running.ready().await?;

@@ -5,6 +5,7 @@
 //! copied: a chunk's header and a slice of the section follow each other.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
@@ -25,6 +26,7 @@ const CHUNK_CONTENT: u32 = 3;
 #[derive(Debug)]
 pub struct Offer {
     release: Arc<Release>,
+    since: Instant,
     /// By the set of sections that travel.
     variants: Mutex<Vec<(u64, Arc<[Bytes]>)>>,
 }
@@ -34,12 +36,17 @@ pub struct Offer {
 impl Offer {
     /// Nothing is encoded yet.
     pub fn new(release: Arc<Release>) -> Self {
-        Self { release, variants: Mutex::default() }
+        Self { release, since: Instant::now(), variants: Mutex::default() }
     }
 
     /// What is on offer.
     pub fn release(&self) -> &Arc<Release> {
         &self.release
+    }
+
+    /// For how long it has been on offer.
+    pub fn age(&self) -> Duration {
+        self.since.elapsed()
     }
 
     /// What identifies a push of this release in `Ack` and `Nack`: the revision's counter, which is never 0, and never

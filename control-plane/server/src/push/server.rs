@@ -23,7 +23,8 @@ use tower::Service;
 use tracing::info;
 
 use super::inbound::Inbound;
-use super::{Distributor, Fleet, Records, session, sink};
+use super::{Distributor, Fleet, Records, Wanted, session, sink};
+use crate::clock;
 use crate::decisions::{Batches, Decisions};
 use crate::directories::{Index, Looked};
 use crate::keys::KeyDesk;
@@ -203,6 +204,28 @@ impl Hub {
     /// together are not all judged together.
     pub(super) fn identified_until(&self) -> Instant {
         Instant::now() + scattered(self.identified_for)
+    }
+
+    /// The text that Prometheus scrapes (OpenMetrics), with what the fleet looks like now.
+    pub fn scrape(&self) -> String {
+        let releases = self.distributor.releases();
+        let issued = releases
+            .iter()
+            .map(|(workload, release)| (workload.clone(), release.manifest().issued_at))
+            .collect();
+        let wanted = releases.into_iter().map(|(workload, release)| {
+            let manifest = release.manifest();
+            let wanted = Wanted {
+                sha256: *release.sha256(),
+                revision: release.revision(),
+                uses: manifest.used_capabilities.clone(),
+                suspended_until: manifest.suspended_until,
+            };
+            (workload, wanted)
+        });
+        let now = clock::now();
+        self.metrics.fleet.observe(&self.fleet.report(wanted, now), &issued, now);
+        self.metrics.text()
     }
 
     /// Ends every stream and the server.

@@ -355,6 +355,7 @@ impl Serving {
         let takes_candidate = self.presence.takes_candidate();
         let candidate = release.candidate().iter().filter(|_| takes_candidate);
         self.held = release.sections().iter().chain(candidate).map(|section| *section.sha256()).collect();
+        hub.metrics.fleet.acknowledged(outstanding.offer.age());
         self.presence.enforces(release);
         Ok(())
     }

@@ -56,6 +56,9 @@ pub enum ServeError {
     /// The server's certificate cannot be used.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
+    /// A receiver of exports cannot be spoken to.
+    #[error("export: {0}")]
+    Export(#[from] crate::export::ClientError),
     /// A unix socket cannot be listened on.
     #[error(
         "cannot listen on the unix socket for filters: {0}; is another process there? `--sidecar-socket` chooses another place"

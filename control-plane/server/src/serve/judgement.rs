@@ -129,7 +129,7 @@ impl Judgement {
             (diagnostics, output)
         });
         let metrics = &self.hub.metrics;
-        metrics.compile_ms.set(i64::try_from(started.elapsed().as_millis()).unwrap_or(i64::MAX));
+        metrics.compile_seconds.set(started.elapsed().as_secs_f64());
         let result = match &verdict.accepted {
             None => "refused",
             Some(_) if verdict.substituted.is_empty() => "accepted",

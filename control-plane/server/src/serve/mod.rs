@@ -35,6 +35,7 @@ use crate::clock;
 use crate::control::Control;
 use crate::decisions;
 use crate::directories::{self, DirectoryReport};
+use crate::export;
 use crate::keys::{AddressGuard, Fetcher, IssuerReport, Network, Reports};
 use crate::kube::Leadership;
 use crate::module_server::{self, Modules};
@@ -86,6 +87,8 @@ pub struct Options {
     pub transport: TransportOptions,
     /// Where decisions are kept.
     pub decisions: decisions::Options,
+    /// Where decisions and figures are exported to; `None`: nowhere.
+    pub export: Option<export::Options>,
 }
 
 /// Where rules are.
@@ -204,6 +207,10 @@ pub async fn start(options: Options) -> Result<Running, ServeError> {
         Acceptor::filters(grpc, &transport, certificates.clone(), hub.clone()).map_err(ServeError::Socket)?;
     let http = Acceptor::admin(http, &transport, certificates, hub.clone()).map_err(ServeError::Socket)?;
     let authenticate = Authenticate::new(hub.clone(), transport.clone());
+    let exporter = match options.export {
+        Some(export) => Some(export::start(export, &hub, hub.decisions.listen())?),
+        None => None,
+    };
     let diagnosis = Arc::<Mutex<Diagnosis>>::default();
     let candidate_report = Arc::<Mutex<CandidateReport>>::default();
     let (candidate_in, candidate) = watch::channel(None);
@@ -288,6 +295,9 @@ pub async fn start(options: Options) -> Result<Running, ServeError> {
     tasks.spawn(named("the watch over what decisions rest on", follow_rules));
     if let Some(writing) = writing {
         tasks.spawn(named("the store of decisions", writing.run(hub.clone())));
+    }
+    if let Some(exporter) = exporter {
+        tasks.spawn(named("the export", exporter.run()));
     }
     if let Some(keeper) = keeper {
         tasks.spawn(named("the watch over certificates", keeper.run(hub.clone())));

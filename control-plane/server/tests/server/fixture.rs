@@ -141,6 +141,7 @@ impl Place {
             allow_issuer_networks: vec![],
             decisions: Default::default(),
             transport: tidegate::transport::TransportOptions::insecure(),
+            export: None,
         }
     }
 

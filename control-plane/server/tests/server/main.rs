@@ -8,6 +8,7 @@ mod commands;
 mod control;
 mod decisions;
 mod directories;
+mod export;
 mod fixture;
 mod fleet;
 mod installing;
@@ -16,9 +17,14 @@ mod installing;
 mod issuer;
 mod keys;
 mod last_good;
+#[path = "../../../../tests/src/otlp.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
+mod otlp;
+mod otlp_tls;
 mod push;
 mod reference;
 mod startup;
+mod telemetry;
 mod token;
 mod transport;
 // Servers that speak as Google's APIs do.

@@ -92,6 +92,7 @@ impl Mesh {
             allow_issuer_networks: vec![],
             decisions: Default::default(),
             transport: transport(folder.path()),
+            export: None,
         })
         .await?;
         server.ready().await?;

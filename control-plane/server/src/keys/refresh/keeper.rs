@@ -293,6 +293,7 @@ impl Keeper {
         let gone = self.shown.iter().filter(|name| !self.issuers.contains_key(*name));
         for name in gone {
             metrics.issuer_valid_until.remove(&label(name));
+            metrics.issuer_fetched.remove(&label(name));
             metrics.issuer_keys.remove(&label(name));
             for alert in Alert::ALL {
                 metrics.issuer_alerts.remove(&AlertLabel::new(name, alert));
@@ -320,6 +321,7 @@ impl Keeper {
                 .issuer_valid_until
                 .get_or_create(&label(name))
                 .set(keys.map_or(0, |keys| keys.valid_until));
+            metrics.issuer_fetched.get_or_create(&label(name)).set(report.fetched_at.unwrap_or(0));
             let count = i64::try_from(report.keys.len()).unwrap_or(i64::MAX);
             metrics.issuer_keys.get_or_create(&label(name)).set(count);
             for alert in Alert::ALL {
