@@ -377,8 +377,24 @@ fn plain() -> impl Strategy<Value = PolicyModel> {
             }
         }
         model.rules.retain(|rule| !rule.from.is_empty());
+        model.rules.iter_mut().for_each(|rule| rule.audit = Audit::Sampled);
         model
     })
+}
+
+#[test]
+fn what_is_to_be_recorded_needs_the_filter() {
+    use proptest::strategy::ValueTree;
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    for _ in 0..64 {
+        let mut model = plain().new_tree(&mut runner).unwrap().current();
+        for (rule, audit) in model.rules.iter_mut().zip([Audit::Full, Audit::Required].into_iter().cycle()) {
+            rule.audit = audit;
+        }
+        let recorded = !model.guards.is_empty() && !model.rules.is_empty();
+        let made = fence_in(&compiled(&model, &[]), &options(false), &without_aliases());
+        assert!(!recorded || made.workloads[&id()].needs_filter);
+    }
 }
 
 #[test]
