@@ -30,13 +30,14 @@ pub const REVOKING_RULES: &str = "tidegate-revoked-";
 
 impl Decision {
     /// The same while somebody has suspended the Guard: what it refuses passes, and is reported. What is revoked stays
-    /// refused; `rule_id` is the id of the rule that decided.
+    /// refused: a request with a revoked token (`is_revoked`), and, where rules are in force that take something back
+    /// (`revokes`), every request that is refused for more than that no rule allows it. Such a refusal may have come before
+    /// those rules were asked, or by a rule before them.
     #[must_use]
-    pub fn suspended(self, rule_id: Option<&str>) -> Self {
-        let name = rule_id.and_then(|id| id.split_once('/')).map_or("", |(_, name)| name);
-        let is_revoked =
-            self.reason == Reason::TokenInvalid(TokenFault::Revoked) || name.starts_with(REVOKING_RULES);
-        if self.outcome == Outcome::Allow || is_revoked {
+    pub fn suspended(self, is_revoked: bool, revokes: bool) -> Self {
+        let is_implied =
+            matches!(self.reason, Reason::NoAllowMatched | Reason::TokenRequired | Reason::BodyUnread);
+        if self.outcome == Outcome::Allow || is_revoked || (revokes && !is_implied) {
             return self;
         }
         let refused = ShadowDifference { outcome: self.outcome, reason: self.reason, rule: self.rule };

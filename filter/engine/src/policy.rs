@@ -1,6 +1,6 @@
 //! A decoded rules section: checked once, then read in place.
 
-use crate::decision::{Guarding, RuleIx};
+use crate::decision::{Guarding, REVOKING_RULES, RuleIx};
 use crate::index::{Shape, Shapes};
 use crate::layout::{InvalidRules, MAGIC, MAX_SECTION_BYTES, NONE, Table, VERSION, code, size, word};
 use crate::model::{Audit, BodyField, ClaimPath, Disclosure, Effect, Lease, Mode, OnExpiry};
@@ -184,6 +184,14 @@ impl PolicySet {
         (0..word(self.packed_count(Packed::Heads))).any(|head| {
             let [flags, _, _] = self.packed(Packed::Heads, head);
             flags & code::RULE_AUDIT_REQUIRED != 0
+        })
+    }
+
+    /// Whether some rule takes something back for a time ([`REVOKING_RULES`]). Looks at all rules' names.
+    pub fn has_revoking_rules(&self) -> bool {
+        (0..word(self.rule_count())).any(|rule| {
+            let [id, _, _, _] = self.packed(Packed::Rules, rule);
+            self.string(id).split_once('/').is_some_and(|(_, name)| name.starts_with(REVOKING_RULES))
         })
     }
 

@@ -5,8 +5,8 @@ use std::rc::Rc;
 use tidegate_engine::body::{FieldValue, Format};
 use tidegate_engine::model::{Audit, BodyField};
 use tidegate_engine::{
-    Body, CandidateDifference, Decision, Outcome, Peer, Reason, Request, TokenState, decide, normal,
-    unlisted, until, wanted_fields,
+    Body, CandidateDifference, Decision, Outcome, Peer, Reason, Request, TokenFault, TokenState, decide,
+    normal, unlisted, until, wanted_fields,
 };
 use tidegate_identity::{At, Authenticator, CacheLimits, MissingIssuer, TokenOutcome, Usage};
 
@@ -29,6 +29,8 @@ const CACHE: CacheLimits = CacheLimits { max_entries: 1024, max_bytes: 4 << 20 }
 pub struct Enforcer {
     installed: Installed,
     authenticator: Option<Authenticator>,
+    /// Rules are in force that take something back, where that makes a difference: while the Guard is suspended.
+    revokes: bool,
     /// Per issuer of the rules: for how many seconds after `exp` a token is accepted because clocks differ.
     skews: Vec<i64>,
     /// Per issuer of the rules: when its keys and itself cease to count.
@@ -77,6 +79,7 @@ impl Enforcer {
         };
         Ok(Self {
             skews: skews(&installed),
+            revokes: revokes(&installed),
             ends: ends(&installed),
             installed,
             authenticator,
@@ -94,6 +97,7 @@ impl Enforcer {
                 authenticator.replace(Some((**keys).clone()), rules.issuers())?;
                 self.skews = skews(&installed);
                 self.ends = ends(&installed);
+                self.revokes = revokes(&installed);
                 self.installed = installed;
             }
             _ => *self = Self::new(installed)?,
@@ -136,6 +140,8 @@ impl Enforcer {
         downstream: &Downstream<'_>,
         random: impl FnOnce() -> u64,
     ) -> Result<Answer, Unreadable> {
+        // What was found in an earlier request is never said of this one.
+        self.outcomes.clear();
         // The signed statement that the workload is not guarded; `Assembly::install` has compared it with the rules.
         let Some(rules) =
             self.installed.rules.as_ref().map(Rc::clone).filter(|_| self.installed.manifest.guarded)
@@ -149,7 +155,6 @@ impl Enforcer {
             return Ok(Answer::without_tokens(Outcome::Deny, Reason::ClockWrong, Some(refusal)));
         }
         let port = if rules.needs_port() { downstream.port().ok_or(Unreadable::NoPort)? } else { 0 };
-        self.outcomes.clear();
         if let Some(authenticator) = &mut self.authenticator {
             authenticator.authenticate(headers, at, downstream, &mut self.outcomes);
         }
@@ -187,8 +192,9 @@ impl Enforcer {
         let is_suspended = at.now < suspended_until;
         let was_refused = decision.outcome == Outcome::Deny;
         if is_suspended {
-            let id = decision.rule.and_then(|rule| rules.rule(rule)).map(|rule| rule.id);
-            decision = decision.suspended(id);
+            let is_revoked =
+                |token: &TokenState<'_>| matches!(token, TokenState::Invalid(TokenFault::Revoked));
+            decision = decision.suspended(tokens.iter().any(is_revoked), self.revokes);
         }
         let rule = decision.rule.and_then(|rule| rules.rule(rule));
         let verified = tokens.iter().any(|token| matches!(token, TokenState::Verified(_)));
@@ -279,6 +285,12 @@ fn format_of(headers: &[Header<'_>]) -> Option<Format> {
             && !value.eq_ignore_ascii_case(b"identity")
     };
     if headers.iter().any(encodes) { None } else { Format::of(header(headers, b"content-type")) }
+}
+
+/// Whether a suspended policy has rules that nothing suspends.
+fn revokes(installed: &Installed) -> bool {
+    installed.manifest.suspended_until > 0
+        && installed.rules.as_ref().is_some_and(|rules| rules.has_revoking_rules())
 }
 
 /// What a body says of a field, as far as it was looked for.

@@ -122,7 +122,7 @@ impl<'t> PlainReader<'t> {
     fn mapping(&mut self, indent: usize, builder: &mut Builder<'t>) -> Result<(), Declined> {
         builder.open_map(0, self.position())?;
         loop {
-            self.name(builder)?;
+            self.name(false, builder)?;
             self.spaces();
             match self.peek() {
                 None | Some(b'\n' | b'#') => {
@@ -212,7 +212,7 @@ impl<'t> PlainReader<'t> {
         let mut is_done = self.peek() == Some(end);
         while !is_done {
             if is_map {
-                self.name(builder)?;
+                self.name(true, builder)?;
                 self.space_within(broken);
             }
             match self.peek() {
@@ -234,8 +234,9 @@ impl<'t> PlainReader<'t> {
         Ok(builder.close()?)
     }
 
-    /// A name with its `:`.
-    fn name(&mut self, builder: &mut Builder<'t>) -> Result<(), Declined> {
+    /// A name with its `:`. Behind a quoted one its value may follow at once in brackets (YAML 1.2, section 7.4.2), and nowhere
+    /// else.
+    fn name(&mut self, in_brackets: bool, builder: &mut Builder<'t>) -> Result<(), Declined> {
         if self.peek() == Some(b'"') {
             let start = self.at;
             self.quoted(builder)?;
@@ -243,6 +244,9 @@ impl<'t> PlainReader<'t> {
                 return Err(Declined);
             }
             self.skip(1);
+            if !in_brackets && !matches!(self.peek(), None | Some(b' ' | b'\n')) {
+                return Err(Declined);
+            }
             return Ok(());
         }
         let (at, length) = (self.position(), self.name_length().ok_or(Declined)?);

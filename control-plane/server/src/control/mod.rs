@@ -506,7 +506,14 @@ fn compile(
                 error!("{found}");
             }
             error!("the rules do not compile with what was done to them; what is in force stays");
-            return None;
+            break;
+        }
+    }
+    // None of them is put in force by this: nobody is to be told that it is.
+    let why = "the rules do not compile with it, see the log; what was in force before stays";
+    for revocation in kept.rules() {
+        if !inner.broken.iter().any(|(id, _)| *id == revocation.id) {
+            inner.broken.push((revocation.id.clone(), why.to_owned()));
         }
     }
     None

@@ -11,7 +11,7 @@ pub fn write(at: i64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z")
 }
 
-/// Unix microseconds of what [`write`] writes, with any number of digits after the second; `None`: it is something else.
+/// Unix microseconds of what [`write()`] writes, with any number of digits after the second; `None`: it is something else.
 pub fn read(text: &str) -> Option<i64> {
     let rest = text.strip_suffix('Z')?;
     let (whole, fraction) = rest.split_once('.').unwrap_or((rest, "0"));

@@ -1,7 +1,7 @@
 //! Decisions and figures for whatever people look at already: an OpenTelemetry collector, by OTLP.
 //!
 //! The way of a record: it is taken from the broadcast of decisions, queued per signal ([`queue`]), made into OTLP
-//! ([`logs`], [`spans`]) and delivered in batches ([`deliver`], [`client`]). Figures are read from `/metrics` at an
+//! ([`logs`], [`spans`]) and delivered in batches (`deliver`, `client`). Figures are read from `/metrics` at an
 //! interval ([`metrics`]), so both say the same. What there is, and by which names, is in
 //! `control-plane/docs/telemetry.md`.
 //!

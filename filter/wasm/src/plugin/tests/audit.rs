@@ -147,6 +147,21 @@ fn without_a_control_plane_nothing_is_recorded_and_what_must_be_is_refused() {
 }
 
 #[test]
+fn what_one_request_proved_is_not_said_of_the_next() {
+    let mut plugin = world(|rule| rule.audit = Audit::Full);
+    let host = good();
+    assert_eq!(plugin.on_request(1, true, &host), Verdict::Continue);
+    assert_eq!(only(records(&mut plugin)).issuers, ["oauth"]);
+    // A clock that is wrong refuses before tokens are looked at.
+    let forged = bearing(&token("a", 8, NOW + 300, "1")).with_peer(WORKER);
+    forged.now_ms.set(forged.now_ms.get() - 600_000);
+    assert_eq!(reason(&plugin.on_request(2, true, &forged)), "clock_wrong");
+    let record = records(&mut plugin).pop().unwrap();
+    assert_eq!(record.reason, "clock_wrong");
+    assert!(record.issuers.is_empty() && record.claims.is_empty(), "{record:?}");
+}
+
+#[test]
 fn the_end_of_what_was_allowed_is_recorded() {
     let mut plugin = world(|rule| rule.audit = Audit::Full);
     let host = good();

@@ -102,11 +102,22 @@ fn what_is_revoked_stays_refused() {
         rule.id = format!("mesh-config/{name}");
         rule.effect = Effect::Deny;
         rule.to = None;
-        model.rules.push(rule);
+        // Another Deny that matches comes first.
+        let mut first = rule.clone();
+        first.id = "a/first".into();
+        model.rules.extend([first, rule]);
         suspended(vec![rules_of(&model)], NOW + 60)
     };
     let (mut plugin, host) = deny(&format!("{REVOKING_RULES}r-1"));
     assert_eq!(status(&plugin.on_request(1, true, &host)), 403);
+    // Nor does it pass because something else is wrong with its request as well.
+    let ambiguous = request("/v2//other/%2e%2e").with_peer(WORKER);
+    assert_eq!(status(&plugin.on_request(2, true, &ambiguous)), 403);
+    assert_eq!(
+        plugin.on_request(3, true, &request("/v2/other")),
+        Verdict::Continue,
+        "who is not revoked passes"
+    );
     let (mut plugin, host) = deny("other");
     assert_eq!(plugin.on_request(1, true, &host), Verdict::Continue, "other Denies are the Guard's");
 }
