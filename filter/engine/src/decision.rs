@@ -1,6 +1,6 @@
 //! What was decided.
 
-use crate::reason::{Outcome, Reason, TokenFault};
+use crate::reason::{Outcome, Reason};
 
 /// Position of a rule in its policy. Rules are in the order of their ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -131,6 +131,9 @@ fn whatever_else_there_is_is_left_to_the_other_parser() {
         "{a: b\n---\nc: d}\n",
         "a: \"b\n---\nc\"\n",
         "a: b\0\n",
+        "\"a\":[b]\n",
+        "\"a\":b\n",
+        "a: b\n\"c\":{d: e}\n",
     ];
     for text in table {
         assert!(!plain(text).1 || text.is_empty(), "{text:?}");
