@@ -33,8 +33,6 @@ pub struct RuleTrace {
 pub struct PartTrace {
     /// In one line.
     pub title: String,
-    /// The same without what a token or the request must say.
-    pub frame: String,
     /// All of its demands.
     pub holds: Truth,
     /// Its demands, structures opened; those of depth 0 must all hold.
@@ -96,12 +94,12 @@ impl RuleTrace {
 // === impl PartTrace ===
 
 impl PartTrace {
-    fn of(title: String, frame: String, checks: Vec<Check>) -> Self {
+    fn of(title: String, checks: Vec<Check>) -> Self {
         let holds = checks.iter().filter(|check| check.depth == 0);
         // A demand that was not looked at rests on one that does not hold.
         let holds =
             holds.filter(|check| check.reached).map(|check| check.holds).fold(Truth::True, Truth::and);
-        Self { title, frame, holds, checks }
+        Self { title, holds, checks }
     }
 }
 
@@ -174,8 +172,7 @@ fn entry(model: &PolicyModel, from: &FromModel, request: &Request<'_>) -> PartTr
         reached &= holds;
     }
     conditions(model, &from.condition, request, 0, reached, &mut checks);
-    let title = words::describe_entry(model, from);
-    PartTrace::of(title.clone(), title, checks)
+    PartTrace::of(words::describe_entry(model, from), checks)
 }
 
 /// "All of" at the top is a list of demands; below, structures are opened.
@@ -280,10 +277,5 @@ fn operation(model: &PolicyModel, operation: &OperationModel, request: &Request<
         note(Subject::Grpc, "content type application/grpc".to_owned(), actual.to_owned(), alone);
     }
     conditions(model, &operation.condition, request, 0, true, &mut checks);
-    let frame = OperationModel { condition: Condition::True, ..operation.clone() };
-    PartTrace::of(
-        words::describe_operation(model, operation),
-        words::describe_operation(model, &frame),
-        checks,
-    )
+    PartTrace::of(words::describe_operation(model, operation), checks)
 }

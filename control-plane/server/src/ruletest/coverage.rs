@@ -1,8 +1,7 @@
 //! Which rules were decisive in tests, and which of their conditions were seen both ways.
 //!
 //! A condition counts as seen only where it mattered: an entry of `from` where the operation matched, an operation where
-//! the caller matched, a claim where its entry's peer and tokens were there and the operation matched, and what an operation
-//! wants of headers, query or body where the caller and the rest of the operation matched.
+//! the caller matched, a claim where its entry's peer and tokens were there and the operation matched.
 
 use std::collections::BTreeMap;
 
@@ -171,19 +170,7 @@ impl Seen {
             }
         }
         for operation in &rule.to {
-            let frame: Vec<Truth> = operation
-                .checks
-                .iter()
-                .filter(|check| check.depth == 0 && !is_claim_test(check))
-                .map(|check| check.holds)
-                .collect();
-            let can_be_false = !frame.is_empty();
-            let frame = frame.into_iter().fold(Truth::True, Truth::and);
-            self.see(ConditionKind::To, &operation.frame, frame, is_caller, can_be_false);
-            let is_called = is_caller && frame == Truth::True;
-            for check in operation.checks.iter().filter(|check| is_claim_test(check)) {
-                self.see(ConditionKind::When, &check.demand, check.holds, is_called, true);
-            }
+            self.see(ConditionKind::To, &operation.title, operation.holds, is_caller, true);
         }
     }
 
