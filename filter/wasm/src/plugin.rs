@@ -313,7 +313,8 @@ impl Plugin {
         if !self.record(&received, &answer, began, host) {
             return self.unavailable(Some(&received), Reason::AuditUnavailable, host);
         }
-        if !self.leases.admit(Lease { context, received, terms: answer.terms }) {
+        let told = self.told(&answer);
+        if !self.leases.admit(Lease { context, received, terms: answer.terms, told }) {
             return self.unreadable(None, Unreadable::TooMany, host);
         }
         if answer.decision.degraded {
