@@ -35,6 +35,7 @@ pub mod leases;
 pub mod lookups;
 pub mod plugin;
 pub mod records;
+mod redact;
 pub mod reply;
 pub mod request;
 pub mod signature;
