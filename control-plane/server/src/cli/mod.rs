@@ -11,7 +11,7 @@ mod check;
 mod cluster;
 mod completions;
 mod crds;
-mod decisions;
+pub(crate) mod decisions;
 mod diff;
 mod directories;
 mod doctor;

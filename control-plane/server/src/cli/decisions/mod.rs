@@ -16,6 +16,7 @@ use super::text::seconds;
 use crate::clock;
 use crate::decisions::record::Moment;
 
+pub use by_id::known;
 pub(super) use by_id::run as explain;
 pub(super) use list::{Arguments, run};
 pub(super) use tail::{Arguments as TailArguments, run as run_tail};
