@@ -110,6 +110,12 @@ impl Enforcer {
         &self.installed
     }
 
+    /// The rule that decided, as `namespace/name`.
+    pub fn rule_name(&self, decision: &Decision) -> Option<&str> {
+        let rules = self.installed.rules.as_ref()?;
+        rules.rule(decision.rule?).map(|rule| rule.id)
+    }
+
     /// The fields of bodies that rules read.
     pub fn body_fields(&self) -> &[BodyField] {
         self.installed.rules.as_ref().map_or(&[], |rules| rules.body_fields())

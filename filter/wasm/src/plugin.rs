@@ -288,16 +288,17 @@ impl Plugin {
             self.record(&received, &answer, began, host);
         }
         if let Some(refusal) = answer.refusal {
-            match answer.decision.reason {
+            let reason = answer.decision.reason;
+            match reason {
                 Reason::ClockWrong => {
                     self.counters.add(Metric::ClockWrong);
-                    self.counters.add(Metric::Unavailable);
+                    self.counters.refuse(Metric::Unavailable, reason);
                 }
                 Reason::TokenInvalid(TokenFault::CheckBudget) => {
                     self.counters.add(Metric::OverBudget);
-                    self.counters.add(Metric::Denied);
+                    self.counters.refuse(Metric::Denied, reason);
                 }
-                _ => self.counters.add(Metric::Denied),
+                _ => self.counters.refuse(Metric::Denied, reason),
             }
             return Verdict::Refuse(refusal);
         }
@@ -377,7 +378,7 @@ impl Plugin {
     }
 
     fn unavailable(&mut self, received: Option<&Received>, reason: Reason, host: &dyn Host) -> Verdict {
-        self.counters.add(Metric::Unavailable);
+        self.counters.refuse(Metric::Unavailable, reason);
         let refusal = unavailable(reason, host);
         self.record_undecided(received, reason, refusal.decision_id(), host);
         Verdict::Refuse(refusal)

@@ -9,6 +9,9 @@
 //! What goes on is decided again when rules change and when its body says something new. Where that says something else that
 //! has to be recorded (another rule, say), it is recorded as well; a change of rules needs room for it, not an open stream.
 //!
+//! What is recorded is told the proxy's access log as well ([`Host::tell`]), and so is every refusal: one call to the proxy each.
+//! A request of which no record is made pays none.
+//!
 //! INVARIANT: what a rule demands to be recorded does not pass, and does not go on, unless its record was kept.
 
 use std::borrow::Cow;
@@ -42,6 +45,9 @@ impl Plugin {
         host: &dyn Host,
     ) -> bool {
         if self.config.control_plane.is_none() {
+            if let Some(refusal) = &answer.refusal {
+                self.tell("deny", answer, refusal.decision_id(), host);
+            }
             return true;
         }
         let says_all = says_all(answer);
@@ -53,15 +59,16 @@ impl Plugin {
             self.records.skip();
             return true;
         }
+        let (outcome, id) = match &answer.refusal {
+            Some(refusal) => ("deny", Cow::Borrowed(refusal.decision_id())),
+            None => ("allow", Cow::Owned(decision_id(host.random()))),
+        };
+        self.tell(outcome, answer, &id, host);
         if !self.records.has_room(says_all) {
             self.drop_record(says_all);
             return answer.audit != Audit::Required;
         }
         let now = Now::read(host);
-        let id = match &answer.refusal {
-            Some(refusal) => Cow::Borrowed(refusal.decision_id()),
-            None => Cow::Owned(decision_id(host.random())),
-        };
         let mut record = enforcer.record(
             received,
             &answer.decision,
@@ -115,6 +122,15 @@ impl Plugin {
         true
     }
 
+    /// Leaves a decision for the proxy's access log. What is recorded of it is more.
+    fn tell(&self, outcome: &str, answer: &Answer, id: &str, host: &dyn Host) {
+        let rule = match &self.state {
+            State::Ready(enforcer) => enforcer.rule_name(&answer.decision),
+            State::NotReady | State::Invalid => None,
+        };
+        host.tell(&words(outcome, answer.decision.reason, rule, id));
+    }
+
     /// Records that a request is refused which no Bundle decided on.
     pub(super) fn record_undecided(
         &mut self,
@@ -123,6 +139,7 @@ impl Plugin {
         id: &str,
         host: &dyn Host,
     ) {
+        host.tell(&words("deny", reason, None, id));
         if self.config.control_plane.is_none() {
             return;
         }
@@ -140,6 +157,7 @@ impl Plugin {
         else {
             return;
         };
+        self.tell("ended", answer, refusal.decision_id(), host);
         if self.config.control_plane.is_none() {
             return;
         }
@@ -169,6 +187,11 @@ fn says_all(answer: &Answer) -> bool {
         || answer.decision.shadow.is_some()
         || answer.decision.degraded
         || answer.audit != Audit::Sampled
+}
+
+/// As access logs have it: outcome, reason, rule or `-`, id.
+fn words(outcome: &str, reason: Reason, rule: Option<&str>, id: &str) -> String {
+    [outcome, " ", reason.code(), " ", rule.unwrap_or("-"), " ", id].concat()
 }
 
 fn made(id: &str, now: Now) -> Made<'_> {

@@ -56,6 +56,89 @@ fn a_refusal_is_recorded_with_the_id_that_its_caller_saw() {
     assert_eq!(record.time_ns, NOW * 1_000_000_000);
     assert_eq!((record.stands_for, record.ended), (1, false));
     assert!(record.claims.is_empty() && record.issuers.is_empty());
+    assert_eq!(host.told.take(), [format!("deny token_required - {}", refusal.decision_id())]);
+}
+
+#[test]
+fn an_access_log_hears_of_what_is_recorded() {
+    let mut full = world(|rule| rule.audit = Audit::Full);
+    let host = good();
+    assert_eq!(full.on_request(1, true, &host), Verdict::Continue);
+    let record = only(records(&mut full));
+    assert_eq!(host.told.take(), [format!("allow allowed_by_rule sales/read {}", record.decision_id)]);
+
+    host.wait(301_000);
+    full.on_tick(&host);
+    full.due(&host, |_| true);
+    let ended = only(records(&mut full));
+    assert_eq!(host.told.take(), [format!("ended token_expired - {}", ended.decision_id)]);
+
+    let mut cold = waiting(", \"coldStart\": {\"holdMs\": 0, \"maxHeld\": 0}");
+    let Verdict::Refuse(refusal) = cold.on_request(1, true, &host) else { panic!() };
+    assert_eq!(host.told.take(), [format!("deny not_ready - {}", refusal.decision_id())]);
+}
+
+/// What says last in an access log is what happened.
+#[test]
+fn what_must_be_recorded_and_is_not_is_told_as_refused() {
+    let (mut plugin, host) = (world(|rule| rule.audit = Audit::Required), good());
+    let mut last = Verdict::Continue;
+    for _ in 0..100_000 {
+        last = plugin.on_request(4, true, &host);
+        if last != Verdict::Continue {
+            break;
+        }
+    }
+    let Verdict::Refuse(refusal) = last else { panic!() };
+    let told = host.told.take().pop().unwrap();
+    assert_eq!(told, format!("deny audit_unavailable - {}", refusal.decision_id()));
+}
+
+/// Headers, and where they came from; the clock. Nothing else is asked or told of a request that is just allowed.
+#[test]
+fn what_is_not_recorded_costs_no_call() {
+    let calls = |audit| {
+        let mut plugin = world(|rule| rule.audit = audit);
+        let host = good();
+        host.random.set(Some(u64::from(SAMPLE) + 1));
+        assert_eq!(plugin.on_request(1, true, &host), Verdict::Continue);
+        plugin.forget(1);
+        host.calls.set(0);
+        host.told.take();
+        assert_eq!(plugin.on_request(2, true, &host), Verdict::Continue);
+        (host.calls.get(), host.told.take().len())
+    };
+    let (sampled, full) = (calls(Audit::Sampled), calls(Audit::Full));
+    assert_eq!(sampled, (3, 0));
+    // The time that the record has, and what the access log is told.
+    assert_eq!(full, (5, 1));
+}
+
+#[test]
+fn every_refusal_is_counted_by_its_reason_without_a_call() {
+    let mut plugin = world(|rule| rule.audit = Audit::Required);
+    let expired = bearing(&token("a", 7, NOW - 900, "1")).with_peer(WORKER);
+    for caller in [&expired, &expired, &request("/v1/orders").with_peer(WORKER)] {
+        assert_eq!(status(&plugin.on_request(1, true, caller)), 401);
+        assert!(caller.refusals.borrow().is_empty(), "a request pays no call for counts");
+    }
+    plugin.on_sink_closed(&expired);
+    assert_eq!(status(&plugin.on_request(1, true, &good())), 503);
+    let host = request("/");
+    plugin.counters.flush(&host);
+    let expected = [
+        (Reason::TokenInvalid(TokenFault::Expired), 2),
+        (Reason::TokenRequired, 1),
+        (Reason::AuditUnavailable, 1),
+    ];
+    assert_eq!(host.refusals.take(), expected.into());
+    assert_eq!(
+        (plugin.counters.total(Metric::Denied), plugin.counters.total(Metric::Unavailable)),
+        (3, 1),
+        "the same by what became of them"
+    );
+    plugin.counters.flush(&host);
+    assert!(host.refusals.borrow().is_empty(), "what was counted is not counted again");
 }
 
 #[test]
