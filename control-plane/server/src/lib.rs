@@ -37,5 +37,6 @@ pub mod ruletest;
 pub mod serve;
 pub mod state;
 pub mod transport;
+pub mod uses;
 
 pub use package::{FILTER_BODIES_SHA256, FILTER_BODIES_WASM, FILTER_SHA256, FILTER_WASM};

@@ -9,6 +9,7 @@
 mod decisions;
 mod export;
 mod fleet;
+mod series;
 
 use std::sync::atomic::AtomicU64;
 
@@ -22,6 +23,7 @@ use crate::decisions::metrics::DecisionMetrics;
 pub use decisions::Decided;
 pub use export::{ExportLoss, ExportMetrics};
 pub use fleet::FleetMetrics;
+pub use series::{Series, series};
 
 /// All metrics, and the registry that prints them.
 #[derive(Debug)]

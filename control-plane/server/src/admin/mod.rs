@@ -6,6 +6,7 @@
 mod access;
 mod control;
 mod decisions;
+mod uses;
 
 use std::future::IntoFuture;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -126,6 +127,8 @@ fn router(admin: Admin) -> Router {
         )
         .route("/issuers", get(|State(admin): State<Admin>| async move { Json(issuers(&admin.issuers)) }))
         .route("/usage", get(usage))
+        .route("/unused", get(uses::rules))
+        .route("/keys/forecast", get(uses::keys))
         .route("/directories", get(directories))
         .route("/decisions", get(decisions::list))
         .route("/decisions/tail", get(decisions::tail))

@@ -46,6 +46,7 @@ mod test;
 mod text;
 mod token;
 mod transport;
+mod unused;
 mod watch;
 
 use std::io::{IsTerminal, Write};
@@ -96,6 +97,7 @@ enum Command {
     Explain(Box<explain::Arguments>),
     Tail(Box<decisions::TailArguments>),
     Decisions(Box<decisions::Arguments>),
+    Unused(unused::Arguments),
     WhoCan(access::WhoArguments),
     WhatCan(access::WhatArguments),
     Diff(diff::Arguments),
@@ -183,6 +185,7 @@ fn run(command: Command) -> anyhow::Result<Ending> {
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Tail(arguments) => decisions::run_tail(&arguments),
         Command::Decisions(arguments) => decisions::run(&arguments),
+        Command::Unused(arguments) => unused::run(&arguments),
         Command::WhoCan(arguments) => access::who(&arguments),
         Command::WhatCan(arguments) => access::what(&arguments),
         Command::Diff(arguments) => diff::run(&arguments),

@@ -33,6 +33,7 @@ use crate::transport::{
     Acceptor, Authenticate, CONNECTION_WINDOW, Caller, Exceeded, Incoming, Quotas, Roster, STREAM_WINDOW,
     STREAMS_PER_CONNECTION, StreamPass, TransportOptions, WhoIs, scattered,
 };
+use crate::uses::Ledger;
 
 const SERVICE: &str = "tidegate.v1.PolicyDistribution";
 const SUBSCRIBE: &str = "/tidegate.v1.PolicyDistribution/Subscribe";
@@ -55,6 +56,8 @@ pub struct Hub {
     pub key_desk: KeyDesk,
     /// What is known of directories, and where ids are asked for.
     pub directories: Index,
+    /// Which rules and keys are used.
+    pub uses: Ledger,
     /// Where decision records go.
     pub records: Records,
     /// What is counted.
@@ -123,6 +126,7 @@ impl Hub {
             fleet: Fleet::default(),
             key_desk: KeyDesk::default(),
             directories,
+            uses: Ledger::default(),
             records: Records::default(),
             decisions: Decisions::new(metrics.decision_records.clone()),
             metrics,

@@ -42,6 +42,7 @@ use crate::module_server::{self, Modules};
 use crate::push::{self, FleetReport, Hub, Reported};
 use crate::state::StateDir;
 use crate::transport::{Acceptor, Authenticate, Certificates, Roster, Security, TransportOptions, WhoIs};
+use crate::uses;
 
 pub use candidate::{CandidateReport, CandidateState, ComparisonReport};
 pub use error::ServeError;
@@ -261,6 +262,8 @@ pub async fn start(options: Options) -> Result<Running, ServeError> {
         offered: offered.clone(),
     };
     let follow = directories::keep(hub.clone(), directory_sources, state.clone());
+    uses::restore(&hub, &state);
+    let follow_uses = uses::keep(hub.clone(), state.clone(), reports.clone(), offered.clone());
     let follow_rules = decisions::follow(hub.clone(), state.clone(), rules_folder, offered.clone());
     let refresh = crate::keys::refresh(fetcher, state, sources, keys_in, reports.clone(), hub.clone());
 
@@ -293,6 +296,7 @@ pub async fn start(options: Options) -> Result<Running, ServeError> {
     tasks.spawn(named("the ends of revocations", control_task.run()));
     tasks.spawn(named("the gRPC server", push::serve(hub.clone(), grpc.into_incoming(), authenticate)));
     tasks.spawn(named("the watch over what decisions rest on", follow_rules));
+    tasks.spawn(named("the count of uses", follow_uses));
     if let Some(writing) = writing {
         tasks.spawn(named("the store of decisions", writing.run(hub.clone())));
     }

@@ -27,6 +27,7 @@ mod startup;
 mod telemetry;
 mod token;
 mod transport;
+mod uses;
 // Servers that speak as Google's APIs do.
 #[path = "../../src/directories/testing.rs"]
 mod testing;

@@ -10,6 +10,7 @@ use crate::bundle::Installed;
 use crate::host::{Host, Level, Metric};
 use crate::signature::Signatures;
 use crate::stream::request;
+use crate::uses::Told;
 use crate::{VERSION, capabilities};
 
 /// How often a receipt is sent without anything new, in milliseconds.
@@ -56,7 +57,9 @@ impl Plugin {
     pub fn on_tick(&mut self, host: &dyn Host) -> bool {
         self.counters.flush(host);
         let now = Now::read(host);
+        self.second = now.s();
         self.report(now);
+        self.tell_uses(now);
         self.config.control_plane.is_some() && self.subscription.is_due(now.ms)
     }
 
@@ -80,6 +83,7 @@ impl Plugin {
     pub fn on_opened(&mut self, token: u32, host: &dyn Host) {
         self.subscription.opened(token, Now::read(host).ms);
         self.outbox.clear();
+        self.uses.listened();
         self.counters.add(Metric::StreamsOpened);
         let installed = self.installed();
         let hello = pb::Hello {
@@ -217,6 +221,22 @@ impl Plugin {
         self.receipt_due_ms = now.ms.saturating_add(RECEIPT_PERIOD_MS);
         let receipt = self.receipt(now);
         self.send(&request(subscribe_request::Message::Receipt(receipt)));
+    }
+
+    /// Tells a part of what was used, if it is time.
+    fn tell_uses(&mut self, now: Now) {
+        let State::Ready(enforcer) = &mut self.state else { return };
+        if self.subscription.token().is_none() {
+            return;
+        }
+        let Some(Told { rules, begins }) = self.uses.tell(enforcer.installed().rules.as_deref(), now.ms)
+        else {
+            return;
+        };
+        let keys = begins.map(|all| enforcer.take_key_uses(all)).unwrap_or_default();
+        if !rules.is_empty() || !keys.is_empty() {
+            self.send(&request(subscribe_request::Message::Uses(pb::Uses { rules, keys })));
+        }
     }
 
     fn receipt(&self, now: Now) -> pb::Receipt {

@@ -1,7 +1,6 @@
 //! `tidegate decisions`, and what it shares with `tail` and `explain ID`.
 
 mod by_id;
-mod csv;
 mod list;
 mod render;
 mod tail;
@@ -96,7 +95,7 @@ fn query(path: &str, pairs: &[(&str, String)]) -> String {
 }
 
 /// A moment, or how long ago.
-fn moment(flag: &str, text: &str) -> anyhow::Result<Moment> {
+pub(super) fn moment(flag: &str, text: &str) -> anyhow::Result<Moment> {
     let ago = || i64::try_from(seconds(text)?).ok();
     let at = tidegate_compiler::moment(text).or_else(|| ago().map(|ago| clock::now().saturating_sub(ago)));
     at.map(Moment::of_seconds).ok_or_else(|| {
