@@ -19,6 +19,7 @@ pub mod decisions;
 pub mod demo;
 pub mod directories;
 pub mod doctor;
+pub mod evidence;
 pub mod explain;
 pub mod export;
 pub mod install;

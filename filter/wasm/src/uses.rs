@@ -9,9 +9,14 @@ use tidegate_proto::v1 as pb;
 /// How often it is told, in milliseconds.
 const PERIOD_MS: u64 = 60_000;
 
-/// How many rules are told of at once, and how many are looked at for that: a callback has little time.
-const MOST_TOLD: usize = 500;
+/// How many bytes are told at once, how many rules are looked at for that, and how long until the next part, in milliseconds:
+/// a callback has little time, and all filters of a workload share what they may send.
+const MOST_BYTES: usize = 4 << 10;
 const MOST_SEEN: usize = 20_000;
+const PART_MS: u64 = 4_000;
+
+/// Bytes of an entry beside its name, roughly.
+const ENTRY_BYTES: usize = 20;
 
 /// The uses of the rules that are installed.
 #[derive(Debug, Default)]
@@ -19,6 +24,8 @@ pub struct Uses {
     /// By position in the policy.
     rules: Vec<Use>,
     due_ms: u64,
+    /// When the next round begins.
+    round_ms: u64,
     /// Where the telling that is under way goes on.
     next: Option<usize>,
     /// Whether it is about everything that was ever used.
@@ -84,24 +91,24 @@ impl Uses {
     /// The next part of what there is to tell of these rules, if it is time.
     pub fn tell(&mut self, policy: Option<&PolicySet>, now_ms: u64) -> Option<Told> {
         let mut told = Told::default();
-        let begin = match self.next {
-            Some(next) => next,
-            None if now_ms < self.due_ms => return None,
-            None => {
-                self.due_ms = now_ms.saturating_add(PERIOD_MS);
-                told.begins = Some(self.all);
-                0
-            }
-        };
-        self.next = None;
+        if now_ms < self.due_ms {
+            return None;
+        }
+        let begin = self.next.take().unwrap_or_else(|| {
+            self.round_ms = now_ms.saturating_add(PERIOD_MS);
+            told.begins = Some(self.all);
+            0
+        });
+        let mut bytes: usize = 0;
         for (seen, (at, used)) in self.rules.iter_mut().enumerate().skip(begin).enumerate() {
-            if seen >= MOST_SEEN || told.rules.len() >= MOST_TOLD {
+            if seen >= MOST_SEEN || bytes >= MOST_BYTES {
                 self.next = Some(at);
                 break;
             }
             let is_news = used.count > 0 || (self.all && used.last > 0);
             let view = u32::try_from(at).ok().filter(|_| is_news).and_then(|at| policy?.rule(RuleIx(at)));
             if let Some(view) = view {
+                bytes = bytes.saturating_add(view.id.len()).saturating_add(ENTRY_BYTES);
                 told.rules.push(pb::RuleUse {
                     rule: view.id.to_owned(),
                     count: used.count.into(),
@@ -111,6 +118,8 @@ impl Uses {
             }
         }
         self.all &= self.next.is_some();
+        let part_ms = now_ms.saturating_add(PART_MS);
+        self.due_ms = if self.next.is_some() { part_ms } else { part_ms.max(self.round_ms) };
         Some(told)
     }
 }

@@ -16,6 +16,7 @@ mod diff;
 mod directories;
 mod doctor;
 mod duration;
+mod evidence;
 mod explain;
 mod fetching;
 mod fleet;
@@ -98,6 +99,7 @@ enum Command {
     Tail(Box<decisions::TailArguments>),
     Decisions(Box<decisions::Arguments>),
     Unused(unused::Arguments),
+    Evidence(Box<evidence::Arguments>),
     WhoCan(access::WhoArguments),
     WhatCan(access::WhatArguments),
     Diff(diff::Arguments),
@@ -186,6 +188,7 @@ fn run(command: Command) -> anyhow::Result<Ending> {
         Command::Tail(arguments) => decisions::run_tail(&arguments),
         Command::Decisions(arguments) => decisions::run(&arguments),
         Command::Unused(arguments) => unused::run(&arguments),
+        Command::Evidence(arguments) => evidence::run(&arguments),
         Command::WhoCan(arguments) => access::who(&arguments),
         Command::WhatCan(arguments) => access::what(&arguments),
         Command::Diff(arguments) => diff::run(&arguments),

@@ -8,6 +8,7 @@ mod commands;
 mod control;
 mod decisions;
 mod directories;
+mod evidence;
 mod export;
 mod fixture;
 mod fleet;

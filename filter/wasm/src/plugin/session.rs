@@ -16,6 +16,9 @@ use crate::{VERSION, capabilities};
 /// How often a receipt is sent without anything new, in milliseconds.
 const RECEIPT_PERIOD_MS: u64 = 30_000;
 
+/// Most keys that are told of in one message: what a message may have, whatever their names.
+const MOST_KEYS: usize = 64;
+
 /// Longest text of the other side that is logged, in characters.
 const MAX_DETAIL: usize = 512;
 
@@ -233,9 +236,11 @@ impl Plugin {
         else {
             return;
         };
-        let keys = begins.map(|all| enforcer.take_key_uses(all)).unwrap_or_default();
-        if !rules.is_empty() || !keys.is_empty() {
-            self.send(&request(subscribe_request::Message::Uses(pb::Uses { rules, keys })));
+        let mut keys = begins.map(|all| enforcer.take_key_uses(all)).unwrap_or_default();
+        let mut uses = pb::Uses { rules, keys: Vec::new() };
+        while !uses.rules.is_empty() || !keys.is_empty() {
+            uses.keys = keys.split_off(keys.len().saturating_sub(MOST_KEYS));
+            self.send(&request(subscribe_request::Message::Uses(mem::take(&mut uses))));
         }
     }
 

@@ -88,7 +88,7 @@ impl Which {
 }
 
 /// `PATH?NAME=VALUE&…`
-fn query(path: &str, pairs: &[(&str, String)]) -> String {
+pub(super) fn query(path: &str, pairs: &[(&str, String)]) -> String {
     let mut query = url::form_urlencoded::Serializer::new(String::new());
     query.extend_pairs(pairs);
     format!("{path}?{}", query.finish())
