@@ -433,7 +433,7 @@ async fn flood(place: &Place, receiver: Option<&Receiver>) {
     let mut reporter = Reporter::connect(&running).await;
     let mut refusals = 0_u64;
     let mut sent = 0_u64;
-    let begun = tokio::time::Instant::now();
+    let (begun, was_busy) = (tokio::time::Instant::now(), busy());
     let (mut memory, mut slowest) = (Vec::new(), Duration::ZERO);
     for second in 0..seconds {
         for part in 0..per_second / 100 {
@@ -454,7 +454,7 @@ async fn flood(place: &Place, receiver: Option<&Receiver>) {
             tokio::time::sleep_until(begun + Duration::from_secs(second + 1)).await;
         }
     }
-    let took = begun.elapsed();
+    let (took, busy) = (begun.elapsed(), busy().saturating_sub(was_busy));
     let metric = async |name: &str| -> u64 {
         let (_, text) = get(&running, "/metrics").await;
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
@@ -470,8 +470,8 @@ async fn flood(place: &Place, receiver: Option<&Receiver>) {
     timeout(Duration::from_secs(120), settled).await.expect("everything is stored or counted");
     let lost = metric(lost_other).await;
     println!(
-        "{sent} decisions in {took:?}, {lost} of those allowed dropped and counted, slowest acknowledgement {slowest:?}, \
-         resident KiB {memory:?}"
+        "{sent} decisions in {took:?} and {busy:?} of processors with what made them, {lost} of those allowed dropped and \
+         counted, slowest acknowledgement {slowest:?}, resident KiB {memory:?}"
     );
     assert_eq!(metric(lost_in_full).await, 0);
     // Without optimisation two cores do not keep up.
@@ -513,6 +513,15 @@ async fn flood(place: &Place, receiver: Option<&Receiver>) {
         assert!(late.saturating_sub(*early) < 64 << 10, "memory grows: {memory:?} KiB");
     }
     running.shutdown().await.unwrap();
+}
+
+/// Time of processors that this process used; nothing where the system does not say.
+fn busy() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat.rsplit_once(')').map(|(_, fields)| fields.split_whitespace());
+    // In user and system mode, in hundredths of a second (proc_pid_stat(5)).
+    let ticks = fields.into_iter().flatten().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok());
+    Duration::from_millis(10 * ticks.sum::<u64>())
 }
 
 /// Resident memory of this process; 0 where the system does not say.

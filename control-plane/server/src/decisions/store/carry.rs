@@ -5,7 +5,8 @@
 //! in full) moves into the next one, of every workload that did not fill most of the file: those with least first, at most
 //! half a file. It keeps its order, and is removed when it is too old.
 //!
-//! INVARIANT: an entry is found in one of the two files while it moves. (If the process ends meanwhile it may be in both.)
+//! INVARIANT: what is to outlive a file is in the next one before that file is removed. (A question that is being answered
+//! meanwhile may meet it twice or not at all; if the process ends meanwhile it stays in both until the file is removed.)
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

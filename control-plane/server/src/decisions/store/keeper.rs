@@ -178,6 +178,7 @@ impl Keeper {
             self.owe(workload, *lost);
         }
         let mut entries = batch.entries;
+        let (own, owed) = (entries.len(), self.gaps.len());
         entries.extend(self.gaps.iter().cloned().map(Entry::Gap));
         if entries.is_empty() {
             return;
@@ -194,11 +195,12 @@ impl Keeper {
                 self.store.metrics.stored.inc_by(count);
                 self.told = None;
                 batch.tickets.into_iter().for_each(Ticket::written);
-                self.gaps.clear();
+                // A file that had to be given up for it has just been added.
+                self.gaps.drain(..owed.min(self.gaps.len()));
                 self.rotate();
             }
             Err(error) => {
-                entries.truncate(entries.len().saturating_sub(self.gaps.len()));
+                entries.truncate(own);
                 self.failed(&error, entries);
             }
         }
