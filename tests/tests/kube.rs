@@ -20,5 +20,7 @@ mod real;
 mod rules;
 #[path = "kube/scale.rs"]
 mod scale;
+#[path = "kube/shared.rs"]
+mod shared;
 #[path = "kube/surroundings.rs"]
 mod surroundings;

@@ -15,6 +15,7 @@ use crate::mesh::{WorkloadId, check_account, check_namespace, not_empty};
 use crate::objects::Object;
 use crate::operation::repeated;
 use crate::place::{Findings, Place};
+use crate::revocation::is_revocation;
 use crate::spec::{CallerSpec, FormSpec, FromSpec, PeerSpec, TokenOnlySpec, TokenSpec};
 use crate::suggest;
 use crate::syntax;
@@ -215,7 +216,8 @@ fn check_from_entry(
                     "write `tokens`",
                 );
             }
-            if matches!(who, Who::Anyone) && !tokens.is_empty() {
+            // What takes a token back takes it back from everybody.
+            if matches!(who, Who::Anyone) && !tokens.is_empty() && !is_revocation(place.file()) {
                 findings.add(
                     &at,
                     Code::NotExactlyOne,

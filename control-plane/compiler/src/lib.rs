@@ -51,6 +51,7 @@ mod parallel;
 mod place;
 mod plan;
 mod resources;
+pub mod revocation;
 mod rules;
 mod ruletest;
 mod schedule;

@@ -12,6 +12,7 @@ use crate::diagnostic::{Code, Diagnostic, Related};
 use crate::environment::substitute;
 use crate::parallel;
 use crate::place::{FileText, Findings, Kind, ObjectId, Source, position_of};
+use crate::revocation;
 use crate::spec::{
     API_VERSION, AccessRuleSpec, CallerSpec, GuardSpec, Manifest, MeshSpec, RuleTestSpec, TrustedIssuerSpec,
 };
@@ -355,6 +356,16 @@ impl FileReader<'_> {
                 "names are DNS subdomains, as everywhere in Kubernetes",
                 "use lower-case letters, digits, `-` and `.`; begin and end with a letter or digit"
                     .to_owned(),
+            );
+        }
+        if name_text.starts_with(revocation::NAMES) && !revocation::is_revocation(self.path) {
+            wrong(
+                Code::ReservedName,
+                name.at,
+                "metadata.name",
+                format!("names that begin with `{}` are those of revocations", revocation::NAMES),
+                "the control plane adds what `tidegate revoke` takes back under such names, and could not beside this",
+                "choose another name".to_owned(),
             );
         }
         match (kind.is_namespaced(), namespace) {

@@ -229,6 +229,7 @@ fn rule_model(rule: &Rule, id: &WorkloadId, mesh: &Mesh, positions: &Positions) 
         disclosure: rule.disclosure,
         audit: rule.audit,
         lease: rule.lease,
+        revokes: rule.revokes,
         from,
         to: rule.to.clone(),
     })

@@ -14,6 +14,7 @@ use crate::mesh::{WorkloadId, check_selector, is_system_namespace};
 use crate::objects::Object;
 use crate::operation::{self, check_ports, names_exact_operations};
 use crate::place::{Findings, Place, Source};
+use crate::revocation::is_revocation;
 use crate::schedule::{self, Ending};
 use crate::spec::{
     AccessRuleSpec, DisclosureSpec, EffectSpec, GuardSpec, ModeSpec, OnExpirySpec, OneOrMany, TargetSpec,
@@ -53,6 +54,8 @@ pub(crate) struct Rule {
     pub(crate) disclosure: Disclosure,
     pub(crate) audit: Audit,
     pub(crate) lease: Lease,
+    /// Nothing suspends it.
+    pub(crate) revokes: bool,
     pub(crate) from: Vec<Entry>,
     pub(crate) to: Option<Vec<OperationModel>>,
     /// When it holds: all of these.
@@ -90,6 +93,7 @@ impl Rule {
             disclosure,
             audit,
             lease,
+            revokes,
             from,
             to,
             when,
@@ -103,6 +107,7 @@ impl Rule {
             && *disclosure == other.disclosure
             && *audit == other.audit
             && *lease == other.lease
+            && *revokes == other.revokes
             && *from == other.from
             && *to == other.to
             && *when == other.when
@@ -224,6 +229,7 @@ pub(crate) fn check_rule(
         disclosure: spec.disclosure.map_or(Disclosure::Full, Disclosure::from),
         audit: audit::of(spec),
         lease,
+        revokes: is_revocation(object.source.file()),
         from,
         to,
         when,

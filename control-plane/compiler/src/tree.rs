@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use crate::environment::substitute;
-use crate::yaml::{self, Node, Value};
+use crate::yaml::{self, Node, Style, Value};
 
 /// A document or a part of one.
 #[derive(Debug, Clone, Copy)]
@@ -88,11 +88,93 @@ impl<'t> Tree<'t> {
     pub fn line(self) -> u32 {
         self.0.at.line
     }
+
+    /// Written again: members and items in lines of their own, so far from the left. What was in quotes is, and nothing else,
+    /// so that it is read as it was. `None` where something in it could not be read.
+    pub fn block(self, indent: usize) -> Option<String> {
+        let mut text = String::new();
+        block(self.0, indent, &mut text)?;
+        Some(text)
+    }
+}
+
+fn block(node: &Node<'_>, indent: usize, text: &mut String) -> Option<()> {
+    let line = |text: &mut String, begin: &str, value: &Node<'_>| {
+        text.extend(std::iter::repeat_n(' ', indent));
+        text.push_str(begin);
+        if matches!(&value.value, Value::Scalar { .. }) {
+            text.push(' ');
+            return block(value, 0, text);
+        }
+        text.push('\n');
+        block(value, indent.saturating_add(2), text)
+    };
+    match &node.value {
+        Value::Hole => return None,
+        Value::Map(entries) if entries.is_empty() => {
+            text.extend(std::iter::repeat_n(' ', indent));
+            text.push_str("{}\n");
+        }
+        Value::List(items) if items.is_empty() => {
+            text.extend(std::iter::repeat_n(' ', indent));
+            text.push_str("[]\n");
+        }
+        Value::Map(entries) => {
+            for entry in entries {
+                let key = serde_json::Value::from(entry.key.as_ref());
+                line(text, &format!("{key}:"), &entry.value)?;
+            }
+        }
+        Value::List(items) => {
+            for item in items {
+                line(text, "-", item)?;
+            }
+        }
+        Value::Scalar { text: scalar, style: Style::Quoted } => {
+            text.push_str(&serde_json::Value::from(scalar.as_ref()).to_string());
+            text.push('\n');
+        }
+        Value::Scalar { text: scalar, style: Style::Plain | Style::Substituted } => {
+            text.push_str(scalar);
+            text.push('\n');
+        }
+    }
+    Some(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_written_again_is_read_as_it_was() {
+        let text = "a: {b: [1, '1', true, \"x\\ny: #\", {c: []}, [2, [3]]], d: {}}\ne: |\n  two\n  lines\nf: ${env.x}-y z\n";
+        let plain = |text: &str| {
+            fn strip(node: &Node<'_>) -> String {
+                match &node.value {
+                    Value::Hole => "hole".to_owned(),
+                    Value::Scalar { text, style } => format!("{style:?} {text:?}"),
+                    Value::List(items) => format!("{:?}", items.iter().map(strip).collect::<Vec<_>>()),
+                    Value::Map(entries) => {
+                        let all = entries.iter().map(|entry| (entry.key.to_string(), strip(&entry.value)));
+                        format!("{:?}", all.collect::<Vec<_>>())
+                    }
+                }
+            }
+            let (documents, faults) = read(text, None);
+            assert_eq!(faults, [], "{text}");
+            strip(documents.first().expect("a document").root().0)
+        };
+        let (documents, _) = read(text, None);
+        let written = documents.first().expect("a document").root().block(0).expect("all can be read");
+        assert_eq!(plain(&written), plain(text), "{written}");
+        let nested = documents.first().expect("a document").root().block(4).expect("all can be read");
+        assert_eq!(
+            plain(&format!("x:\n{nested}")),
+            format!("{:?}", [("x".to_owned(), plain(text))]),
+            "{nested}"
+        );
+    }
 
     #[test]
     fn parts_are_found_with_their_lines() {

@@ -113,6 +113,8 @@ kind: Guard
 metadata: {name: system, namespace: kube-system}
 spec: {mode: Enforce}
 ";
+    refuses_names_of_revocations: from(PEER).replace("name: r,", "name: tidegate-revoked-r-1,");
+
     refuses_the_same_object_twice_and_names_both_places: format!("{}---\n{}", from(PEER), from(PEER));
 
     refuses_an_empty_list_anywhere: "\

@@ -111,6 +111,8 @@ pub struct Metrics {
     pub directory_fresh_until: Family<DirectoryLabel, Gauge>,
     /// Revocations in force.
     pub revocations: Gauge,
+    /// Revocations that do not go together with the newest rules.
+    pub revocations_broken: Gauge,
     /// Workloads whose Guards are suspended.
     pub suspensions: Gauge,
     /// 1 while earlier rules are pinned.
@@ -248,6 +250,7 @@ impl Default for Metrics {
             directory_ids: Family::default(),
             directory_fresh_until: Family::default(),
             revocations: Gauge::default(),
+            revocations_broken: Gauge::default(),
             suspensions: Gauge::default(),
             pinned: Gauge::default(),
         };
@@ -367,6 +370,11 @@ impl Default for Metrics {
             metrics.directory_fresh_until.clone(),
         );
         registry.register("revocations", "Revocations in force", metrics.revocations.clone());
+        registry.register(
+            "revocations_broken",
+            "Revocations that do not go together with the newest rules",
+            metrics.revocations_broken.clone(),
+        );
         registry.register("suspended", "Workloads whose Guards are suspended", metrics.suspensions.clone());
         registry.register("pinned", "1 while earlier rules are pinned", metrics.pinned.clone());
         metrics

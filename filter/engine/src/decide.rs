@@ -42,6 +42,30 @@ pub fn decide(policy: &PolicySet, request: &Request<'_>) -> Decision {
     decide_as(policy, request, guarding, None)
 }
 
+/// Decides a request while somebody has suspended the Guards: what they refuse passes, and is reported.
+///
+/// What is revoked is asked about first, and by itself: a request with a revoked token, and one that a Deny which takes
+/// something back ([`crate::model::RuleModel::revokes`]) is about, is refused whatever else is right or wrong with it.
+pub fn decide_suspended(policy: &PolicySet, request: &Request<'_>) -> Decision {
+    if policy.guarding(request.port) == Guarding::Enforce {
+        if let Some(refused) = token_revoked(request) {
+            return refused;
+        }
+        let search = Search::new(policy, request, Listing::Lenient);
+        if let Some(rule) = policy.revoking().iter().find(|rule| search.takes_back(**rule)) {
+            return Decision::revoked(Reason::DeniedBy, Some(*rule));
+        }
+    }
+    decide(policy, request).unless_suspended()
+}
+
+/// The answer to a request that has a revoked token.
+pub(crate) fn token_revoked(request: &Request<'_>) -> Option<Decision> {
+    let revoked = Reason::TokenInvalid(TokenFault::Revoked);
+    let is_revoked = |token: &TokenState<'_>| matches!(token, TokenState::Invalid(TokenFault::Revoked));
+    request.tokens.iter().any(is_revoked).then(|| Decision::revoked(revoked, None))
+}
+
 /// Decides a request with one reading of its path. A Deny matches as well if it does with the other.
 #[inline]
 fn decide_as(

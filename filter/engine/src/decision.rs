@@ -25,19 +25,10 @@ pub struct Decision {
     pub shadow: Option<ShadowDifference>,
 }
 
-/// Rules whose names begin so (after their namespace) take something back for a time; nothing suspends them.
-pub const REVOKING_RULES: &str = "tidegate-revoked-";
-
 impl Decision {
-    /// The same while somebody has suspended the Guard: what it refuses passes, and is reported. What is revoked stays
-    /// refused: a request with a revoked token (`is_revoked`), and, where rules are in force that take something back
-    /// (`revokes`), every request that is refused for more than that no rule allows it. Such a refusal may have come before
-    /// those rules were asked, or by a rule before them.
-    #[must_use]
-    pub fn suspended(self, is_revoked: bool, revokes: bool) -> Self {
-        let is_implied =
-            matches!(self.reason, Reason::NoAllowMatched | Reason::TokenRequired | Reason::BodyUnread);
-        if self.outcome == Outcome::Allow || is_revoked || (revokes && !is_implied) {
+    /// The same where somebody has suspended the Guards: what they refuse passes, and is reported.
+    pub(crate) fn unless_suspended(self) -> Self {
+        if self.outcome == Outcome::Allow {
             return self;
         }
         let refused = ShadowDifference { outcome: self.outcome, reason: self.reason, rule: self.rule };
@@ -48,6 +39,11 @@ impl Decision {
             shadow: Some(refused),
             ..self
         }
+    }
+
+    /// What is revoked is refused, whatever else there is to say.
+    pub(crate) fn revoked(reason: Reason, rule: Option<RuleIx>) -> Self {
+        Self { outcome: Outcome::Deny, reason, rule, degraded: false, awaits_body: false, shadow: None }
     }
 }
 

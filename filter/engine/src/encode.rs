@@ -56,6 +56,14 @@ pub enum EncodeError {
         /// What is wrong.
         why: &'static str,
     },
+    /// A rule that contradicts itself.
+    #[error("`{place}`: {why}")]
+    Rule {
+        /// Which rule.
+        place: String,
+        /// What is wrong.
+        why: &'static str,
+    },
     /// A grace longer than can be written.
     #[error("`{0}`: the grace after expiry is longer than {max} seconds", max = Lease::MAX_GRACE_S)]
     Grace(String),

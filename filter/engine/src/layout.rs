@@ -127,8 +127,11 @@ pub(crate) mod code {
     /// And none passes unrecorded.
     pub const RULE_AUDIT_REQUIRED: u32 = 64;
     pub const RULE_FLAGS: u32 = 127;
-    /// The flags' upper bits: the grace after expiry, in seconds.
+    /// The flags' upper bits: of an Allow the grace after expiry, in seconds.
     pub const RULE_GRACE_SHIFT: u32 = 8;
+    /// Of a Deny, which has no grace, the same bits: it takes something back for a time, and nothing suspends it. Engines that
+    /// do not know this take it for a grace and deny all the same.
+    pub const RULE_REVOKES: u32 = 1 << RULE_GRACE_SHIFT;
 
     // Kinds of peer.
     pub const PEER_MESH: u32 = 1;

@@ -6,7 +6,8 @@
 //! The way of a request: [`normal`] makes one reading of method, host, path and headers out of the bytes that were sent;
 //! [`decide`] finds the guard of the port, looks at the tokens, takes candidate rules from the index, checks each exactly,
 //! and settles. For a request that is refused, [`unlisted()`] tells which id a directory would have had to list.
-//! [`compare`] tells what another policy would have done.
+//! [`compare`] tells what another policy would have done, and [`decide_suspended`] decides while somebody lets the Guards only
+//! report.
 //!
 //! INVARIANT: pure. No clock, no I/O, no randomness, no global state; the same inputs give the same decision on every
 //! machine, natively and in wasm. No input makes it panic.
@@ -52,8 +53,8 @@ mod unlisted;
 mod until;
 
 pub use candidate::{CandidateDifference, CandidateOutcome, compare};
-pub use decide::{decide, wanted_fields};
-pub use decision::{Decision, Guarding, REVOKING_RULES, RuleIx, ShadowDifference};
+pub use decide::{decide, decide_suspended, wanted_fields};
+pub use decision::{Decision, Guarding, RuleIx, ShadowDifference};
 pub use directory::{Directories, InvalidDirectories};
 pub use encode::{EncodeError, encode};
 pub use layout::{InvalidRules, MAX_SECTION_BYTES, VERSION};

@@ -149,8 +149,11 @@ pub struct RuleModel {
     pub disclosure: Disclosure,
     /// What is recorded of the requests that it allows.
     pub audit: Audit,
-    /// How long a stream that it lets in may outlive its tokens.
+    /// How long a stream that it lets in may outlive its tokens. A Deny lets none in, and has none.
     pub lease: Lease,
+    /// It takes something back for a time, and nothing suspends it ([`crate::decide_suspended`]): an enforced Deny of any
+    /// operation.
+    pub revokes: bool,
     /// Any of them must match.
     pub from: Vec<FromModel>,
     /// Any of them must match; `None`: any operation.

@@ -1,6 +1,6 @@
 //! A decoded rules section: checked once, then read in place.
 
-use crate::decision::{Guarding, REVOKING_RULES, RuleIx};
+use crate::decision::{Guarding, RuleIx};
 use crate::index::{Shape, Shapes};
 use crate::layout::{InvalidRules, MAGIC, MAX_SECTION_BYTES, NONE, Table, VERSION, code, size, word};
 use crate::model::{Audit, BodyField, ClaimPath, Disclosure, Effect, Lease, Mode, OnExpiry};
@@ -29,6 +29,8 @@ pub struct PolicySet {
     body_fields: Vec<BodyField>,
     /// Conditions that read the clock, of rules that deny: each once.
     timed_denies: Vec<u32>,
+    /// Rules that nothing suspends, in order.
+    revoking: Vec<RuleIx>,
     reads_time: bool,
     keeps_slashes: bool,
 }
@@ -52,6 +54,8 @@ pub struct RuleView<'p> {
     pub audit: Audit,
     /// How long a stream that it lets in may outlive its tokens.
     pub lease: Lease,
+    /// It takes something back for a time, and nothing suspends it.
+    pub revokes: bool,
 }
 
 // === impl PolicySet ===
@@ -120,12 +124,14 @@ impl PolicySet {
             may_degrade: false,
             body_fields: Vec::new(),
             timed_denies: Vec::new(),
+            revoking: Vec::new(),
             reads_time: false,
             keeps_slashes: false,
         };
         let validated = validate::validate(&policy)?;
         policy.timed_denies = validated.timed_denies;
         policy.reads_time = validated.reads_time;
+        policy.revoking = validated.revoking;
         policy.shapes = Shapes::new(
             (0..word(policy.count(Table::Shapes)))
                 .map(|shape| Shape::of_words(policy.record(Table::Shapes, shape))),
@@ -187,14 +193,6 @@ impl PolicySet {
         })
     }
 
-    /// Whether some rule takes something back for a time ([`REVOKING_RULES`]). Looks at all rules' names.
-    pub fn has_revoking_rules(&self) -> bool {
-        (0..word(self.rule_count())).any(|rule| {
-            let [id, _, _, _] = self.packed(Packed::Rules, rule);
-            self.string(id).split_once('/').is_some_and(|(_, name)| name.starts_with(REVOKING_RULES))
-        })
-    }
-
     /// Whether decisions depend on the port: a Guard or a rule names ports.
     pub fn needs_port(&self) -> bool {
         self.needs_port
@@ -246,10 +244,15 @@ impl PolicySet {
             } else {
                 Audit::Sampled
             },
-            lease: Lease {
-                on_expiry: if flags & code::RULE_KEEP != 0 { OnExpiry::Keep } else { OnExpiry::Reset },
-                grace_s: flags >> code::RULE_GRACE_SHIFT,
+            lease: if flags & code::RULE_DENY != 0 {
+                Lease::default()
+            } else {
+                Lease {
+                    on_expiry: if flags & code::RULE_KEEP != 0 { OnExpiry::Keep } else { OnExpiry::Reset },
+                    grace_s: flags >> code::RULE_GRACE_SHIFT,
+                }
             },
+            revokes: self.revoking.binary_search(&rule).is_ok(),
         })
     }
 
@@ -329,6 +332,11 @@ impl PolicySet {
     /// Conditions of Deny rules that read the clock.
     pub(crate) fn timed_denies(&self) -> &[u32] {
         &self.timed_denies
+    }
+
+    /// Rules that nothing suspends, in order.
+    pub(crate) fn revoking(&self) -> &[RuleIx] {
+        &self.revoking
     }
 
     /// Whether any operation takes encoded slashes for data.

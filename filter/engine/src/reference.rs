@@ -4,7 +4,7 @@
 //! against it; who explains a decision asks it about single conditions and operations; nothing else uses it. It shares
 //! with the engine only what happens before and after the rules (normalisation, and how matches settle into a decision).
 
-use crate::decide::{refused_before_rules, with_body};
+use crate::decide::{refused_before_rules, token_revoked, with_body};
 use crate::decision::{Decision, Guarding, Matches, RuleIx, ShadowDifference, enforce};
 use crate::layout::{size, word};
 use crate::model::{
@@ -21,8 +21,8 @@ mod values;
 
 pub use values::operand_value;
 
-/// Decides a request as [`crate::decide`] must.
-pub fn decide(model: &PolicyModel, request: &Request<'_>) -> Decision {
+/// The Guards of the request's port, and what they make of it.
+fn guards<'m>(model: &'m PolicyModel, request: &Request<'_>) -> (Vec<&'m GuardModel>, Guarding) {
     let guards: Vec<&GuardModel> = model
         .guards
         .iter()
@@ -35,6 +35,37 @@ pub fn decide(model: &PolicyModel, request: &Request<'_>) -> Decision {
     } else {
         Guarding::Shadow
     };
+    (guards, guarding)
+}
+
+/// Decides a request as [`crate::decide_suspended`] must.
+pub fn decide_suspended(model: &PolicyModel, request: &Request<'_>) -> Decision {
+    let (_, guarding) = guards(model, request);
+    if guarding == Guarding::Enforce {
+        if let Some(refused) = token_revoked(request) {
+            return refused;
+        }
+        let mut rules: Vec<&RuleModel> = model.rules.iter().collect();
+        rules.sort_by(|a, b| a.id.cmp(&b.id));
+        // Any from, whatever is called; a token that is not accepted may be anybody's.
+        let is_about = |from: &FromModel| {
+            let of = |issuer: &u16| request.tokens.get(usize::from(*issuer)).unwrap_or(&TokenState::Absent);
+            let is_sent = from.issuers.iter().all(|issuer| !matches!(of(issuer), TokenState::Absent));
+            let is_unknown = from.issuers.iter().any(|issuer| matches!(of(issuer), TokenState::Invalid(_)));
+            peer_matches(&from.peer, request.peer)
+                && is_sent
+                && (is_unknown || from_matches(model, from, request) != Truth::False)
+        };
+        if let Some(rule) = rules.iter().position(|rule| rule.revokes && rule.from.iter().any(is_about)) {
+            return Decision::revoked(Reason::DeniedBy, Some(RuleIx(word(rule))));
+        }
+    }
+    decide(model, request).unless_suspended()
+}
+
+/// Decides a request as [`crate::decide`] must.
+pub fn decide(model: &PolicyModel, request: &Request<'_>) -> Decision {
+    let (guards, guarding) = guards(model, request);
     if guarding == Guarding::None {
         return Decision {
             outcome: Outcome::Allow,

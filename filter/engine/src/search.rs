@@ -214,6 +214,29 @@ impl<'p, 'r> Search<'p, 'r> {
         if self.peer(peer, accounts) { self.demand(demand, value) } else { Truth::False }
     }
 
+    /// Whether a rule that takes something back, of any operation, is about this caller. Whose a token is that is not accepted
+    /// cannot be told, and what cannot be told makes a Deny match.
+    pub fn takes_back(&self, rule: RuleIx) -> bool {
+        let policy = self.scope.policy;
+        let [_, _, froms, _] = policy.packed(Packed::Rules, rule.0);
+        let about = |search: &Self, from: u32| {
+            let [peer, accounts, demand, value] = policy.packed(Packed::Froms, from);
+            let [issuers, _, _] = policy.packed(Packed::Demands, demand);
+            if !search.peer(peer, accounts) {
+                return Truth::False;
+            }
+            let of = |issuer: &u32| search.scope.request.tokens.get(size(*issuer));
+            let issuers = policy.list(issuers);
+            let is_invalid = |issuer: &u32| matches!(of(issuer), Some(TokenState::Invalid(_)));
+            let is_absent = |issuer: &u32| matches!(of(issuer), None | Some(TokenState::Absent));
+            if issuers.iter().any(is_invalid) && !issuers.iter().any(is_absent) {
+                return Truth::Unknown;
+            }
+            search.demand(demand, value)
+        };
+        self.any(froms, about) != Truth::False
+    }
+
     /// Whether a from is one for this peer, and demands a token.
     pub fn wants_token(&self, from: u32) -> bool {
         let [peer, accounts, demand, _] = self.scope.policy.packed(Packed::Froms, from);

@@ -5,8 +5,8 @@ use std::rc::Rc;
 use tidegate_engine::body::{FieldValue, Format};
 use tidegate_engine::model::{Audit, BodyField};
 use tidegate_engine::{
-    Body, CandidateDifference, Decision, Outcome, Peer, Reason, Request, TokenFault, TokenState, decide,
-    normal, unlisted, until, wanted_fields,
+    Body, CandidateDifference, Decision, Guarding, Outcome, Peer, Reason, Request, TokenState, decide,
+    decide_suspended, normal, unlisted, until, wanted_fields,
 };
 use tidegate_identity::{At, Authenticator, CacheLimits, MissingIssuer, TokenOutcome, Usage};
 use tidegate_proto::v1 as pb;
@@ -30,8 +30,6 @@ const CACHE: CacheLimits = CacheLimits { max_entries: 1024, max_bytes: 4 << 20 }
 pub struct Enforcer {
     installed: Installed,
     authenticator: Option<Authenticator>,
-    /// Rules are in force that take something back, where that makes a difference: while the Guard is suspended.
-    revokes: bool,
     /// Per issuer of the rules: for how many seconds after `exp` a token is accepted because clocks differ.
     skews: Vec<i64>,
     /// Per issuer of the rules: when its keys and itself cease to count.
@@ -80,7 +78,6 @@ impl Enforcer {
         };
         Ok(Self {
             skews: skews(&installed),
-            revokes: revokes(&installed),
             ends: ends(&installed),
             installed,
             authenticator,
@@ -98,7 +95,6 @@ impl Enforcer {
                 authenticator.replace(Some((**keys).clone()), rules.issuers())?;
                 self.skews = skews(&installed);
                 self.ends = ends(&installed);
-                self.revokes = revokes(&installed);
                 self.installed = installed;
             }
             _ => *self = Self::new(installed)?,
@@ -210,15 +206,12 @@ impl Enforcer {
             tokens: &tokens,
             directories: &self.installed.directory,
         };
-        let mut decision = decide(&rules, &request);
         let suspended_until = self.installed.manifest.suspended_until;
         let is_suspended = at.now < suspended_until;
-        let was_refused = decision.outcome == Outcome::Deny;
-        if is_suspended {
-            let is_revoked =
-                |token: &TokenState<'_>| matches!(token, TokenState::Invalid(TokenFault::Revoked));
-            decision = decision.suspended(tokens.iter().any(is_revoked), self.revokes);
-        }
+        let decision =
+            if is_suspended { decide_suspended(&rules, &request) } else { decide(&rules, &request) };
+        // Where a Guard enforces, only a suspension makes it report.
+        let suspended = decision.reason == Reason::GuardInShadow && rules.guarding(port) == Guarding::Enforce;
         let rule = decision.rule.and_then(|rule| rules.rule(rule));
         let verified = tokens.iter().any(|token| matches!(token, TokenState::Verified(_)));
         let awaits = decision.reason == Reason::BodyUnread;
@@ -233,10 +226,7 @@ impl Enforcer {
             return Ok(Answer {
                 decision,
                 refusal: None,
-                audit: match is_suspended && was_refused {
-                    true => Audit::Full,
-                    false => rule.map_or(Audit::Sampled, |rule| rule.audit),
-                },
+                audit: if suspended { Audit::Full } else { rule.map_or(Audit::Sampled, |rule| rule.audit) },
                 remove: remove(),
                 terms: Terms {
                     expires_at: expires_at(&tokens, &self.skews),
@@ -251,7 +241,7 @@ impl Enforcer {
                 unsettled: None,
                 remembered: verified && downstream.checks() == 0,
                 candidate: None,
-                suspended: is_suspended && was_refused,
+                suspended,
             });
         }
         let question = match decision.reason {
@@ -308,12 +298,6 @@ fn format_of(headers: &[Header<'_>]) -> Option<Format> {
             && !value.eq_ignore_ascii_case(b"identity")
     };
     if headers.iter().any(encodes) { None } else { Format::of(header(headers, b"content-type")) }
-}
-
-/// Whether a suspended policy has rules that nothing suspends.
-fn revokes(installed: &Installed) -> bool {
-    installed.manifest.suspended_until > 0
-        && installed.rules.as_ref().is_some_and(|rules| rules.has_revoking_rules())
 }
 
 /// What a body says of a field, as far as it was looked for.

@@ -166,6 +166,7 @@ mod tests {
         disclosure: Disclosure::Full,
         audit: tidegate_engine::model::Audit::Sampled,
         lease: Lease { on_expiry: OnExpiry::Reset, grace_s: 0 },
+        revokes: false,
     };
 
     fn telling(reason: Reason) -> Telling<'static> {

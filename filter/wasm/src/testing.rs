@@ -61,6 +61,7 @@ pub fn model() -> PolicyModel {
             disclosure: Disclosure::Full,
             audit: Default::default(),
             lease: Lease::default(),
+            revokes: false,
             from: vec![from],
             to: Some(vec![OperationModel {
                 methods: Some(vec!["GET".into()]),

@@ -46,6 +46,7 @@ pub fn section(rules: usize) -> Result<Vec<u8>> {
             disclosure: Disclosure::Full,
             audit: Default::default(),
             lease: Lease::default(),
+            revokes: false,
             from: vec![from],
             to: Some(vec![operation]),
         }

@@ -24,6 +24,7 @@ impl Tidegate {
             disclosure: Disclosure::Full,
             audit: Default::default(),
             lease: Lease::default(),
+            revokes: false,
             from: vec![FromModel {
                 peer: PeerModel::Mesh {
                     trust_domain: "prod.example".into(),

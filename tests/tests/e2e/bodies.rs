@@ -44,6 +44,7 @@ fn model() -> PolicyModel {
             disclosure: Disclosure::Full,
             audit: Default::default(),
             lease: Lease::default(),
+            revokes: false,
             from: vec![FromModel { peer: PeerModel::Anyone, issuers: vec![], condition: Condition::True }],
             to: Some(vec![
                 operation(true, is_orders(BodyField::Protobuf(vec![1]))),

@@ -48,11 +48,12 @@ pub struct Cluster {
 static REAL: Mutex<Option<RealApi>> = Mutex::const_new(None);
 
 /// What tests leave behind.
-const LEFT: [(&str, &str); 10] = [
+const LEFT: [(&str, &str); 11] = [
     ("tidegate.dev/v1alpha1", "AccessRule"),
     ("tidegate.dev/v1alpha1", "Guard"),
     ("tidegate.dev/v1alpha1", "Caller"),
     ("tidegate.dev/v1alpha1", "TrustedIssuer"),
+    ("tidegate.dev/v1alpha1", "Intervention"),
     ("v1", "Pod"),
     ("security.istio.io/v1", "AuthorizationPolicy"),
     ("security.istio.io/v1", "RequestAuthentication"),
@@ -316,8 +317,18 @@ pub fn options_in(folder: &Path, replica: &str) -> Options {
 
 /// Status and body of a GET at the admin interface.
 pub async fn admin(running: &Running, path: &str) -> (u16, String) {
+    tell(running, "GET", path, &Value::Null).await
+}
+
+/// The same with another method, and JSON.
+pub async fn tell(running: &Running, method: &str, path: &str, body: &Value) -> (u16, String) {
     let mut stream = tokio::net::TcpStream::connect(running.admin_addr).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    );
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();

@@ -13,7 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 /// Runs until dropped; connects again when its stream ends.
 pub struct Filter {
-    installed: Arc<Mutex<Option<Installed>>>,
+    installed: Arc<Mutex<Vec<Installed>>>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -26,7 +26,7 @@ pub struct Installed {
 
 impl Filter {
     pub fn start(address: std::net::SocketAddr, workload: &str, pod: &str) -> Self {
-        let installed = Arc::<Mutex<Option<Installed>>>::default();
+        let installed = Arc::<Mutex<Vec<Installed>>>::default();
         let (target, workload, pod) = (installed.clone(), workload.to_owned(), pod.to_owned());
         let task = tokio::spawn(async move {
             loop {
@@ -39,20 +39,29 @@ impl Filter {
 
     /// Whether what it enforces mentions this text.
     pub fn mentions(&self, text: &str) -> bool {
+        self.installed.lock().unwrap().last().is_some_and(|installed| installed.mentions(text))
+    }
+
+    /// Whether it enforces something, and everything that it ever enforced mentions this text.
+    pub fn always_mentioned(&self, text: &str) -> bool {
         let installed = self.installed.lock().unwrap();
-        let sections = installed.iter().flat_map(|installed| {
-            installed.manifest.sections.iter().filter_map(|section| installed.sections.get(&section.sha256))
-        });
-        sections
-            .into_iter()
-            .any(|section| section.windows(text.len()).any(|window| window == text.as_bytes()))
+        !installed.is_empty() && installed.iter().all(|installed| installed.mentions(text))
     }
 
     /// Epoch and counter of what it enforces.
     pub fn revision(&self) -> Option<(u64, u64)> {
         let installed = self.installed.lock().unwrap();
-        let revision = installed.as_ref()?.manifest.revision?;
+        let revision = installed.last()?.manifest.revision?;
         Some((revision.epoch, revision.counter))
+    }
+}
+
+impl Installed {
+    fn mentions(&self, text: &str) -> bool {
+        let sections = self.manifest.sections.iter().filter_map(|section| self.sections.get(&section.sha256));
+        sections
+            .into_iter()
+            .any(|section| section.windows(text.len()).any(|window| window == text.as_bytes()))
     }
 }
 
@@ -66,7 +75,7 @@ async fn stream(
     address: std::net::SocketAddr,
     workload: &str,
     pod: &str,
-    installed: &Mutex<Option<Installed>>,
+    installed: &Mutex<Vec<Installed>>,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let channel = tonic::transport::Endpoint::from_shared(format!("http://{address}"))?.connect().await?;
     let (up, requests) = mpsc::channel(16);
@@ -100,7 +109,7 @@ async fn stream(
             let signed = done.manifest.unwrap_or_default();
             let manifest = pb::Manifest::decode(signed.manifest.as_slice())?;
             let digest = tidegate::bundle::sha256(&signed.manifest).to_vec();
-            *installed.lock().unwrap() = Some(Installed { manifest, sections: sections.clone() });
+            installed.lock().unwrap().push(Installed { manifest, sections: sections.clone() });
             let ack = pb::Ack { nonce: done.nonce, manifest_sha256: digest };
             up.send(pb::SubscribeRequest { message: Some(Up::Ack(ack)) }).await?;
         }

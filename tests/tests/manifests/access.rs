@@ -45,7 +45,7 @@ fn made() -> Vec<(&'static str, &'static str, Vec<Value>)> {
         ),
         (
             "role.yaml",
-            "# Which replica writes. A test compares this with the program, and writes this file anew with TIDEGATE_BLESS=1.\n",
+            "# Which replica writes, and what people revoked, for all of them. A test compares this with the program, and writes this file anew with TIDEGATE_BLESS=1.\n",
             role("", lease_rules()),
         ),
     ]

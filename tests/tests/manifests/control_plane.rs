@@ -40,6 +40,34 @@ fn an_overlay_changes_what_it_says() {
     }
 }
 
+/// Off unless the overlay is used, and then one account alone, and nothing but what changes what is in force.
+#[test]
+fn who_may_revoke_is_named_by_an_overlay() {
+    let base = by_name(install::objects(&install::Settings::default()).unwrap());
+    let writers = |built: &std::collections::BTreeMap<String, Value>| -> Vec<String> {
+        let pod = &built["Deployment tidegate-system/tidegate"]["spec"]["template"]["spec"];
+        let args = texts(&pod["containers"][0]["args"]).into_iter();
+        args.filter(|arg| arg.starts_with("--admin-writers")).collect()
+    };
+    assert_eq!(writers(&base), [] as [&str; 0]);
+    let policy = "AuthorizationPolicy tidegate-system/tidegate-admin";
+    assert!(!base[policy].to_string().contains("POST"));
+    let Some(built) = kustomize(&root().join("overlays/admin-writers")) else { return };
+    let built = by_name(built);
+    let account = "cluster.local/ns/tidegate-system/sa/tidegate-oncall";
+    assert_eq!(writers(&built), [format!("--admin-writers=spiffe://{account}")]);
+    let expected = json!({
+        "from": [{"source": {"principals": [account]}}],
+        "to": [{"operation": {"ports": ["15081"], "methods": ["POST", "DELETE"], "paths": ["/control/*"]}}],
+    });
+    let rules = built[policy]["spec"]["rules"].as_array().unwrap();
+    assert_eq!((rules.len(), &rules[1]), (2, &expected));
+    assert!(built.contains_key("ServiceAccount tidegate-system/tidegate-oncall"));
+    for (name, object) in base {
+        assert!(name.starts_with("Deployment") || name == policy || built[&name] == object, "{name}");
+    }
+}
+
 /// "Rules from files": nothing of the cluster is asked, so there is nothing that it would have to grant.
 #[test]
 fn rules_from_files_need_no_rights_in_the_cluster() {
@@ -185,8 +213,14 @@ fn containers_have_no_rights_that_they_do_not_need() {
 /// The command line of the Deployment is one that this version has.
 #[test]
 fn the_control_plane_is_started_as_it_can_be() {
-    for overlay in ["base", "overlays/files", "overlays/istio-cni", "overlays/modules", "overlays/monitoring"]
-    {
+    for overlay in [
+        "base",
+        "overlays/admin-writers",
+        "overlays/files",
+        "overlays/istio-cni",
+        "overlays/modules",
+        "overlays/monitoring",
+    ] {
         let Some(built) = kustomize(&root().join(overlay)) else { return };
         let built = by_name(built);
         let container =

@@ -68,6 +68,7 @@ fn with(methods: &[&str], deny: &[&str]) -> Fence {
         disclosure: Disclosure::Full,
         audit: Default::default(),
         lease: Lease::default(),
+        revokes: false,
         from: vec![FromModel {
             peer: PeerModel::AnyMesh { trust_domain: "prod.example".to_owned() },
             issuers: Vec::new(),

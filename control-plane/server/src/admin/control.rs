@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 use super::access::{self, Writer};
 use super::{Admin, lock};
 use crate::control::{
-    AskedPin, AskedRevocation, AskedSuspension, Control, ControlReport, Pin, Refused, Revocation, RuleSet,
-    Suspension,
+    AskedPin, AskedRevocation, AskedSuspension, Broken, Control, ControlReport, Pin, Refused, Revocation,
+    RuleSet, Suspension,
 };
 
 /// Largest request, in bytes.
@@ -43,9 +43,9 @@ pub struct ControlState {
     /// What is taken back.
     #[serde(default)]
     pub revocations: Vec<Revocation>,
-    /// Ids of revocations that are not in force, and why.
+    /// Revocations that do not go together with the newest rules, and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub broken: Vec<(String, String)>,
+    pub broken: Vec<Broken>,
     /// Workloads whose Guards only report.
     #[serde(default)]
     pub suspensions: Vec<Suspension>,
@@ -104,6 +104,11 @@ async fn pin(
     Extension(writer): Extension<Writer>,
     asked: Result<Json<AskedPin>, JsonRejection>,
 ) -> Response {
+    // Which rules a number means is the leader's history.
+    if let Some(other) = admin.leadership.borrow().other.clone() {
+        let why = format!("`{other}` leads, and earlier rules are those that it keeps; ask it\n");
+        return (StatusCode::CONFLICT, why).into_response();
+    }
     answer(&admin, asked, move |control, asked| control.pin(&asked, &writer.0)).await
 }
 
@@ -129,10 +134,6 @@ async fn answer<A: Send + 'static, T: Serialize + Send + 'static>(
         Ok(Json(asked)) => asked,
         Err(rejection) => return refuse(rejection.status(), rejection.body_text()),
     };
-    if let Some(other) = admin.leadership.borrow().other.clone() {
-        let why = format!("`{other}` leads, and it is what filters hear; ask it");
-        return refuse(StatusCode::CONFLICT, why);
-    }
     let control = Arc::clone(&admin.control);
     match tokio::task::spawn_blocking(move || act(&control, asked)).await {
         Ok(Ok(done)) => Json(done).into_response(),
@@ -140,6 +141,7 @@ async fn answer<A: Send + 'static, T: Serialize + Send + 'static>(
             let status = match &refused {
                 Refused::Asked(_) => StatusCode::UNPROCESSABLE_ENTITY,
                 Refused::Unknown(_) => StatusCode::NOT_FOUND,
+                Refused::Away(_) => StatusCode::SERVICE_UNAVAILABLE,
                 Refused::State(_) => StatusCode::INTERNAL_SERVER_ERROR,
             };
             refuse(status, refused.to_string())

@@ -166,6 +166,10 @@ async fn readyz(State(admin): State<Admin>) -> (StatusCode, String) {
         }
         return (StatusCode::OK, format!("ready to take over: `{other}` leads\n"));
     }
+    if leadership.unread && !is_stopping {
+        let why = "not ready: this replica was elected, and cannot read what is revoked; the log says why\n";
+        return (StatusCode::SERVICE_UNAVAILABLE, why.to_owned());
+    }
     if *admin.ready.borrow() && !is_stopping {
         let told = if leadership.reached {
             "ready\n"

@@ -172,10 +172,14 @@ pub(super) fn about_control(control: &ControlState, now: i64, style: Style) -> S
         ));
     }
     for one in &control.revocations {
-        let broken = control.broken.iter().find(|(id, _)| *id == one.id);
-        let (label, color) =
-            if broken.is_some() { ("NOT REVOKED ", Color::Bad) } else { ("REVOKED     ", Color::Warn) };
-        let broken = broken.map_or(String::new(), |(_, why)| format!("; {why}"));
+        let broken = control.broken.iter().find(|broken| broken.id == one.id);
+        let (label, color) = match broken {
+            Some(broken) if !broken.in_force => ("NOT REVOKED ", Color::Bad),
+            // The newest rules wait for it.
+            Some(_) => ("HOLDS BACK  ", Color::Bad),
+            None => ("REVOKED     ", Color::Warn),
+        };
+        let broken = broken.map_or(String::new(), |broken| format!("; {}", broken.why));
         told.push_str(&hanging(
             &style.paint(color, label),
             12,

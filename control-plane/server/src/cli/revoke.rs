@@ -10,7 +10,7 @@ use super::running::{AdminTls, Answer, DEFAULT_ADMIN, Method, ask, tell};
 use super::{Ending, complain, print};
 use crate::admin::ControlState;
 use crate::clock;
-use crate::control::{AskedRevocation, Revocation, Target};
+use crate::control::{AskedRevocation, Revocation, Target, Told};
 
 /// Take back a Caller, a token, a key or a machine for a time, at once
 #[derive(Debug, Args)]
@@ -25,9 +25,10 @@ Examples:
   tidegate revoke --lift r-7
 
 It is pushed to every filter at once: warm tokens, open streams and remembered decisions end with it. It ends by itself, in
-filters too, without the control plane. A Caller and an instance are refused by a rule that is added to yours; of an instance,
-tokens of the packs google (Compute Engine) and kubernetes (the pod's uid) say which one they are of. Suspending a Guard does
-not let pass what is revoked. It is kept in the state folder of the replica that leads.
+filters too, without the control plane. A Caller and an instance are refused by a rule that is added to yours; a Caller as who it is
+now, and as whatever its object says later. Of an instance, tokens of the packs google (Compute Engine) and kubernetes (the pod's uid)
+say which one they are of. Suspending a Guard does not let pass what is revoked, but whoever is known by a token alone may leave it
+out. Done is said when it is written down: in the state folder, with `serve --kube` in the cluster, for all replicas.
 
 Exit codes: 0 it worked; 1 refused: there is no such thing, or you may not (`tidegate serve --admin-writers`); 2 the command line
 is wrong; 3 the control plane does not answer.")]
@@ -92,9 +93,10 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
         return Ok(Ending::Usage);
     };
     let asked = AskedRevocation { target, seconds: span.seconds(), reason };
-    match tell::<_, Revocation>(admin, tls, Method::POST, "/control/revocations", Some(&asked))? {
+    match tell::<_, Told<Revocation>>(admin, tls, Method::POST, "/control/revocations", Some(&asked))? {
         Answer::Refused(why) => refused(&why),
-        Answer::Done(revocation) => {
+        Answer::Done(Told { done: revocation, warnings }) => {
+            warnings.iter().for_each(|warning| complain(warning));
             print(&format!(
                 "Revoked: {} until {} ({}).\nNext: `tidegate rollout status --wait enforced`; before its time it ends with \
                  `tidegate revoke --lift {}`.\n",

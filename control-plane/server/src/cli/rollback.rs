@@ -21,8 +21,8 @@ Examples:
   tidegate rollback --release
 
 Filters get them under a new revision, as any other change. Until --release they are pinned: rules that change meanwhile are
-judged, kept and shown, and not offered. The control plane keeps the last 20 rule sets that it accepted. It asks who rolls back
-(`tidegate serve --admin-writers`).
+judged, kept and shown, and not offered. The control plane keeps the last 20 rule sets that it accepted, every replica its own: ask
+the one that leads. Other replicas keep to the pin. It asks who rolls back (`tidegate serve --admin-writers`).
 
 Exit codes: 0 it worked; 1 refused: no such rule set, it does not compile any more, or you may not; 2 the command line is wrong;
 3 the control plane does not answer.")]

@@ -11,7 +11,7 @@ use super::running::{AdminTls, Answer, DEFAULT_ADMIN, Method, ask, tell};
 use super::{Ending, complain, print};
 use crate::admin::ControlState;
 use crate::clock;
-use crate::control::{AskedSuspension, Suspension};
+use crate::control::{AskedSuspension, Suspension, Told};
 
 /// Let the Guard of one workload only report for a short time
 #[derive(Debug, Args)]
@@ -24,8 +24,8 @@ Examples:
 
 What the Guard would refuse passes, is counted and reported; what is revoked stays refused. At most 8 h. The end is part of what
 is signed: every filter ends it by its own clock, whether or not the control plane is there. Filters that do not know
-suspensions go on refusing. Istio's own policies refuse what they refuse: a control plane that writes them (`serve --kube
---fence`) refuses to suspend.
+suspensions go on refusing. Istio's own policies refuse what they refuse, and know no end: a control plane that writes them
+(`serve --kube`) refuses to suspend.
 
 Exit codes: 0 it worked; 1 refused: there is no such workload, nothing guards it, or you may not (`tidegate serve
 --admin-writers`); 2 the command line is wrong; 3 the control plane does not answer.")]
@@ -86,9 +86,10 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
         return Ok(Ending::Usage);
     };
     let asked = AskedSuspension { workload: workload.clone(), seconds: span.seconds(), reason, ticket };
-    match tell::<_, Suspension>(admin, tls, Method::POST, "/control/suspensions", Some(&asked))? {
+    match tell::<_, Told<Suspension>>(admin, tls, Method::POST, "/control/suspensions", Some(&asked))? {
         Answer::Refused(why) => refused(&why),
-        Answer::Done(suspension) => {
+        Answer::Done(Told { done: suspension, warnings }) => {
+            warnings.iter().for_each(|warning| complain(warning));
             print(&format!(
                 "Suspended: {} until {} ({}). What its Guards refuse passes and is reported.\nNext: `tidegate rollout status \
                  --wait enforced --workload {}`; before its time it ends with `tidegate suspend --resume {}`.\n",

@@ -2,6 +2,8 @@
 //!
 //! Pure. INVARIANT: every list is bounded, and everything in it but the pin has an end.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde::{Deserialize, Serialize};
 use tidegate_identity::{Revoked, RevokedKind};
 use tidegate_proto::MAX_SUSPENSION_S;
@@ -25,6 +27,9 @@ const MAX_NAME: usize = 2_048;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Kept {
+    /// Counts changes; of two of them the later one counts.
+    #[serde(default)]
+    pub revision: u64,
     /// How many ids were given out.
     pub given: u64,
     /// The rule set that is on offer whatever the rules say now.
@@ -39,7 +44,7 @@ pub struct Kept {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Pin {
-    /// Its number in the history.
+    /// Its number in the history of the replica that pinned it. What tells others which it is is the digest.
     pub number: u64,
     /// Its digest, hexadecimal.
     pub digest: String,
@@ -67,6 +72,31 @@ pub struct Revocation {
     pub at: i64,
     /// Unix seconds.
     pub until: i64,
+    /// Of a Caller: who it was then. What it says later is revoked besides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frozen: Option<Frozen>,
+}
+
+/// The forms of a Caller at a moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Frozen {
+    /// Each as YAML, with references to the environment.
+    pub forms: Vec<String>,
+    /// What these referred to.
+    pub environment: BTreeMap<String, String>,
+}
+
+/// A revocation that does not go together with the newest rules.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Broken {
+    /// Of the revocation.
+    pub id: String,
+    /// Why.
+    pub why: String,
+    /// Whether it is in force all the same, because earlier rules are.
+    pub in_force: bool,
 }
 
 /// What can be taken back.
@@ -182,8 +212,29 @@ impl Kept {
     }
 
     /// What a keys section says is revoked of this issuer: what the rules say, and what was revoked besides. What is revoked
-    /// twice ends with the later one. Never more than a section holds: those that end soonest have to stay out.
+    /// twice ends with the later one. Never more than a section holds: those that end soonest have to stay out
+    /// ([`Self::without_room`]).
     pub fn revoked(&self, issuer: &str, by_rules: Vec<Revoked>, now: i64) -> Vec<Revoked> {
+        let (mut all, further) = self.all_revoked(issuer, by_rules, now);
+        let room = MAX_OF_ISSUER.saturating_sub(all.len());
+        all.extend(further.into_iter().take(room));
+        all
+    }
+
+    /// Ids of the revocations of this issuer for which its keys section has no room.
+    pub fn without_room(&self, issuer: &str, by_rules: Vec<Revoked>, now: i64) -> Vec<String> {
+        let (all, further) = self.all_revoked(issuer, by_rules, now);
+        let room = MAX_OF_ISSUER.saturating_sub(all.len());
+        let out: BTreeSet<(RevokedKind, &str)> =
+            further.iter().skip(room).map(|one| (one.kind, one.value.as_str())).collect();
+        let is_out = |target: &Target| {
+            target.in_keys().is_some_and(|(of, kind, value)| of == issuer && out.contains(&(kind, value)))
+        };
+        self.revocations.iter().filter(|one| is_out(&one.target)).map(|one| one.id.clone()).collect()
+    }
+
+    /// What the rules say, and what was revoked besides, the latest end first.
+    fn all_revoked(&self, issuer: &str, by_rules: Vec<Revoked>, now: i64) -> (Vec<Revoked>, Vec<Revoked>) {
         let own = self.revoked_besides(issuer, now);
         let (mut all, mut further) = (by_rules, Vec::new());
         for one in own {
@@ -194,13 +245,11 @@ impl Kept {
             }
         }
         further.sort_by_key(|one| std::cmp::Reverse(one.until));
-        further.truncate(MAX_OF_ISSUER.saturating_sub(all.len()));
-        all.extend(further);
-        all
+        (all, further)
     }
 
     fn revoked_besides(&self, issuer: &str, now: i64) -> Vec<Revoked> {
-        let mut revoked = std::collections::BTreeMap::<(RevokedKind, String), i64>::new();
+        let mut revoked = BTreeMap::<(RevokedKind, String), i64>::new();
         for one in self.revocations.iter().filter(|one| one.until > now) {
             let Some((of, kind, value)) = one.target.in_keys() else { continue };
             if of == issuer {
@@ -223,11 +272,17 @@ impl Kept {
         self.revocations.iter().filter(|one| one.target.in_keys().is_none())
     }
 
-    /// Adds a revocation.
+    /// Adds a revocation. `frozen`: of a Caller, who it is now.
     ///
     /// # Errors
     /// With words where it is not possible.
-    pub fn revoke(&mut self, asked: AskedRevocation, by: &str, now: i64) -> Result<Revocation, String> {
+    pub fn revoke(
+        &mut self,
+        asked: AskedRevocation,
+        frozen: Option<Frozen>,
+        by: &str,
+        now: i64,
+    ) -> Result<Revocation, String> {
         check_text("reason", &asked.reason)?;
         check_seconds(asked.seconds, i64::from(MAX_REVOCATION_S))?;
         asked.target.check()?;
@@ -248,8 +303,8 @@ impl Kept {
         }
         let id = self.next_id("r");
         let until = now.saturating_add(i64::from(asked.seconds));
-        let revocation =
-            Revocation { id, target: asked.target, reason: asked.reason, by: by.to_owned(), at: now, until };
+        let AskedRevocation { target, reason, .. } = asked;
+        let revocation = Revocation { id, target, reason, by: by.to_owned(), at: now, until, frozen };
         self.revocations.push(revocation.clone());
         Ok(revocation)
     }
@@ -293,6 +348,11 @@ impl Target {
             Self::Key { issuer, id } => Some((issuer, RevokedKind::Key, id)),
             Self::Caller { .. } | Self::Instance { .. } => None,
         }
+    }
+
+    /// Whether it is known by a token, which a caller may leave out.
+    pub fn is_by_token(&self) -> bool {
+        !matches!(self, Self::Caller { .. })
     }
 
     /// The issuer that it is about.
@@ -354,116 +414,4 @@ fn check_seconds(seconds: u32, most: i64) -> Result<(), String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const NOW: i64 = 1_000_000;
-
-    fn key(id: &str, seconds: u32) -> AskedRevocation {
-        let target = Target::Key { issuer: "gitlab".into(), id: id.into() };
-        AskedRevocation { target, seconds, reason: "leaked".into() }
-    }
-
-    #[test]
-    fn what_is_revoked_ends_and_twice_ends_with_the_later_one() {
-        let mut kept = Kept::default();
-        kept.revoke(key("a", 20), "me", NOW).unwrap();
-        kept.revoke(key("a", 40), "me", NOW).unwrap();
-        kept.revoke(key("b", 30), "me", NOW).unwrap();
-        let revoked = |kept: &Kept, now| {
-            kept.revoked("gitlab", Vec::new(), now)
-                .into_iter()
-                .map(|one| (one.value, one.until))
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(revoked(&kept, NOW), [("a".into(), NOW + 40), ("b".into(), NOW + 30)]);
-        assert_eq!(kept.revoked("google", Vec::new(), NOW), []);
-        assert_eq!(kept.next_end(), Some(NOW + 20));
-        assert!(!kept.expire(NOW + 19));
-        assert!(kept.expire(NOW + 20));
-        assert_eq!(revoked(&kept, NOW + 35), [("a".into(), NOW + 40)]);
-        let ids: Vec<_> = kept.revocations.iter().map(|one| one.id.as_str()).collect();
-        assert_eq!(ids, ["r-2", "r-3"], "no id comes twice");
-    }
-
-    #[test]
-    fn what_rules_revoke_stays_revoked_whatever_is_revoked_besides() {
-        let mut kept = Kept::default();
-        let of = |value: &str, until| Revoked { kind: RevokedKind::Key, value: value.into(), until };
-        let rules = || vec![of("z", 0), of("a", NOW + 30)];
-        assert_eq!(kept.revoked("gitlab", rules(), NOW), rules());
-        for (id, seconds) in [("z", 20), ("a", 20), ("b", 20)] {
-            kept.revoke(key(id, seconds), "me", NOW).unwrap();
-        }
-        let with_b = [rules(), vec![of("b", NOW + 20)]].concat();
-        assert_eq!(kept.revoked("gitlab", rules(), NOW), with_b);
-        kept.revoke(key("a", 60), "me", NOW).unwrap();
-        assert_eq!(kept.revoked("gitlab", rules(), NOW)[1], of("a", NOW + 60));
-        let many: Vec<_> = (0..MAX_OF_ISSUER - 1).map(|n| of(&n.to_string(), 0)).collect();
-        let full = kept.revoked("gitlab", many, NOW);
-        assert_eq!(
-            (full.len(), full.last()),
-            (MAX_OF_ISSUER, Some(&of("a", NOW + 60))),
-            "the latest end fits in"
-        );
-    }
-
-    #[test]
-    fn a_suspension_is_never_longer_than_filters_believe() {
-        let mut kept = Kept::default();
-        let asked = |seconds| AskedSuspension {
-            workload: "a/a".into(),
-            seconds,
-            reason: "deploy".into(),
-            ticket: "OPS-1".into(),
-        };
-        kept.suspend(asked(8 * 3600), "me", NOW).unwrap();
-        assert_eq!(kept.suspended_until("a/a", NOW), Some(NOW + 8 * 3600));
-        assert_eq!(kept.suspended_until("a/a", NOW - 3600), Some(NOW + 7 * 3600), "the clock was set back");
-        assert_eq!(kept.suspended_until("a/a", NOW + 8 * 3600), None);
-        assert_eq!(kept.suspended_until("a/b", NOW), None);
-        kept.suspend(asked(60), "me", NOW).unwrap();
-        assert_eq!((kept.suspensions.len(), kept.suspended_until("a/a", NOW)), (1, Some(NOW + 60)));
-    }
-
-    #[test]
-    fn what_has_no_reason_or_no_sensible_end_is_refused() {
-        let mut kept = Kept::default();
-        for (seconds, reason, said) in [
-            (9, "leaked", "`seconds` is 9"),
-            (MAX_REVOCATION_S + 1, "leaked", "90 days"),
-            (60, "  ", "`reason`"),
-            (60, "a\nb", "`reason`"),
-        ] {
-            let asked = AskedRevocation { reason: reason.into(), ..key("a", seconds) };
-            let refused = kept.revoke(asked, "me", NOW).unwrap_err();
-            assert!(refused.contains(said), "{refused}");
-        }
-        assert!(kept.revoke(key("", 60), "me", NOW).is_err());
-        let asked = AskedSuspension {
-            workload: "a/a".into(),
-            seconds: 8 * 3600 + 1,
-            reason: "x".into(),
-            ticket: "x".into(),
-        };
-        assert!(kept.suspend(asked.clone(), "me", NOW).unwrap_err().contains("8 h"));
-        let untracked = AskedSuspension { ticket: String::new(), seconds: 60, ..asked };
-        assert!(kept.suspend(untracked, "me", NOW).unwrap_err().contains("`ticket`"));
-        assert_eq!((kept.revocations.len(), kept.suspensions.len()), (0, 0));
-    }
-
-    #[test]
-    fn there_is_a_limit_to_rules_that_revoke() {
-        let mut kept = Kept::default();
-        let asked = |n: usize| AskedRevocation {
-            target: Target::Caller { name: format!("data/{n}") },
-            seconds: 60,
-            reason: "x".into(),
-        };
-        for n in 0..MAX_RULES {
-            kept.revoke(asked(n), "me", NOW).unwrap();
-        }
-        assert!(kept.revoke(asked(0), "me", NOW).unwrap_err().contains("256 such"));
-        kept.revoke(key("a", 60), "me", NOW).unwrap();
-    }
-}
+mod tests;

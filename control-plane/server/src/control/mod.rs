@@ -4,32 +4,40 @@
 //! back, revocations are added to them. What is in the keys (revoked tokens) or in manifests (suspensions) goes to the
 //! publisher directly.
 //!
-//! INVARIANT: what was acknowledged is on disk. What ends does so without anybody: here, and in filters by their own clocks.
+//! Where replicas share a cluster, they share what people did ([`crate::kube::SharedKept`]); the state folder has a copy of what
+//! was there last.
+//!
+//! INVARIANT: what was acknowledged is written down, in the cluster where there is one. What ends does so without anybody:
+//! here, and in filters by their own clocks.
 
+mod act;
 mod history;
 mod kept;
+mod make;
 mod overlay;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::Serialize;
-use tidegate_compiler::{Compilation, Compiler};
-use tidegate_identity::{IssuerSetSpec, Revoked};
+use tidegate_compiler::Compiler;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
+pub use self::act::{Refused, Told};
 use self::history::History;
 pub use self::history::{RuleSet, digest};
 pub use self::kept::{
-    AskedPin, AskedRevocation, AskedSuspension, Kept, MAX_REVOCATION_S, Pin, Revocation, Suspension, Target,
+    AskedPin, AskedRevocation, AskedSuspension, Broken, Kept, MAX_REVOCATION_S, Pin, Revocation, Suspension,
+    Target,
 };
+use self::make::{HALVINGS, Made, MadeOf, Maker};
 use crate::clock;
-use crate::kube::is_of_cluster;
+use crate::kube::{SharedKept, is_of_cluster};
 use crate::push::{Hub, stopped};
 use crate::rules::AcceptedRules;
-use crate::serve::{InForce, compile_again};
+use crate::serve::InForce;
 use crate::state::{StateDir, StateError};
 
 const FILE: &str = "control.json";
@@ -45,6 +53,8 @@ pub struct Control {
     /// What is to be in force.
     out: watch::Sender<Option<Arc<InForce>>>,
     kept: watch::Sender<Arc<Kept>>,
+    /// Where replicas keep it together; absent: there is only the state folder.
+    shared: Option<Arc<SharedKept>>,
     /// Whether this program writes Istio's policies, which refuse whatever filters say.
     is_fenced: bool,
 }
@@ -56,24 +66,10 @@ struct Inner {
     judged: Option<Arc<InForce>>,
     /// For what nobody wrote as it is; absent where nothing is.
     compiler: Option<Compiler>,
-    /// Of which rules the last output was made, and with which revocations.
-    made_of: Option<(Arc<InForce>, Option<u64>, BTreeSet<String>)>,
-    /// Revocations that are not in force, and why.
-    broken: Vec<(String, String)>,
-}
-
-/// Why something is not done.
-#[derive(Debug, thiserror::Error)]
-pub enum Refused {
-    /// It makes no sense.
-    #[error("{0}")]
-    Asked(String),
-    /// There is no such thing.
-    #[error("{0}")]
-    Unknown(String),
-    /// It cannot be kept.
-    #[error(transparent)]
-    State(#[from] StateError),
+    /// Of what the last output was made.
+    made_of: Option<MadeOf>,
+    /// Revocations that do not go together with the newest rules, and why.
+    broken: Vec<Broken>,
 }
 
 /// Everything there is to say.
@@ -88,9 +84,9 @@ pub struct ControlReport {
     pub pin: Option<Pin>,
     /// What is taken back.
     pub revocations: Vec<Revocation>,
-    /// Ids of revocations that are not in force, and why.
+    /// Revocations that do not go together with the newest rules, and why.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub broken: Vec<(String, String)>,
+    pub broken: Vec<Broken>,
     /// Workloads whose Guards only report.
     pub suspensions: Vec<Suspension>,
     /// Rules that can be gone back to, oldest first.
@@ -108,6 +104,7 @@ impl Control {
         state: Arc<StateDir>,
         hub: Arc<Hub>,
         out: watch::Sender<Option<Arc<InForce>>>,
+        shared: Option<Arc<SharedKept>>,
         is_fenced: bool,
     ) -> Result<Self, StateError> {
         let mut kept: Kept = state.read_json(FILE)?.unwrap_or_default();
@@ -119,8 +116,8 @@ impl Control {
             made_of: None,
             broken: Vec::new(),
         };
-        let control =
-            Self { state, hub, inner: Mutex::new(inner), out, kept: watch::Sender::default(), is_fenced };
+        let kept_in = watch::Sender::default();
+        let control = Self { state, hub, inner: Mutex::new(inner), out, kept: kept_in, shared, is_fenced };
         control.announce(kept);
         Ok(control)
     }
@@ -145,17 +142,8 @@ impl Control {
         let mut inner = self.lock();
         inner.judged = Some(judged.clone());
         let kept = self.kept.borrow().clone();
-        match self.make(&mut inner, &kept) {
-            Some(made) => self.emit(made),
-            None if self.is_idle() => {
-                error!(
-                    "what was pinned or revoked cannot be put in force; the newest accepted rules are, without it"
-                );
-                self.emit(judged.clone());
-            }
-            None => {}
-        }
-        let pinned = kept.pin.as_ref().map(|pin| pin.number);
+        let made = self.make(&mut inner, &kept, None);
+        self.adopt(&mut inner, made);
         if let Some(pin) = &kept.pin
             && pin.digest != judged.set.digest
         {
@@ -166,166 +154,26 @@ impl Control {
                 pin.by
             );
         }
+        let is_pinned = |set: &&RuleSet| kept.pin.as_ref().is_some_and(|pin| pin.digest == set.digest);
+        let pinned = inner.history.sets().iter().rev().find(is_pinned).map(|set| set.number);
         if let Err(error) = inner.history.add(&judged.set, &judged.rules, pinned) {
             error!("rules are in force, and cannot be gone back to: {error}");
         }
     }
 
-    /// Takes something back. Blocking.
-    ///
-    /// # Errors
-    /// Where that cannot be done; nothing has changed then.
-    pub fn revoke(&self, asked: AskedRevocation, by: &str) -> Result<Revocation, Refused> {
+    /// What is written in the cluster, as another replica or this one wrote it. Blocking.
+    pub(crate) fn learn(&self, mut kept: Kept) {
+        kept.expire(clock::now());
         let mut inner = self.lock();
-        let Some(judged) = inner.judged.clone() else { return Err(not_ready()) };
-        if let Some(issuer) = asked.target.issuer() {
-            let known: Vec<&str> = judged.compiled.issuers.iter().map(|one| one.name.as_str()).collect();
-            if !known.contains(&issuer) {
-                let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-                return Err(Refused::Asked(format!(
-                    "there is no TrustedIssuer `{issuer}`; declared are: {known}"
-                )));
-            }
+        let known = self.kept.borrow().clone();
+        if kept == *known || kept.revision < known.revision {
+            return;
         }
-        let mut kept = Kept::clone(&self.kept.borrow());
-        let revocation = kept.revoke(asked, by, clock::now()).map_err(Refused::Asked)?;
-        check_keys(&judged, &revocation).map_err(Refused::Asked)?;
-        let made = self.make(&mut inner, &kept);
-        if let Some((_, why)) = inner.broken.iter().find(|(id, _)| *id == revocation.id) {
-            return Err(Refused::Asked(format!("{} cannot be revoked: {why}", revocation.target)));
-        }
-        self.keep(kept)?;
-        if let Some(made) = made {
-            self.emit(made);
-        }
-        warn!(
-            id = revocation.id,
-            by,
-            until = clock::rfc3339(revocation.until),
-            "revoked: {}",
-            revocation.target
-        );
-        Ok(revocation)
-    }
-
-    /// Ends a revocation or suspension. Blocking.
-    ///
-    /// # Errors
-    /// Where there is none of this id.
-    pub fn lift(&self, id: &str, by: &str) -> Result<(), Refused> {
-        let mut inner = self.lock();
-        let mut kept = Kept::clone(&self.kept.borrow());
-        let before = kept.clone();
-        kept.revocations.retain(|one| one.id != id);
-        kept.suspensions.retain(|one| one.id != id && one.workload != id);
-        if kept == before {
-            return Err(Refused::Unknown(format!("nothing is revoked or suspended under `{id}`")));
-        }
-        let made = self.make(&mut inner, &kept);
-        self.keep(kept)?;
-        if let Some(made) = made {
-            self.emit(made);
-        }
-        warn!(id, by, "revocation or suspension lifted");
-        Ok(())
-    }
-
-    /// Lets the Guards of a workload only report for a time. Blocking.
-    ///
-    /// # Errors
-    /// Where that cannot be done.
-    pub fn suspend(&self, asked: AskedSuspension, by: &str) -> Result<Suspension, Refused> {
-        if self.is_fenced {
-            return Err(Refused::Asked(
-                "this control plane writes Istio's policies, and they refuse what filters let pass: a suspension would open \
-                 nothing; set the Guard's mode to Shadow in the rules, which widens the policies first"
-                    .to_owned(),
-            ));
-        }
-        let inner = self.lock();
-        let Some(in_force) = self.out.borrow().clone() else { return Err(not_ready()) };
-        let found = in_force.compiled.workloads.iter().find(|(id, _)| id.to_string() == asked.workload);
-        match found {
-            None => {
-                return Err(Refused::Asked(format!(
-                    "there is no workload `{}` in the Mesh; write `namespace/name`",
-                    asked.workload
-                )));
-            }
-            Some((_, policy)) if !policy.covered => {
-                return Err(Refused::Asked(format!(
-                    "no Guard covers `{}`, so everything passes",
-                    asked.workload
-                )));
-            }
-            Some(_) => {}
-        }
-        let mut kept = Kept::clone(&self.kept.borrow());
-        let suspension = kept.suspend(asked, by, clock::now()).map_err(Refused::Asked)?;
-        self.keep(kept)?;
-        drop(inner);
-        warn!(
-            workload = suspension.workload,
-            by,
-            ticket = suspension.ticket,
-            until = clock::rfc3339(suspension.until),
-            "suspended: what the Guard refuses passes and is reported"
-        );
-        Ok(suspension)
-    }
-
-    /// Puts earlier rules in force and keeps them there. Blocking.
-    ///
-    /// # Errors
-    /// Where they are not kept any more or do not compile.
-    pub fn pin(&self, asked: &AskedPin, by: &str) -> Result<Pin, Refused> {
-        kept::check_text("reason", &asked.reason).map_err(Refused::Asked)?;
-        let mut inner = self.lock();
-        if inner.judged.is_none() {
-            return Err(not_ready());
-        }
-        let set = inner.history.find(&asked.rules).map_err(Refused::Unknown)?;
-        let mut kept = Kept::clone(&self.kept.borrow());
-        let pin = Pin {
-            number: set.number,
-            digest: set.digest,
-            reason: asked.reason.clone(),
-            by: by.to_owned(),
-            at: clock::now(),
-        };
-        kept.pin = Some(pin.clone());
-        inner.made_of = None;
-        let Some(made) = self.make(&mut inner, &kept) else {
-            return Err(Refused::Asked(format!(
-                "rule set {} cannot be put in force: it does not compile (any more); the log says why",
-                pin.number
-            )));
-        };
-        self.keep(kept)?;
-        self.emit(made);
-        warn!(number = pin.number, by, "earlier rules are in force and pinned: {}", pin.reason);
-        Ok(pin)
-    }
-
-    /// Lets the newest rules through again. Blocking.
-    ///
-    /// # Errors
-    /// Where nothing is pinned.
-    pub fn release(&self, by: &str) -> Result<(), Refused> {
-        let mut inner = self.lock();
-        let mut kept = Kept::clone(&self.kept.borrow());
-        let Some(pin) = kept.pin.take() else {
-            return Err(Refused::Unknown(
-                "nothing is pinned; the newest accepted rules are in force".to_owned(),
-            ));
-        };
-        let made = self.make(&mut inner, &kept);
-        self.keep(kept)?;
-        if let Some(made) = made {
-            self.emit(made);
-        }
-        info!(number = pin.number, by, "no longer pinned; the newest accepted rules are in force");
-        Ok(())
+        let made = self.make(&mut inner, &kept, None);
+        self.copy(&kept);
+        info!(revision = kept.revision, "what is revoked, suspended and pinned is as the cluster has it");
+        self.announce(kept);
+        self.adopt(&mut inner, made);
     }
 
     /// The rules of this number in the history, if they are kept.
@@ -367,73 +215,93 @@ impl Control {
         }
     }
 
+    /// In a cluster every replica does this by its own clock; it is written down with the next change.
     fn expire(&self) {
         let mut inner = self.lock();
         let mut kept = Kept::clone(&self.kept.borrow());
         if !kept.expire(clock::now()) {
             return;
         }
-        let made = self.make(&mut inner, &kept);
-        if let Err(error) = self.keep(kept.clone()) {
-            // It has ended all the same, and is found ended at the next start.
-            error!("what has ended is not written down: {error}");
-            self.announce(kept);
-        }
-        if let Some(made) = made {
-            self.emit(made);
-        }
+        let made = self.make(&mut inner, &kept, None);
+        self.copy(&kept);
+        self.announce(kept);
+        self.adopt(&mut inner, made);
         info!("a revocation or suspension has ended");
     }
 
-    /// What is to be in force; `None`: what is, or nothing is known.
-    fn make(&self, inner: &mut Inner, kept: &Kept) -> Option<Arc<InForce>> {
-        let judged = inner.judged.clone()?;
-        let revoking: BTreeSet<String> = kept.rules().map(|one| one.id.clone()).collect();
-        let pin = kept.pin.as_ref().filter(|pin| pin.digest != judged.set.digest);
-        let made_of = (judged.clone(), pin.map(|pin| pin.number), revoking);
-        let is_known = inner.made_of.as_ref().is_some_and(|(rules, pin, revoking)| {
-            Arc::ptr_eq(rules, &made_of.0) && *pin == made_of.1 && *revoking == made_of.2
-        });
-        if is_known {
-            return None;
-        }
-        let made = if pin.is_none() && made_of.2.is_empty() {
-            inner.compiler = None;
-            inner.broken.clear();
-            Some(judged)
-        } else {
-            let (rules, set) = self.base(inner, kept, &judged);
-            compile(inner, kept, rules, set, &judged)
+    /// What is to be in force. `asked`: the revocation that somebody wants.
+    fn make(&self, inner: &mut Inner, kept: &Kept, asked: Option<&str>) -> Made {
+        let Some(judged) = inner.judged.clone() else { return Made::default() };
+        let revocations: BTreeSet<String> = kept.rules().map(|one| one.id.clone()).collect();
+        let of = MadeOf {
+            judged: judged.clone(),
+            pin: kept.pin.as_ref().map(|pin| pin.digest.clone()),
+            revocations,
         };
-        if made.is_some() {
-            inner.made_of = Some(made_of);
+        if inner.made_of.as_ref() == Some(&of) {
+            return Made { output: None, of: Some(of), broken: inner.broken.clone() };
         }
+        let is_as_written =
+            of.revocations.is_empty() && of.pin.as_ref().is_none_or(|pin| *pin == judged.set.digest);
+        let mut made = if is_as_written {
+            inner.compiler = None;
+            Made { output: Some(judged.clone()), of: Some(of), broken: Vec::new() }
+        } else {
+            let Some((rules, set)) = self.base(inner, kept, &judged) else { return Made::default() };
+            let Inner { history, compiler, .. } = inner;
+            let compiler = compiler.get_or_insert_with(Compiler::new);
+            let current = self.out.borrow().clone();
+            let maker =
+                Maker { compiler, history, kept, newest: &judged, current, asked, halvings: HALVINGS };
+            maker.make(rules, set, |rules| in_the_cluster_of(rules, &judged))
+        };
+        made.broken.extend(without_room(kept, made.output.as_ref().unwrap_or(&judged)));
         made
     }
 
-    /// The rules that count: those that are pinned, with the cluster as it is now, or the newest.
-    fn base(&self, inner: &Inner, kept: &Kept, judged: &Arc<InForce>) -> (Arc<AcceptedRules>, RuleSet) {
-        let newest = || (judged.rules.clone(), judged.set.clone());
-        let Some(pin) = &kept.pin else { return newest() };
-        if pin.digest == judged.set.digest {
-            return newest();
-        }
-        let pinned = inner.history.rules(pin.number);
-        let set = inner.history.sets().iter().find(|set| set.number == pin.number);
-        let (Ok(Some(mut rules)), Some(set)) = (pinned, set) else {
-            error!(number = pin.number, "the pinned rules cannot be read; the newest are in force");
-            return newest();
+    /// The rules that count: those that are pinned, with the cluster as it is now, or the newest. `None`: those that are pinned
+    /// are not here, and none are in force that could stay.
+    fn base(
+        &self,
+        inner: &Inner,
+        kept: &Kept,
+        judged: &Arc<InForce>,
+    ) -> Option<(Arc<AcceptedRules>, RuleSet)> {
+        let Some(pin) = kept.pin.as_ref().filter(|pin| pin.digest != judged.set.digest) else {
+            return Some((judged.rules.clone(), judged.set.clone()));
         };
-        rules.files.retain(|path, _| !is_of_cluster(path));
-        let now = judged.rules.files.iter().filter(|(path, _)| is_of_cluster(path));
-        rules.files.extend(now.map(|(path, text)| (path.clone(), text.clone())));
-        (Arc::new(rules), set.clone())
+        let set = inner.history.sets().iter().rev().find(|set| set.digest == pin.digest);
+        let pinned = set.map(|set| (inner.history.rules(set.number), set.clone()));
+        if let Some((Ok(Some(rules)), set)) = pinned {
+            return Some((Arc::new(in_the_cluster_of(rules, judged)), set));
+        }
+        error!(
+            number = pin.number,
+            digest = pin.digest,
+            "the pinned rules are not among those that this replica keeps, so nothing newer is put in force; \
+             `tidegate rollback --release` lets the newest through"
+        );
+        let current = self.out.borrow().clone()?;
+        Some((Arc::new(in_the_cluster_of(AcceptedRules::clone(&current.rules), judged)), current.set.clone()))
     }
 
-    fn keep(&self, kept: Kept) -> Result<(), StateError> {
-        self.state.write_json(FILE, &kept)?;
-        self.announce(kept);
-        Ok(())
+    /// Puts in force what was made.
+    fn adopt(&self, inner: &mut Inner, made: Made) {
+        let Made { output, of, broken } = made;
+        self.hub.metrics.revocations_broken.set(i64::try_from(broken.len()).unwrap_or(i64::MAX));
+        inner.made_of = of;
+        inner.broken = broken;
+        if let Some(output) = output {
+            self.hub.directories.set_queries(output.queries.clone());
+            self.out.send_replace(Some(output));
+        }
+    }
+
+    /// Where there is no cluster, this is where it is written; where there is one, what a start without it goes by.
+    fn copy(&self, kept: &Kept) {
+        if let Err(error) = self.state.write_json(FILE, kept) {
+            error!("what is revoked and suspended is not written down for the next start: {error}");
+        }
     }
 
     fn announce(&self, kept: Kept) {
@@ -445,81 +313,25 @@ impl Control {
         self.kept.send_replace(Arc::new(kept));
     }
 
-    fn emit(&self, made: Arc<InForce>) {
-        self.hub.directories.set_queries(made.queries.clone());
-        self.out.send_replace(Some(made));
-    }
-
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Whether filters will take keys with this in them: what cannot be encoded would hold back every push.
-fn check_keys(judged: &InForce, revocation: &Revocation) -> Result<(), String> {
-    let Some((name, kind, value)) = revocation.target.in_keys() else { return Ok(()) };
-    let Some(issuer) = judged.compiled.issuers.iter().find(|one| one.name == name) else { return Ok(()) };
-    let mut spec = issuer.spec(Vec::new(), 0);
-    spec.revoked.retain(|one| one.kind != kind || one.value != value);
-    spec.revoked.push(Revoked { kind, value: value.to_owned(), until: revocation.until });
-    let encoded = IssuerSetSpec::new(vec![spec]).encode();
-    encoded.map(drop).map_err(|error| format!("{} cannot be revoked: {error}", revocation.target))
+/// Earlier rules, with what the cluster is now.
+fn in_the_cluster_of(mut rules: AcceptedRules, now: &InForce) -> AcceptedRules {
+    rules.files.retain(|path, _| !is_of_cluster(path));
+    let now = now.rules.files.iter().filter(|(path, _)| is_of_cluster(path));
+    rules.files.extend(now.map(|(path, text)| (path.clone(), text.clone())));
+    rules
 }
 
-fn not_ready() -> Refused {
-    Refused::Asked("no rules have been accepted yet; `tidegate check` and /diagnostics say why".to_owned())
-}
-
-/// Compiles rules with what is revoked. Revocations that do not compile are left out, and told.
-fn compile(
-    inner: &mut Inner,
-    kept: &Kept,
-    rules: Arc<AcceptedRules>,
-    set: RuleSet,
-    judged: &Arc<InForce>,
-) -> Option<Arc<InForce>> {
-    inner.broken.clear();
-    let mut files = rules.files.clone();
-    for revocation in kept.rules() {
-        match overlay::rule(revocation, &judged.compiled) {
-            Ok(text) => drop(files.insert(overlay::file(revocation), text)),
-            Err(why) => inner.broken.push((revocation.id.clone(), why)),
-        }
-    }
-    let compiler = inner.compiler.get_or_insert_with(Compiler::new);
-    // Once more without those that are broken.
-    for _ in 0..2 {
-        let Compilation { diagnostics, output } = compile_again(compiler, &files, &rules.environment);
-        if let Some(compiled) = output {
-            for (id, why) in &inner.broken {
-                error!(id, "a revocation is not in force: {why}");
-            }
-            let since = if set.digest == judged.set.digest { judged.since } else { Instant::now() };
-            return Some(Arc::new(InForce::new(compiled, rules, set, since)));
-        }
-        let before = files.len();
-        for revocation in kept.rules() {
-            let file = overlay::file(revocation);
-            let Some(found) = diagnostics.iter().find(|found| found.is_error() && found.file == file) else {
-                continue;
-            };
-            files.remove(&file);
-            inner.broken.push((revocation.id.clone(), found.message.clone()));
-        }
-        if files.len() == before {
-            for found in diagnostics.iter().filter(|found| found.is_error()) {
-                error!("{found}");
-            }
-            error!("the rules do not compile with what was done to them; what is in force stays");
-            break;
-        }
-    }
-    // None of them is put in force by this: nobody is to be told that it is.
-    let why = "the rules do not compile with it, see the log; what was in force before stays";
-    for revocation in kept.rules() {
-        if !inner.broken.iter().any(|(id, _)| *id == revocation.id) {
-            inner.broken.push((revocation.id.clone(), why.to_owned()));
-        }
-    }
-    None
+/// Revocations for which keys sections have no room, because the rules have come to revoke much.
+fn without_room(kept: &Kept, in_force: &InForce) -> Vec<Broken> {
+    let issuers = in_force.compiled.issuers.iter();
+    let ids =
+        issuers.flat_map(|issuer| kept.without_room(&issuer.name, issuer.revoked.clone(), clock::now()));
+    let why =
+        "the keys of its issuer have no room: 4096 tokens, subjects and keys are revoked that end later";
+    ids.map(|id| Broken { id, why: why.to_owned(), in_force: false }).collect()
 }

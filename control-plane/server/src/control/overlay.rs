@@ -1,39 +1,79 @@
-//! Revocations as rules: Deny rules of the root namespace, beside those that people wrote.
+//! Revocations as rules: Denies of the root namespace, beside those that people wrote, that nothing suspends.
+//!
+//! A Caller is revoked as what it was when somebody revoked it, and as what its object says now: whoever may write the object
+//! can add to that, and take nothing away.
 //!
 //! INVARIANT: what is added only refuses. Each has its end in it, so filters end it by their own clocks.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::{Value, json};
-use tidegate_compiler::Compiled;
-use tidegate_engine::REVOKING_RULES;
+use tidegate_compiler::{Compiled, revocation, tree};
 use tidegate_identity::PackKind;
 
-use super::kept::{Revocation, Target};
+use super::kept::{Frozen, Revocation, Target};
 use crate::clock;
+use crate::rules::AcceptedRules;
 
-/// The file that a revocation's rule is in.
-pub(super) fn file(revocation: &Revocation) -> String {
-    format!("(revocation {}).yaml", revocation.id)
+/// How far the forms of a frozen Caller stand from the left.
+const INDENT: usize = 4;
+/// How a reference to the environment begins.
+const REFERENCE: &str = "${env.";
+
+/// The path of the rule of a revocation.
+pub(super) fn path(id: &str) -> String {
+    format!("{}{id}.yaml", revocation::PATHS)
 }
 
-/// The rule. `compiled`: what is in force, for the mesh and the issuers that it names.
+/// The path of a frozen form, from 0.
+pub(super) fn form_path(id: &str, form: usize) -> String {
+    format!("{}{id}, form {form}.yaml", revocation::PATHS)
+}
+
+/// Files with the rule and what it refers to, without those of its entries. `compiled`: what is in force, for the mesh and the
+/// issuers that it names. Nothing where no entry is left.
 ///
 /// # Errors
-/// With words where there is none that does it.
-pub(super) fn rule(revocation: &Revocation, compiled: &Compiled) -> Result<String, String> {
-    let from = match &revocation.target {
-        Target::Caller { name } => json!([{"caller": name}]),
-        Target::Instance { issuer, id } => instance(issuer, id, compiled)?,
+/// With words where there is no rule that does it.
+pub(super) fn files(
+    revocation: &Revocation,
+    compiled: &Compiled,
+    without: &BTreeSet<usize>,
+) -> Result<Vec<(String, String)>, String> {
+    let Revocation { id, target, frozen, .. } = revocation;
+    let root = &compiled.mesh.root_namespace;
+    let name = format!("{}{id}", revocation::NAMES);
+    let mut files = Vec::new();
+    let mut from = Vec::new();
+    match target {
+        Target::Caller { name: caller } => {
+            from.push(json!({"caller": caller}));
+            for (at, form) in frozen.iter().flat_map(|frozen| &frozen.forms).enumerate() {
+                let form_name = format!("{name}-{at}");
+                from.push(json!({"caller": format!("{root}/{form_name}")}));
+                if !without.contains(&(at + 1)) {
+                    let form = form.replace(REFERENCE, &format!("{REFERENCE}{name}-"));
+                    let text = format!(
+                        "kind: Caller\nmetadata: {{name: {form_name}, namespace: {root}}}\nspec:\n  anyOf:\n  -\n{form}"
+                    );
+                    files.push((form_path(id, at), text));
+                }
+            }
+        }
+        Target::Instance { issuer, id } => from.push(instance(issuer, id, compiled)?),
         Target::Token { .. } | Target::Subject { .. } | Target::Key { .. } => {
             return Err("it is part of the keys, and of no rule".to_owned());
         }
-    };
+    }
+    let from: Vec<Value> =
+        (0..).zip(from).filter(|(at, _)| !without.contains(at)).map(|(_, entry)| entry).collect();
+    if from.is_empty() {
+        return Ok(Vec::new());
+    }
     let rule = json!({
         "apiVersion": "tidegate.dev/v1alpha1",
         "kind": "AccessRule",
-        "metadata": {
-            "name": format!("{REVOKING_RULES}{}", revocation.id),
-            "namespace": compiled.mesh.root_namespace,
-        },
+        "metadata": {"name": name, "namespace": root},
         "spec": {
             "owner": "whoever revoked it",
             // Whoever is revoked learns neither why nor by whom.
@@ -45,9 +85,41 @@ pub(super) fn rule(revocation: &Revocation, compiled: &Compiled) -> Result<Strin
         },
     });
     // JSON is YAML.
-    Ok(format!("{rule:#}\n"))
+    files.push((path(id), format!("{rule:#}\n")));
+    Ok(files)
 }
 
+/// What the frozen forms of a revocation refer to.
+pub(super) fn environment(revocation: &Revocation) -> impl Iterator<Item = (String, String)> {
+    let values = revocation.frozen.iter().flat_map(|frozen| &frozen.environment);
+    values.map(|(name, value)| (format!("{}{}-{name}", revocation::NAMES, revocation.id), value.clone()))
+}
+
+/// Who a Caller (`namespace/name`) is, as these rules say. `None`: they do not.
+pub(super) fn freeze(caller: &str, rules: &AcceptedRules) -> Option<Frozen> {
+    let (namespace, name) = caller.split_once('/')?;
+    let is_it = |root: tree::Tree<'_>| {
+        let text = |path: &[&str]| root.at(path).and_then(tree::Tree::text);
+        text(&["kind"]) == Some("Caller")
+            && text(&["metadata", "namespace"]) == Some(namespace)
+            && text(&["metadata", "name"]) == Some(name)
+    };
+    let texts = rules.files.values().filter(|text| text.contains("Caller"));
+    let forms = texts.into_iter().find_map(|text| {
+        let (with_values, _) = tree::read(text, Some(&rules.environment));
+        let at = with_values.iter().position(|document| is_it(document.root()))?;
+        let (as_written, _) = tree::read(text, None);
+        let forms = as_written.get(at)?.root().at(&["spec", "anyOf"])?;
+        forms.items().map(|form| form.block(INDENT)).collect::<Option<Vec<String>>>()
+    })?;
+    let named = |name: &str| forms.iter().any(|form| form.contains(&format!("{REFERENCE}{name}}}")));
+    let values = rules.environment.iter().filter(|(name, _)| named(name));
+    let environment: BTreeMap<String, String> =
+        values.map(|(name, value)| (name.clone(), value.clone())).collect();
+    Some(Frozen { forms, environment })
+}
+
+/// Whoever brings a token of that machine or pod, from whichever trust domain and through whichever gateway.
 fn instance(name: &str, id: &str, compiled: &Compiled) -> Result<Value, String> {
     let issuer = compiled.issuers.iter().find(|issuer| issuer.name == name);
     let claim = match issuer.map(|issuer| issuer.pack) {
@@ -60,14 +132,8 @@ fn instance(name: &str, id: &str, compiled: &Compiled) -> Result<Value, String> 
             ));
         }
     };
-    let tokens = json!([{"issuer": name, "as": "token"}]);
-    let when = json!([format!("{claim} == {}", Value::from(id))]);
-    let gateways: Vec<String> = compiled.mesh.gateway_names();
-    let mut from = vec![json!({"anyMesh": true, "tokens": tokens, "when": when})];
-    if !gateways.is_empty() {
-        from.push(json!({"tokenOnly": {"via": gateways}, "tokens": tokens, "when": when}));
-    }
-    Ok(Value::Array(from))
+    let when = format!("{claim} == {}", Value::from(id));
+    Ok(json!({"anyone": true, "tokens": [{"issuer": name, "as": "token"}], "when": [when]}))
 }
 
 /// RFC 3339 to the second.
@@ -85,5 +151,50 @@ mod tests {
         for at in [0, 1_795_203_599, 1_795_203_600, 1_795_203_661] {
             assert_eq!(tidegate_compiler::moment(&moment(at)), Some(at), "{}", moment(at));
         }
+    }
+
+    /// Its token is taken back from whoever brings it: peers of any trust domain, none, and through gateways.
+    #[test]
+    fn an_instance_is_revoked_whatever_its_peer_is() {
+        let rules = "kind: Mesh\nmetadata: {name: prod}\nspec:\n  trustDomain: prod.example\n  rootNamespace: root\n  workloads: \
+                     [{namespace: sales, name: orders}]\n---\nkind: TrustedIssuer\nmetadata: {name: pods}\nspec: {issuer: \
+                     \"https://pods.example\", pack: kubernetes, keys: {jwksUri: \"https://pods.invalid/keys\"}}\n";
+        let mut files: crate::rules::Files = [("rules.yaml".to_owned(), rules.to_owned())].into();
+        let before = crate::serve::compile_files(&files, &Default::default()).output.unwrap();
+        let revocation = Revocation {
+            id: "r-1".into(),
+            target: Target::Instance { issuer: "pods".into(), id: "uid-7".into() },
+            reason: "x".into(),
+            by: "me".into(),
+            at: 0,
+            until: 4_000_000_000,
+            frozen: None,
+        };
+        files.extend(super::files(&revocation, &before, &BTreeSet::new()).unwrap());
+        let compiled = crate::serve::compile_files(&files, &Default::default());
+        let compiled = compiled.output.unwrap_or_else(|| panic!("{:?}", compiled.diagnostics));
+        let rule = &compiled.workloads.values().next().unwrap().model.rules[0];
+        assert!(rule.revokes && rule.to.is_none());
+        let [from] = rule.from.as_slice() else { panic!("{:?}", rule.from) };
+        assert_eq!((&from.peer, from.issuers.len()), (&tidegate_engine::model::PeerModel::Anyone, 1));
+        // Nobody else can write that.
+        let forged = files.remove(&path("r-1")).unwrap();
+        files.insert("forged.yaml".to_owned(), forged.replace("tidegate-revoked-r-1", "forged"));
+        assert!(crate::serve::compile_files(&files, &Default::default()).output.is_none());
+    }
+
+    #[test]
+    fn a_caller_is_frozen_with_the_values_that_it_refers_to() {
+        let text = "kind: Guard\n---\nkind: Caller\nmetadata: {name: etl, namespace: data}\nspec:\n  anyOf:\n  \
+                    - {peer: {namespace: \"${env.space}\"}}\n  - tokenOnly: {via: [a/b]}\n    tokens: [{issuer: x, gitlab: \
+                    {project: ${env.number}}}]\n";
+        let environment = [("space", "etl"), ("number", "7"), ("other", "z")];
+        let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let rules = AcceptedRules { files: [("a.yaml".to_owned(), text.to_owned())].into(), environment };
+        assert_eq!(freeze("data/other", &rules), None);
+        let frozen = freeze("data/etl", &rules).unwrap();
+        let names: Vec<&str> = frozen.environment.keys().map(String::as_str).collect();
+        assert_eq!((frozen.forms.len(), names), (2, vec!["number", "space"]));
+        assert_eq!(frozen.forms[0], "    \"peer\":\n      \"namespace\": \"${env.space}\"\n");
     }
 }

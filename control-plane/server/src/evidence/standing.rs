@@ -310,10 +310,10 @@ fn by_people(inputs: &Inputs, out: &mut Writer<'_>) -> io::Result<()> {
         };
         out.line(&exception.line())?;
     }
-    for (id, why) in &inputs.control.broken {
-        out.line(
-            &Exception { kind: "revocation-not-in-force", what: id, why, ..Exception::default() }.line(),
-        )?;
+    for one in &inputs.control.broken {
+        // Where it is in force, newer rules are not.
+        let kind = if one.in_force { "rules-held-back" } else { "revocation-not-in-force" };
+        out.line(&Exception { kind, what: &one.id, why: &one.why, ..Exception::default() }.line())?;
     }
     if let Some(pin) = &inputs.control.pin {
         let what = format!("rule set {}", pin.number);

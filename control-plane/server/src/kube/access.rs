@@ -6,8 +6,10 @@
 use serde_json::{Value, json};
 use tidegate_compiler::fence::IstioVersion;
 
+use super::crds::{GROUP, INTERVENTION};
 use super::index::Watched;
 use super::lease::LeaseOptions;
+use super::shared;
 use super::watches::resource;
 
 /// `rules` of a ClusterRole: the objects of every namespace.
@@ -32,16 +34,20 @@ pub fn cluster_rules() -> Vec<Value> {
     rules
 }
 
-/// `rules` of a Role in the namespace of the Lease.
+/// `rules` of a Role in the namespace of the Lease: the Lease, and the object that replicas share.
 pub fn lease_rules() -> Vec<Value> {
     let lease = LeaseOptions::new("", "").name;
-    let of = |verbs: &[&str]| json!({"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": verbs});
-    let mut named = of(&["get", "update"]);
-    if let Some(members) = named.as_object_mut() {
-        members.insert("resourceNames".to_owned(), json!([lease]));
-    }
-    // A name cannot be asked for before there is one.
-    vec![of(&["create"]), named]
+    let of = |group: &str, resource: &str, name: &str, verbs: &[&str]| {
+        let (groups, resources) = ([group], [resource]);
+        [
+            // A name cannot be asked for before there is one.
+            json!({"apiGroups": groups, "resources": resources, "verbs": ["create"]}),
+            json!({"apiGroups": groups, "resources": resources, "resourceNames": [name], "verbs": verbs}),
+        ]
+    };
+    let leases = of("coordination.k8s.io", "leases", &lease, &["get", "update"]);
+    let shared = of(GROUP, INTERVENTION.1, shared::NAME, &["get", "list", "watch", "update"]);
+    leases.into_iter().chain(shared).collect()
 }
 
 /// Adds to the rule of the same group and verbs.

@@ -19,9 +19,59 @@ pub(crate) fn plural(kind: Kind) -> String {
     format!("{}s", kind.as_str().to_lowercase())
 }
 
+/// The kind of what people did besides rules, and its plural. Only the control plane writes it.
+pub(crate) const INTERVENTION: (&str, &str) = ("Intervention", "interventions");
+
 /// All definitions, to be installed in this order.
 pub fn crds() -> Vec<Value> {
-    KINDS.into_iter().map(crd).collect()
+    KINDS.into_iter().map(crd).chain([intervention()]).collect()
+}
+
+fn intervention() -> Value {
+    let (kind, plural) = INTERVENTION;
+    let column = |name: &str, path: &str| json!({"name": name, "type": "string", "jsonPath": path});
+    let columns = [
+        column("Revocations", ".spec.revocations[*].id"),
+        column("Suspended", ".spec.suspensions[*].workload"),
+        column("Pinned", ".spec.pin.digest"),
+    ];
+    let description =
+        "What people revoked, suspended and pinned, as `tidegate serve` wrote it for all of its replicas.";
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {
+            "name": format!("{plural}.{GROUP}"),
+            "labels": {"app.kubernetes.io/part-of": "tidegate"},
+        },
+        "spec": {
+            "group": GROUP,
+            "names": {
+                "kind": kind,
+                "listKind": format!("{kind}List"),
+                "plural": plural,
+                "singular": kind.to_lowercase(),
+                "shortNames": ["tgi"],
+            },
+            "scope": "Namespaced",
+            "versions": [{
+                "name": VERSION,
+                "served": true,
+                "storage": true,
+                "subresources": {"status": {}},
+                "additionalPrinterColumns": columns,
+                "schema": {"openAPIV3Schema": {
+                    "type": "object",
+                    "description": description,
+                    "properties": {"spec": {
+                        "type": "object",
+                        "description": "`tidegate revoke --list` says what it means. Not to be edited.",
+                        "x-kubernetes-preserve-unknown-fields": true,
+                    }},
+                }},
+            }],
+        },
+    })
 }
 
 fn crd(kind: Kind) -> Value {
@@ -136,6 +186,6 @@ mod tests {
             assert_eq!(*name, format!("{}.{GROUP}", names["plural"].as_str().unwrap()));
         }
         let scopes: Vec<_> = crds().iter().map(|crd| crd["spec"]["scope"].clone()).collect();
-        assert_eq!(scopes, ["Cluster", "Namespaced", "Namespaced", "Namespaced"]);
+        assert_eq!(scopes, ["Cluster", "Namespaced", "Namespaced", "Namespaced", "Namespaced"]);
     }
 }

@@ -58,6 +58,8 @@ pub struct Leadership {
     pub reached: bool,
     /// Whether it was asked at all.
     pub is_known: bool,
+    /// Whether this replica was elected and cannot read what is revoked: it does not lead before it can.
+    pub unread: bool,
 }
 
 /// Takes part until the server stops.
@@ -97,7 +99,7 @@ enum Attempt {
 impl Leadership {
     /// Without a cluster there is no other replica.
     pub(crate) fn alone() -> Self {
-        Self { epoch: None, other: None, is_stranger: false, reached: true, is_known: true }
+        Self { epoch: None, other: None, is_stranger: false, reached: true, is_known: true, unread: false }
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The way of an object: `watches` keep the `index` as the cluster is, `pods` make the Mesh of it, `source` judges
 //! every object like a file, `keeper` keeps Istio's policies and what brings filters (`plugins`) in step, `status` and `report`
-//! say what became of it, and `lease` decides which replica writes.
+//! say what became of it, and `lease` decides which replica writes. `shared` is where all replicas keep what people did besides.
 //!
 //! INVARIANT: nothing is judged before every kind was listed completely: what is absent counts as deleted. Nothing is
 //! written without the lease, nothing that others own, and nothing that is as it should be already.
@@ -16,6 +16,7 @@ mod owned;
 mod plugins;
 mod pods;
 mod report;
+mod shared;
 mod source;
 mod status;
 mod view;
@@ -39,6 +40,7 @@ pub use lease::{Leadership, LeaseOptions};
 pub(crate) use plugins::Attachments;
 pub use plugins::PluginPlan;
 pub(crate) use report::StatusTask;
+pub(crate) use shared::{MAX_SHARED, SharedKept, SharedTask, Unshared};
 pub(crate) use source::{ClusterSource, Judged, is_of_cluster};
 pub(crate) use view::FenceView;
 pub(crate) use watches::follow;

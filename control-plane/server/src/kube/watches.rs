@@ -21,16 +21,22 @@ use super::owned;
 use crate::push::{Hub, stopped};
 
 /// How soon a watch that failed is tried again at first, and at most how late.
-const RETRY: Duration = Duration::from_millis(200);
+pub(super) const RETRY: Duration = Duration::from_millis(200);
 const LATEST_RETRY: Duration = Duration::from_secs(5);
 /// Pods that have ended send and receive nothing.
 const ALIVE: &str = "status.phase!=Succeeded,status.phase!=Failed";
 
 /// Later and later.
 #[derive(Debug)]
-struct Later(Duration);
+pub(super) struct Later(Duration);
 
 // === impl Later ===
+
+impl Later {
+    pub(super) fn new() -> Self {
+        Self(RETRY)
+    }
+}
 
 impl Iterator for Later {
     type Item = Duration;
@@ -81,7 +87,7 @@ pub(crate) async fn follow(
     if watched == Watched::Pods {
         config = config.fields(ALIVE);
     }
-    let mut events = pin!(watcher::watcher(api, config).backoff(Later(RETRY)));
+    let mut events = pin!(watcher::watcher(api, config).backoff(Later::new()));
     let mut listed = Vec::new();
     let mut said = None;
     loop {

@@ -9,9 +9,10 @@ use tokio::task::JoinSet;
 use super::judgement::{InForce, Judgement};
 use super::{TaskError, named};
 use crate::bundle::{Interlocks, TrustedKey};
+use crate::control::Control;
 use crate::kube::{
     self, Attachments, ClusterError, ClusterSource, Election, FenceView, Index, Judged, Keeper, Leadership,
-    Options, PodRoster, StatusTask, Watched,
+    Options, PodRoster, SharedKept, SharedTask, StatusTask, Watched,
 };
 use crate::rules::{LoadError, load_directory, load_environment};
 use crate::transport::{Roster, WhoIs};
@@ -20,6 +21,7 @@ use crate::transport::{Roster, WhoIs};
 pub(super) struct Cluster {
     client: ::kube::Client,
     index: Arc<Index>,
+    shared: Arc<SharedKept>,
     options: Options,
     environment: Option<PathBuf>,
     directory: Option<PathBuf>,
@@ -37,6 +39,7 @@ pub(super) struct Channels {
     /// Whose signatures filters are to trust.
     pub(super) keys: Vec<TrustedKey>,
     pub(super) interlocks: Interlocks,
+    pub(super) control: Arc<Control>,
 }
 
 /// Why a cluster cannot be the source of rules.
@@ -60,12 +63,18 @@ impl Cluster {
         environment.as_deref().map(load_environment).transpose()?;
         directory.as_deref().map(load_directory).transpose()?;
         let client = kube::connect(&options).await?;
-        Ok(Self { client, index: Arc::default(), options, environment, directory })
+        let shared = Arc::new(SharedKept::new(client.clone(), &options.lease.namespace));
+        Ok(Self { client, index: Arc::default(), shared, options, environment, directory })
     }
 
     /// Whether Istio's policies are written.
     pub(super) fn is_fenced(&self) -> bool {
         self.options.fence.is_some()
+    }
+
+    /// What people did, as all replicas have it.
+    pub(super) fn shared(&self) -> Arc<SharedKept> {
+        self.shared.clone()
     }
 
     /// Who knows which workload a pod is of.
@@ -80,7 +89,7 @@ impl Cluster {
         judgement: Judgement,
         channels: Channels,
     ) {
-        let Channels { accepted, in_force, offered, leadership, keys, interlocks } = channels;
+        let Channels { accepted, in_force, offered, leadership, keys, interlocks, control } = channels;
         let in_force = in_force.unwrap_or_default();
         let key_ids = keys.iter().map(|key| key.id.clone()).collect();
         leadership.send_replace(Leadership::default());
@@ -119,12 +128,15 @@ impl Cluster {
             view: view_in,
         };
         tasks.spawn(named("the keeping of policies", keeper.run()));
+        let (elected_in, elected) = watch::channel(Leadership::default());
+        let shared = SharedTask { shared: self.shared, control, hub: hub.clone(), elected, leadership };
+        tasks.spawn(named("the sharing of revocations", shared.run()));
         let election = Election {
             client: self.client,
             options: self.options.lease.clone(),
             hub,
             keys: key_ids,
-            leadership,
+            leadership: elected_in,
         };
         tasks.spawn(named("the election", election.run()));
         let source = ClusterSource {

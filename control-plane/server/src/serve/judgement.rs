@@ -35,13 +35,18 @@ pub(crate) struct InForce {
     pub rules: Arc<AcceptedRules>,
     /// What that is called.
     pub set: RuleSet,
+    /// Ids of the revocations that it was compiled for, as far as these are rules.
+    pub revoking: BTreeSet<String>,
+    /// Those of them that it lacks, because they do not go together with it.
+    pub left_out: BTreeSet<String>,
 }
 
 impl InForce {
     pub(crate) fn new(compiled: Compiled, rules: Arc<AcceptedRules>, set: RuleSet, since: Instant) -> Self {
         let sources = Arc::new(key_sources(&compiled));
         let queries = Arc::new(queries(&compiled));
-        Self { compiled, sources, queries, since, rules, set }
+        let (revoking, left_out) = Default::default();
+        Self { compiled, sources, queries, since, rules, set, revoking, left_out }
     }
 }
 

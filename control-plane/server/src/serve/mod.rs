@@ -233,8 +233,11 @@ pub async fn start(options: Options) -> Result<Running, ServeError> {
     let (offered_in, offered) = watch::channel(None);
     let (leadership_in, leadership) = watch::channel(Leadership::alone());
 
-    let is_fenced = matches!(&place, Place::Cluster(cluster) if cluster.is_fenced());
-    let control = Arc::new(Control::open(state.clone(), hub.clone(), accepted_in, is_fenced)?);
+    let (is_fenced, shared) = match &place {
+        Place::Folder(_) => (false, None),
+        Place::Cluster(cluster) => (cluster.is_fenced(), Some(cluster.shared())),
+    };
+    let control = Arc::new(Control::open(state.clone(), hub.clone(), accepted_in, shared, is_fenced)?);
     let judgement = Judgement::new(state.clone(), hub.clone(), diagnosis.clone(), control.clone())?;
     let publish = PublishTask {
         hub: hub.clone(),
@@ -249,6 +252,7 @@ pub async fn start(options: Options) -> Result<Running, ServeError> {
         ready: ready_in,
         offered: offered_in,
         leadership: leadership.clone(),
+        term: None,
     };
     let control_task = control.clone();
     let admin = admin::Admin {
@@ -260,7 +264,7 @@ pub async fn start(options: Options) -> Result<Running, ServeError> {
         leadership: leadership.clone(),
         since: clock::now(),
         transport,
-        control,
+        control: control.clone(),
         signer,
         exports: Arc::new(Semaphore::new(1)),
         offered: offered.clone(),
@@ -289,6 +293,7 @@ pub async fn start(options: Options) -> Result<Running, ServeError> {
                 leadership: leadership_in,
                 keys: trusted_keys.clone(),
                 interlocks,
+                control: control.clone(),
             };
             cluster.spawn(&mut tasks, judgement, channels);
         }

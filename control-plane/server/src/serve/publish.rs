@@ -45,10 +45,13 @@ pub(super) struct PublishTask {
     pub offered: watch::Sender<Option<Arc<InForce>>>,
     /// Whether this replica is the one whose Bundles count.
     pub leadership: watch::Receiver<Leadership>,
+    /// The term in which something was put on offer.
+    pub term: Option<u64>,
 }
 
 /// What one round works with.
 struct Round {
+    term: Option<u64>,
     in_force: Arc<InForce>,
     candidate: Option<Arc<Candidate>>,
     candidate_report: Arc<Mutex<CandidateReport>>,
@@ -79,7 +82,7 @@ impl PublishTask {
                 Next::Later => Instant::now() + RENEW,
                 Next::Now(round) => {
                     let (hub, roster) = (self.hub.clone(), self.roster.clone());
-                    let in_force = round.in_force.clone();
+                    let (in_force, term) = (round.in_force.clone(), round.term);
                     let mut publisher = self.publisher;
                     let published;
                     (publisher, assembler, published) = spawn_blocking(move || {
@@ -89,6 +92,7 @@ impl PublishTask {
                     .await?;
                     self.publisher = publisher;
                     if published {
+                        self.term = term;
                         self.offered.send_replace(Some(in_force));
                         self.ready.send_replace(true);
                     }
@@ -133,6 +137,11 @@ impl PublishTask {
         let keys = self.keys.borrow_and_update().clone();
         let directories = self.directories.borrow_and_update().clone();
         let kept = self.kept.borrow_and_update().clone();
+        let lacks = || kept.rules().any(|one| !in_force.revoking.contains(&one.id));
+        if leadership.epoch.is_some() && leadership.epoch != self.term && lacks() {
+            // What counts as newer must not lack what was revoked under the leader before; rules with it are on their way.
+            return Next::Later;
+        }
         if keys.sources != in_force.sources || directories.queries != in_force.queries {
             // They are those of other rules; the right ones are announced.
             return Next::Later;
@@ -143,7 +152,15 @@ impl PublishTask {
         }
         let candidate = self.candidate.borrow_and_update().clone();
         let candidate_report = self.candidate_report.clone();
-        Next::Now(Round { in_force, candidate, candidate_report, keys, directories, kept })
+        Next::Now(Round {
+            term: leadership.epoch,
+            in_force,
+            candidate,
+            candidate_report,
+            keys,
+            directories,
+            kept,
+        })
     }
 }
 

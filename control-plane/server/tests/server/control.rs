@@ -137,13 +137,24 @@ async fn a_revoked_caller_is_a_deny_of_every_workload_with_its_end_in_it() {
     let mut orders = Filter::connect(&running, hello(WORKLOAD)).await;
     assert!(orders.install().await.rules_mention("tidegate-revoked-r-1"));
 
-    // Without the Caller there is nothing to compile, and that is told.
+    // Whoever may change the Caller frees nobody: who it was stays revoked, and who it becomes is.
+    place.write(
+        "caller.yaml",
+        &CALLER.replace("serviceAccounts: [worker]", "serviceAccounts: [other-account]"),
+    );
+    let other = orders.install().await;
+    assert!(other.rules_mention("other-account") && other.rules_mention("worker"));
     place.delete("caller.yaml");
-    assert!(!orders.install().await.rules_mention("tidegate-revoked-r-1"));
+    let gone = orders.install().await;
+    assert!(gone.rules_mention("tidegate-revoked-r-1") && gone.rules_mention("worker"));
+    assert!(!gone.rules_mention("other-account"));
     let told = tidegate(&running, &["revoke", "--list"]).await;
-    assert!(told.out.contains("NOT REVOKED Caller data/etl"), "{told:?}");
+    assert!(
+        told.out.contains("REVOKED     Caller data/etl") && !told.out.contains("NOT REVOKED"),
+        "{told:?}"
+    );
     place.write("caller.yaml", CALLER);
-    assert!(orders.install().await.rules_mention("tidegate-revoked-r-1"));
+    assert!(orders.install().await.rules_mention("sales/etl"));
     assert_eq!(tidegate(&running, &["revoke", "--lift", "r-1"]).await.code, 0);
     assert!(!orders.install().await.rules_mention("tidegate-revoked-r-1"));
     running.shutdown().await.unwrap();
@@ -173,6 +184,148 @@ async fn an_instance_is_known_by_what_its_tokens_say() {
     assert_eq!(ran.code, 0, "{ran:?}");
     let received = filter.install().await;
     assert!(received.rules_mention("tidegate-revoked-r-1") && received.rules_mention("4570000000000000001"));
+    running.shutdown().await.unwrap();
+}
+
+/// So many issuers, one more whose tokens name pods, and a rule that names all but that one.
+fn issuers(count: usize) -> String {
+    let issuer = |name: &str, pack: &str| {
+        format!(
+            "kind: TrustedIssuer\nmetadata: {{name: {name}}}\nspec: {{issuer: \"https://{name}.example\", pack: {pack}, keys: \
+             {{jwksUri: \"https://{name}.invalid/keys\"}}}}\n---\n"
+        )
+    };
+    let mut text = issuer("pods", "kubernetes");
+    let mut from = String::new();
+    for at in 0..count {
+        text += &issuer(&format!("i{at}"), "generic");
+        from +=
+            &format!("  - {{peer: {{namespace: etl}}, tokens: [{{issuer: i{at}, claims: {{sub: [a]}}}}]}}\n");
+    }
+    text + &rule("many", "Allow", "/v1/many")
+        .replace("  from: [{peer: {namespace: etl}}]\n", &format!("  from:\n{from}"))
+}
+
+const REVOKE_POD: [&str; 9] =
+    ["revoke", "--instance", "uid-7", "--issuer", "pods", "--for", "1h", "--reason", "x"];
+
+/// "Done" is said of what is in force: filters accept 64 issuers, and the revocation would be the 65th.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_that_the_rules_do_not_compile_with_is_refused() {
+    let place = place();
+    place.write("many.yaml", &issuers(64));
+    let running = place.start().await;
+    let mut filter = Filter::connect(&running, hello(WORKLOAD)).await;
+    filter.install().await;
+    let asked = json!({"target": {"kind": "instance", "issuer": "pods", "id": "uid-7"}, "seconds": 60, "reason": "x"});
+    let (status, told) = post(&running, "/control/revocations", asked).await;
+    assert_eq!(status, 422, "{told}");
+    assert!(
+        told.contains("instance uid-7 of pods cannot be revoked") && told.contains("65 issuers"),
+        "{told}"
+    );
+    let state = get_until(&running, "/control", |_| true).await;
+    assert_eq!((&state["revocations"], &state["broken"]), (&json!([]), &Value::Null));
+    filter.expect_silence().await;
+    running.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_that_do_not_compile_with_a_revocation_wait_also_after_a_restart() {
+    let place = place();
+    place.write("many.yaml", &issuers(63));
+    let running = place.start().await;
+    let mut filter = Filter::connect(&running, hello(WORKLOAD)).await;
+    filter.install().await;
+    let ran = tidegate(&running, &REVOKE_POD).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let revoked = filter.install().await;
+    assert!(revoked.rules_mention("tidegate-revoked-r-1"));
+
+    // While it runs what is in force stays, and it is told.
+    place.write("many.yaml", &issuers(64));
+    get_until(&running, "/control", |state| state["broken"][0]["inForce"] == true).await;
+    filter.expect_silence().await;
+    let (_, metrics) = get(&running, "/metrics").await;
+    assert!(metrics.contains("tidegate_revocations_broken 1\n"), "{metrics}");
+    let shown = tidegate(&running, &["fleet"]).await;
+    assert!(shown.out.contains("HOLDS BACK  instance uid-7 of pods"), "{shown:?}");
+    running.shutdown().await.unwrap();
+
+    // After a restart the last rules that do compile with it come back.
+    let running = place.start().await;
+    let mut filter = Filter::connect(&running, hello(WORKLOAD)).await;
+    let again = filter.install().await;
+    assert_eq!(again.named(), revoked.named(), "the same content");
+    let state = get_until(&running, "/control", |_| true).await;
+    assert_eq!((&state["broken"][0]["id"], &state["broken"][0]["inForce"]), (&json!("r-1"), &json!(true)));
+    // More can be revoked meanwhile.
+    place.write("caller.yaml", CALLER);
+    place.write("many.yaml", &issuers(63));
+    assert!(filter.install().await.rules_mention("sales/etl"));
+    assert_eq!(get_until(&running, "/control", |_| true).await["broken"], Value::Null);
+    place.write("many.yaml", &issuers(64));
+    get_until(&running, "/control", |state| state["broken"][0]["inForce"] == true).await;
+    let ran = tidegate(&running, &["revoke", "data/etl", "--for", "1h", "--reason", "x"]).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let both = filter.install().await;
+    assert!(both.rules_mention("tidegate-revoked-r-1") && both.rules_mention("tidegate-revoked-r-2"));
+    running.shutdown().await.unwrap();
+
+    // Where there are no such rules any more, it is left out, and that is told as what it is.
+    for entry in std::fs::read_dir(place.state()).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        if name == "history.json" || name.starts_with("rules-") {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+    let running = place.start().await;
+    let mut filter = Filter::connect(&running, hello(WORKLOAD)).await;
+    let without = filter.install().await;
+    assert!(!without.rules_mention("tidegate-revoked-r-1") && without.rules_mention("tidegate-revoked-r-2"));
+    let shown = tidegate(&running, &["fleet"]).await;
+    assert!(shown.out.contains("NOT REVOKED instance uid-7 of pods"), "{shown:?}");
+    running.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_keys_have_no_room_for_is_refused_with_words() {
+    let place = place();
+    let many: Vec<String> = (0..4095).map(|at| format!("{{kid: k{at}}}")).collect();
+    let revoking = format!("spec: {{revoked: {{keys: [{}]}}, issuer:", many.join(", "));
+    place.write("dataflow.yaml", &DATAFLOW_RULE.replace("spec: {issuer:", &revoking));
+    let running = place.start().await;
+    let mut filter = Filter::connect(&running, hello(WORKLOAD)).await;
+    filter.install().await;
+    let kid =
+        |kid: &'static str| ["revoke", "--kid", kid, "--issuer", "google", "--for", "1h", "--reason", "x"];
+    assert_eq!(tidegate(&running, &kid("one")).await.code, 0);
+    assert_eq!(revoked(&filter.install().await).len(), 4096);
+    let ran = tidegate(&running, &kid("two")).await;
+    assert!(ran.code == 1 && ran.err.contains("have room for 4096"), "{ran:?}");
+    assert_eq!(tidegate(&running, &kid("k7")).await.code, 0, "what the rules revoke takes no room");
+    filter.expect_silence().await;
+    running.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_said_that_a_suspension_lets_pass_who_leaves_the_token_out() {
+    let place = full();
+    let running = place.start().await;
+    let mut filter = Filter::connect(&running, hello(WORKLOAD)).await;
+    filter.install().await;
+    let suspend =
+        ["suspend", WORKLOAD, "--to", "shadow", "--for", "1h", "--reason", "close", "--ticket", "INC-1"];
+    let kid = ["revoke", "--kid", "k", "--issuer", "google", "--for", "1h", "--reason", "x"];
+    let first = tidegate(&running, &suspend).await;
+    assert!(first.code == 0 && first.err.is_empty(), "{first:?}");
+    let ran = tidegate(&running, &kid).await;
+    assert!(ran.code == 0 && ran.err.contains("whoever leaves the token out passes there"), "{ran:?}");
+    let by_peer = tidegate(&running, &["revoke", "data/etl", "--for", "1h", "--reason", "x"]).await;
+    assert!(by_peer.code == 0 && by_peer.err.is_empty(), "{by_peer:?}");
+    let again = tidegate(&running, &suspend).await;
+    assert!(again.code == 0 && again.err.contains("passes without it: key k of google"), "{again:?}");
     running.shutdown().await.unwrap();
 }
 

@@ -101,6 +101,7 @@ fn rule(
         disclosure: Disclosure::Full,
         audit: Default::default(),
         lease: Lease::default(),
+        revokes: false,
         from,
         to,
     }

@@ -106,10 +106,17 @@ impl<'m> Writer<'m> {
         if rule.lease.on_expiry == OnExpiry::Keep {
             flags |= code::RULE_KEEP;
         }
+        let refuse = |why| EncodeError::Rule { place: format!("rule {}", rule.id), why };
+        if rule.effect == Effect::Deny && rule.lease != Lease::default() {
+            return Err(refuse("a Deny lets no stream in that could go on"));
+        }
+        if rule.revokes && (rule.effect != Effect::Deny || rule.mode != Mode::Enforce || rule.to.is_some()) {
+            return Err(refuse("what takes something back is an enforced Deny of any operation"));
+        }
         if rule.lease.grace_s > Lease::MAX_GRACE_S {
             return Err(EncodeError::Grace(format!("rule {}", rule.id)));
         }
-        flags |= rule.lease.grace_s << code::RULE_GRACE_SHIFT;
+        flags |= if rule.revokes { code::RULE_REVOKES } else { rule.lease.grace_s << code::RULE_GRACE_SHIFT };
         let head = [flags, self.string(&rule.owner), self.string(&rule.contact)];
         let head = self.share(Packed::Heads, head);
         let record = [self.string(&rule.id), head, written.from_list, written.to_list];

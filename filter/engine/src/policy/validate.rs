@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 
+use crate::decision::RuleIx;
 use crate::layout::{InvalidRules, MAX_ISSUERS, NONE, Table, code, size, word};
 use crate::packed::Packed;
 use crate::{pattern, schedule};
@@ -58,6 +59,8 @@ pub(super) struct Validated {
     pub timed_denies: Vec<u32>,
     /// Whether any condition reads the clock.
     pub reads_time: bool,
+    /// Rules that nothing suspends, in order.
+    pub revoking: Vec<RuleIx>,
 }
 
 struct Validation<'p> {
@@ -77,6 +80,7 @@ struct Validation<'p> {
     conditions: Vec<Extent>,
     /// Of all conditions that a list refers to, together.
     condition_lists: HashMap<u32, Extent>,
+    revoking: Vec<RuleIx>,
     looked_at: usize,
 }
 
@@ -93,6 +97,7 @@ pub(super) fn validate(policy: &PolicySet) -> Result<Validated, InvalidRules> {
         body_fields: 0,
         conditions: Vec::new(),
         condition_lists: HashMap::new(),
+        revoking: Vec::new(),
         looked_at: 0,
     };
     validation.strings()?;
@@ -105,7 +110,8 @@ pub(super) fn validate(policy: &PolicySet) -> Result<Validated, InvalidRules> {
     validation.index()?;
     let reads_time = validation.conditions.iter().any(|condition| condition.clock);
     let timed_denies = if reads_time { validation.timed_denies() } else { Vec::new() };
-    Ok(Validated { looked_at: validation.looked_at, timed_denies, reads_time })
+    let Validation { looked_at, revoking, .. } = validation;
+    Ok(Validated { looked_at, timed_denies, reads_time, revoking })
 }
 
 // === impl Validation ===

@@ -50,6 +50,7 @@ fn policy(effect: Effect, rule: impl Fn(usize) -> (FromModel, OperationModel)) -
             disclosure: Disclosure::Full,
             audit: Default::default(),
             lease: Lease::default(),
+            revokes: false,
             from: vec![from],
             to: Some(vec![to]),
         }
@@ -267,6 +268,7 @@ fn rules_of_many_parts_are_told_apart_by_their_longer_side() {
         disclosure: Disclosure::Full,
         audit: Default::default(),
         lease: Lease::default(),
+        revokes: false,
         from,
         to,
     };

@@ -89,6 +89,7 @@ fn publish(effect: Effect) -> PolicyModel {
         disclosure: Disclosure::Full,
         audit: Default::default(),
         lease: Lease::default(),
+        revokes: false,
         from: vec![FromModel { peer: PeerModel::Anyone, issuers: vec![], condition: Condition::True }],
         to: Some(vec![OperationModel { condition, ..OperationModel::default() }]),
     };

@@ -128,6 +128,7 @@ fn rule() -> impl Strategy<Value = RuleModel> {
             disclosure: Disclosure::Full,
             audit: Default::default(),
             lease: Lease::default(),
+            revokes: false,
             from,
             to,
         })
@@ -240,6 +241,7 @@ fn a_rule_is_found_by_all_that_it_demands() {
             disclosure: Disclosure::Full,
             audit: Default::default(),
             lease: Lease::default(),
+            revokes: false,
             from: vec![FromModel {
                 peer: PeerModel::Mesh {
                     trust_domain: "prod.example".into(),

@@ -116,6 +116,7 @@ fn allow(id: &str, condition: Condition) -> RuleModel {
         disclosure: Disclosure::Full,
         audit: Default::default(),
         lease: Lease::default(),
+        revokes: false,
         from: vec![FromModel { peer: PeerModel::Anyone, issuers: vec![0], condition }],
         to: None,
     }

@@ -56,6 +56,7 @@ fn a_path_that_can_be_read_otherwise_is_refused_even_where_any_path_is_allowed()
         disclosure: Disclosure::Full,
         audit: Default::default(),
         lease: Lease::default(),
+        revokes: false,
         from: vec![FromModel { peer: PeerModel::Anyone, issuers: vec![], condition: Condition::True }],
         to: None,
     });
@@ -77,6 +78,7 @@ fn what_would_never_match_is_not_encoded() {
             disclosure: Disclosure::Full,
             audit: Default::default(),
             lease: Lease::default(),
+            revokes: false,
             from: vec![FromModel { peer: PeerModel::Anyone, issuers: vec![], condition: Condition::True }],
             to: Some(vec![OperationModel::default()]),
         };
@@ -119,6 +121,7 @@ fn what_refuses_before_any_rule_is_named() {
         disclosure: Disclosure::Full,
         audit: Default::default(),
         lease: Lease::default(),
+        revokes: false,
         from: vec![FromModel { peer: PeerModel::Anyone, issuers: vec![], condition: Condition::True }],
         to: None,
     });
@@ -195,6 +198,7 @@ fn a_condition_has_at_most_so_many_parts() {
             disclosure: Disclosure::Full,
             audit: Default::default(),
             lease: Lease::default(),
+            revokes: false,
             from: vec![FromModel {
                 peer: PeerModel::Anyone,
                 issuers: vec![],

@@ -275,7 +275,9 @@ pub fn rule() -> impl Strategy<Value = RuleModel> {
             contact: String::new(),
             disclosure: Disclosure::Full,
             audit,
-            lease,
+            lease: if effect == Effect::Deny { Lease::default() } else { lease },
+            // Every Deny that can take something back does.
+            revokes: effect == Effect::Deny && mode == Mode::Enforce && to.is_none(),
             from,
             to,
         })

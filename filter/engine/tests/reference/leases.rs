@@ -20,7 +20,7 @@ proptest! {
         for (position, rule) in (0..).zip(&rules) {
             let view = policy.rule(RuleIx(position)).expect("the rule is there");
             prop_assert_eq!(
-                (view.id, view.owner, view.contact, view.effect, view.mode, view.disclosure, view.audit, view.lease),
+                (view.id, view.owner, view.contact, view.effect, view.mode, view.disclosure, view.audit, view.lease, view.revokes),
                 (
                     rule.id.as_str(),
                     rule.owner.as_str(),
@@ -29,7 +29,8 @@ proptest! {
                     rule.mode,
                     rule.disclosure,
                     rule.audit,
-                    rule.lease
+                    rule.lease,
+                    rule.revokes
                 )
             );
         }
@@ -48,6 +49,7 @@ fn with_lease(lease: Lease) -> PolicyModel {
             disclosure: Disclosure::Full,
             audit: Default::default(),
             lease,
+            revokes: false,
             from: vec![FromModel { peer: PeerModel::Anyone, issuers: vec![0], condition: Condition::True }],
             to: None,
         }],

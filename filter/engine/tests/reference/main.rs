@@ -19,6 +19,7 @@ mod directories;
 mod examples;
 mod generate;
 mod leases;
+mod suspended;
 mod until;
 mod values;
 
@@ -114,7 +115,13 @@ proptest! {
     fn another_deny_never_allows_and_a_removed_allow_never_allows_more(model in policy(), sent in sent(), extra in rule()) {
         let before = outcome(&model, &sent);
         let mut more = model.clone();
-        more.rules.push(RuleModel { id: "zz/extra".into(), effect: Effect::Deny, ..extra });
+        more.rules.push(RuleModel {
+            id: "zz/extra".into(),
+            effect: Effect::Deny,
+            lease: Lease::default(),
+            revokes: false,
+            ..extra
+        });
         if before.outcome == Outcome::Deny {
             prop_assert_eq!(outcome(&more, &sent).outcome, Outcome::Deny);
             for position in 0..model.rules.len() {

@@ -65,6 +65,7 @@ fn rule(id: &str, effect: Effect, condition: Condition) -> RuleModel {
         disclosure: Disclosure::Full,
         audit: Default::default(),
         lease: Lease::default(),
+        revokes: false,
         from: vec![FromModel { peer: PeerModel::Anyone, issuers: vec![0], condition }],
         to: None,
     }

@@ -18,6 +18,7 @@ fn with_condition(effect: Effect, condition: Condition) -> PolicyModel {
         disclosure: Disclosure::Full,
         audit: Default::default(),
         lease: Lease::default(),
+        revokes: false,
         from: vec![FromModel { peer: PeerModel::Anyone, issuers: vec![], condition: Condition::True }],
         to: Some(vec![OperationModel { condition, ..OperationModel::default() }]),
     };

@@ -16,6 +16,7 @@ fn accepts(pattern: &Pattern, text: &str) -> bool {
             disclosure: Disclosure::Full,
             audit: Default::default(),
             lease: Lease::default(),
+            revokes: false,
             from: vec![FromModel {
                 peer: PeerModel::Anyone,
                 issuers: vec![],

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::bundle::Revision;
-use crate::control::{Pin, Revocation, Suspension, Target};
+use crate::control::{Broken, Pin, Revocation, Suspension, Target};
 use crate::push::ProxyReport;
 
 const NOW: i64 = 1_800_000_000;
@@ -98,8 +98,9 @@ fn what_was_done_to_what_is_in_force_comes_first() {
             by: who(),
             at: NOW,
             until: NOW + 3_600 * 24,
+            frozen: None,
         }],
-        broken: vec![("r-1".into(), "no such thing".into())],
+        broken: vec![Broken { id: "r-1".into(), why: "no such thing".into(), in_force: false }],
         suspensions: vec![Suspension {
             id: "s-2".into(),
             workload: "sales/orders".into(),
@@ -121,6 +122,13 @@ fn what_was_done_to_what_is_in_force_comes_first() {
     ] {
         assert!(told.contains(part), "{part}\n---\n{told}");
     }
+    let mut waiting = state.clone();
+    waiting.broken[0] = Broken { id: "r-1".into(), why: "rules 12 stay".into(), in_force: true };
+    let told = describe(&fleet(), &waiting, false, NOW, Style::Plain).replace("\n            ", " ");
+    assert!(
+        told.contains("HOLDS BACK  key k\\u{1b}[2J of gitlab") && told.contains("rules 12 stay"),
+        "{told}"
+    );
 }
 
 #[test]

@@ -293,6 +293,7 @@ impl<'a> Eye<'a> {
             disclosure: tidegate_engine::model::Disclosure::Full,
             audit: Default::default(),
             lease: Lease::default(),
+            revokes: false,
             from: vec![from],
             to: None,
         };

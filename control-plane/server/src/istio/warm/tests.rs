@@ -13,6 +13,7 @@ fn rule(id: &str, effect: Effect) -> RuleModel {
         disclosure: Default::default(),
         audit: Default::default(),
         lease: Default::default(),
+        revokes: false,
         from: Vec::new(),
         to: None,
     }

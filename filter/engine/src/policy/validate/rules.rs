@@ -4,7 +4,12 @@ use crate::index::{MAX_BEGINNING, MAX_LABELS, MAX_SEGMENTS, Shape};
 use crate::layout::{InvalidRules, NONE, Table, code, size, word};
 use crate::packed::Packed;
 
-use super::{Check, Validation, good};
+use super::{Check, RuleIx, Validation, good};
+
+/// Whether nothing suspends a rule with these flags.
+fn is_revoking(flags: u32) -> bool {
+    flags & code::RULE_DENY != 0 && flags & code::RULE_REVOKES != 0
+}
 
 // === impl Validation ===
 
@@ -12,6 +17,10 @@ impl Validation<'_> {
     pub(super) fn rules(&mut self) -> Result<(), InvalidRules> {
         self.each_packed(Packed::Heads, |validation, _, [flags, owner, contact]| {
             if flags & ((1 << code::RULE_GRACE_SHIFT) - 1) & !code::RULE_FLAGS != 0 {
+                return Err("unknown flags");
+            }
+            let upper = flags >> code::RULE_GRACE_SHIFT << code::RULE_GRACE_SHIFT;
+            if flags & code::RULE_DENY != 0 && upper & !code::RULE_REVOKES != 0 {
                 return Err("unknown flags");
             }
             validation.is_string(owner)?;
@@ -73,11 +82,18 @@ impl Validation<'_> {
                 validation.is_packed(path.wrapping_sub(code::PATH_NODES), Packed::Nodes)
             })
         })?;
-        self.each_packed(Packed::Rules, |validation, _, [id, head, froms, operations]| {
+        self.each_packed(Packed::Rules, |validation, position, [id, head, froms, operations]| {
             validation.is_string(id)?;
             validation.is_packed(head, Packed::Heads)?;
             if froms == NONE {
                 return Err("it says nothing about callers");
+            }
+            let [flags, _, _] = validation.policy.packed(Packed::Heads, head);
+            if is_revoking(flags) {
+                if operations != NONE || flags & code::RULE_SHADOW != 0 {
+                    return Err("it takes something back, and is no enforced Deny of any operation");
+                }
+                validation.revoking.push(RuleIx(position));
             }
             validation.optional_of(froms, good::FROMS, |validation, from| {
                 validation.is_packed(from, Packed::Froms)

@@ -39,6 +39,7 @@ fn sharing(count: usize, listed: usize) -> PolicyModel {
             disclosure: Disclosure::Full,
             audit: Default::default(),
             lease: Lease::default(),
+            revokes: false,
             from: vec![from],
             to: Some(vec![operation]),
         }
@@ -287,7 +288,14 @@ fn what_a_later_engine_may_mean_is_refused() {
         parts.put(Packed::Heads, 0, flags | bit).refusal()
     };
     assert_eq!(flags(code::RULE_KEEP), "accepted");
-    assert_eq!(flags(1 << code::RULE_GRACE_SHIFT), "accepted");
+    let grace = |flags: u32| {
+        let parts = small();
+        parts.put(Packed::Heads, 0, flags | 1 << code::RULE_GRACE_SHIFT).refusal()
+    };
+    assert_eq!(grace(0), "accepted");
+    // What a Deny has there is no grace.
+    assert!(grace(code::RULE_DENY).ends_with("and is no enforced Deny of any operation"));
+    assert!(flags(code::RULE_REVOKES << 1).ends_with("unknown flags"));
     for bit in [code::RULE_AUDIT_FULL, code::RULE_AUDIT_REQUIRED] {
         assert_eq!(flags(bit), "accepted");
     }

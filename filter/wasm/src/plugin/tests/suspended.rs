@@ -1,6 +1,5 @@
 //! A Guard that is suspended only reports, until the filter's own clock ends it.
 
-use tidegate_engine::REVOKING_RULES;
 use tidegate_engine::model::{Effect, PolicyModel};
 use tidegate_identity::{Revoked, RevokedKind};
 
@@ -96,19 +95,21 @@ fn what_is_revoked_stays_refused() {
         "a token that is only wrong passes"
     );
 
-    let deny = |name: &str| {
+    let deny = |revokes: bool| {
         let mut model: PolicyModel = model();
         let mut rule = model.rules[0].clone();
-        rule.id = format!("mesh-config/{name}");
+        // Whatever it is called.
+        rule.id = if revokes { "mesh-config/one" } else { "mesh-config/tidegate-revoked-r-1" }.into();
         rule.effect = Effect::Deny;
         rule.to = None;
         // Another Deny that matches comes first.
         let mut first = rule.clone();
         first.id = "a/first".into();
+        rule.revokes = revokes;
         model.rules.extend([first, rule]);
         suspended(vec![rules_of(&model)], NOW + 60)
     };
-    let (mut plugin, host) = deny(&format!("{REVOKING_RULES}r-1"));
+    let (mut plugin, host) = deny(true);
     assert_eq!(status(&plugin.on_request(1, true, &host)), 403);
     // Nor does it pass because something else is wrong with its request as well.
     let ambiguous = request("/v2//other/%2e%2e").with_peer(WORKER);
@@ -118,7 +119,7 @@ fn what_is_revoked_stays_refused() {
         Verdict::Continue,
         "who is not revoked passes"
     );
-    let (mut plugin, host) = deny("other");
+    let (mut plugin, host) = deny(false);
     assert_eq!(plugin.on_request(1, true, &host), Verdict::Continue, "other Denies are the Guard's");
 }
 
