@@ -183,6 +183,18 @@ fn what_filters_send_keeps_its_form() {
         })),
     );
     golden(
+        "uses.bin",
+        &request(up::Message::Uses(Uses {
+            rules: vec![RuleUse { rule: "sales/read".into(), count: 3, last_used_at: 1_795_200_000 }],
+            keys: vec![KeyUse {
+                issuer: "gitlab".into(),
+                key_id: "2026-11".into(),
+                verified: 2,
+                last_verified_at: 1_795_200_001,
+            }],
+        })),
+    );
+    golden(
         "lookup.bin",
         &request(up::Message::Lookup(Lookup {
             nonce: 5,

@@ -10,6 +10,7 @@ mod decisions;
 mod export;
 mod fleet;
 mod pipelines;
+mod series;
 
 use std::sync::atomic::AtomicU64;
 
@@ -24,6 +25,7 @@ pub use decisions::Decided;
 pub use export::{ExportLoss, ExportMetrics};
 pub use fleet::FleetMetrics;
 pub use pipelines::Pipelines;
+pub use series::{Series, series};
 
 /// All metrics, and the registry that prints them.
 #[derive(Debug)]

@@ -188,10 +188,16 @@ pub fn accept(
             ),
         );
     }
-    if trust.now > manifest.not_after {
+    let is_too_late = trust.now > manifest.not_after;
+    let is_too_early = trust.now < manifest.issued_at.saturating_sub(MAX_CLOCK_DIFFERENCE);
+    // It stays enforced, whatever it lacks.
+    if is_enforced && (is_too_late || is_too_early) {
+        return Ok(None);
+    }
+    if is_too_late {
         return refused(NackReason::Expired, "the Bundle may no longer be installed; is this clock right?");
     }
-    if trust.now < manifest.issued_at.saturating_sub(MAX_CLOCK_DIFFERENCE) {
+    if is_too_early {
         return refused(NackReason::Expired, "the Bundle was issued in the future; is this clock right?");
     }
     let suspended_until = manifest.suspended_until;

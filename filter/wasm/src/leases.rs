@@ -52,6 +52,8 @@ pub struct Lease {
     pub received: Received,
     /// How long it may go on.
     pub terms: Terms,
+    /// What was recorded of it, to be compared; 0: nothing had to be.
+    pub told: u64,
 }
 
 /// What bounds a request that was allowed.
@@ -185,6 +187,13 @@ impl Leases {
             self.bytes = self.bytes.saturating_sub(weight(&entry.lease));
             entry.lease.received.set_body(fields);
             self.bytes = self.bytes.saturating_add(weight(&entry.lease));
+        }
+    }
+
+    /// This was recorded of the one at this position.
+    pub fn set_told(&mut self, position: usize, told: u64) {
+        if let Some(entry) = self.entries.get_mut(position) {
+            entry.lease.told = told;
         }
     }
 

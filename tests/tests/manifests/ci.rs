@@ -127,6 +127,32 @@ impl Folder {
     }
 }
 
+/// Documents may begin on the line of their mark, and end with one of their own.
+#[test]
+fn no_document_is_lost_wherever_it_begins() {
+    let script = &scripts()[0].1;
+    let program = script.split_once("awk '\n").unwrap().1.split_once("' \"$file\"").unwrap().0;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.yaml");
+    let sort = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        let output = Command::new("awk").arg(program).arg(&file).output().unwrap();
+        (output.status.success(), String::from_utf8(output.stdout).unwrap())
+    };
+    let kept = |texts: &[&str]| (true, texts.iter().map(|text| format!("---\n{text}\n")).collect::<String>());
+    for (text, expected) in [
+        ("kind: Guard\na: 1\n---\nkind: Caller\n", kept(&["kind: Guard\na: 1", "kind: Caller"])),
+        ("--- # first\nkind: Guard\n---\t# next\nkind: Mesh\n", kept(&["# first\nkind: Guard"])),
+        ("kind: Guard\n...\nkind: Caller\n", kept(&["kind: Guard", "kind: Caller"])),
+        ("kind: Mesh\n...\n--- \r\nkind: Caller\n", kept(&["kind: Caller"])),
+    ] {
+        assert_eq!(sort(text), expected, "{text}");
+    }
+    for text in ["--- {kind: Guard}\n", "kind: Guard\n--- {kind: Caller}\n", "---x\n", "--- !!map\n{}\n"] {
+        assert!(!sort(text).0, "{text} is neither kept nor refused");
+    }
+}
+
 fn rule(name: &str, path: &str) -> String {
     format!(
         "apiVersion: tidegate.dev/v1alpha1\nkind: AccessRule\nmetadata: {{name: {name}, namespace: sales}}\nspec:\n  owner: team\n  effect: \

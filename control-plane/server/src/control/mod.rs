@@ -328,6 +328,11 @@ impl Control {
         Ok(())
     }
 
+    /// The rules of this number in the history, if they are kept.
+    pub(crate) fn rules_of(&self, number: u64) -> Result<Option<AcceptedRules>, StateError> {
+        self.lock().history.rules(number)
+    }
+
     /// Everything there is to say.
     pub fn report(&self) -> ControlReport {
         let inner = self.lock();

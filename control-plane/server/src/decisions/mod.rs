@@ -7,6 +7,7 @@
 //! INVARIANT: what a filter says is untrusted. It is never a label of a metric, never a path, and never shown as it came.
 
 pub mod clean;
+pub mod csv;
 pub mod explain;
 pub mod filter;
 mod git;

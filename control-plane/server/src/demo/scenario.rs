@@ -12,12 +12,12 @@ use std::io::{self, IsTerminal, Write as _};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use super::envoy::{EnvoyRelease, find_envoy};
 use super::say;
 use super::world::{HOST, Way, World, WorldOptions};
-use crate::cli::Ending;
+use crate::cli::{Ending, decisions};
 
 pub use edit::{EditTimes, edit_a_rule};
 pub use explain::{Explainer, Explanation};
@@ -103,6 +103,8 @@ pub async fn show(world: &World) -> Result<bool> {
     );
     print(&text)?;
 
+    print(&look_up(world, &sent).await?)?;
+
     let times = edit_a_rule(world).await?;
     print(&format!(
         "\nRule edited on disk (DELETE added to sales/orders-etl-writes-orders): enforced after {:.0} ms. Edited back: \
@@ -111,6 +113,29 @@ pub async fn show(world: &World) -> Result<bool> {
         times.refused_after.as_secs_f64() * 1000.0,
     ))?;
     Ok(as_expected == sent.len() && counted == shadows)
+}
+
+/// From the id of a refused request to all there is to say of it; waits until the filter has told the control plane.
+async fn look_up(world: &World, sent: &[Sent]) -> Result<String> {
+    let of_interest = |sent: &&Sent| sent.row.call.method() == http::Method::DELETE;
+    let id = sent.iter().find(of_interest).and_then(|sent| sent.outcome.decision.clone());
+    let id = id.context("no caller was told the id of a decision")?;
+    let admin = format!("http://{}", world.control_plane()?.admin_addr);
+    let deadline = Instant::now() + COUNTED_WITHIN;
+    loop {
+        let (asked, at) = (id.clone(), admin.clone());
+        let known = tokio::task::spawn_blocking(move || decisions::known(&asked, &at)).await??;
+        match known {
+            Some(told) => return Ok(format!("\n$ tidegate explain {id} --admin {admin}\n{told}")),
+            None if Instant::now() >= deadline => {
+                bail!(
+                    "the control plane does not know of decision {id} after {} s",
+                    COUNTED_WITHIN.as_secs()
+                );
+            }
+            None => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
 }
 
 /// How many differences the service's filter has counted; waits until there are as many as expected.

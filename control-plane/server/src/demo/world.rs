@@ -23,6 +23,7 @@ use super::issuers::{GitLabJob, GoogleInstance, Issuers, KubernetesPod};
 use super::mesh::{self, HttpListener, Limits, Node, UpstreamTls, WasmFilter, Worker};
 use super::pki::{Authority, Credential};
 use super::upstream::Upstream;
+use crate::decisions;
 use crate::plugin_config::{ControlPlane, Peers, PluginConfig};
 use crate::serve::{self, Options, Running};
 use crate::transport::TransportOptions;
@@ -330,7 +331,7 @@ async fn start_control_plane(files: &WorldFiles, listen: SocketAddr) -> Result<R
         issuer_ca: vec![files.issuer_authority()],
         allow_issuer_loopback: true,
         allow_issuer_networks: vec![],
-        decisions: Default::default(),
+        decisions: decisions::Options { folder: Some(files.decisions()), ..Default::default() },
         transport: TransportOptions::mutual(files.identity(), TRUST_DOMAIN),
         export: None,
     })

@@ -3,9 +3,10 @@
 //! Both services are served by hand rather than by the generated traits, because those encode every message anew for every
 //! stream ([`super::frames`]), and make room for what was not sent ([`super::inbound`]).
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::future::{Ready, ready};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -33,6 +34,7 @@ use crate::transport::{
     Acceptor, Authenticate, CONNECTION_WINDOW, Caller, Exceeded, Incoming, Quotas, Roster, STREAM_WINDOW,
     STREAMS_PER_CONNECTION, StreamPass, TransportOptions, WhoIs, scattered,
 };
+use crate::uses::Ledger;
 
 const SERVICE: &str = "tidegate.v1.PolicyDistribution";
 const SUBSCRIBE: &str = "/tidegate.v1.PolicyDistribution/Subscribe";
@@ -55,6 +57,10 @@ pub struct Hub {
     pub key_desk: KeyDesk,
     /// What is known of directories, and where ids are asked for.
     pub directories: Index,
+    /// Pods without a proxy by workload, as the cluster has them; `None`: no cluster is watched.
+    bypassed: Mutex<Option<BTreeMap<String, Vec<String>>>>,
+    /// Which rules and keys are used.
+    pub uses: Ledger,
     /// Where decision records go.
     pub records: Records,
     /// What is counted.
@@ -123,6 +129,8 @@ impl Hub {
             fleet: Fleet::default(),
             key_desk: KeyDesk::default(),
             directories,
+            bypassed: Mutex::default(),
+            uses: Ledger::default(),
             records: Records::default(),
             decisions: Decisions::new(metrics.decision_records.clone()),
             metrics,
@@ -131,6 +139,16 @@ impl Hub {
             identified_for: transport.identify_every,
             stop: watch::Sender::new(false),
         }
+    }
+
+    /// Pods without a proxy, by workload; `None`: no cluster is watched.
+    pub fn bypassed(&self) -> Option<BTreeMap<String, Vec<String>>> {
+        self.bypassed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// These pods have no proxy.
+    pub(crate) fn set_bypassed(&self, pods: BTreeMap<String, Vec<String>>) {
+        *self.bypassed.lock().unwrap_or_else(PoisonError::into_inner) = Some(pods);
     }
 
     /// Whether a directory that the workload's rules read lists the id on offer, after the directory was read again if it

@@ -17,11 +17,11 @@ use tonic::Streaming;
 use crate::commands::{json, run};
 use crate::fixture::*;
 
-fn place() -> Place {
+pub(crate) fn place() -> Place {
     Place::new(&[("mesh.yaml", MESH), ("rule.yaml", &rule("writers", "Allow", "/v1/orders"))])
 }
 
-async fn start(place: &Place) -> Running {
+pub(crate) async fn start(place: &Place) -> Running {
     let decisions = tidegate::decisions::Options {
         folder: Some(place.state().join("decisions")),
         limits: Limits::default(),
@@ -32,14 +32,14 @@ async fn start(place: &Place) -> Running {
 }
 
 /// A filter that reports.
-struct Reporter {
+pub(crate) struct Reporter {
     up: mpsc::Sender<pb::ReportRequest>,
     down: Streaming<pb::ReportResponse>,
     sequence: u64,
 }
 
 impl Reporter {
-    async fn connect(running: &Running) -> Self {
+    pub(crate) async fn connect(running: &Running) -> Self {
         let mut client = DecisionSinkClient::new(channel(&running.grpc_addr.to_string()).await);
         let (up, batches) = mpsc::channel(16);
         // The server answers with the first acknowledgement.
@@ -49,7 +49,7 @@ impl Reporter {
         Self { up, down, sequence: 1 }
     }
 
-    async fn report(&mut self, records: Vec<pb::DecisionRecord>) {
+    pub(crate) async fn report(&mut self, records: Vec<pb::DecisionRecord>) {
         self.sequence += 1;
         self.up.send(batch(self.sequence, records)).await.unwrap();
         let taken = timeout(PATIENCE, self.down.message()).await.unwrap().unwrap().unwrap();
@@ -71,7 +71,7 @@ fn now_ns() -> i64 {
     i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos()).unwrap()
 }
 
-fn refused(id: &str) -> pb::DecisionRecord {
+pub(crate) fn refused(id: &str) -> pb::DecisionRecord {
     pb::DecisionRecord {
         decision_id: id.into(),
         time_ns: now_ns(),
@@ -87,7 +87,7 @@ fn refused(id: &str) -> pb::DecisionRecord {
     }
 }
 
-fn allowed(id: &str) -> pb::DecisionRecord {
+pub(crate) fn allowed(id: &str) -> pb::DecisionRecord {
     pb::DecisionRecord {
         outcome: pb::Outcome::Allow.into(),
         reason: "allowed_by_rule".into(),
@@ -98,7 +98,7 @@ fn allowed(id: &str) -> pb::DecisionRecord {
 }
 
 /// Asks until something is there: records are written within a moment.
-async fn until(running: &Running, path: &str, is_wanted: impl Fn(u16, &str) -> bool) -> String {
+pub(crate) async fn until(running: &Running, path: &str, is_wanted: impl Fn(u16, &str) -> bool) -> String {
     let ask = async {
         loop {
             let (status, body) = get(running, path).await;

@@ -3,7 +3,8 @@ use super::*;
 const NONE: [u32; 0] = [];
 
 fn lease(context: u32, expires_at: i64) -> Lease {
-    Lease { context, received: Received::default(), terms: Terms { expires_at, ..Terms::UNBOUNDED } }
+    let terms = Terms { expires_at, ..Terms::UNBOUNDED };
+    Lease { context, received: Received::default(), terms, told: 0 }
 }
 
 /// Looks at everything that is to be looked at, renewing what `allowed` says; the contexts in order.

@@ -6,15 +6,19 @@
 //! What a candidate would have decided otherwise is recorded as well, in the room of samples; but not where a rule demands
 //! records, so that a candidate never takes the room without which a request is refused.
 //!
+//! What goes on is decided again when rules change and when its body says something new. Where that says something else that
+//! has to be recorded (another rule, say), it is recorded as well; a change of rules needs room for it, not an open stream.
+//!
 //! What is recorded is told the proxy's access log as well ([`Host::tell`]), and so is every refusal: one call to the proxy each.
 //! A request of which no record is made pays none.
 //!
-//! INVARIANT: what a rule demands to be recorded does not pass unless its record was kept.
+//! INVARIANT: what a rule demands to be recorded does not pass, and does not go on, unless its record was kept.
 
 use std::borrow::Cow;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
-use tidegate_engine::Reason;
 use tidegate_engine::model::Audit;
+use tidegate_engine::{Decision, Reason};
 
 use super::{Now, Plugin, State};
 use crate::enforcer::{Answer, Made, candidate_told, undecided};
@@ -46,10 +50,7 @@ impl Plugin {
             }
             return true;
         }
-        let says_all = answer.refusal.is_some()
-            || answer.decision.shadow.is_some()
-            || answer.decision.degraded
-            || answer.audit != Audit::Sampled;
+        let says_all = says_all(answer);
         let State::Ready(enforcer) = &self.state else { return true };
         let demands = || enforcer.installed().rules.as_ref().is_some_and(|rules| rules.requires_audit());
         let differs = answer.candidate.as_ref().filter(|_| self.records.has_room(false) && !demands());
@@ -80,6 +81,43 @@ impl Plugin {
         if let (Some(difference), Some(candidate)) = (differs, &self.candidate) {
             candidate_told(&mut record, difference, candidate.rule(difference).map_or("", |rule| rule.id));
         }
+        self.keep(record);
+        true
+    }
+
+    /// What has to be recorded of a request that is allowed, to be compared; 0: nothing has to.
+    pub(super) fn told(&self, answer: &Answer) -> u64 {
+        let State::Ready(enforcer) = &self.state else { return 0 };
+        if !says_all(answer) {
+            return 0;
+        }
+        let rules = enforcer.installed().rules.as_deref();
+        let name = |rule| rules.and_then(|rules| rules.rule(rule)).map(|rule| rule.id);
+        let Decision { reason, rule, degraded, shadow, .. } = answer.decision;
+        let mut hasher = DefaultHasher::new();
+        (reason.code(), rule.map(name), degraded, answer.suspended).hash(&mut hasher);
+        (answer.audit == Audit::Required).hash(&mut hasher);
+        shadow.map(|shadow| (shadow.reason.code(), shadow.rule.map(name))).hash(&mut hasher);
+        hasher.finish().max(1)
+    }
+
+    /// Records what a request that was allowed goes on by, where that is something else than before. It is the one that was
+    /// decided on last. False: the record could not be kept, and without it the request must not go on.
+    pub(super) fn record_again(&mut self, position: usize, answer: &Answer, host: &dyn Host) -> bool {
+        let told = self.told(answer);
+        let (State::Ready(enforcer), Some(lease)) = (&self.state, self.leases.get(position)) else {
+            return false;
+        };
+        if told == 0 || told == lease.told || self.config.control_plane.is_none() {
+            return true;
+        }
+        if !self.records.has_room(true) {
+            self.drop_record(true);
+            return answer.audit != Audit::Required;
+        }
+        let id = decision_id(host.random());
+        let record = enforcer.record(&lease.received, &answer.decision, made(&id, Now::read(host)));
+        self.leases.set_told(position, told);
         self.keep(record);
         true
     }
@@ -141,6 +179,14 @@ impl Plugin {
         self.records.drop_one(in_full);
         self.counters.add(Metric::RecordsDropped);
     }
+}
+
+/// Whether each of its kind is recorded.
+fn says_all(answer: &Answer) -> bool {
+    answer.refusal.is_some()
+        || answer.decision.shadow.is_some()
+        || answer.decision.degraded
+        || answer.audit != Audit::Sampled
 }
 
 /// As access logs have it: outcome, reason, rule or `-`, id.

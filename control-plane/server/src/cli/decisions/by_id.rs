@@ -30,9 +30,7 @@ pub(in crate::cli) fn run(id: &str, admin: &str, tls: &AdminTls, as_json: bool) 
     if as_json {
         folder::print_json(&all)?;
     } else {
-        let style = Style::of_stdout();
-        let texts: Vec<String> = all.iter().map(|one| render::explained(one, style)).collect();
-        print(&texts.join("\n"))?;
+        print(&told(&all))?;
         if all.len() > 1 {
             complain(&format!(
                 "{} records have this id. Ids are random, so somebody repeats one on purpose, or a filter is broken: look at \
@@ -43,4 +41,16 @@ pub(in crate::cli) fn run(id: &str, admin: &str, tls: &AdminTls, as_json: bool) 
     }
     let is_refused = all.iter().any(|one| one.decision.outcome != Outcome::Allow || one.decision.ended);
     Ok(if is_refused { Ending::Refused } else { Ending::Done })
+}
+
+/// What the control plane at this address, which asks for no certificate, knows about a decision; `None`: nothing yet.
+pub fn known(id: &str, admin: &str) -> anyhow::Result<Option<String>> {
+    let asked = ask_for::<Vec<Explained>>(admin, &AdminTls::default(), &format!("/decisions/{id}"))?;
+    Ok(asked.ok().map(|all| told(&all)))
+}
+
+fn told(all: &[Explained]) -> String {
+    let style = Style::of_stdout();
+    let texts: Vec<String> = all.iter().map(|one| render::explained(one, style)).collect();
+    texts.join("\n")
 }

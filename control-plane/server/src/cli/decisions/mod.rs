@@ -1,7 +1,6 @@
 //! `tidegate decisions`, and what it shares with `tail` and `explain ID`.
 
 mod by_id;
-mod csv;
 mod list;
 mod render;
 mod tail;
@@ -16,6 +15,7 @@ use super::text::seconds;
 use crate::clock;
 use crate::decisions::record::Moment;
 
+pub use by_id::known;
 pub(super) use by_id::run as explain;
 pub(super) use list::{Arguments, run};
 pub(super) use tail::{Arguments as TailArguments, run as run_tail};
@@ -88,14 +88,14 @@ impl Which {
 }
 
 /// `PATH?NAME=VALUE&…`
-fn query(path: &str, pairs: &[(&str, String)]) -> String {
+pub(super) fn query(path: &str, pairs: &[(&str, String)]) -> String {
     let mut query = url::form_urlencoded::Serializer::new(String::new());
     query.extend_pairs(pairs);
     format!("{path}?{}", query.finish())
 }
 
 /// A moment, or how long ago.
-fn moment(flag: &str, text: &str) -> anyhow::Result<Moment> {
+pub(super) fn moment(flag: &str, text: &str) -> anyhow::Result<Moment> {
     let ago = || i64::try_from(seconds(text)?).ok();
     let at = tidegate_compiler::moment(text).or_else(|| ago().map(|ago| clock::now().saturating_sub(ago)));
     at.map(Moment::of_seconds).ok_or_else(|| {

@@ -61,6 +61,8 @@ pub struct Found {
     pub more: Option<u64>,
     /// It took too long; what is before `more` was not looked at.
     pub cut: bool,
+    /// Something that is there could not be read.
+    pub failed: bool,
 }
 
 impl Default for Limits {
@@ -119,6 +121,7 @@ impl Store {
             let blocks = match segment.blocks(&terms, before) {
                 Ok(blocks) => blocks,
                 Err(error) => {
+                    found.failed = true;
                     failed(error);
                     continue;
                 }
@@ -127,6 +130,7 @@ impl Store {
                 let entries = match segment.block(first, since, until) {
                     Ok(entries) => entries,
                     Err(error) => {
+                        found.failed = true;
                         failed(error);
                         continue;
                     }

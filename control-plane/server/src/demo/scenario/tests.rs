@@ -18,6 +18,11 @@ async fn every_request_is_decided_as_it_has_to_be_and_every_command_works() {
     assert_eq!(shown.lines().count(), 1 + sent.len() + 1, "{shown}");
     assert_eq!(shadow_differences(&world, 1).await.unwrap(), 1);
 
+    let told = look_up(&world, &sent).await.unwrap();
+    for said in ["tidegate explain ", "DELETE", "no_allow_matched", "sales/orders-etl-writes-orders"] {
+        assert!(told.contains(said), "{said}: {told}");
+    }
+
     let times = edit_a_rule(&world).await.unwrap();
     assert!(times.allowed_after > Duration::ZERO && times.refused_after > Duration::ZERO, "{times:?}");
 

@@ -125,6 +125,11 @@ impl WorldFiles {
         self.at("state")
     }
 
+    /// Decisions that filters made.
+    pub fn decisions(&self) -> PathBuf {
+        self.at("decisions")
+    }
+
     /// Which VMs belong to which job.
     pub fn directory(&self) -> PathBuf {
         self.at("directory.json")

@@ -261,6 +261,67 @@ fn the_end_of_what_was_allowed_is_recorded() {
     assert_eq!(record.path, "/v1/orders");
 }
 
+/// Other rules are pushed.
+fn push(plugin: &mut Plugin, counter: u64, change: impl FnOnce(&mut RuleModel), host: &Fake) {
+    let sections = vec![rules_of(&token_model(change)), keys_section(oauth(&[("a", 7)]))];
+    deliver(plugin, &bundle_of(counter, sections), counter, host);
+    assert_eq!(plugin.installed().unwrap().manifest.revision, (1, counter));
+}
+
+#[test]
+fn what_goes_on_by_another_rule_is_recorded_again_and_only_then() {
+    let named = |id: &str, audit| {
+        let id = id.to_owned();
+        move |rule: &mut RuleModel| (rule.id, rule.audit) = (id, audit)
+    };
+    let mut plugin = world(named("sales/read", Audit::Sampled));
+    let host = good();
+    host.random.set(Some(1));
+    assert_eq!(plugin.on_request(1, true, &host), Verdict::Continue);
+    let mut counter = 5;
+    let mut recorded_by = |plugin: &mut Plugin, id: &str, audit| {
+        counter += 1;
+        push(plugin, counter, named(id, audit), &host);
+        let ended = plugin.due(&host, |_| true).len();
+        (ended, records(plugin).into_iter().map(|record| record.rule).collect::<Vec<_>>())
+    };
+    let none = Vec::<String>::new();
+    assert_eq!(recorded_by(&mut plugin, "sales/other", Audit::Sampled), (0, none.clone()));
+    assert_eq!(recorded_by(&mut plugin, "sales/read", Audit::Full), (0, vec!["sales/read".into()]));
+    assert_eq!(recorded_by(&mut plugin, "sales/read", Audit::Full), (0, none.clone()));
+    assert_eq!(recorded_by(&mut plugin, "sales/other", Audit::Full), (0, vec!["sales/other".into()]));
+    assert_eq!(recorded_by(&mut plugin, "sales/other", Audit::Required), (0, vec!["sales/other".into()]));
+    assert_eq!(recorded_by(&mut plugin, "sales/other", Audit::Sampled), (0, none));
+}
+
+#[test]
+fn nothing_goes_on_unrecorded_that_a_changed_rule_demands_to_be_recorded() {
+    for (audit, ended) in [(Audit::Full, 0), (Audit::Required, 1)] {
+        let (mut plugin, host) = (world(|rule| rule.audit = Audit::Full), good());
+        assert_eq!(plugin.on_request(0, true, &host), Verdict::Continue);
+        // Nobody takes them.
+        let mut context = 1;
+        while plugin.counters.total(Metric::RecordsDropped) == 0 {
+            assert_eq!(plugin.on_request(context, true, &host), Verdict::Continue);
+            plugin.forget(context);
+            context += 1;
+        }
+        push(
+            &mut plugin,
+            6,
+            |rule| {
+                rule.id = "sales/other".into();
+                rule.audit = audit;
+            },
+            &host,
+        );
+        let due = plugin.due(&host, |_| true);
+        assert_eq!(due.len(), ended);
+        assert!(due.iter().all(|(_, verdict)| reason(verdict) == "audit_unavailable"), "{due:?}");
+        assert_eq!(plugin.counters.total(Metric::RecordsDropped), 2);
+    }
+}
+
 #[test]
 fn before_the_first_bundle_refusals_are_recorded_too() {
     let mut plugin = waiting(", \"coldStart\": {\"holdMs\": 0, \"maxHeld\": 0}");

@@ -1,6 +1,6 @@
 //! Requests whose bodies decide.
 
-use tidegate_engine::model::{BodyField, Condition, Operand, OperationModel, PolicyModel, TextTest};
+use tidegate_engine::model::{Audit, BodyField, Condition, Operand, OperationModel, PolicyModel, TextTest};
 
 use super::*;
 
@@ -103,6 +103,42 @@ fn each_message_of_a_stream_decides_again() {
         let both: Vec<u8> = messages.into_iter().flat_map(frame).collect();
         assert_eq!(world.piece(2, &both, false), 403, "{messages:?}");
         world.plugin.forget(2);
+    }
+}
+
+#[test]
+fn a_message_that_another_rule_allows_is_recorded() {
+    let mut world = World::new("application/grpc", true);
+    let (mut model, mut all) = (publish(), publish().rules.remove(0));
+    let first = &mut model.rules[0];
+    first.audit = Audit::Full;
+    for operation in first.to.iter_mut().flatten() {
+        if let Condition::Text(_, test) = &mut operation.condition {
+            *test = TextTest::Prefix("orders-1".into());
+        }
+    }
+    let first = first.id.clone();
+    all.id = "sales/write-all".into();
+    all.audit = Audit::Required;
+    model.rules.push(all);
+    world.push(&model);
+    world.plugin.on_sink_opened(9);
+    let rules = |world: &mut World| {
+        let batches = world.plugin.take_batches();
+        let batches = batches.iter().map(|batch| pb::ReportRequest::decode(batch.as_slice()).unwrap());
+        let rules: Vec<_> = batches.flat_map(|batch| batch.records).map(|record| record.rule).collect();
+        rules
+    };
+    assert_eq!(world.begin(1), 200);
+    assert_eq!(rules(&mut world), [""; 0]);
+    for (topic, recorded) in [
+        ("orders-1", vec![first.as_str()]),
+        ("orders-10", vec![]),
+        ("orders-2", vec!["sales/write-all"]),
+        ("orders-3", vec![]),
+    ] {
+        assert_eq!(world.piece(1, &frame(topic), false), 200, "{topic}");
+        assert_eq!(rules(&mut world), recorded, "{topic}");
     }
 }
 

@@ -332,6 +332,22 @@ fn a_warm_start_without_its_candidate_is_enforced_and_gets_it_later() {
 }
 
 #[test]
+fn what_is_enforced_without_its_candidate_is_acknowledged_too_late_as_well() {
+    let whole = bundle_with_candidate(5, vec![rules_of(&model())], vec![rules_of(&closed())]);
+    let start = pb::Bundle { sections: vec![rules_of(&model())], ..whole.clone() };
+    let host = request("/v1/orders").with_peer(WORKER);
+    let config = Config::parse(&config(&format!("{STREAM}{}", warm(&start)))).unwrap();
+    let mut plugin = Plugin::new(config, "pod".into(), &host, None);
+    plugin.on_opened(3, &host);
+    plugin.take_messages();
+    host.wait(365 * 24 * 3_600_000);
+    deliver(&mut plugin, &whole, 9, &host);
+    let acknowledged = answers(plugin.take_messages());
+    assert!(matches!(&acknowledged[0], Message::Ack(ack) if ack.nonce == 9), "{acknowledged:?}");
+    assert!(plugin.installed().unwrap().lacks_candidate(), "nothing is installed so late");
+}
+
+#[test]
 fn a_candidate_that_does_not_arrive_is_not_waited_for() {
     let (mut plugin, host) = with(&bundle(4));
     let junk = section(pb::SectionKind::Rules, b"junk".to_vec());
