@@ -306,6 +306,21 @@ fn decision_records_keep_their_form() {
 }
 
 #[test]
+fn how_completely_something_is_recorded_keeps_its_form() {
+    let record = |audit: Audit| DecisionRecord {
+        decision_id: "7Q4K-M2XD-0003".into(),
+        outcome: Outcome::Allow.into(),
+        audit: audit.into(),
+        ..DecisionRecord::default()
+    };
+    let records = [Audit::Unspecified, Audit::Sampled, Audit::Full, Audit::Required].map(record);
+    golden(
+        "report_with_audit.bin",
+        &ReportRequest { sequence: 2, records: records.into(), ..ReportRequest::default() },
+    );
+}
+
+#[test]
 fn a_kind_of_message_from_the_future_is_no_message_and_no_error() {
     // Field 99, length-delimited.
     let future = [0x9A, 0x06, 0x02, 0x01, 0x02];

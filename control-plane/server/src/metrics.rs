@@ -63,6 +63,8 @@ pub struct Metrics {
     pub refused_reports: Family<ReasonLabel, Counter>,
     /// Decision records that filters say they dropped, by the workload that their peer is.
     pub decisions_dropped: Family<WorkloadLabel, Counter>,
+    /// Batches of decision records that had to wait because their principal sends more than its share, by workload.
+    pub reports_delayed: Family<WorkloadLabel, Counter>,
     /// Of decision records besides.
     pub decision_records: DecisionMetrics,
     /// What filters decided, by rule.
@@ -197,6 +199,7 @@ impl Metrics {
             self.decisions.remove(&DecisionLabel { workload: workload.to_owned(), outcome });
         }
         self.decisions_dropped.remove(&WorkloadLabel { workload: workload.to_owned() });
+        self.reports_delayed.remove(&WorkloadLabel { workload: workload.to_owned() });
     }
 }
 
@@ -221,6 +224,7 @@ impl Default for Metrics {
             decisions: Family::default(),
             refused_reports: Family::default(),
             decisions_dropped: Family::default(),
+            reports_delayed: Family::default(),
             decided: decision_records.decided.clone(),
             decision_records,
             fleet: FleetMetrics::default(),
@@ -299,6 +303,11 @@ impl Default for Metrics {
             "decisions_dropped",
             "Decision records that filters dropped",
             metrics.decisions_dropped.clone(),
+        );
+        registry.register(
+            "reports_delayed",
+            "Batches of decision records that had to wait because their service account sends more than its share",
+            metrics.reports_delayed.clone(),
         );
         metrics.decision_records.register(registry);
         metrics.decided.register(registry);

@@ -864,7 +864,8 @@ pub struct ReportRequest {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReportResponse {
-    /// Every batch up to this one has been taken.
+    /// Every batch up to this one has been taken. Records that a rule requires are kept by then: written to the store, or, where
+    /// there is none, handed to what exports them. Until then nothing is acknowledged, and nothing else is read.
     #[prost(uint64, tag = "1")]
     pub sequence: u64,
 }
@@ -931,6 +932,9 @@ pub struct DecisionRecord {
     /// Set when the candidate rules would have decided otherwise.
     #[prost(message, optional, tag = "22")]
     pub candidate: ::core::option::Option<ShadowDifference>,
+    /// A batch with one that the control plane does not know is refused.
+    #[prost(enumeration = "Audit", tag = "23")]
+    pub audit: i32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RecordedClaim {
@@ -952,6 +956,43 @@ pub struct ShadowDifference {
     pub reason: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
     pub rule: ::prost::alloc::string::String,
+}
+/// How completely something is to be recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Audit {
+    /// Filters of before do not say. What was refused, ended, or differs is kept rather than anything else then.
+    Unspecified = 0,
+    /// A sample is enough.
+    Sampled = 1,
+    /// None should be missing: refusals, differences, and what a rule with `audit: full` allows.
+    Full = 2,
+    /// It would not have passed without its record: what a rule with `audit: required` allows.
+    Required = 3,
+}
+impl Audit {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "AUDIT_UNSPECIFIED",
+            Self::Sampled => "AUDIT_SAMPLED",
+            Self::Full => "AUDIT_FULL",
+            Self::Required => "AUDIT_REQUIRED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "AUDIT_UNSPECIFIED" => Some(Self::Unspecified),
+            "AUDIT_SAMPLED" => Some(Self::Sampled),
+            "AUDIT_FULL" => Some(Self::Full),
+            "AUDIT_REQUIRED" => Some(Self::Required),
+            _ => None,
+        }
+    }
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]

@@ -20,7 +20,7 @@ use std::time::Duration;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tracing::{error, info};
 
@@ -39,7 +39,7 @@ use crate::export;
 use crate::keys::{AddressGuard, Fetcher, IssuerReport, Network, Reports};
 use crate::kube::Leadership;
 use crate::module_server::{self, Modules};
-use crate::push::{self, FleetReport, Hub, Reported};
+use crate::push::{self, FleetReport, Hub};
 use crate::state::StateDir;
 use crate::transport::{Acceptor, Authenticate, Certificates, Roster, Security, TransportOptions, WhoIs};
 use crate::uses;
@@ -211,7 +211,7 @@ pub async fn start(options: Options) -> Result<Running, ServeError> {
     let http = Acceptor::admin(http, &transport, certificates, hub.clone()).map_err(ServeError::Socket)?;
     let authenticate = Authenticate::new(hub.clone(), transport.clone());
     let exporter = match options.export {
-        Some(export) => Some(export::start(export, &hub, hub.decisions.listen())?),
+        Some(export) => Some(export::start(export, &hub)?),
         None => None,
     };
     let diagnosis = Arc::<Mutex<Diagnosis>>::default();
@@ -388,11 +388,6 @@ impl Running {
     /// What is known of the issuers' keys.
     pub fn issuers(&self) -> Vec<IssuerReport> {
         admin::issuers(&self.issuers)
-    }
-
-    /// Every batch of decision records from now on; `None` if somebody takes them already.
-    pub fn decision_records(&self) -> Option<mpsc::Receiver<Reported>> {
-        self.hub.records.take()
     }
 
     /// What is known of directories.

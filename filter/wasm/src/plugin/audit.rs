@@ -24,7 +24,7 @@ use super::live::Ended;
 use super::{Now, Plugin, State};
 use crate::enforcer::{Answer, Made, candidate_told, undecided};
 use crate::host::{Host, Metric};
-use crate::records::SAMPLE;
+use crate::records::{Class, SAMPLE};
 use crate::reply::decision_id;
 use crate::request::Received;
 
@@ -51,10 +51,12 @@ impl Plugin {
             }
             return true;
         }
-        let says_all = says_all(answer);
+        let class = class(answer);
+        let says_all = class != Class::Sample;
         let State::Ready(enforcer) = &self.state else { return true };
         let demands = || enforcer.installed().rules.as_ref().is_some_and(|rules| rules.requires_audit());
-        let differs = answer.candidate.as_ref().filter(|_| self.records.has_room(false) && !demands());
+        let differs =
+            answer.candidate.as_ref().filter(|_| self.records.has_room(Class::Sample) && !demands());
         let is_sample = !says_all && host.random().is_multiple_of(u64::from(SAMPLE));
         if !says_all && !is_sample && differs.is_none() {
             self.records.skip();
@@ -65,9 +67,9 @@ impl Plugin {
             None => ("allow", Cow::Owned(decision_id(host.random()))),
         };
         self.tell(outcome, answer, &id, host);
-        if !self.records.has_room(says_all) {
-            self.drop_record(says_all);
-            return answer.audit != Audit::Required;
+        if !self.records.has_room(class) {
+            self.drop_record(class);
+            return class != Class::Required;
         }
         let now = Now::read(host);
         let mut record = enforcer.record(
@@ -76,20 +78,21 @@ impl Plugin {
             Made {
                 decided_in_ns: began.map_or(0, |began| now.ns.saturating_sub(began.ns)),
                 stands_for: if is_sample { SAMPLE } else { 1 },
+                class,
                 ..made(&id, now)
             },
         );
         if let (Some(difference), Some(candidate)) = (differs, &self.candidate) {
             candidate_told(&mut record, difference, candidate.rule(difference).map_or("", |rule| rule.id));
         }
-        self.keep(record);
+        self.keep(record, class);
         true
     }
 
     /// What has to be recorded of a request that is allowed, to be compared; 0: nothing has to.
     pub(super) fn told(&self, answer: &Answer) -> u64 {
         let State::Ready(enforcer) = &self.state else { return 0 };
-        if !says_all(answer) {
+        if class(answer) == Class::Sample {
             return 0;
         }
         let rules = enforcer.installed().rules.as_deref();
@@ -112,15 +115,17 @@ impl Plugin {
         if told == 0 || told == lease.told || self.config.control_plane.is_none() {
             return true;
         }
-        if !self.records.has_room(true) {
-            self.drop_record(true);
-            return answer.audit != Audit::Required;
+        let class = class(answer);
+        if !self.records.has_room(class) {
+            self.drop_record(class);
+            return class != Class::Required;
         }
         let id = decision_id(host.random());
         self.tell("allow", answer, &id, host);
-        let record = enforcer.record(&lease.received, &answer.decision, made(&id, Now::read(host)));
+        let made = Made { class, ..made(&id, Now::read(host)) };
+        let record = enforcer.record(&lease.received, &answer.decision, made);
         self.leases.set_told(position, told);
-        self.keep(record);
+        self.keep(record, class);
         true
     }
 
@@ -145,10 +150,10 @@ impl Plugin {
         if self.config.control_plane.is_none() {
             return;
         }
-        if self.records.has_room(true) {
-            self.keep(undecided(received, reason, made(id, Now::read(host))));
+        if self.records.has_room(Class::Full) {
+            self.keep(undecided(received, reason, made(id, Now::read(host))), Class::Full);
         } else {
-            self.drop_record(true);
+            self.drop_record(Class::Full);
         }
     }
 
@@ -161,32 +166,34 @@ impl Plugin {
         if self.config.control_plane.is_none() {
             return;
         }
-        if self.records.has_room(true) {
+        if self.records.has_room(Class::Full) {
             let made = Made { ended: true, ..made(id, Now::read(host)) };
             let record = enforcer.record(&lease.received, &answer.decision, made);
-            self.keep(record);
+            self.keep(record, Class::Full);
         } else {
-            self.drop_record(true);
+            self.drop_record(Class::Full);
         }
     }
 
-    fn keep(&mut self, record: Vec<u8>) {
-        self.records.push(record);
+    fn keep(&mut self, record: Vec<u8>, class: Class) {
+        self.records.push(record, class);
         self.counters.add(Metric::Records);
     }
 
-    fn drop_record(&mut self, in_full: bool) {
-        self.records.drop_one(in_full);
+    fn drop_record(&mut self, class: Class) {
+        self.records.drop_one(class);
         self.counters.add(Metric::RecordsDropped);
     }
 }
 
-/// Whether each of its kind is recorded.
-fn says_all(answer: &Answer) -> bool {
-    answer.refusal.is_some()
-        || answer.decision.shadow.is_some()
-        || answer.decision.degraded
-        || answer.audit != Audit::Sampled
+/// Of what is refused, differs or lacks a directory's answer, and of what the rule says so of, each is recorded.
+fn class(answer: &Answer) -> Class {
+    let says_all = answer.refusal.is_some() || answer.decision.shadow.is_some() || answer.decision.degraded;
+    match answer.audit {
+        Audit::Required if answer.refusal.is_none() => Class::Required,
+        Audit::Sampled if !says_all => Class::Sample,
+        Audit::Sampled | Audit::Full | Audit::Required => Class::Full,
+    }
 }
 
 /// As access logs have it: outcome, reason, rule or `-`, id.
@@ -195,5 +202,5 @@ fn words(outcome: &str, reason: Reason, rule: Option<&str>, id: &str) -> String 
 }
 
 fn made(id: &str, now: Now) -> Made<'_> {
-    Made { id, time_ns: now.ns, decided_in_ns: 0, stands_for: 1, ended: false }
+    Made { id, time_ns: now.ns, decided_in_ns: 0, stands_for: 1, ended: false, class: Class::Full }
 }
