@@ -127,7 +127,7 @@ async fn publish(rig: &Rig, token: &str) -> Result<u16> {
     Ok(rig.service_as(&spiffe_id("ci/runner"))?.call(Protocol::Http2, call).await?.status.as_u16())
 }
 
-/// All of the traffic, in so many parts with a pause behind each.
+/// All of the traffic, in three parts with a pause behind each.
 async fn traffic(rig: &Rig, pause: Duration) -> Result<()> {
     let token = token_of(rig, "gitlab")?.sign()?;
     for _ in 0..3 {
