@@ -1,6 +1,7 @@
 //! Notices changes on disk.
 //!
-//! Folders are watched, not files: editors replace files, and Kubernetes swaps the links of a volume.
+//! Folders are watched, not files: editors replace files, and Kubernetes swaps the links of a volume. What is written into other
+//! files of a folder is passed over: a log beside the file that is watched is nobody's rules.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,8 @@ const LONGEST_WRITE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct FolderWatch {
     watcher: RecommendedWatcher,
+    /// Trees and files whose content counts.
+    watched: Arc<Mutex<Vec<PathBuf>>>,
     changes: Arc<Notify>,
     /// Files that have been written to and not been closed since.
     being_written: Arc<Mutex<BTreeSet<PathBuf>>>,
@@ -37,8 +40,15 @@ impl FolderWatch {
         let notifier = changes.clone();
         let being_written = Arc::<Mutex<BTreeSet<PathBuf>>>::default();
         let writes = being_written.clone();
+        let watched = Arc::<Mutex<Vec<PathBuf>>>::default();
+        let counts = watched.clone();
         let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
             if let Ok(event) = &event {
+                if is_content(event)
+                    && !concerns(event, &counts.lock().unwrap_or_else(PoisonError::into_inner))
+                {
+                    return;
+                }
                 note_writes(event, &mut writes.lock().unwrap_or_else(PoisonError::into_inner));
             }
             // An error (a queue that ran over) may hide a change.
@@ -46,18 +56,24 @@ impl FolderWatch {
                 notifier.notify_one();
             }
         })?;
-        Ok(Self { watcher, changes, being_written })
+        Ok(Self { watcher, watched, changes, being_written })
     }
 
     /// Watches a folder and those below it.
     pub fn add_tree(&mut self, folder: &Path) -> notify::Result<()> {
+        self.count(folder.to_owned());
         self.watcher.watch(folder, RecursiveMode::Recursive)
     }
 
     /// Watches a file through its folder.
     pub fn add_file(&mut self, file: &Path) -> notify::Result<()> {
-        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
-        self.watcher.watch(folder.unwrap_or(Path::new(".")), RecursiveMode::NonRecursive)
+        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        self.count(folder.join(file.file_name().unwrap_or_default()));
+        self.watcher.watch(folder, RecursiveMode::NonRecursive)
+    }
+
+    fn count(&self, path: PathBuf) {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner).push(path);
     }
 
     /// Resolves when something changed and has come to rest.
@@ -90,6 +106,19 @@ fn note_writes(event: &Event, being_written: &mut BTreeSet<PathBuf>) {
         }
         _ => {}
     }
+}
+
+/// Whether something was written into a file that was there before and still is.
+fn is_content(event: &Event) -> bool {
+    matches!(
+        event.kind,
+        EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Metadata(_)) | EventKind::Access(_)
+    )
+}
+
+fn concerns(event: &Event, watched: &[PathBuf]) -> bool {
+    event.paths.is_empty()
+        || event.paths.iter().any(|path| watched.iter().any(|counts| path.starts_with(counts)))
 }
 
 /// Reading files is an event too, and we read them.
@@ -131,6 +160,22 @@ mod tests {
         while timeout(Duration::from_millis(100), watch.changed()).await.is_ok() {}
         std::fs::write(folder.path().join("team/a.yaml"), "a").unwrap();
         timeout(PATIENCE, watch.changed()).await.expect("written in the new folder");
+    }
+
+    #[tokio::test]
+    async fn what_is_written_beside_a_watched_file_is_passed_over() {
+        use std::io::Write;
+        let folder = tempfile::tempdir().unwrap();
+        let (file, log) = (folder.path().join("values.yaml"), folder.path().join("log"));
+        std::fs::write(&file, "a").unwrap();
+        let mut log = std::fs::File::create(log).unwrap();
+        let mut watch = FolderWatch::new().unwrap();
+        watch.add_file(&file).unwrap();
+        log.write_all(b"one").unwrap();
+        assert!(timeout(Duration::from_millis(300), watch.changed()).await.is_err(), "a log");
+        std::fs::write(&file, "b").unwrap();
+        log.write_all(b"two").unwrap();
+        timeout(PATIENCE / 2, watch.changed()).await.expect("the file, though the log is open");
     }
 
     #[tokio::test]

@@ -1,6 +1,7 @@
 //! A folder as the source of rules: has what is on disk judged whenever it changes.
 
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -103,29 +104,35 @@ impl<C: Considers> Source<C> {
                 self
             })
             .await?;
-            loop {
-                let changed = async {
+            let begin_anew = {
+                // Kept over polls: it may be waiting for the end of a write.
+                let mut changed = pin!(async {
                     match &watch {
                         Some(watch) => watch.changed().await,
                         None => std::future::pending().await,
                     }
-                };
-                tokio::select! {
-                    () = changed => break,
-                    () = tokio::time::sleep(POLL) => {
-                        if watch.as_ref().is_some_and(FolderWatch::is_being_written) {
-                            continue;
+                });
+                loop {
+                    tokio::select! {
+                        () = &mut changed => break false,
+                        () = tokio::time::sleep(POLL) => {
+                            if watch.as_ref().is_some_and(FolderWatch::is_being_written) {
+                                continue;
+                            }
+                            let places = self.places.clone();
+                            let fingerprint =
+                                tokio::task::spawn_blocking(move || places.fingerprint()).await?;
+                            if fingerprint != self.fingerprint || self.seen.is_none() {
+                                break true;
+                            }
                         }
-                        let places = self.places.clone();
-                        let fingerprint = tokio::task::spawn_blocking(move || places.fingerprint()).await?;
-                        if fingerprint != self.fingerprint || self.seen.is_none() {
-                            // No event came. The folder may be another one of the same name.
-                            watch = self.start_watching();
-                            break;
-                        }
+                        () = stopped(&mut stop) => return Ok(()),
                     }
-                    () = stopped(&mut stop) => return Ok(()),
                 }
+            };
+            if begin_anew {
+                // No event came. The folder may be another one of the same name.
+                watch = self.start_watching();
             }
         }
     }
