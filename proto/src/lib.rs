@@ -29,6 +29,9 @@ pub const CANDIDATE: &str = "candidate/1";
 /// Guard is not suspended.
 pub const SUSPENSION: &str = "suspension/1";
 
+/// The capability to tell which rules and keys are used ([`v1::Hello::capabilities`], [`v1::Uses`]).
+pub const USES: &str = "uses/1";
+
 /// How long a Guard may be suspended at most from when the manifest was issued, in seconds
 /// ([`v1::Manifest::suspended_until`]).
 pub const MAX_SUSPENSION_S: i64 = 8 * 3600;

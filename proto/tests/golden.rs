@@ -183,6 +183,18 @@ fn what_filters_send_keeps_its_form() {
         })),
     );
     golden(
+        "uses.bin",
+        &request(up::Message::Uses(Uses {
+            rules: vec![RuleUse { rule: "sales/read".into(), count: 3, last_used_at: 1_795_200_000 }],
+            keys: vec![KeyUse {
+                issuer: "gitlab".into(),
+                key_id: "2026-11".into(),
+                verified: 2,
+                last_verified_at: 1_795_200_001,
+            }],
+        })),
+    );
+    golden(
         "lookup.bin",
         &request(up::Message::Lookup(Lookup {
             nonce: 5,
@@ -290,6 +302,21 @@ fn decision_records_keep_their_form() {
                 instance: "orders-api-7d9f".into(),
             }),
         },
+    );
+}
+
+#[test]
+fn how_completely_something_is_recorded_keeps_its_form() {
+    let record = |audit: Audit| DecisionRecord {
+        decision_id: "7Q4K-M2XD-0003".into(),
+        outcome: Outcome::Allow.into(),
+        audit: audit.into(),
+        ..DecisionRecord::default()
+    };
+    let records = [Audit::Unspecified, Audit::Sampled, Audit::Full, Audit::Required].map(record);
+    golden(
+        "report_with_audit.bin",
+        &ReportRequest { sequence: 2, records: records.into(), ..ReportRequest::default() },
     );
 }
 

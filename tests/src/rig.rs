@@ -10,7 +10,7 @@ use tidegate::demo::client::Endpoint;
 use tidegate::demo::envoy::{Envoy, EnvoyOptions, EnvoyRelease, find_envoy};
 use tidegate::demo::issuers::{Issuers, Providers};
 use tidegate::demo::mesh::{
-    Cluster, DownstreamTls, HttpListener, Limits, Listener, Node, Normalization, ProxyConfig,
+    AccessLog, Cluster, DownstreamTls, HttpListener, Limits, Listener, Node, Normalization, ProxyConfig,
     UpstreamProtocol, WasmFilter,
 };
 use tidegate::demo::pki::{Authority, Credential};
@@ -33,6 +33,9 @@ pub const SERVICE_ID: &str = "spiffe://prod.example/ns/sales/sa/orders-api";
 
 /// Everything that is there in every case: the mesh and the issuers.
 const BASE: &str = include_str!("../corpus/base.yaml");
+
+/// The file of the access log.
+const ACCESS_LOG: &str = "access.log";
 
 /// How long anything may take before a test gives up.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -68,6 +71,18 @@ impl Setup {
     pub fn new(release: EnvoyRelease, concurrency: u32) -> Self {
         Self { release, concurrency, limits: None, configured: Configured::ByHand, bodies: false }
     }
+}
+
+/// What is looked at.
+pub struct Observed {
+    /// Where directories are read.
+    pub directories: tidegate::directories::Options,
+    /// Where the control plane exports to.
+    pub export: tidegate::export::Options,
+    /// Istio's `extraStatTags`.
+    pub stat_tags: Vec<String>,
+    /// Istio's format of access logs.
+    pub format: String,
 }
 
 /// A mesh that runs. Dropping it stops everything.
@@ -142,16 +157,18 @@ impl Rig {
         Self::start_all(setup, directories, None).await
     }
 
-    /// The same, with a control plane that exports.
-    pub async fn start_exporting(setup: Setup, export: tidegate::export::Options) -> Result<Self> {
-        Self::start_all(setup, tidegate::directories::Options::default(), Some(export)).await
+    /// A mesh that is looked at: its control plane exports, its proxy has Istio's statistics with these `extraStatTags` and an
+    /// access log ([`Rig::access_log`]) whose lines have what `format` says.
+    pub async fn start_observed(setup: Setup, observed: Observed) -> Result<Self> {
+        Self::start_all(setup, observed.directories.clone(), Some(observed)).await
     }
 
     async fn start_all(
         setup: Setup,
         directories: tidegate::directories::Options,
-        export: Option<tidegate::export::Options>,
+        observed: Option<Observed>,
     ) -> Result<Self> {
+        let (export, watch) = observed.map(|one| (one.export, (one.stat_tags, one.format))).unzip();
         let folder = tempfile::tempdir()?;
         let (mesh, foreign) = (Authority::new("mesh")?, Authority::new("foreign")?);
         let issuers = Issuers::start().await?;
@@ -229,8 +246,12 @@ impl Rig {
             Ok(WasmFilter::tidegate(&module, &serde_json::to_value(config)?))
         };
         let http = |filter: WasmFilter| {
-            let listener =
+            let mut listener =
                 HttpListener::forward_to("upstream").normalization(Normalization::Off).filter(filter);
+            if let Some((_, format)) = &watch {
+                let fields = vec![("told".to_owned(), format.clone())];
+                listener = listener.access_log(AccessLog { path: path(ACCESS_LOG), fields });
+            }
             match setup.limits {
                 Some(limits) => listener.limits(limits),
                 None => listener,
@@ -255,6 +276,10 @@ impl Rig {
                     .protocol(UpstreamProtocol::Http2),
             )
             .control_plane(server.grpc_addr);
+        let config = match &watch {
+            Some((tags, _)) => config.istio_statistics(&tags.iter().map(String::as_str).collect::<Vec<_>>()),
+            None => config,
+        };
         let envoy_options = EnvoyOptions { concurrency: setup.concurrency, ..EnvoyOptions::default() };
         let envoy = Envoy::start(&binary, "service", &config.to_json(), &envoy_options).await?;
         let threads = usize::try_from(setup.concurrency)? + 1;
@@ -432,6 +457,17 @@ impl Rig {
     /// The proxy's statistics whose names match, added up.
     pub async fn stat(&self, pattern: &str) -> Result<u64> {
         Ok(self.envoy.stats(pattern).await?.values().sum())
+    }
+
+    /// What the access log of [`Rig::start_observed`] says so far, request by request.
+    pub fn access_log(&self) -> Result<Vec<String>> {
+        let text = std::fs::read_to_string(self.folder.path().join(ACCESS_LOG))?;
+        let told = |line: &str| {
+            let line: serde_json::Value = serde_json::from_str(line)?;
+            Ok(line["told"].as_str().with_context(|| line.to_string())?.trim_end().to_owned())
+        };
+        // The last one may be half written.
+        text.split_inclusive('\n').filter(|line| line.ends_with('\n')).map(told).collect()
     }
 
     /// Where files of this mesh are.

@@ -10,6 +10,8 @@ use tidegate_compiler::{Inputs, SourceFile};
 
 #[path = "manifests/access.rs"]
 mod access;
+#[path = "manifests/admission.rs"]
+mod admission;
 #[path = "manifests/ci.rs"]
 mod ci;
 #[path = "manifests/control_plane.rs"]

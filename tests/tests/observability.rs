@@ -1,5 +1,5 @@
-//! What is counted is true, wherever one looks: Envoy's counters, Prometheus, the OTLP receiver. Alerts fire, and what to do
-//! then is written down.
+//! What is counted is true, wherever one looks: Envoy's counters, Prometheus, the OTLP receiver. The dashboard shows something,
+//! alerts fire, and what to do then is written down.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -8,8 +8,14 @@ use std::process::Command;
 use regex::Regex;
 use serde_json::Value;
 
+#[path = "../../control-plane/server/src/directories/testing.rs"]
+#[allow(dead_code, missing_docs)]
+mod google_api;
+
 mod observability {
+    pub mod dashboard;
     pub mod prometheus;
+    pub mod reasons;
     pub mod three_sides;
 }
 
@@ -75,14 +81,19 @@ fn files(folder: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn alerts_ask_for_metrics_that_are_documented() {
+fn alerts_and_panels_ask_for_metrics_that_are_documented() {
     let documented = text("../control-plane/docs/telemetry.md");
-    let name = Regex::new(r"\btidegate_[a-z_]+").unwrap();
-    for alert in alerts() {
-        let query = alert["expr"].as_str().unwrap();
-        let names: Vec<&str> = name.find_iter(query).map(|found| found.as_str()).collect();
+    let name = Regex::new(r"\b(tidegate|envoy)_[a-z_.+]+").unwrap();
+    let of_alerts: Vec<String> =
+        alerts().iter().map(|alert| alert["expr"].as_str().unwrap().to_owned()).collect();
+    let panels = observability::dashboard::dashboard().panels;
+    let of_panels = panels.into_iter().flat_map(|panel| panel.targets).map(|target| target.expr);
+    for query in of_alerts.into_iter().chain(of_panels) {
+        let names: Vec<&str> = name.find_iter(&query).map(|found| found.as_str()).collect();
         assert!(!names.is_empty(), "{query}");
-        for name in names {
+        // A label of it, and the series of a histogram.
+        for name in names.into_iter().filter(|name| *name != "tidegate_reason") {
+            let name = name.trim_end_matches("_bucket").replace(".+", "<plugin>");
             assert!(documented.contains(&format!("`{name}`")), "{name} in {query} is not in telemetry.md");
         }
     }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use serde_json::Value;
 use tidegate_compiler::{Inputs, SourceFile};
 use tidegate_engine::body::{Format, Scanner};
 use tidegate_engine::{Body, Directories, HeaderFacts, Outcome, Peer, PolicySet, Request, decide, normal};
@@ -21,7 +22,7 @@ fn blocks<'t>(text: &'t str, language: &str) -> Vec<&'t str> {
 #[test]
 fn the_first_rule_compiles_and_lets_exactly_its_caller_in() {
     let yaml = blocks(README, "yaml");
-    assert_eq!(yaml.len(), 4, "a new block needs a request of its own here");
+    assert_eq!(yaml.len(), 6, "a new block needs a test of its own here");
     let compilation = tidegate_compiler::compile(&Inputs {
         sources: &[SourceFile { path: "rules/orders.yaml".into(), text: yaml[0].into() }],
         env: Default::default(),
@@ -173,6 +174,50 @@ fn the_rule_on_data_lets_exactly_its_topics_pass() {
     }
 }
 
+/// A block that is no object of ours.
+fn values(block: usize) -> Value {
+    serde_saphyr::from_str(blocks(README, "yaml")[block]).expect("it is YAML")
+}
+
+fn file(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// That it connects is tested where the program is: `control-plane/server/tests/server/telemetry.rs`.
+#[test]
+fn the_collector_takes_what_the_command_below_sends() {
+    let collector = values(4);
+    let known: Value = serde_saphyr::from_str(&file("manifests/observability/otel-collector.yaml")).unwrap();
+    assert_eq!(collector, known);
+    let at = collector["receivers"]["otlp"]["protocols"]["grpc"]["endpoint"].as_str().unwrap();
+    assert!(README.contains(&format!("--otlp-endpoint http://{at}\n")), "{at}");
+    for signal in ["logs", "metrics", "traces"] {
+        let pipeline = &collector["service"]["pipelines"][signal];
+        for part in ["receivers", "exporters"] {
+            let names = pipeline[part].as_array().unwrap();
+            assert!(!names.is_empty());
+            for name in names {
+                assert!(!collector[part][name.as_str().unwrap()].is_null(), "{signal}: {part}: {name}");
+            }
+        }
+    }
+}
+
+/// That Envoy writes so, and has the label, is tested on Envoy: `observability/three_sides.rs`.
+#[test]
+fn istio_is_told_what_the_documentation_says() {
+    let mesh = &values(5)["meshConfig"];
+    let names: Vec<&String> = mesh.as_object().unwrap().keys().collect();
+    assert_eq!(names, ["accessLogFile", "accessLogFormat", "defaultConfig"]);
+    let telemetry = file("control-plane/docs/telemetry.md");
+    let operator = "%FILTER_STATE(wasm.tidegate.decision:PLAIN)%";
+    for text in [mesh["accessLogFormat"].as_str().unwrap(), &telemetry] {
+        assert!(text.contains(operator), "{text}");
+    }
+    assert_eq!(mesh["defaultConfig"], serde_json::json!({"extraStatTags": ["tidegate_reason"]}));
+    assert!(telemetry.contains("`extraStatTags: [tidegate_reason]`"));
+}
+
 #[test]
 fn links_lead_somewhere() {
     for (file, text) in [("README.md", README), ("filter/README.md", include_str!("../../filter/README.md"))]
@@ -199,6 +244,7 @@ fn commands_exist() {
         let arguments = match words.as_slice() {
             ["cargo", "run", "--release", "--", arguments @ ..] | ["tidegate", arguments @ ..] => arguments,
             ["cargo", "test" | "bench", ..] => continue,
+            ["otelcol", "--config", "collector.yaml"] => continue,
             ["prometheus", config] => {
                 let config = config.strip_prefix("--config.file=").expect("it has a configuration");
                 assert!(root().join(config).is_file(), "{config}");

@@ -159,6 +159,7 @@ codes! {
     EvadedDeny = "TG0923", Warning, "A Deny that callers evade by leaving a token out.";
     PatternNotAnchored = "TG0930", Warning, "A regular expression of an Allow that matches anywhere in a text.";
     RuleOver = "TG0931", Warning, "A rule whose time is over.";
+    ManySeries = "TG0940", Warning, "Rules that make more time series than are kept.";
 }
 
 // === impl Code ===

@@ -78,6 +78,19 @@ impl TokenBucket {
         }
         has_tokens
     }
+
+    /// Takes so many tokens, those too that will only come, and says how long that takes. `None`: it would owe more than
+    /// `most` tokens; none is taken then.
+    pub fn owe(&mut self, tokens: u32, most: u32, now: Instant) -> Option<Duration> {
+        let Some(others) = tokens.checked_sub(1) else { return Some(Duration::ZERO) };
+        let full_at = self.full_at.map_or(now, |full_at| full_at.max(now));
+        let missing = full_at.duration_since(now).saturating_add(self.every * others);
+        let wait = missing.saturating_sub(self.depth);
+        (wait <= self.every * most).then(|| {
+            self.full_at = Some(full_at + self.every * tokens);
+            wait
+        })
+    }
 }
 
 #[cfg(test)]
@@ -110,6 +123,19 @@ mod tests {
         assert!(!take(1, 0) && !take(3, 2));
         assert!(take(2, 2));
         assert!(!take(u32::MAX, 100));
+    }
+
+    #[test]
+    fn what_is_owed_is_waited_for_in_turn_and_bounded() {
+        let (start, second) = (Instant::now(), Duration::from_secs(1));
+        let mut bucket = TokenBucket::new(10, second);
+        let mut owe = |tokens, seconds: u32| bucket.owe(tokens, 20, start + second * seconds);
+        assert_eq!([owe(0, 0), owe(7, 0), owe(3, 0)], [Some(Duration::ZERO); 3]);
+        assert_eq!([owe(1, 0), owe(5, 0)], [Some(second), Some(6 * second)]);
+        assert_eq!([owe(15, 0), owe(14, 0)], [None, Some(20 * second)]);
+        assert_eq!([owe(1, 0), owe(1, 1)], [None, Some(20 * second)]);
+        assert_eq!(owe(10, 100), Some(Duration::ZERO));
+        assert_eq!(owe(u32::MAX, 100), None);
     }
 
     #[test]

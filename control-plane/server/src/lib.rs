@@ -19,6 +19,7 @@ pub mod decisions;
 pub mod demo;
 pub mod directories;
 pub mod doctor;
+pub mod evidence;
 pub mod explain;
 pub mod export;
 pub mod install;
@@ -37,5 +38,6 @@ pub mod ruletest;
 pub mod serve;
 pub mod state;
 pub mod transport;
+pub mod uses;
 
 pub use package::{FILTER_BODIES_SHA256, FILTER_BODIES_WASM, FILTER_SHA256, FILTER_WASM};

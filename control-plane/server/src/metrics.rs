@@ -9,6 +9,8 @@
 mod decisions;
 mod export;
 mod fleet;
+mod pipelines;
+mod series;
 
 use std::sync::atomic::AtomicU64;
 
@@ -22,6 +24,8 @@ use crate::decisions::metrics::DecisionMetrics;
 pub use decisions::Decided;
 pub use export::{ExportLoss, ExportMetrics};
 pub use fleet::FleetMetrics;
+pub use pipelines::Pipelines;
+pub use series::{Series, series};
 
 /// All metrics, and the registry that prints them.
 #[derive(Debug)]
@@ -59,6 +63,8 @@ pub struct Metrics {
     pub refused_reports: Family<ReasonLabel, Counter>,
     /// Decision records that filters say they dropped, by the workload that their peer is.
     pub decisions_dropped: Family<WorkloadLabel, Counter>,
+    /// Batches of decision records that had to wait because their principal sends more than its share, by workload.
+    pub reports_delayed: Family<WorkloadLabel, Counter>,
     /// Of decision records besides.
     pub decision_records: DecisionMetrics,
     /// What filters decided, by rule.
@@ -195,6 +201,7 @@ impl Metrics {
             self.decisions.remove(&DecisionLabel { workload: workload.to_owned(), outcome });
         }
         self.decisions_dropped.remove(&WorkloadLabel { workload: workload.to_owned() });
+        self.reports_delayed.remove(&WorkloadLabel { workload: workload.to_owned() });
     }
 }
 
@@ -219,6 +226,7 @@ impl Default for Metrics {
             decisions: Family::default(),
             refused_reports: Family::default(),
             decisions_dropped: Family::default(),
+            reports_delayed: Family::default(),
             decided: decision_records.decided.clone(),
             decision_records,
             fleet: FleetMetrics::default(),
@@ -298,6 +306,11 @@ impl Default for Metrics {
             "decisions_dropped",
             "Decision records that filters dropped",
             metrics.decisions_dropped.clone(),
+        );
+        registry.register(
+            "reports_delayed",
+            "Batches of decision records that had to wait because their service account sends more than its share",
+            metrics.reports_delayed.clone(),
         );
         metrics.decision_records.register(registry);
         metrics.decided.register(registry);

@@ -13,16 +13,18 @@ use crate::cache::{Kept, TokenCache};
 use crate::connection::{At, Connection};
 use crate::credentials::{self, Hidden, Place, Scheme};
 use crate::issuer::{Issuer, IssuerSet};
-use crate::keys::MAX_KEY_ID_BYTES;
+use crate::keys::{MAX_KEY_ID_BYTES, PublicKey};
 use crate::pack;
 use crate::token::{self, Reading, UnverifiedToken, VerifiedClaims};
 
 pub use crate::cache::CacheLimits;
 pub use recorded::RecordedClaim;
+pub use usage::{KeyUsage, Usage};
 
 mod recorded;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 /// A request's headers: names and values as bytes, in their order.
 pub type Headers<'a> = [(&'a [u8], &'a [u8])];
@@ -46,17 +48,6 @@ pub struct WantedKey<'a> {
     pub issuer: &'a str,
     /// The token's `kid`. From anybody.
     pub key_id: Option<&'a str>,
-}
-
-/// What an issuer's tokens came to, one by one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Usage {
-    /// Tokens that were verified, cached ones included.
-    pub verified: u64,
-    /// Tokens that were refused.
-    pub refused: u64,
-    /// Unix seconds of the last one that was verified; 0: none was.
-    pub last_verified_at: i64,
 }
 
 /// The policy names an issuer that the keys section does not have, or names one twice.
@@ -100,6 +91,8 @@ struct Binding {
     /// Changes with `slots`.
     layout: u32,
     usage: Usage,
+    /// Per key of the issuer.
+    keys: Vec<KeyUsage>,
 }
 
 // === impl TokenOutcome ===
@@ -183,12 +176,6 @@ impl Authenticator {
         Some(WantedKey { issuer: self.terms.issuer(*at)?.name(), key_id: key_id.as_deref() })
     }
 
-    /// What the tokens of each issuer of the policy, by its name, came to as long as the policy names it.
-    pub fn usage(&self) -> impl Iterator<Item = (&str, Usage)> {
-        let Terms { set, bindings, .. } = &self.terms;
-        bindings.iter().filter_map(|binding| Some((set.issuers().get(binding.issuer)?.name(), binding.usage)))
-    }
-
     /// Fills `out` with one outcome per issuer of the policy.
     ///
     /// Tokens are looked for only in the headers that issuers name. Two values of such a header, a list in one value,
@@ -225,11 +212,17 @@ impl Authenticator {
                         settle(out, *issuer, TokenOutcome::Invalid(fault));
                     }
                 }
-                Finding::Token(issuer, outcome) => {
+                Finding::Invalid(issuer, fault) => {
                     if let Some(binding) = terms.bindings.get_mut(issuer) {
-                        binding.usage.count(&outcome, at.now);
+                        binding.refused();
                     }
-                    settle(out, issuer, outcome);
+                    settle(out, issuer, TokenOutcome::Invalid(fault));
+                }
+                Finding::Verified(issuer, token, key) => {
+                    if let Some(binding) = terms.bindings.get_mut(issuer) {
+                        binding.verified(key, at.now);
+                    }
+                    settle(out, issuer, TokenOutcome::Verified(token));
                 }
             }
         }
@@ -254,23 +247,10 @@ enum Finding {
     Nothing,
     /// A fault that concerns every issuer that reads the header.
     Fault(TokenFault),
-    /// A token of this issuer, by policy index.
-    Token(usize, TokenOutcome),
-}
-
-// === impl Usage ===
-
-impl Usage {
-    fn count(&mut self, outcome: &TokenOutcome, now: i64) {
-        match outcome {
-            TokenOutcome::Absent => {}
-            TokenOutcome::Invalid(_) => self.refused = self.refused.saturating_add(1),
-            TokenOutcome::Verified(_) => {
-                self.verified = self.verified.saturating_add(1);
-                self.last_verified_at = now;
-            }
-        }
-    }
+    /// A token of this issuer, by policy index, that must not be accepted.
+    Invalid(usize, TokenFault),
+    /// One that is, and the position of its key.
+    Verified(usize, Arc<VerifiedToken>, usize),
 }
 
 // === impl Terms ===
@@ -292,6 +272,13 @@ impl Terms {
             let issuer = issuer.ok_or_else(|| MissingIssuer { name: name.to_owned() })?;
             let known = before.and_then(|before| before.bindings.get(before.position(name)?));
             let usage = known.map_or_else(Usage::default, |binding| binding.usage);
+            let used = |key: &PublicKey| {
+                let (before, binding) = before.zip(known)?;
+                let keys = before.set.issuers().get(binding.issuer)?.keys();
+                binding.keys.get(keys.iter().position(|other| other == key)?).copied()
+            };
+            let keys = terms.set.issuers().get(issuer).map(Issuer::keys).unwrap_or_default();
+            let keys = keys.iter().map(|key| used(key).unwrap_or_default()).collect();
             let layout = known.filter(|binding| binding.slots == slots).map_or_else(
                 || {
                     *layouts = layouts.wrapping_add(1);
@@ -299,7 +286,7 @@ impl Terms {
                 },
                 |binding| binding.layout,
             );
-            terms.bindings.push(Binding { issuer, slots, layout, usage });
+            terms.bindings.push(Binding { issuer, slots, layout, usage, keys });
         }
         terms.places = terms.places();
         Ok(terms)
@@ -348,7 +335,8 @@ impl Terms {
     /// does not.
     fn withholds(&self, place: &Place, finding: &Finding) -> bool {
         let hides = |at: &usize| self.issuer(*at).is_some_and(|issuer| !issuer.forward());
-        place.issuers.iter().all(hides) || matches!(finding, Finding::Token(at, _) if hides(at))
+        place.issuers.iter().all(hides)
+            || matches!(finding, Finding::Invalid(at, _) | Finding::Verified(at, ..) if hides(at))
     }
 
     fn examine(
@@ -368,7 +356,8 @@ impl Terms {
                 return misplaced(place, owner);
             }
             match self.again(kept, text, at, connection) {
-                Some(outcome) => return Finding::Token(owner, outcome),
+                Some(Ok(token)) => return Finding::Verified(owner, token, kept.key),
+                Some(Err(fault)) => return Finding::Invalid(owner, fault),
                 None => cache.remove(text),
             }
         }
@@ -391,17 +380,18 @@ impl Terms {
                 if matches!(fault, TokenFault::KeyUnknown | TokenFault::BadSignature) && wanted.is_none() {
                     *wanted = token::key_id(text).filter(may_be_published).map(|key_id| (owner, key_id));
                 }
-                Finding::Token(owner, TokenOutcome::Invalid(fault))
+                Finding::Invalid(owner, fault)
             }
-            Ok(VerifiedClaims { claims, audiences, expires_at, not_before, certificate }) => {
+            Ok(VerifiedClaims { claims, audiences, expires_at, not_before, certificate, key }) => {
                 let slots =
                     binding.slots.iter().map(|path| pack::extract(issuer.pack(), &claims, path)).collect();
                 let verified = Arc::new(VerifiedToken { audiences, expires_at, slots });
                 let layout = binding.layout;
+                let verified_again = Arc::clone(&verified);
                 let kept =
-                    Kept { issuer: owner, layout, not_before, certificate, verified: Arc::clone(&verified) };
+                    Kept { issuer: owner, layout, not_before, certificate, key, verified: verified_again };
                 cache.insert(text, kept);
-                Finding::Token(owner, TokenOutcome::Verified(verified))
+                Finding::Verified(owner, verified, key)
             }
         }
     }
@@ -413,12 +403,12 @@ impl Terms {
         text: &[u8],
         at: At,
         connection: &dyn Connection,
-    ) -> Option<TokenOutcome> {
+    ) -> Option<Result<Arc<VerifiedToken>, TokenFault>> {
         let (issuer, binding) = self.issuer(kept.issuer).zip(self.bindings.get(kept.issuer))?;
         let usable = token::check_times(issuer, at, kept.verified.expires_at, kept.not_before)
             .and_then(|()| token::check_binding(kept.certificate.as_ref(), connection));
         if let Err(fault) = usable {
-            return Some(TokenOutcome::Invalid(fault));
+            return Some(Err(fault));
         }
         if kept.layout != binding.layout {
             let claims = token::reread(text)?;
@@ -429,7 +419,7 @@ impl Terms {
             });
             kept.layout = binding.layout;
         }
-        Some(TokenOutcome::Verified(Arc::clone(&kept.verified)))
+        Some(Ok(Arc::clone(&kept.verified)))
     }
 
     /// A value that is not "scheme, space, token"; what follows the scheme, if it has one, is `text`.
@@ -460,7 +450,7 @@ impl Terms {
 /// header at all.
 fn misplaced(place: &Place, owner: usize) -> Finding {
     match place.issuers.contains(&owner) {
-        true => Finding::Token(owner, TokenOutcome::Invalid(TokenFault::Malformed)),
+        true => Finding::Invalid(owner, TokenFault::Malformed),
         false => Finding::Nothing,
     }
 }

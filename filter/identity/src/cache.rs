@@ -55,6 +55,8 @@ pub(crate) struct Kept {
     pub not_before: i64,
     /// See [`crate::token::VerifiedClaims`].
     pub certificate: Option<[u8; 32]>,
+    /// See [`crate::token::VerifiedClaims`].
+    pub key: usize,
     /// For the engine.
     pub verified: Arc<VerifiedToken>,
 }

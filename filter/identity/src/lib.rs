@@ -71,7 +71,8 @@ mod testing;
 pub mod token;
 
 pub use authenticator::{
-    Authenticator, CacheLimits, Headers, MissingIssuer, RecordedClaim, TokenOutcome, Usage, WantedKey,
+    Authenticator, CacheLimits, Headers, KeyUsage, MissingIssuer, RecordedClaim, TokenOutcome, Usage,
+    WantedKey,
 };
 pub use connection::{At, Connection};
 pub use issuer::{

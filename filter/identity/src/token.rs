@@ -66,6 +66,8 @@ pub struct VerifiedClaims {
     pub not_before: i64,
     /// SHA-256 of the client certificate that the token is bound to, if it is.
     pub certificate: Option<[u8; 32]>,
+    /// Position of the key that signed it among the issuer's.
+    pub key: usize,
 }
 
 /// When a token may be used. Unix seconds.
@@ -229,7 +231,8 @@ impl UnverifiedToken<'_> {
         check_pack(issuer, claims, iss, &dates)?;
         let certificate = check_confirmation(issuer, claims, connection)?;
         let Dates { expires_at, not_before, .. } = dates;
-        Ok(VerifiedClaims { claims: self.claims, audiences, expires_at, not_before, certificate })
+        let key = issuer.keys().iter().position(|known| std::ptr::eq(known, key)).unwrap_or(usize::MAX);
+        Ok(VerifiedClaims { claims: self.claims, audiences, expires_at, not_before, certificate, key })
     }
 
     /// Which `iss` of the issuer the token has, or stands for.

@@ -1,6 +1,8 @@
 //! Counts in the VM's own memory, brought to the proxy's statistics on ticks: a request pays no host call for them.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+
+use tidegate_engine::Reason;
 
 use crate::host::{Host, Metric};
 
@@ -8,6 +10,8 @@ use crate::host::{Host, Metric};
 #[derive(Debug, Default)]
 pub struct Counters {
     counts: [Count; Metric::ALL.len()],
+    /// Refusals by reason, as far as the proxy has not seen them. Reasons are a closed set.
+    refusals: RefCell<Vec<(Reason, u64)>>,
 }
 
 #[derive(Debug, Default)]
@@ -27,6 +31,16 @@ impl Counters {
         }
     }
 
+    /// Counts a refusal: in `metric`, and by its reason.
+    pub fn refuse(&self, metric: Metric, reason: Reason) {
+        self.add(metric);
+        let mut refusals = self.refusals.borrow_mut();
+        match refusals.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, pending)) => *pending = pending.saturating_add(1),
+            None => refusals.push((reason, 1)),
+        }
+    }
+
     /// The total since the VM started.
     pub fn total(&self, metric: Metric) -> u64 {
         self.counts.get(metric.position()).map_or(0, |count| count.total.get())
@@ -39,6 +53,9 @@ impl Counters {
             if pending > 0 {
                 host.count(metric, pending);
             }
+        }
+        for (reason, pending) in self.refusals.borrow_mut().drain(..) {
+            host.count_refusals(reason, pending);
         }
     }
 }

@@ -9,6 +9,7 @@ use tidegate_engine::{
     decide_suspended, normal, unlisted, until, wanted_fields,
 };
 use tidegate_identity::{At, Authenticator, CacheLimits, MissingIssuer, TokenOutcome, Usage};
+use tidegate_proto::v1 as pb;
 
 use crate::bundle::{Installed, MAX_CLOCK_DIFFERENCE};
 use crate::downstream::{Downstream, Unsettled};
@@ -106,6 +107,12 @@ impl Enforcer {
         &self.installed
     }
 
+    /// The rule that decided, as `namespace/name`.
+    pub fn rule_name(&self, decision: &Decision) -> Option<&str> {
+        let rules = self.installed.rules.as_ref()?;
+        rules.rule(decision.rule?).map(|rule| rule.id)
+    }
+
     /// The fields of bodies that rules read.
     pub fn body_fields(&self) -> &[BodyField] {
         self.installed.rules.as_ref().map_or(&[], |rules| rules.body_fields())
@@ -114,6 +121,22 @@ impl Enforcer {
     /// How much each issuer's tokens are used, by its name.
     pub fn usage(&self) -> impl Iterator<Item = (&str, Usage)> {
         self.authenticator.iter().flat_map(Authenticator::usage)
+    }
+
+    /// Which keys had signed what was verified since this was asked last, or `all` that ever had.
+    pub fn take_key_uses(&mut self, all: bool) -> Vec<pb::KeyUse> {
+        let mut uses = Vec::new();
+        if let Some(authenticator) = &mut self.authenticator {
+            authenticator.tell_key_usage(all, |issuer, key_id, usage| {
+                uses.push(pb::KeyUse {
+                    issuer: issuer.to_owned(),
+                    key_id: key_id.unwrap_or_default().to_owned(),
+                    verified: usage.verified,
+                    last_verified_at: usage.last_verified_at,
+                });
+            });
+        }
+        uses
     }
 
     /// Until when the keys of this issuer may be used, in Unix seconds.

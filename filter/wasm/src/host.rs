@@ -9,6 +9,8 @@ pub mod envoy;
 #[cfg(test)]
 pub(crate) mod fake;
 
+use tidegate_engine::Reason;
+
 /// Calls to the proxy. Implemented by Envoy in wasm and by a fake in tests.
 pub trait Host {
     /// All request headers in Envoy's serialised form, or `None` where they are not available now.
@@ -35,8 +37,19 @@ pub trait Host {
     fn stream_end(&self) -> Vec<u8>;
     /// Adds to a counter of the proxy's statistics.
     fn count(&self, metric: Metric, by: u64);
+    /// Adds to the counter of refusals for this reason: [`refusals_name`].
+    fn count_refusals(&self, reason: Reason, by: u64);
+    /// Leaves what was decided in the request's filter state, as `wasm.tidegate.decision`, for access logs. What was left
+    /// there before is replaced.
+    fn tell(&self, decision: &str);
     /// Writes to the proxy's log.
     fn log(&self, level: Level, message: &str);
+}
+
+/// The statistic that counts refusals for a reason. What stands before `;.;` is a tag, as Istio's own statistics have them: with
+/// `extraStatTags: [tidegate_reason]` it becomes a label, without it stays a part of the name.
+pub fn refusals_name(reason: Reason) -> String {
+    ["tidegate_reason=.=", reason.code(), ";.;tidegate_refusals_by_reason_total"].concat()
 }
 
 /// How important a log line is.
@@ -169,5 +182,44 @@ impl Metric {
     /// Position in [`Metric::ALL`].
     pub fn position(self) -> usize {
         Self::ALL.iter().position(|metric| *metric == self).unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What every pattern begins with by which Istio finds labels in names of statistics, besides those that are bound to the
+    /// beginning of other names (istio `tools/packaging/common/envoy_bootstrap.json`).
+    const ISTIO: [&str; 8] = [
+        "cache.",
+        "component.",
+        "tag.",
+        "wasm_filter.",
+        "rbac.",
+        ".istio_dry_run_",
+        ".shadow_",
+        // `_rq(_(\d{3}))$`
+        "_rq_",
+    ];
+
+    #[test]
+    fn istio_finds_no_label_in_our_names_but_the_one_that_is_meant() {
+        let plain = Metric::ALL.into_iter().map(|metric| metric.name().to_owned());
+        for name in plain.chain(Reason::all().map(refusals_name)) {
+            let full = format!("wasmcustom.{name}");
+            for pattern in ISTIO {
+                assert!(!full.contains(pattern), "{full}: {pattern}");
+            }
+        }
+        for reason in Reason::all() {
+            // What Istio makes of `extraStatTags: [tidegate_reason]`: `(tidegate_reason=\.=(.*?);\.;)`.
+            let name = refusals_name(reason);
+            let (tag, rest) = name.split_once(";.;").unwrap();
+            assert_eq!(tag.strip_prefix("tidegate_reason=.="), Some(reason.code()));
+            assert_eq!(rest, "tidegate_refusals_by_reason_total");
+            // So that it stays one name of Prometheus where nobody knows the tag.
+            assert!(reason.code().bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{name}");
+        }
     }
 }

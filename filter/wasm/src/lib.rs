@@ -42,6 +42,7 @@ pub mod signature;
 pub mod stream;
 #[cfg(test)]
 mod testing;
+pub mod uses;
 
 #[cfg(target_arch = "wasm32")]
 mod http;
@@ -49,7 +50,7 @@ mod http;
 mod root;
 
 /// What every build of this filter can evaluate, by stable name; see `Hello.capabilities`.
-const CAPABILITIES: [&str; 7] = [
+const CAPABILITIES: [&str; 8] = [
     "rules/1",
     "keys/2",
     "directory/1",
@@ -57,6 +58,7 @@ const CAPABILITIES: [&str; 7] = [
     "leases/1",
     tidegate_proto::CANDIDATE,
     tidegate_proto::SUSPENSION,
+    tidegate_proto::USES,
 ];
 
 /// What this build can evaluate.

@@ -25,6 +25,7 @@ use crate::reply::{Refusal, Telling, decision_id, refuse};
 use crate::request::{Header, Received, Unreadable};
 use crate::signature::{Path, Signatures};
 use crate::stream::Subscription;
+use crate::uses::Uses;
 use bodies::Scans;
 use live::Held;
 
@@ -62,6 +63,9 @@ pub struct Plugin {
     scans: Scans,
     lookups: Lookups,
     records: Records,
+    uses: Uses,
+    /// Unix seconds, as of the last tick: near enough for when a rule was used.
+    second: i64,
     /// To be sent to the control plane.
     outbox: Vec<Vec<u8>>,
     receipt_due_ms: u64,
@@ -129,6 +133,8 @@ impl Plugin {
             scans: Scans::new(cfg!(feature = "bodies")),
             lookups: Lookups::default(),
             records: Records::default(),
+            uses: Uses::default(),
+            second: now.s(),
             outbox: Vec::new(),
             receipt_due_ms: 0,
         };
@@ -189,6 +195,7 @@ impl Plugin {
         }
         let lacks_candidate = installed.lacks_candidate();
         let candidate = installed.candidate.clone();
+        let before = self.installed().and_then(|installed| installed.rules.clone());
         let done: Result<(), MissingIssuer> = match &mut self.state {
             State::Ready(enforcer) => enforcer.update(installed),
             State::NotReady | State::Invalid => {
@@ -207,9 +214,10 @@ impl Plugin {
                 }
                 self.counters.add(Metric::Installed);
                 self.installs = self.installs.wrapping_add(1);
+                let rules = self.installed().and_then(|installed| installed.rules.clone());
+                self.uses.replace(before.as_deref(), rules.as_deref());
                 self.leases.question_all();
                 self.receipt_due_ms = 0;
-                let rules = self.installed().and_then(|installed| installed.rules.as_ref());
                 if rules.is_some_and(|rules| rules.requires_audit()) {
                     self.records.want();
                 }
@@ -287,17 +295,21 @@ impl Plugin {
         if answer.refusal.is_some() {
             self.record(&received, &answer, began, host);
         }
+        if let Some(rule) = answer.decision.rule {
+            self.uses.add(rule, self.second);
+        }
         if let Some(refusal) = answer.refusal {
-            match answer.decision.reason {
+            let reason = answer.decision.reason;
+            match reason {
                 Reason::ClockWrong => {
                     self.counters.add(Metric::ClockWrong);
-                    self.counters.add(Metric::Unavailable);
+                    self.counters.refuse(Metric::Unavailable, reason);
                 }
                 Reason::TokenInvalid(TokenFault::CheckBudget) => {
                     self.counters.add(Metric::OverBudget);
-                    self.counters.add(Metric::Denied);
+                    self.counters.refuse(Metric::Denied, reason);
                 }
-                _ => self.counters.add(Metric::Denied),
+                _ => self.counters.refuse(Metric::Denied, reason),
             }
             return Verdict::Refuse(refusal);
         }
@@ -377,7 +389,7 @@ impl Plugin {
     }
 
     fn unavailable(&mut self, received: Option<&Received>, reason: Reason, host: &dyn Host) -> Verdict {
-        self.counters.add(Metric::Unavailable);
+        self.counters.refuse(Metric::Unavailable, reason);
         let refusal = unavailable(reason, host);
         self.record_undecided(received, reason, refusal.decision_id(), host);
         Verdict::Refuse(refusal)

@@ -1,8 +1,10 @@
 //! Decision records on their way to the control plane.
 //!
 //! Requests never wait for them: what there is no room for is dropped and counted. Refusals, and what a rule wants in full,
-//! have room that samples do not get. What was sent is kept until it is acknowledged, and sent again over the next stream if
-//! this one ends before: the control plane knows by its id what it has already.
+//! have room that samples do not get; and what a rule requires has room that nothing else gets, and goes first, so that
+//! however many are refused nobody is refused for want of room who could have passed. What was sent is kept until it is
+//! acknowledged, and sent again over the next stream if this one ends before: the control plane knows by its id what it has
+//! already.
 //!
 //! INVARIANT: bounded, however many requests there are and however long nobody takes them. What is missing is said: every
 //! record that was dropped is in the count of a later batch.
@@ -16,8 +18,7 @@ use tidegate_proto::v1 as pb;
 
 use crate::stream::Pauses;
 
-/// Bytes of records that are kept, those that were sent and not acknowledged included, give or take one record; of these,
-/// samples get half.
+/// Bytes of records that are kept, those that were sent and not acknowledged included, give or take one record.
 const MAX_BYTES: usize = 1 << 20;
 
 /// Bytes of an entry beside its record, roughly.
@@ -38,6 +39,17 @@ pub const SAMPLE: u32 = 100;
 /// `ReportRequest.records`.
 const RECORDS_TAG: u32 = 3;
 
+/// Which room a record gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// A sample: half of the room.
+    Sample,
+    /// To be complete, as far as it can be: three quarters.
+    Full,
+    /// Nothing passes without it: all of it.
+    Required,
+}
+
 /// Records that wait, and the stream that takes them.
 #[derive(Debug, Default)]
 pub struct Records {
@@ -45,7 +57,8 @@ pub struct Records {
     pauses: Pauses,
     /// Something is to be sent, or has to be at once when it comes: the stream is wanted.
     wanted: bool,
-    waiting: VecDeque<Vec<u8>>,
+    required: VecDeque<Vec<u8>>,
+    others: VecDeque<Vec<u8>>,
     sent: VecDeque<Batch>,
     bytes: usize,
     /// Of the last batch of this stream.
@@ -69,7 +82,8 @@ enum Stream {
 #[derive(Debug)]
 struct Batch {
     sequence: u64,
-    entries: Vec<Vec<u8>>,
+    required: Vec<Vec<u8>>,
+    others: Vec<Vec<u8>>,
     missing: Missing,
 }
 
@@ -79,6 +93,18 @@ struct Missing {
     dropped: u64,
     dropped_in_full: u64,
     unsampled: u64,
+}
+
+// === impl Class ===
+
+impl Class {
+    const fn room(self) -> usize {
+        match self {
+            Self::Sample => MAX_BYTES / 2,
+            Self::Full => MAX_BYTES / 4 * 3,
+            Self::Required => MAX_BYTES,
+        }
+    }
 }
 
 // === impl Records ===
@@ -91,7 +117,7 @@ impl Records {
 
     /// Whether a record that must not be lost can be taken now: it has somewhere to go, and there is room for it.
     pub fn can_take(&self) -> bool {
-        matches!(self.stream, Stream::Open(_)) && self.has_room(true)
+        matches!(self.stream, Stream::Open(_)) && self.has_room(Class::Required)
     }
 
     /// An allowed request of which no record is made.
@@ -104,27 +130,29 @@ impl Records {
         self.tells_counts = true;
     }
 
-    /// Whether there is room for a record; of a kind that must be complete, or a sample.
-    pub fn has_room(&self, in_full: bool) -> bool {
-        self.bytes < if in_full { MAX_BYTES } else { MAX_BYTES / 2 }
+    /// Whether there is room for a record.
+    pub fn has_room(&self, class: Class) -> bool {
+        self.bytes < class.room()
     }
 
     /// A record was not made because there is no room for it.
-    pub fn drop_one(&mut self, in_full: bool) {
+    pub fn drop_one(&mut self, class: Class) {
+        let in_full = u64::from(class != Class::Sample);
         self.missing.dropped = self.missing.dropped.saturating_add(1);
-        self.missing.dropped_in_full = self.missing.dropped_in_full.saturating_add(u64::from(in_full));
+        self.missing.dropped_in_full = self.missing.dropped_in_full.saturating_add(in_full);
     }
 
     /// Keeps a record (`DecisionRecord`) until it is acknowledged.
-    pub fn push(&mut self, record: Vec<u8>) {
+    pub fn push(&mut self, record: Vec<u8>, class: Class) {
         self.wanted = true;
         self.bytes = self.bytes.saturating_add(weight(&record));
-        self.waiting.push_back(record);
+        let waiting = if class == Class::Required { &mut self.required } else { &mut self.others };
+        waiting.push_back(record);
     }
 
     /// Whether so many wait that they should not wait for the next tick.
     pub fn is_pressing(&self) -> bool {
-        self.waiting.len() >= BATCH_RECORDS
+        self.required.len().saturating_add(self.others.len()) >= BATCH_RECORDS
             && self.sent.len() < WINDOW
             && matches!(self.stream, Stream::Open(_))
     }
@@ -157,8 +185,11 @@ impl Records {
     pub fn closed(&mut self, now_ms: u64, random: u64) {
         self.stream = Stream::Closed(now_ms.saturating_add(self.pauses.next(random)));
         while let Some(batch) = self.sent.pop_back() {
-            for entry in batch.entries.into_iter().rev() {
-                self.waiting.push_front(entry);
+            for entry in batch.required.into_iter().rev() {
+                self.required.push_front(entry);
+            }
+            for entry in batch.others.into_iter().rev() {
+                self.others.push_front(entry);
             }
             self.missing.add(batch.missing);
         }
@@ -169,7 +200,8 @@ impl Records {
         let Ok(pb::ReportResponse { sequence }) = pb::ReportResponse::decode(message) else { return };
         self.pauses.reset();
         while let Some(batch) = self.sent.pop_front_if(|batch| batch.sequence <= sequence) {
-            let bytes = batch.entries.iter().fold(0, |sum: usize, entry| sum.saturating_add(weight(entry)));
+            let entries = batch.required.iter().chain(&batch.others);
+            let bytes = entries.fold(0, |sum: usize, entry| sum.saturating_add(weight(entry)));
             self.bytes = self.bytes.saturating_sub(bytes);
         }
     }
@@ -181,7 +213,7 @@ impl Records {
             return None;
         }
         let counts = self.missing.dropped > 0 || (self.tells_counts && self.missing.unsampled > 0);
-        if self.waiting.is_empty() && !counts {
+        if self.required.is_empty() && self.others.is_empty() && !counts {
             return None;
         }
         self.tells_counts = false;
@@ -197,18 +229,25 @@ impl Records {
             workload: (self.sequence == 1).then(who),
         }
         .encode_to_vec();
-        let mut entries = Vec::new();
-        while let Some(entry) = self.waiting.pop_front_if(|entry| {
-            entries.is_empty() || message.len().saturating_add(weight(entry)) <= BATCH_BYTES
-        }) {
-            encode_key(RECORDS_TAG, WireType::LengthDelimited, &mut message);
-            encode_varint(u64::try_from(entry.len()).unwrap_or(u64::MAX), &mut message);
-            message.extend_from_slice(&entry);
-            entries.push(entry);
-        }
-        self.sent.push_back(Batch { sequence: self.sequence, entries, missing });
+        let required = fill(&mut message, &mut self.required, true);
+        let others = fill(&mut message, &mut self.others, required.is_empty());
+        self.sent.push_back(Batch { sequence: self.sequence, required, others, missing });
         Some(message)
     }
+}
+
+/// Moves records into a message (`ReportRequest`), as many as fit. `one`: one at least.
+fn fill(message: &mut Vec<u8>, waiting: &mut VecDeque<Vec<u8>>, one: bool) -> Vec<Vec<u8>> {
+    let mut entries = Vec::new();
+    while let Some(entry) = waiting.pop_front_if(|entry| {
+        (one && entries.is_empty()) || message.len().saturating_add(weight(entry)) <= BATCH_BYTES
+    }) {
+        encode_key(RECORDS_TAG, WireType::LengthDelimited, message);
+        encode_varint(u64::try_from(entry.len()).unwrap_or(u64::MAX), message);
+        message.extend_from_slice(&entry);
+        entries.push(entry);
+    }
+    entries
 }
 
 // === impl Missing ===

@@ -52,6 +52,30 @@ async fn taken(rig: &Rig) -> Result<[u64; 2]> {
     Ok([count("allow")?, count("deny")?])
 }
 
+/// Which rules decided is told too, and all of it to a control plane that has just started.
+async fn used(rig: &Rig, rules: [&str; 2]) -> Result<()> {
+    let server = rig.server.as_ref().context("the control plane runs")?;
+    let begin = std::time::Instant::now();
+    loop {
+        let call = Call::new(Method::GET, "/unused?all=true");
+        let answer = Endpoint::plain(server.admin_addr).call(Protocol::Http1, call).await?;
+        let report: serde_json::Value = serde_json::from_slice(&answer.body)?;
+        let is_used = |rule: &&str| {
+            let mut all = report["rules"].as_array().into_iter().flatten();
+            all.any(|found| {
+                let counts = found["proxies"] == 1 && found["counting"] == 1;
+                found["rule"] == **rule && found["verdict"] == "used" && counts
+            })
+        };
+        if rules.iter().all(is_used) {
+            println!("which rules decided was told {:?} after the last request", begin.elapsed());
+            return Ok(());
+        }
+        ensure!(begin.elapsed() < Duration::from_secs(90), "not told: {report:#}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
 async fn wait(rig: &Rig, expected: [u64; 2]) -> Result<Duration> {
     let begin = std::time::Instant::now();
     while taken(rig).await? != expected {
@@ -111,6 +135,7 @@ pub async fn every_decision_that_counts_arrives(rig: &mut Rig) -> Result<()> {
         ensure!(begin.elapsed() < Duration::from_secs(40), "{allowed} and {denied} records arrived");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    used(rig, ["sales/admins", "sales/strict"]).await?;
     ensure!(rig.stat("wasmcustom.tidegate_records_dropped_total").await? == 0, "records were dropped");
     ensure!(rig.stat("wasm.*vm_reload").await? == 0, "a VM failed");
     Ok(())

@@ -310,7 +310,7 @@ fn options(folder: &Path, kubeconfig: PathBuf) -> Options {
     }
 }
 
-fn definition(group: &str, kind: &str, plural: &str) -> Value {
+pub(crate) fn definition(group: &str, kind: &str, plural: &str) -> Value {
     json!({
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use k8s_openapi::api::{apps, core, networking, policy, rbac};
+use k8s_openapi::api::{admissionregistration, apps, core, networking, policy, rbac};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -23,11 +23,19 @@ fn read<T: DeserializeOwned + Serialize>(object: &Value) -> Result<Value, String
 
 type Reader = fn(&Value) -> Result<Value, String>;
 
-const KUBERNETES: [(&str, Reader); 12] = [
+const KUBERNETES: [(&str, Reader); 14] = [
     ("v1 Namespace", read::<core::v1::Namespace>),
     ("v1 PersistentVolumeClaim", read::<core::v1::PersistentVolumeClaim>),
     ("v1 Service", read::<core::v1::Service>),
     ("v1 ServiceAccount", read::<core::v1::ServiceAccount>),
+    (
+        "admissionregistration.k8s.io/v1 ValidatingAdmissionPolicy",
+        read::<admissionregistration::v1::ValidatingAdmissionPolicy>,
+    ),
+    (
+        "admissionregistration.k8s.io/v1 ValidatingAdmissionPolicyBinding",
+        read::<admissionregistration::v1::ValidatingAdmissionPolicyBinding>,
+    ),
     ("apps/v1 Deployment", read::<apps::v1::Deployment>),
     ("networking.k8s.io/v1 NetworkPolicy", read::<networking::v1::NetworkPolicy>),
     ("policy/v1 PodDisruptionBudget", read::<policy::v1::PodDisruptionBudget>),

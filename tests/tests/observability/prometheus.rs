@@ -60,6 +60,18 @@ impl Prometheus {
         bail!("prometheus ends: {}", std::fs::read_to_string(folder.path().join("log"))?)
     }
 
+    /// Waits until every target was scraped.
+    pub async fn until_scraped(&self) -> Result<()> {
+        let begin = Instant::now();
+        while self.query("min(up)").await?.first().is_none_or(|(_, up)| *up < 1.0) {
+            if begin.elapsed() > Duration::from_secs(60) {
+                bail!("not every target is scraped: {:?}", self.query("up").await?);
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Ok(())
+    }
+
     /// What a query gives now: label sets and values.
     pub async fn query(&self, query: &str) -> Result<Vec<(Value, f64)>> {
         let encoded: String = url::form_urlencoded::byte_serialize(query.as_bytes()).collect();

@@ -140,7 +140,7 @@ fn store(hub: &Hub) -> Result<Arc<Store>, Refused> {
     })
 }
 
-fn busy(what: &str) -> Refused {
+pub(super) fn busy(what: &str) -> Refused {
     (StatusCode::SERVICE_UNAVAILABLE, format!("{what} at once; try again in a moment\n"))
 }
 

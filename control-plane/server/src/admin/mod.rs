@@ -6,6 +6,8 @@
 mod access;
 mod control;
 mod decisions;
+mod evidence;
+mod uses;
 
 use std::future::IntoFuture;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,8 +21,9 @@ use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use axum::serve::IncomingStream;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
+use crate::bundle::Keyring;
 use crate::clock;
 use crate::control::Control;
 use crate::directories::DirectoryReport;
@@ -32,6 +35,7 @@ use crate::transport::{Acceptor, Arrival, Socket, TransportOptions};
 
 pub use self::control::ControlState;
 pub use self::decisions::{Line, Page};
+pub use self::evidence::{EvidenceKey, Frame};
 
 /// What is shown.
 #[derive(Debug, Clone)]
@@ -54,6 +58,10 @@ pub struct Admin {
     pub transport: Arc<TransportOptions>,
     /// What people do to what is in force.
     pub control: Arc<Control>,
+    /// Signs exports of evidence.
+    pub signer: Arc<Keyring>,
+    /// Leave to export evidence: one at a time.
+    pub exports: Arc<Semaphore>,
     /// Rules of which everything is on offer.
     pub(crate) offered: watch::Receiver<Option<Arc<InForce>>>,
 }
@@ -126,6 +134,10 @@ fn router(admin: Admin) -> Router {
         )
         .route("/issuers", get(|State(admin): State<Admin>| async move { Json(issuers(&admin.issuers)) }))
         .route("/usage", get(usage))
+        .route("/unused", get(uses::rules))
+        .route("/keys/forecast", get(uses::keys))
+        .route("/evidence", get(evidence::files))
+        .route("/evidence/key", get(evidence::key))
         .route("/directories", get(directories))
         .route("/decisions", get(decisions::list))
         .route("/decisions/tail", get(decisions::tail))

@@ -15,7 +15,7 @@ use aws_lc_rs::signature::{
 };
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tidegate_proto::v1 as pb;
 
 use super::{BundleError, hex, sha256};
@@ -40,13 +40,26 @@ struct SigningKey {
 }
 
 /// A public key that filters trust, as the filter's plugin configuration states it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrustedKey {
     /// What [`pb::Signature::key_id`] says: the first 16 hexadecimal digits of the SHA-256 of the public key.
     pub id: String,
     /// SubjectPublicKeyInfo (RFC 5280 section 4.1), DER, base64 with padding. ECDSA P-256.
     #[serde(rename = "publicKey")]
     pub public_key: String,
+}
+
+/// What precedes the manifest of an export of evidence in the bytes that are signed, so that a signature of one kind can
+/// never be taken for one of the other.
+const EVIDENCE_CONTEXT: &[u8] = b"tidegate.v1.Evidence\0";
+
+/// A signature over the manifest of an export of evidence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EvidenceSignature {
+    /// The key.
+    pub key: TrustedKey,
+    /// ECDSA P-256 with SHA-256, r || s.
+    pub signature: Vec<u8>,
 }
 
 // === impl Keyring ===
@@ -89,6 +102,18 @@ impl Keyring {
         Ok(pb::Signature { key_id: self.current.id.clone(), signature: signature.as_ref().to_vec() })
     }
 
+    /// Signs the manifest of an export of evidence. Filters do not take such a signature for one over what they enforce.
+    pub fn sign_evidence(&self, manifest: &[u8]) -> Result<EvidenceSignature, BundleError> {
+        let input = [EVIDENCE_CONTEXT, manifest].concat();
+        let signature = self.current.pair.sign(&self.random, &input).map_err(|_| BundleError::Signing)?;
+        Ok(EvidenceSignature { key: self.current.trusted(), signature: signature.as_ref().to_vec() })
+    }
+
+    /// The public key that signs.
+    pub fn current(&self) -> TrustedKey {
+        self.current.trusted()
+    }
+
     /// Whether the current key made one of the signatures.
     pub fn is_signed(&self, signed: &pb::SignedManifest) -> bool {
         let input = tidegate_proto::manifest_signing_input(&signed.manifest);
@@ -97,6 +122,22 @@ impl Keyring {
             .signatures
             .iter()
             .any(|by| by.key_id == self.current.id && key.verify(&input, &by.signature).is_ok())
+    }
+}
+
+// === impl TrustedKey ===
+
+impl TrustedKey {
+    /// SHA-256 of the public key, hexadecimal; `None`: it is not base64.
+    pub fn fingerprint(&self) -> Option<String> {
+        Some(hex(&sha256(&STANDARD.decode(&self.public_key).ok()?)))
+    }
+
+    /// Whether it made this signature over the manifest of an export of evidence.
+    pub fn has_signed_evidence(&self, manifest: &[u8], signature: &[u8]) -> bool {
+        let Ok(spki) = STANDARD.decode(&self.public_key) else { return false };
+        let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, spki);
+        key.verify(&[EVIDENCE_CONTEXT, manifest].concat(), signature).is_ok()
     }
 }
 
@@ -149,6 +190,26 @@ mod tests {
         let parsed = p256::ecdsa::Signature::from_slice(&signature.signature).unwrap();
         key.verify(b"tidegate.v1.Manifest\0manifest", &parsed).unwrap();
         assert!(key.verify(b"manifest", &parsed).is_err(), "the context is part of what is signed");
+    }
+
+    #[test]
+    fn evidence_is_signed_as_evidence_and_as_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let keys = Keyring::open(&StateDir::open(folder.path()).unwrap()).unwrap();
+        let EvidenceSignature { key, signature } = keys.sign_evidence(b"m").unwrap();
+        assert_eq!(key, keys.current());
+        assert!(key.has_signed_evidence(b"m", &signature));
+        assert!(!key.has_signed_evidence(b"n", &signature));
+        assert!(!key.has_signed_evidence(b"m", &signature[1..]));
+        assert!(!keys.trusted()[1].has_signed_evidence(b"m", &signature), "another key");
+        let as_manifest = pb::Signature { key_id: key.id.clone(), signature };
+        let signed = pb::SignedManifest { manifest: b"m".to_vec(), signatures: vec![as_manifest] };
+        assert!(!keys.is_signed(&signed), "filters do not take it");
+        let manifest = keys.sign(b"m").unwrap();
+        assert!(!key.has_signed_evidence(b"m", &manifest.signature), "nor the other way");
+        assert_eq!(key.fingerprint().unwrap()[..16], key.id);
+        let other = TrustedKey { public_key: "?".to_owned(), ..key };
+        assert!(other.fingerprint().is_none() && !other.has_signed_evidence(b"m", &manifest.signature));
     }
 
     #[test]

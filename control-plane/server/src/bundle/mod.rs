@@ -11,7 +11,7 @@ mod revision;
 mod section;
 
 pub use interlock::Interlocks;
-pub use key::{Keyring, TrustedKey};
+pub use key::{EvidenceSignature, Keyring, TrustedKey};
 pub use publisher::{BundleError, Contents, Publisher};
 pub use release::Release;
 pub use revision::{Revision, Revisions};

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::text::count;
 use super::{Ending, folder, formats, print, report, watch};
+use crate::metrics::{Series, series};
 use crate::rules::{Finding, load, load_environment};
 use crate::serve::compile_files;
 
@@ -30,6 +31,9 @@ pub(super) struct Arguments {
     /// YAML or JSON file with values for ${env.name}
     #[arg(long, value_name = "FILE")]
     env: Option<PathBuf>,
+    /// Warn where rules make more time series than this in the control plane
+    #[arg(long, value_name = "COUNT", default_value_t = Series::BUDGET)]
+    series_budget: usize,
     /// How findings are written
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     output: Output,
@@ -56,6 +60,8 @@ enum Output {
 struct Report {
     errors: usize,
     warnings: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    series: Option<Series>,
     findings: Vec<Finding>,
 }
 
@@ -72,6 +78,8 @@ fn once(arguments: &Arguments) -> anyhow::Result<Ending> {
     let compilation = compile_files(&loaded.files, &environment);
     let mut findings: Vec<Finding> = loaded.problems.iter().cloned().map(Finding::File).collect();
     findings.extend(compilation.diagnostics.into_iter().map(Finding::Rule));
+    let series = compilation.output.as_ref().map(|compiled| series(compiled, arguments.series_budget));
+    findings.extend(series.iter().flat_map(Series::findings).map(Finding::Rule));
     if let Some(compiled) = compilation.output {
         let folder = folder::Folder { files: loaded.files.clone(), environment, compiled };
         findings.extend(folder.tests().diagnostics.into_iter().map(Finding::Rule));
@@ -80,7 +88,7 @@ fn once(arguments: &Arguments) -> anyhow::Result<Ending> {
     let warnings = findings.len() - errors;
     match arguments.output {
         Output::Json => {
-            let report = Report { errors, warnings, findings };
+            let report = Report { errors, warnings, series, findings };
             print(&format!("{}\n", serde_json::to_string_pretty(&report)?))?;
         }
         Output::Junit => print(&formats::junit(&findings, &loaded.files, &arguments.rules))?,
@@ -92,6 +100,9 @@ fn once(arguments: &Arguments) -> anyhow::Result<Ending> {
                 print(&report::render(finding, &loaded.files, &arguments.rules, style))?;
             }
             print(&summary(loaded.files.len() + loaded.problems.len(), errors, warnings))?;
+            if let Some(series) = &series {
+                print(&series.summary())?;
+            }
             if errors == 0 && report::Style::of_stdout() != report::Style::Lines {
                 print(&format!("next: tidegate test {}\n", arguments.rules.display()))?;
             }

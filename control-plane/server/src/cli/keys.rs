@@ -1,5 +1,7 @@
 //! `tidegate keys`.
 
+mod forecast;
+
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::running::{AdminTls, DEFAULT_ADMIN, ask};
@@ -16,7 +18,8 @@ const MAX_KEY_ID: usize = 48;
 #[command(after_help = "\
 Examples:
   tidegate keys status
-  tidegate keys status google gitlab --admin http://127.0.0.1:15081")]
+  tidegate keys status google gitlab --admin http://127.0.0.1:15081
+  tidegate keys forecast                            # which workloads would miss a key")]
 pub(super) struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -25,6 +28,7 @@ pub(super) struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Status(StatusArguments),
+    Forecast(forecast::Arguments),
 }
 
 /// Say which keys a running control plane has, for how long they count, and what wants attention
@@ -64,6 +68,7 @@ enum Output {
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     match &arguments.command {
         Command::Status(arguments) => status(arguments),
+        Command::Forecast(arguments) => forecast::run(arguments),
     }
 }
 

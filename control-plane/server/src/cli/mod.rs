@@ -16,6 +16,7 @@ mod diff;
 mod directories;
 mod doctor;
 mod duration;
+mod evidence;
 mod explain;
 mod fetching;
 mod fleet;
@@ -46,6 +47,7 @@ mod test;
 mod text;
 mod token;
 mod transport;
+mod unused;
 mod watch;
 
 use std::io::{IsTerminal, Write};
@@ -96,6 +98,8 @@ enum Command {
     Explain(Box<explain::Arguments>),
     Tail(Box<decisions::TailArguments>),
     Decisions(Box<decisions::Arguments>),
+    Unused(unused::Arguments),
+    Evidence(Box<evidence::Arguments>),
     WhoCan(access::WhoArguments),
     WhatCan(access::WhatArguments),
     Diff(diff::Arguments),
@@ -183,6 +187,8 @@ fn run(command: Command) -> anyhow::Result<Ending> {
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Tail(arguments) => decisions::run_tail(&arguments),
         Command::Decisions(arguments) => decisions::run(&arguments),
+        Command::Unused(arguments) => unused::run(&arguments),
+        Command::Evidence(arguments) => evidence::run(&arguments),
         Command::WhoCan(arguments) => access::who(&arguments),
         Command::WhatCan(arguments) => access::what(&arguments),
         Command::Diff(arguments) => diff::run(&arguments),

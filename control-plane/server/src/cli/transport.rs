@@ -66,12 +66,15 @@ pub(super) struct TransportFlags {
     /// Streams that the filters of one service account may have open. A proxy has one or two on each connection
     #[arg(long, value_name = "NUMBER", default_value_t = QuotaOptions::default().streams, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     max_streams_per_principal: u32,
-    /// Messages per second that the filters of one service account may send
+    /// Messages per second that the filters of one service account may send, besides decision records
     #[arg(long, value_name = "NUMBER", default_value_t = QuotaOptions::default().messages_per_second, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     max_messages_per_principal: u32,
-    /// Bytes per second that the filters of one service account may send
+    /// Bytes per second that the filters of one service account may send, and as many again of decision records
     #[arg(long, value_name = "NUMBER", default_value_t = QuotaOptions::default().bytes_per_second, value_parser = clap::value_parser!(u32).range(524_288..=1_073_741_824))]
     max_bytes_per_principal: u32,
+    /// Decision records per second that are taken from the filters of one service account; what is more has to wait
+    #[arg(long, value_name = "NUMBER", default_value_t = QuotaOptions::default().records_per_second, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    max_records_per_principal: u32,
 }
 
 // === impl TransportFlags ===
@@ -103,6 +106,7 @@ impl From<TransportFlags> for TransportOptions {
                 streams: flags.max_streams_per_principal,
                 messages_per_second: flags.max_messages_per_principal,
                 bytes_per_second: flags.max_bytes_per_principal,
+                records_per_second: flags.max_records_per_principal,
             },
             ..Self::new(security)
         }

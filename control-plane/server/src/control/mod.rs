@@ -176,6 +176,11 @@ impl Control {
         self.adopt(&mut inner, made);
     }
 
+    /// The rules of this number in the history, if they are kept.
+    pub(crate) fn rules_of(&self, number: u64) -> Result<Option<AcceptedRules>, StateError> {
+        self.lock().history.rules(number)
+    }
+
     /// Everything there is to say.
     pub fn report(&self) -> ControlReport {
         let inner = self.lock();

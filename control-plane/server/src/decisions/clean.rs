@@ -19,8 +19,11 @@ const OPAQUE: [&str; 9] =
 pub fn text(raw: &str, most: usize) -> String {
     // Cut first: nobody pays for what is thrown away. A token that is cut is still one.
     let cut = raw.get(..raw.floor_char_boundary(most)).unwrap_or_default();
-    let shown: String =
-        cut.chars().map(|c| if is_hidden(c) { char::REPLACEMENT_CHARACTER } else { c }).collect();
+    let is_plain = cut.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    let shown = match is_plain {
+        true => Cow::Borrowed(cut),
+        false => cut.chars().map(|c| if is_hidden(c) { char::REPLACEMENT_CHARACTER } else { c }).collect(),
+    };
     let mut shown = without_tokens(&shown).into_owned();
     if shown.contains('%') {
         let decoded = decoded(&shown);
@@ -84,8 +87,22 @@ fn without_tokens(text: &str) -> Cow<'_, str> {
     Cow::Owned(clean)
 }
 
+/// Whether a token may begin somewhere: most texts are too short, or have nothing with which one begins.
+fn may_begin(text: &str) -> bool {
+    let begins = |three: &[u8]| {
+        matches!(
+            three,
+            b"eyJ" | b"ya2" | b"glp" | b"glc" | b"gld" | b"ghp" | b"gho" | b"ghs" | b"ghu" | b"git"
+        )
+    };
+    text.len() >= SHORTEST_JWT && text.as_bytes().windows(3).any(begins)
+}
+
 /// The first token: where it begins and ends.
 fn find(text: &str) -> Option<(usize, usize)> {
+    if !may_begin(text) {
+        return None;
+    }
     let end_of = |start: usize| {
         let rest = text.get(start..).unwrap_or_default();
         start + rest.find(|c| !is_of_token(c)).unwrap_or(rest.len())
@@ -134,6 +151,16 @@ mod tests {
             let shown = text(&format!("/a/{TOKEN}"), most);
             assert!(shown.len() <= most && !shown.contains("eyJhbGciOiJSUzI1"), "{most}: {shown}");
         }
+    }
+
+    #[test]
+    fn everything_with_which_a_token_begins_is_looked_at() {
+        for begin in OPAQUE.into_iter().chain([JWT]) {
+            assert!(may_begin(&format!("/{begin}{}", "x".repeat(SHORTEST_JWT))), "{begin}");
+            let whole = format!("{begin}{}", "x".repeat(SHORTEST_JWT));
+            assert_eq!(text(&whole, 100), REMOVED, "{begin}");
+        }
+        assert!(!may_begin("/v1/projects/acme/topics/orders:publish"));
     }
 
     #[test]

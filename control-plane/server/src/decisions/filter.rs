@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use super::lanes::Worth;
 use super::read;
 use super::record::{Entry, Gap, Moment, Outcome, Recorded};
 use crate::bundle::sha256;
@@ -63,6 +64,16 @@ pub fn gap_term() -> Term {
     term("gap", "")
 }
 
+/// Blocks with something precious of a workload have this and [`workload_term`].
+pub fn precious_term() -> Term {
+    term("precious", "")
+}
+
+/// Blocks with decisions of a workload have it.
+pub fn workload_term(workload: &str) -> Term {
+    term("workload", workload)
+}
+
 fn term(kind: &str, value: &str) -> Term {
     let digest = sha256(format!("{kind}\0{value}").as_bytes());
     digest.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
@@ -101,15 +112,17 @@ fn run_forms(recorded: &Recorded) -> impl Iterator<Item = &str> {
     recorded.run.iter().flat_map(|run| [Some(run.id.as_str()), run.job.as_deref()]).flatten()
 }
 
-/// Everything that an entry can be looked up by.
+/// What an entry can be looked up by and many others share.
 pub fn terms(entry: &Entry) -> BTreeSet<Term> {
     let recorded = match entry {
         Entry::Gap(_) => return [gap_term()].into(),
         Entry::Decision(recorded) => recorded,
     };
     let mut terms: BTreeSet<Term> =
-        [term("id", &recorded.id), term("workload", &recorded.workload), term("reason", &recorded.reason)]
-            .into();
+        [workload_term(&recorded.workload), term("reason", &recorded.reason)].into();
+    if recorded.worth() != Worth::Ordinary {
+        terms.insert(precious_term());
+    }
     if is_denied(recorded) {
         terms.insert(term("denied", ""));
     }
@@ -121,8 +134,17 @@ pub fn terms(entry: &Entry) -> BTreeSet<Term> {
     terms.extend(run_forms(recorded).map(|form| term("run", form)));
     terms.extend(recorded.resource.iter().map(|name| term("resource", name)));
     terms.extend(recorded.rule_name().map(|name| term("rule", name)));
-    terms.extend(recorded.trace_id.iter().map(|id| term("trace", id)));
     terms
+}
+
+/// What it can be looked up by besides, and hardly another one has.
+pub fn rare_terms(entry: &Entry) -> impl Iterator<Item = Term> {
+    let recorded = match entry {
+        Entry::Gap(_) => None,
+        Entry::Decision(recorded) => Some(recorded),
+    };
+    let id = recorded.map(|recorded| term("id", &recorded.id));
+    id.into_iter().chain(recorded.and_then(|recorded| Some(term("trace", recorded.trace_id.as_ref()?))))
 }
 
 fn is_denied(recorded: &Recorded) -> bool {
@@ -171,6 +193,12 @@ impl Filter {
             terms.insert(term("differing", ""));
         }
         terms
+    }
+
+    /// Those of [`Self::terms`] that hardly more than one record has.
+    pub fn rare_terms(&self) -> BTreeSet<Term> {
+        let id = self.id.iter().map(|id| term("id", id));
+        id.chain(self.trace.iter().map(|trace| term("trace", trace))).collect()
     }
 
     /// Whether it is one of those that are asked for.

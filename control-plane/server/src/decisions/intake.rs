@@ -1,18 +1,28 @@
-//! Where batches of filters come in: read, counted, handed to whoever listens, and queued for the store.
+//! Where batches of filters come in: read, counted, handed to whoever listens and exports, and queued for the store.
+//!
+//! What a rule requires to be recorded is acknowledged when it is kept: written to the store. Where there is no store, when it
+//! waits to be exported as a log record: it is in memory then, and lost if this process ends or the receiver takes nothing
+//! for minutes, which is counted. Where neither is there nobody asked for records to be kept, and what is acknowledged is
+//! counted and no more.
 //!
 //! INVARIANT: nothing here waits. A listener that is too slow misses records, and they are counted.
 
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use tidegate_proto::v1 as pb;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
+use tracing::warn;
 
 use super::explain::{self, Explained};
+use super::lanes::Worth;
 use super::metrics::DecisionMetrics;
-use super::queue::{Queue, Room};
+use super::queue::{Queue, Queued, Room};
 use super::read::{self, Known};
 use super::record::{Entry, Gap, GapCause, Moment, Recorded};
 use super::rules::History;
+use super::slip::{Slip, Written};
 use super::store::Store;
 use crate::metrics::ReasonLabel;
 use crate::push::Hub;
@@ -33,6 +43,9 @@ pub struct Decisions {
     known: RwLock<Arc<Known>>,
     feed: broadcast::Sender<Entry>,
     kept: OnceLock<Kept>,
+    exports: OnceLock<Arc<dyn Export>>,
+    /// Somebody was told that what is required is not kept.
+    told: AtomicBool,
     history: History,
     /// Questions to the store that may be answered at once.
     questions: Arc<Semaphore>,
@@ -44,6 +57,16 @@ pub struct Decisions {
 struct Kept {
     store: Arc<Store>,
     queue: Arc<Queue>,
+}
+
+/// Takes decisions elsewhere.
+pub trait Export: fmt::Debug + Send + Sync {
+    /// Takes one, without waiting. False: there was no room for it, it was not counted, and will come again, which is so only
+    /// where `comes_again`.
+    fn take(&self, entry: &Entry, comes_again: bool) -> bool;
+
+    /// Whether it exports records, not only spans or figures.
+    fn keeps_records(&self) -> bool;
 }
 
 /// One stream of batches.
@@ -81,6 +104,8 @@ impl Decisions {
             known: RwLock::default(),
             feed: broadcast::Sender::new(FEED),
             kept: OnceLock::new(),
+            exports: OnceLock::new(),
+            told: AtomicBool::new(false),
             history: History::default(),
             questions: Arc::new(Semaphore::new(QUESTIONS)),
             followers: Arc::new(Semaphore::new(FOLLOWERS)),
@@ -90,6 +115,11 @@ impl Decisions {
     /// Queues what comes from now on for this store. Returns the queue, for the store's keeper.
     pub fn keep_in(&self, store: Arc<Store>) -> Arc<Queue> {
         self.kept.get_or_init(|| Kept { store, queue: Arc::new(Queue::new(ROOM)) }).queue.clone()
+    }
+
+    /// Exports what comes from now on. Only the first one that asks does.
+    pub fn export_to(&self, exports: Arc<dyn Export>) {
+        self.exports.get_or_init(|| exports);
     }
 
     /// Where decisions are kept; `None`: nowhere.
@@ -138,16 +168,19 @@ impl Decisions {
         Batches { workload: workload.to_owned(), last: 0 }
     }
 
-    /// Takes a batch. `manifest`: SHA-256 of what the workload is to enforce now.
-    pub fn take(&self, batches: &mut Batches, manifest: Option<[u8; 32]>, batch: &pb::ReportRequest) {
+    /// Takes a batch. `manifest`: SHA-256 of what the workload is to enforce now. `Some`: it is to be acknowledged only when
+    /// everything in it is written.
+    pub fn take(
+        &self,
+        batches: &mut Batches,
+        manifest: Option<[u8; 32]>,
+        batch: &pb::ReportRequest,
+    ) -> Option<Written> {
         let now = Moment::now();
-        let vm = batch.vm.as_ref().map(|vm| vm.instance.as_str()).unwrap_or_default();
-        let instance = read::instance(vm);
-        let known = self.known();
-        let from = read::From { workload: &batches.workload, instance: &instance, manifest };
+        let reader = Reader::new(&batches.workload, manifest, batch, self.known(), now);
         let mut entries = Vec::with_capacity(batch.records.len().saturating_add(2));
         for raw in &batch.records {
-            let read = read::record(raw, &from, &known, now);
+            let read = reader.read(raw);
             self.metrics.tokens_removed.inc_by(read.tokens_removed);
             if read.recorded.time_refused {
                 self.metrics.times_refused.inc();
@@ -157,7 +190,7 @@ impl Decisions {
         }
         let gap = |cause: GapCause, lost: Option<u64>, lost_in_full: u64| {
             self.metrics.gaps.get_or_create(&ReasonLabel::new(cause.word())).inc();
-            let (workload, instance) = (batches.workload.clone(), instance.clone());
+            let (workload, instance) = (batches.workload.clone(), reader.instance.clone());
             let gap = Gap { time: now, workload, instance, cause, lost, lost_in_full };
             self.metrics.decided.count_gap(&gap);
             Entry::Gap(gap)
@@ -179,17 +212,89 @@ impl Decisions {
                 let _ = self.feed.send(entry.clone());
             });
         }
-        if let Some(kept) = self.kept.get() {
-            let lost = kept.queue.push(entries.into_iter().map(|entry| {
-                let is_precious = entry.is_precious();
-                (entry, is_precious)
-            }));
-            for (reason, count) in [("in_full", lost.in_full), ("other", lost.other)] {
-                if count > 0 {
-                    self.metrics.lost.get_or_create(&ReasonLabel::new(reason)).inc_by(count);
+        if let (Some(exports), Some(_)) = (self.exports.get(), self.kept.get()) {
+            entries.iter().for_each(|entry| {
+                exports.take(entry, false);
+            });
+        }
+        self.keep(entries.into_iter().enumerate())
+    }
+
+    /// Takes those of a batch again that were not written, which stand there in it.
+    pub fn take_again(
+        &self,
+        workload: &str,
+        manifest: Option<[u8; 32]>,
+        batch: &pb::ReportRequest,
+        unwritten: &[usize],
+    ) -> Option<Written> {
+        let reader = Reader::new(workload, manifest, batch, self.known(), Moment::now());
+        let raws = unwritten.iter().filter_map(|at| Some((*at, batch.records.get(*at)?)));
+        self.keep(raws.map(|(at, raw)| (at, Entry::Decision(Arc::new(reader.read(raw).recorded)))))
+    }
+
+    /// Hands entries to the store, or where there is none to what exports them; each with where it stands in its batch.
+    fn keep(&self, entries: impl Iterator<Item = (usize, Entry)>) -> Option<Written> {
+        let mut slip: Option<(Arc<Slip>, Written)> = None;
+        let mut ticket = |at: usize, entry: &Entry| {
+            let is_required = entry.worth() == Worth::Required;
+            is_required.then(|| slip.get_or_insert_with(Slip::new).0.ticket(at))
+        };
+        let queued = entries.map(|(at, entry)| Queued { ticket: ticket(at, &entry), entry });
+        match (self.kept.get(), self.exports.get()) {
+            (Some(kept), _) => {
+                let lost = kept.queue.push(queued);
+                for (reason, count) in [("in_full", lost.in_full), ("other", lost.other)] {
+                    if count > 0 {
+                        self.metrics.lost.get_or_create(&ReasonLabel::new(reason)).inc_by(count);
+                    }
                 }
             }
+            (None, exports) => queued.for_each(|Queued { entry, ticket }| {
+                let is_taken = exports.is_none_or(|exports| exports.take(&entry, ticket.is_some()));
+                let Some(ticket) = ticket else { return };
+                let keeps = exports.is_some_and(|exports| exports.keeps_records());
+                if !keeps && !self.told.swap(true, Ordering::Relaxed) {
+                    warn!(
+                        "rules require records (`audit: required`), and nobody keeps them: serve with a store, or export \
+                         them as logs"
+                    );
+                }
+                if is_taken {
+                    ticket.written();
+                }
+            }),
         }
+        slip.map(|(_, written)| written)
+    }
+}
+
+/// Reads the records of a batch.
+struct Reader<'b> {
+    workload: &'b str,
+    instance: String,
+    manifest: Option<[u8; 32]>,
+    known: Arc<Known>,
+    now: Moment,
+}
+
+// === impl Reader ===
+
+impl<'b> Reader<'b> {
+    fn new(
+        workload: &'b str,
+        manifest: Option<[u8; 32]>,
+        batch: &pb::ReportRequest,
+        known: Arc<Known>,
+        now: Moment,
+    ) -> Self {
+        let vm = batch.vm.as_ref().map(|vm| vm.instance.as_str()).unwrap_or_default();
+        Self { workload, instance: read::instance(vm), manifest, known, now }
+    }
+
+    fn read(&self, raw: &pb::DecisionRecord) -> read::Read {
+        let from = read::From { workload: self.workload, instance: &self.instance, manifest: self.manifest };
+        read::record(raw, &from, &self.known, self.now)
     }
 }
 
@@ -284,5 +389,82 @@ mod tests {
         let Some(Heard::Missed(missed)) = feed.next().await else { panic!() };
         assert_eq!(missed + u64::try_from(FEED).unwrap(), many);
         assert_eq!(decisions.metrics.missed.get(), missed);
+    }
+
+    fn auditing(audit: pb::Audit, sequence: u64) -> pb::ReportRequest {
+        let mut batch = batch(sequence);
+        batch.records[0].outcome = pb::Outcome::Allow.into();
+        batch.records[0].audit = audit.into();
+        batch
+    }
+
+    #[tokio::test]
+    async fn what_is_required_is_to_be_acknowledged_only_when_it_is_written_and_comes_again_until_then() {
+        let (decisions, folder) = (decisions(), tempfile::tempdir().unwrap());
+        let store = Store::open(folder.path(), Default::default(), DecisionMetrics::default()).unwrap();
+        let queue = decisions.keep_in(Arc::new(store));
+        let mut batches = decisions.batches("sales/orders");
+        for (sequence, audit) in (1..).zip([pb::Audit::Unspecified, pb::Audit::Sampled, pb::Audit::Full]) {
+            assert!(decisions.take(&mut batches, None, &auditing(audit, sequence)).is_none());
+        }
+        let required = auditing(pb::Audit::Required, 4);
+        let take = || queue.take(100, Default::default());
+        let written = decisions.take(&mut batches, None, &required).expect("somebody waits");
+        let mut waits = std::pin::pin!(written.unwritten());
+        assert!(futures_util::poll!(&mut waits).is_pending());
+        let taken = take();
+        assert_eq!((taken.entries.len(), taken.tickets.len()), (4, 1));
+        assert!(futures_util::poll!(&mut waits).is_pending(), "it is taken and not written");
+        drop(taken);
+        assert_eq!(waits.await, [0]);
+        let written = decisions.take_again("sales/orders", None, &required, &[0]).unwrap();
+        let taken = take();
+        assert_eq!(taken.entries.len(), 1);
+        taken.tickets.into_iter().for_each(super::super::slip::Ticket::written);
+        assert_eq!(written.unwritten().await, [0; 0]);
+    }
+
+    #[derive(Debug, Default)]
+    struct Exports {
+        has_room: AtomicBool,
+        taken: std::sync::Mutex<Vec<Entry>>,
+    }
+
+    impl Export for Exports {
+        fn take(&self, entry: &Entry, comes_again: bool) -> bool {
+            let is_taken = self.has_room.load(Ordering::Relaxed) || !comes_again;
+            if is_taken {
+                self.taken.lock().unwrap().push(entry.clone());
+            }
+            is_taken
+        }
+
+        fn keeps_records(&self) -> bool {
+            true
+        }
+    }
+
+    #[tokio::test]
+    async fn without_a_store_what_is_required_is_acknowledged_when_it_waits_to_be_exported() {
+        let (decisions, exports) = (decisions(), Arc::<Exports>::default());
+        decisions.export_to(exports.clone());
+        let mut batches = decisions.batches("sales/orders");
+        assert!(decisions.take(&mut batches, None, &batch(1)).is_none());
+        let required = auditing(pb::Audit::Required, 2);
+        let written = decisions.take(&mut batches, None, &required).unwrap();
+        assert_eq!(written.unwritten().await, [0], "there is no room");
+        exports.has_room.store(true, Ordering::Relaxed);
+        let again = decisions.take_again("sales/orders", None, &required, &[0]).unwrap();
+        assert_eq!(again.unwritten().await, [0; 0]);
+        assert_eq!(exports.taken.lock().unwrap().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn where_nobody_keeps_anything_everything_is_acknowledged() {
+        let decisions = decisions();
+        let required = auditing(pb::Audit::Required, 1);
+        let written = decisions.take(&mut decisions.batches("sales/orders"), None, &required).unwrap();
+        assert_eq!(written.unwritten().await, [0; 0]);
+        assert!(decisions.told.load(Ordering::Relaxed));
     }
 }

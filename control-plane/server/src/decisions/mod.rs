@@ -1,16 +1,19 @@
 //! Decisions as filters report them: read, kept for a while, and handed on.
 //!
 //! The way of a record: a filter's batch is read and cleaned ([`record`] is what comes of it), offered to whoever listens,
-//! and queued for the store. Nothing of that ever waits: what there is no room for is dropped, counted, and shown as a
-//! gap.
+//! exported, and queued for the store. Nothing of that ever waits: what there is no room for is dropped, counted, and shown as a
+//! gap; but what a rule requires to be recorded is not acknowledged before it is kept ([`slip`]). Every workload has a share
+//! of what waits ([`lanes`]) and of what is kept ([`store`]).
 //!
 //! INVARIANT: what a filter says is untrusted. It is never a label of a metric, never a path, and never shown as it came.
 
 pub mod clean;
+pub mod csv;
 pub mod explain;
 pub mod filter;
 mod git;
 mod intake;
+pub(crate) mod lanes;
 pub mod metrics;
 pub mod operation;
 mod queue;
@@ -18,6 +21,7 @@ pub mod read;
 pub mod record;
 mod rules;
 pub mod run;
+mod slip;
 pub mod store;
 #[cfg(test)]
 pub mod testing;
@@ -32,8 +36,9 @@ use crate::push::{Hub, stopped};
 use crate::state::StateError;
 use store::{Keeper, Limits, Store};
 
-pub use intake::{Batches, Decisions, Feed, Heard};
+pub use intake::{Batches, Decisions, Export, Feed, Heard};
 pub(crate) use rules::follow;
+pub use slip::Written;
 
 /// Where decisions are kept, and how many.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

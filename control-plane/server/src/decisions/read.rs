@@ -7,7 +7,7 @@ use tidegate_identity::PackKind;
 use tidegate_proto::v1 as pb;
 
 use super::clean;
-use super::record::{Claim, Difference, Moment, Outcome, Recorded, Revision, RuleRef, RuleSource};
+use super::record::{Audit, Claim, Difference, Moment, Outcome, Recorded, Revision, RuleRef, RuleSource};
 use super::{operation, run};
 use crate::bundle::hex;
 
@@ -125,6 +125,17 @@ impl std::convert::From<pb::Outcome> for Outcome {
     }
 }
 
+impl std::convert::From<pb::Audit> for Audit {
+    fn from(audit: pb::Audit) -> Self {
+        match audit {
+            pb::Audit::Unspecified => Self::Unsaid,
+            pb::Audit::Sampled => Self::Sampled,
+            pb::Audit::Full => Self::Full,
+            pb::Audit::Required => Self::Required,
+        }
+    }
+}
+
 /// The instance of a batch, fit to be kept.
 pub fn instance(raw: &str) -> String {
     clean::text(raw, MAX_NAME)
@@ -179,6 +190,7 @@ pub fn record(raw: &pb::DecisionRecord, from: &From<'_>, known: &Known, now: Mom
         workload: from.workload.to_owned(),
         instance: from.instance.to_owned(),
         outcome: raw.outcome().into(),
+        audit: raw.audit().into(),
         reason: cleaner.text(&raw.reason, MAX_WORD),
         rule,
         peer,

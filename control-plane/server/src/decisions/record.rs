@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::lanes::Worth;
 use super::run::Run;
 use super::time;
 
@@ -32,6 +33,9 @@ pub struct Recorded {
     pub instance: String,
     /// What happened.
     pub outcome: Outcome,
+    /// How completely its rule wants what it allows to be recorded, as far as the filter says it.
+    #[serde(default, skip_serializing_if = "Audit::is_unsaid")]
+    pub audit: Audit,
     /// Stable reason code. One of a newer filter may be unknown here.
     pub reason: String,
     /// The rule that decided.
@@ -108,6 +112,21 @@ pub enum Outcome {
     Deny,
     /// The filter does not say.
     Unknown,
+}
+
+/// How completely something is to be recorded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Audit {
+    /// The filter does not say: it is older.
+    #[default]
+    Unsaid,
+    /// A sample is enough.
+    Sampled,
+    /// None should be missing.
+    Full,
+    /// Without its record the request would not have passed.
+    Required,
 }
 
 /// A rule, and where it comes from.
@@ -247,9 +266,18 @@ fn is_zero(value: &u64) -> bool {
 // === impl Recorded ===
 
 impl Recorded {
-    /// Whether it is among the last to be dropped: refusals, streams that were ended, and differences.
-    pub fn is_precious(&self) -> bool {
-        self.outcome != Outcome::Allow || self.ended || self.shadow.is_some() || self.candidate.is_some()
+    /// What it is worth: refusals, streams that were ended, differences, and what a rule wants in full are the last to be
+    /// dropped; what it requires is not acknowledged before it is kept.
+    pub fn worth(&self) -> Worth {
+        let is_ordinary = self.outcome == Outcome::Allow
+            && !self.ended
+            && self.shadow.is_none()
+            && self.candidate.is_none();
+        match self.audit {
+            Audit::Required => Worth::Required,
+            Audit::Unsaid | Audit::Sampled if is_ordinary => Worth::Ordinary,
+            Audit::Unsaid | Audit::Sampled | Audit::Full => Worth::Precious,
+        }
     }
 
     /// Name of the rule that decided.
@@ -296,14 +324,45 @@ impl Outcome {
     }
 }
 
+// === impl Audit ===
+
+impl Audit {
+    fn is_unsaid(&self) -> bool {
+        *self == Self::Unsaid
+    }
+
+    /// One of few words; `None`: the filter does not say.
+    pub const fn word(self) -> Option<&'static str> {
+        match self {
+            Self::Unsaid => None,
+            Self::Sampled => Some("sampled"),
+            Self::Full => Some("full"),
+            Self::Required => Some("required"),
+        }
+    }
+}
+
 // === impl Entry ===
 
 impl Entry {
+    /// What it is worth.
+    pub fn worth(&self) -> Worth {
+        match self {
+            Self::Decision(recorded) => recorded.worth(),
+            Self::Gap(_) => Worth::Precious,
+        }
+    }
+
     /// Whether it is among the last to be dropped.
     pub fn is_precious(&self) -> bool {
+        self.worth() != Worth::Ordinary
+    }
+
+    /// `namespace/name` of the workload that decided; empty for gaps that concern all.
+    pub fn workload(&self) -> &str {
         match self {
-            Self::Decision(recorded) => recorded.is_precious(),
-            Self::Gap(_) => true,
+            Self::Decision(recorded) => &recorded.workload,
+            Self::Gap(gap) => &gap.workload,
         }
     }
 

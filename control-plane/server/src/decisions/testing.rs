@@ -1,6 +1,6 @@
 //! Records for tests.
 
-use super::record::{Claim, Moment, Outcome, Recorded, Revision};
+use super::record::{Audit, Claim, Moment, Outcome, Recorded, Revision};
 use super::run::{Run, RunKind};
 
 /// A record with everything that most have.
@@ -13,6 +13,7 @@ pub fn recorded(id: &str, outcome: Outcome, at: i64) -> Recorded {
         workload: "sales/orders".to_owned(),
         instance: "orders-7d9f".to_owned(),
         outcome,
+        audit: Audit::Unsaid,
         reason: if outcome == Outcome::Deny { "no_allow_matched" } else { "allowed_by_rule" }.to_owned(),
         rule: None,
         peer: Some(peer.to_owned()),

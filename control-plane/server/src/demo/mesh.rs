@@ -32,6 +32,8 @@ pub struct ProxyConfig {
     node: Node,
     listeners: Vec<Listener>,
     clusters: Vec<Cluster>,
+    /// Istio's `extraStatTags`, where statistics are as Istio configures them.
+    stat_tags: Option<Vec<String>>,
 }
 
 /// Who the proxy says it is, in Istio's terms.
@@ -131,7 +133,7 @@ pub struct AccessLog {
 impl ProxyConfig {
     /// Without listeners.
     pub fn new(node: Node) -> Self {
-        Self { node, listeners: Vec::new(), clusters: Vec::new() }
+        Self { node, listeners: Vec::new(), clusters: Vec::new(), stat_tags: None }
     }
 
     /// One more listener.
@@ -143,6 +145,12 @@ impl ProxyConfig {
     /// One more cluster.
     pub fn cluster(mut self, cluster: Cluster) -> Self {
         self.clusters.push(cluster);
+        self
+    }
+
+    /// Statistics, their names and labels are those that Istio's proxies have; `extra` is its `extraStatTags`.
+    pub fn istio_statistics(mut self, extra: &[&str]) -> Self {
+        self.stat_tags = Some(extra.iter().map(|tag| (*tag).to_owned()).collect());
         self
     }
 
@@ -158,8 +166,10 @@ impl ProxyConfig {
 
     /// The bootstrap. Envoy adds the admin interface that [`super::envoy::Envoy::start`] puts in.
     pub fn to_json(&self) -> Value {
+        let statistics = self.stat_tags.as_ref().map(|tags| istio::statistics(tags));
         json!({
             "node": self.node.to_json(),
+            "stats_config": statistics.unwrap_or_else(|| json!({})),
             "static_resources": {
                 "listeners": self.listeners.iter().map(Listener::to_json).collect::<Vec<_>>(),
                 "clusters": self.clusters.iter().map(Cluster::to_json).collect::<Vec<_>>(),

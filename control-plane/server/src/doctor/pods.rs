@@ -56,6 +56,18 @@ pub(super) fn check(object: &Object, against: &Against<'_>, findings: &mut Vec<F
             say(code, field, format!("`{value}` is what Istio leaves out or restricts itself to"));
         }
     }
+    let (mode, templates) = ("sidecar.istio.io/interceptionMode", "inject.istio.io/templates");
+    if let Some(value) =
+        annotations.get(mode).filter(|value| !matches!(value.as_str(), "REDIRECT" | "TPROXY"))
+    {
+        let field = format!("{path}metadata.annotations[{mode}]");
+        say(Code::PortsPastProxy, field, format!("`{value}`: connections are not led through the proxy"));
+    }
+    let has_proxy = |value: &str| value.split(',').any(|one| matches!(one.trim(), "sidecar" | "gateway"));
+    if let Some(value) = annotations.get(templates).filter(|value| !has_proxy(value)) {
+        let field = format!("{path}metadata.annotations[{templates}]");
+        say(Code::NoProxy, field, format!("`{value}`: no Envoy is put beside it"));
+    }
 }
 
 fn namespace(object: &Object, findings: &mut Vec<Finding>) {

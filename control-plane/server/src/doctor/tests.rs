@@ -132,6 +132,10 @@ fn pods_that_no_proxy_guards() {
     finds(&pod("labels: {sidecar.istio.io/inject: 'false'}", ""), &[("TD0202", Warning)]);
     finds(&annotation("traffic.sidecar.istio.io/excludeInboundPorts", "8080"), &[("TD0201", Warning)]);
     finds(&annotation("traffic.sidecar.istio.io/excludeInboundPorts", ""), &[]);
+    finds(&annotation("sidecar.istio.io/interceptionMode", "NONE"), &[("TD0201", Warning)]);
+    finds(&annotation("sidecar.istio.io/interceptionMode", "TPROXY"), &[]);
+    finds(&annotation("inject.istio.io/templates", "grpc-agent"), &[("TD0202", Warning)]);
+    finds(&annotation("inject.istio.io/templates", "ours, sidecar"), &[]);
     finds(&annotation("traffic.sidecar.istio.io/includeInboundPorts", "*"), &[]);
     finds(&annotation("traffic.sidecar.istio.io/includeInboundPorts", ""), &[("TD0201", Warning)]);
     finds(

@@ -97,6 +97,24 @@ pub fn who_can(compiled: &Compiled, question: &Question, now: i64) -> Result<Who
     Ok(WhoCan { workload: question.workload.to_string(), guarded: plain.policy.covered, refused, grants })
 }
 
+/// Everything that anybody can do, at every guarded workload.
+pub fn all(compiled: &Compiled) -> Vec<Grant> {
+    let covered = compiled.workloads.iter().filter(|(_, policy)| policy.covered);
+    let rules = covered
+        .flat_map(|(workload, policy)| policy.model.rules.iter().map(move |rule| (workload, policy, rule)));
+    let mut grants: Vec<Grant> = rules
+        .flat_map(|(workload, policy, rule)| {
+            let model = &policy.model;
+            let operations: Vec<String> =
+                rule.to.iter().flatten().map(|to| describe_operation(model, to)).collect();
+            rule.from.iter().map(move |from| of(workload, model, rule, from, operations.clone()))
+        })
+        .collect();
+    grants.sort();
+    grants.dedup();
+    grants
+}
+
 /// Whom `what_can` is asked about.
 #[derive(Debug, Clone, Default)]
 pub struct Who {

@@ -1,4 +1,4 @@
-//! What a reason code means, what to do about it, and whose turn it is.
+//! What a reason code means, what to do about it, and whose turn it is. The runbook has more: a page per code.
 
 use serde::Serialize;
 use tidegate_engine::{Ambiguity, Reason, TokenFault};
@@ -18,6 +18,8 @@ pub struct Advice {
     pub fix: &'static str,
     /// Who can do it.
     pub turn: Turn,
+    /// Where there is more: a page in Tidegate's repository.
+    pub runbook: String,
 }
 
 /// Who can do something about a refusal.
@@ -58,7 +60,8 @@ pub fn advice(reason: Reason) -> Advice {
         429 | 503 => "UNAVAILABLE",
         _ => "INTERNAL",
     };
-    Advice { reason: reason.code(), http, grpc, meaning, fix, turn }
+    let runbook = format!("manifests/runbook/reasons/{}.md", reason.code());
+    Advice { reason: reason.code(), http, grpc, meaning, fix, turn, runbook }
 }
 
 fn words(reason: Reason) -> (Turn, &'static str, &'static str) {

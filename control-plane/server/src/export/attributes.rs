@@ -14,10 +14,15 @@ use crate::decisions::run::RunKind;
 pub type Row = (&'static str, bool, &'static str);
 
 /// Every attribute of records and spans.
-pub const TABLE: [Row; 50] = [
+pub const TABLE: [Row; 51] = [
     ("tidegate.decision.id", false, "the id that the caller saw; `tidegate explain ID`"),
     ("tidegate.decision.outcome", false, "`allow`, `deny`, `unspecified`"),
     ("tidegate.decision.reason", false, "stable reason code, e.g. `no_allow_matched`"),
+    (
+        "tidegate.decision.audit",
+        false,
+        "how completely it is to be recorded: `sampled`, `full`, `required`; absent where an older filter does not say",
+    ),
     ("tidegate.decision.duration_ns", false, "what deciding took, in nanoseconds"),
     (
         "tidegate.decision.stands_for",
@@ -85,6 +90,7 @@ pub fn decision(recorded: &Recorded) -> Vec<KeyValue> {
     all.text("tidegate.decision.id", &recorded.id);
     all.text("tidegate.decision.outcome", recorded.outcome.word());
     all.text("tidegate.decision.reason", &recorded.reason);
+    all.maybe("tidegate.decision.audit", recorded.audit.word());
     all.number("tidegate.decision.duration_ns", recorded.decided_in_ns);
     all.number("tidegate.decision.stands_for", u64::from(recorded.stands_for));
     all.flag("tidegate.decision.degraded", recorded.degraded);

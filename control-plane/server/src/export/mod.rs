@@ -1,6 +1,6 @@
 //! Decisions and figures for whatever people look at already: an OpenTelemetry collector, by OTLP.
 //!
-//! The way of a record: it is taken from the broadcast of decisions, queued per signal ([`queue`]), made into OTLP
+//! The way of a record: it is handed over where it comes in, queued per signal ([`queue`]), made into OTLP
 //! ([`logs`], [`spans`]) and delivered in batches (`deliver`, `client`). Figures are read from `/metrics` at an
 //! interval ([`metrics`]), so both say the same. What there is, and by which names, is in
 //! `control-plane/docs/telemetry.md`.
@@ -22,7 +22,6 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
 use tokio::task::JoinSet;
 use tracing::info;
 
@@ -30,8 +29,9 @@ use self::attributes::resource;
 use self::client::Client;
 use self::deliver::Deliver;
 use self::queue::{Limits, Queue};
-use crate::decisions::{Feed, Heard};
-use crate::metrics::ExportLoss;
+use crate::decisions::Export;
+use crate::decisions::record::Entry;
+use crate::metrics::{ExportLoss, ExportMetrics};
 use crate::push::{Hub, stopped};
 
 pub use client::ClientError;
@@ -41,11 +41,11 @@ pub use options::{Flags, InvalidExport, Options, Protocol, Signal, Target};
 /// How long it is tried to deliver what waits when the server stops.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Exports, until the hub stops. Nothing is connected to before something is to be sent. `feed`: decisions as they come.
+/// Exports what is decided from now on, until the hub stops. Nothing is connected to before something is to be sent.
 ///
 /// # Errors
 /// When a client cannot be made: certificate files that cannot be read.
-pub fn start(options: Options, hub: &Arc<Hub>, feed: Feed) -> Result<Exporter, ClientError> {
+pub fn start(options: Options, hub: &Arc<Hub>) -> Result<Exporter, ClientError> {
     let Options { logs, metrics, traces, resource: attributes, interval, queue, pace } = options;
     let resource = resource(&attributes);
     let records = |signal, target: Option<Target>| {
@@ -63,23 +63,28 @@ pub fn start(options: Options, hub: &Arc<Hub>, feed: Feed) -> Result<Exporter, C
             Some(metrics::Reader { client, hub: hub.clone(), resource: resource.clone(), interval, pace })
         }
     };
-    Ok(Exporter {
-        hub: hub.clone(),
-        feed,
-        logs: records(Signal::Logs, logs)?,
-        traces: records(Signal::Traces, traces)?,
-        metrics,
-    })
+    let records: Vec<Deliver> =
+        [records(Signal::Logs, logs)?, records(Signal::Traces, traces)?].into_iter().flatten().collect();
+    let queues = records.iter().map(|deliver| (deliver.signal, deliver.queue.clone())).collect();
+    let intake = Arc::new(Intake { queues, metrics: hub.metrics.export.clone() });
+    hub.decisions.export_to(intake.clone());
+    Ok(Exporter { hub: hub.clone(), intake, records, metrics })
 }
 
 /// What [`start`] made ready.
 #[derive(Debug)]
 pub struct Exporter {
     hub: Arc<Hub>,
-    feed: Feed,
-    logs: Option<Deliver>,
-    traces: Option<Deliver>,
+    intake: Arc<Intake>,
+    records: Vec<Deliver>,
     metrics: Option<metrics::Reader>,
+}
+
+/// Where decisions come in.
+#[derive(Debug)]
+struct Intake {
+    queues: Vec<(Signal, Arc<Queue>)>,
+    metrics: ExportMetrics,
 }
 
 // === impl Exporter ===
@@ -87,39 +92,53 @@ pub struct Exporter {
 impl Exporter {
     /// Runs until the hub stops, and a little longer to deliver what waits.
     pub async fn run(self) -> Result<(), Infallible> {
-        let Self { hub, mut feed, logs, traces, metrics } = self;
-        let mut queues = Vec::new();
+        let Self { hub, intake, records, metrics } = self;
         let mut tasks = JoinSet::new();
-        for deliver in [logs, traces].into_iter().flatten() {
-            queues.push((deliver.signal, deliver.queue.clone()));
+        for deliver in records {
             tasks.spawn(deliver.run(GRACE));
         }
         if let Some(reader) = metrics {
             tasks.spawn(reader.run(GRACE));
         }
-        let mut stop = hub.stopping();
-        loop {
-            let heard = tokio::select! {
-                heard = feed.next() => heard,
-                () = stopped(&mut stop) => break,
-            };
-            match heard {
-                Some(heard) => take(&hub, &queues, heard),
-                // Whoever reads decisions ended; figures go on.
-                None => {
-                    stopped(&mut stop).await;
-                    break;
-                }
-            }
-        }
-        // What came before the stop is still to be sent.
-        while let Some(Some(heard)) = feed.next().now_or_never() {
-            take(&hub, &queues, heard);
-        }
-        for (_, queue) in &queues {
+        stopped(&mut hub.stopping()).await;
+        for (_, queue) in &intake.queues {
             queue.close();
         }
         finish(tasks).await
+    }
+}
+
+// === impl Intake ===
+
+impl Export for Intake {
+    fn take(&self, entry: &Entry, comes_again: bool) -> bool {
+        let mut is_kept = true;
+        for (signal, queue) in &self.queues {
+            let (is_record, word) = (*signal == Signal::Logs, signal.word());
+            if !is_record && !spans::has_span(entry) {
+                continue;
+            }
+            let pushed = queue.push(entry.clone());
+            let mut lost = pushed.lost;
+            if is_record && comes_again && !pushed.is_kept {
+                (is_kept, lost) = (false, lost.saturating_sub(1));
+            } else {
+                self.metrics.taken(word);
+            }
+            if lost > 0 {
+                self.metrics.lost(word, ExportLoss::Full, lost);
+            }
+            self.metrics.waiting(word, queue.len());
+            if !is_kept {
+                // Its span comes again with it.
+                break;
+            }
+        }
+        is_kept
+    }
+
+    fn keeps_records(&self) -> bool {
+        self.queues.iter().any(|(signal, _)| *signal == Signal::Logs)
     }
 }
 
@@ -134,30 +153,6 @@ async fn finish(mut tasks: JoinSet<()>) -> Result<(), Infallible> {
         }
     }
     Ok(())
-}
-
-fn take(hub: &Hub, queues: &[(Signal, Arc<Queue>)], heard: Heard) {
-    let entry = match heard {
-        Heard::Entry(entry) => entry,
-        Heard::Missed(missed) => {
-            for (signal, _) in queues {
-                hub.metrics.export.lost(signal.word(), ExportLoss::Behind, missed);
-            }
-            return;
-        }
-    };
-    for (signal, queue) in queues {
-        if *signal == Signal::Traces && !spans::has_span(&entry) {
-            continue;
-        }
-        let word = signal.word();
-        hub.metrics.export.taken(word);
-        let lost = queue.push(entry.clone());
-        if lost > 0 {
-            hub.metrics.export.lost(word, ExportLoss::Full, lost);
-        }
-        hub.metrics.export.waiting(word, queue.len());
-    }
 }
 
 impl Default for Limits {

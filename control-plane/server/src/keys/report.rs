@@ -131,6 +131,15 @@ pub(super) struct Facts<'a> {
     pub next_fetch_at: Option<i64>,
 }
 
+// === impl IssuerReport ===
+
+impl IssuerReport {
+    /// Whether its set has a key of this `kid`; empty: one without.
+    pub fn publishes(&self, key_id: &str) -> bool {
+        self.keys.iter().any(|key| key.key_id.as_deref().unwrap_or_default() == key_id)
+    }
+}
+
 // === impl Facts ===
 
 impl Facts<'_> {

@@ -67,6 +67,12 @@ struct Write {
     refused: Option<String>,
 }
 
+/// Pods without a proxy, by workload.
+fn bypassed(proxies: &BTreeMap<WorkloadId, Proxies>) -> BTreeMap<String, Vec<String>> {
+    let with = proxies.iter().filter(|(_, found)| !found.bypassed.is_empty());
+    with.map(|(id, found)| (id.to_string(), found.bypassed.iter().cloned().collect())).collect()
+}
+
 // === impl StatusTask ===
 
 impl StatusTask {
@@ -94,6 +100,7 @@ impl StatusTask {
                 let unreachable = unreachable(&proxies, &mut silent);
                 let is_seen =
                     |seen: &(BTreeMap<_, _>, BTreeSet<_>)| seen.0 == proxies && seen.1 == unreachable;
+                self.hub.set_bypassed(bypassed(&proxies));
                 let is_right = !is_stale && seen.as_ref().is_some_and(is_seen);
                 let fence = self.fence.as_mut().map(|fence| fence.borrow_and_update().clone());
                 let hidden = match &judged.in_force {

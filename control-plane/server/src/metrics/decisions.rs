@@ -14,6 +14,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use tidegate_engine::Reason;
 
+use super::Pipelines;
 use crate::decisions::record::{Gap, Recorded};
 
 /// How many series there are at most.
@@ -32,6 +33,7 @@ pub struct Decided {
     differences: Family<DifferenceLabel, Counter>,
     missing: Family<GapLabel, Counter>,
     duration: Histogram,
+    pipelines: Pipelines,
     budget: Arc<Mutex<Budget>>,
 }
 
@@ -72,6 +74,7 @@ impl Default for Decided {
             differences: Family::default(),
             missing: Family::default(),
             duration: Histogram::new(BUCKETS),
+            pipelines: Pipelines::default(),
             budget: Arc::default(),
         }
     }
@@ -99,6 +102,7 @@ impl Decided {
             "What deciding took in the filter, of recorded requests",
             self.duration.clone(),
         );
+        self.pipelines.register(registry);
     }
 
     /// Counts a decision.
@@ -132,6 +136,7 @@ impl Decided {
         }
         #[allow(clippy::cast_precision_loss)]
         self.duration.observe(recorded.decided_in_ns as f64 / 1e9);
+        self.pipelines.count(recorded);
     }
 
     /// Counts what there is no record of. What nobody knows the number of counts as one.

@@ -9,8 +9,6 @@ use prometheus_client::registry::Registry;
 /// Why a record was not delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExportLoss {
-    /// Records came faster than they were looked at.
-    Behind,
     /// The queue was full.
     Full,
     /// The receiver did not take it for too long.
@@ -57,7 +55,6 @@ impl ExportLoss {
     /// For labels.
     pub const fn word(self) -> &'static str {
         match self {
-            Self::Behind => "behind",
             Self::Full => "queue_full",
             Self::GivenUp => "gave_up",
             Self::Refused => "refused",
@@ -114,11 +111,8 @@ impl ExportMetrics {
         self.last_success.get_or_create(&SignalLabel { signal }).set(now);
     }
 
-    /// So many will never be delivered. Those that nobody could even look at count as taken by this.
+    /// So many will never be delivered.
     pub fn lost(&self, signal: &'static str, loss: ExportLoss, records: u64) {
-        if loss == ExportLoss::Behind {
-            self.taken.get_or_create(&SignalLabel { signal }).inc_by(records);
-        }
         self.lost.get_or_create(&LossLabel { signal, cause: loss.word() }).inc_by(records);
     }
 

@@ -33,11 +33,6 @@ pub(super) struct Proven {
 // === impl Proven ===
 
 impl Proven {
-    /// Whose certificate it was.
-    pub(super) fn peer(&self) -> &Arc<VerifiedPeer> {
-        &self.peer
-    }
-
     /// Whether it is this workload still.
     pub(super) fn again(&self, hub: &Hub, workload: &str) -> Result<(), Status> {
         let now = who_is(hub, &self.peer, &self.hint)?;

@@ -18,7 +18,7 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 
 use super::Hub;
-use crate::transport::{MAX_MESSAGE, Unfinished};
+use crate::transport::{MAX_MESSAGE, STREAM_WINDOW, Unfinished};
 
 /// How long a message may take from its first byte to its last.
 const UNFINISHED_FOR: Duration = Duration::from_secs(30);
@@ -54,6 +54,30 @@ impl<M: Message + Default> Inbound<M> {
 
     /// The next message; `None` when the caller has ended the stream. Nothing is lost when this is dropped before it is done.
     pub(super) async fn message(&mut self) -> Result<Option<Measured<M>>, Status> {
+        let Some(message) = self.raw().await? else { return Ok(None) };
+        let bytes = message.len();
+        let message = M::decode(message)
+            .map_err(|error| Status::invalid_argument(format!("malformed message: {error}")))?;
+        Ok(Some(Measured { message, bytes }))
+    }
+
+    /// Waits for the beginning of a message; false when the caller has ended the stream. Nothing is lost when this is dropped
+    /// before it is done.
+    pub(super) async fn begins(&mut self) -> Result<bool, Status> {
+        while self.rest.is_empty() {
+            let Some(data) = self.data().await? else { return Ok(false) };
+            self.add(&data)?;
+        }
+        Ok(true)
+    }
+
+    /// The time begins anew in which what is begun must be finished: it was not read for a while.
+    pub(super) fn go_on(&mut self) {
+        self.begun = self.begun.map(|_| Instant::now());
+    }
+
+    /// The next message as it was sent; else as [`Self::message`].
+    pub(super) async fn raw(&mut self) -> Result<Option<BytesMut>, Status> {
         loop {
             if let Some(message) = self.take()? {
                 return Ok(Some(message));
@@ -68,10 +92,7 @@ impl<M: Message + Default> Inbound<M> {
                 },
             };
             match data {
-                Some(data) => {
-                    self.rest.extend_from_slice(&data);
-                    self.begun.get_or_insert_with(Instant::now);
-                }
+                Some(data) => self.add(&data)?,
                 None if self.rest.is_empty() => return Ok(None),
                 None => return Err(Status::internal("the stream ended in the middle of a message")),
             }
@@ -95,26 +116,32 @@ impl<M: Message + Default> Inbound<M> {
         }
     }
 
+    fn add(&mut self, data: &[u8]) -> Result<(), Status> {
+        self.rest.extend_from_slice(data);
+        self.begun.get_or_insert_with(Instant::now);
+        self.count()
+    }
+
+    /// What is no longer than a window is counted with the stream.
+    fn count(&mut self) -> Result<(), Status> {
+        let is_small = u32::try_from(self.rest.len()).is_ok_and(|length| length <= STREAM_WINDOW);
+        let held = if is_small { 0 } else { self.rest.len() };
+        match &mut self.unfinished {
+            Some(unfinished) => unfinished
+                .hold(held)
+                .map_err(|exceeded| self.hub.exceeded(exceeded, "a message that is not finished")),
+            None => Ok(()),
+        }
+    }
+
     /// A message that is there as a whole.
-    fn take(&mut self) -> Result<Option<Measured<M>>, Status> {
-        let message = self.split()?;
-        if self.rest.is_empty() {
-            self.begun = None;
-            // Most messages are acknowledgements of under 100 bytes; room for larger ones is given back.
-            self.rest = BytesMut::new();
-        } else if message.is_some() {
-            self.begun = Some(Instant::now());
-        }
-        if let Some(unfinished) = &mut self.unfinished
-            && let Err(exceeded) = unfinished.hold(self.rest.len())
-        {
-            return Err(self.hub.exceeded(exceeded, "a message that is not finished"));
-        }
-        let Some(message) = message else { return Ok(None) };
-        let bytes = message.len();
-        let message = M::decode(message)
-            .map_err(|error| Status::invalid_argument(format!("malformed message: {error}")))?;
-        Ok(Some(Measured { message, bytes }))
+    fn take(&mut self) -> Result<Option<BytesMut>, Status> {
+        let Some(message) = self.split()? else { return Ok(None) };
+        // Most messages are acknowledgements of under 100 bytes; room for larger ones is given back.
+        self.rest = BytesMut::from(&self.rest[..]);
+        self.begun = (!self.rest.is_empty()).then(Instant::now);
+        self.count()?;
+        Ok(Some(message))
     }
 
     /// The bytes of the first message, if all of them are there.

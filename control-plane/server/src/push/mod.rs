@@ -24,4 +24,3 @@ pub use fleet::{
 pub use frames::Offer;
 pub(crate) use server::serve;
 pub use server::{Hub, serve_insecure, stopped};
-pub use sink::{Records, Reported};

@@ -3,9 +3,11 @@
 //! Both services are served by hand rather than by the generated traits, because those encode every message anew for every
 //! stream ([`super::frames`]), and make room for what was not sent ([`super::inbound`]).
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::future::{Ready, ready};
-use std::sync::Arc;
+use std::marker::PhantomData;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -23,9 +25,9 @@ use tower::Service;
 use tracing::info;
 
 use super::inbound::Inbound;
-use super::{Distributor, Fleet, Records, Wanted, session, sink};
+use super::{Distributor, Fleet, Wanted, session, sink};
 use crate::clock;
-use crate::decisions::{Batches, Decisions};
+use crate::decisions::{Batches, Decisions, Written};
 use crate::directories::{Index, Looked};
 use crate::keys::KeyDesk;
 use crate::metrics::{Metrics, ReasonLabel};
@@ -33,10 +35,7 @@ use crate::transport::{
     Acceptor, Authenticate, CONNECTION_WINDOW, Caller, Exceeded, Incoming, Quotas, Roster, STREAM_WINDOW,
     STREAMS_PER_CONNECTION, StreamPass, TransportOptions, WhoIs, scattered,
 };
-
-const SERVICE: &str = "tidegate.v1.PolicyDistribution";
-const SUBSCRIBE: &str = "/tidegate.v1.PolicyDistribution/Subscribe";
-const REPORT: &str = "/tidegate.v1.DecisionSink/Report";
+use crate::uses::Ledger;
 
 /// A filter that is gone without a word is noticed after the interval and the timeout.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
@@ -55,8 +54,10 @@ pub struct Hub {
     pub key_desk: KeyDesk,
     /// What is known of directories, and where ids are asked for.
     pub directories: Index,
-    /// Where decision records go.
-    pub records: Records,
+    /// Pods without a proxy by workload, as the cluster has them; `None`: no cluster is watched.
+    bypassed: Mutex<Option<BTreeMap<String, Vec<String>>>>,
+    /// Which rules and keys are used.
+    pub uses: Ledger,
     /// What is counted.
     pub metrics: Metrics,
     /// What filters decided.
@@ -84,8 +85,8 @@ pub(crate) async fn serve(
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .http2_max_header_list_size(16 << 10)
         .layer(InterceptorLayer::new(authenticate))
-        .add_service(Subscribe { hub: hub.clone() })
-        .add_service(Report { hub })
+        .add_service(Served::<Subscribe>::new(hub.clone()))
+        .add_service(Served::<Report>::new(hub))
         .serve_with_incoming_shutdown(incoming, async move { stopped(&mut stop).await })
         .await
 }
@@ -123,7 +124,8 @@ impl Hub {
             fleet: Fleet::default(),
             key_desk: KeyDesk::default(),
             directories,
-            records: Records::default(),
+            bypassed: Mutex::default(),
+            uses: Ledger::default(),
             decisions: Decisions::new(metrics.decision_records.clone()),
             metrics,
             who_is,
@@ -131,6 +133,16 @@ impl Hub {
             identified_for: transport.identify_every,
             stop: watch::Sender::new(false),
         }
+    }
+
+    /// Pods without a proxy, by workload; `None`: no cluster is watched.
+    pub fn bypassed(&self) -> Option<BTreeMap<String, Vec<String>>> {
+        self.bypassed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// These pods have no proxy.
+    pub(crate) fn set_bypassed(&self, pods: BTreeMap<String, Vec<String>>) {
+        *self.bypassed.lock().unwrap_or_else(PoisonError::into_inner) = Some(pods);
     }
 
     /// Whether a directory that the workload's rules read lists the id on offer, after the directory was read again if it
@@ -174,9 +186,24 @@ impl Hub {
     }
 
     /// Takes what a verified workload's filter decided.
-    pub(super) fn decided(&self, batches: &mut Batches, batch: &pb::ReportRequest) {
-        let manifest = self.distributor.release(batches.workload()).map(|release| *release.sha256());
-        self.decisions.take(batches, manifest, batch);
+    pub(super) fn decided(&self, batches: &mut Batches, batch: &pb::ReportRequest) -> Option<Written> {
+        let manifest = self.manifest_of(batches.workload());
+        self.decisions.take(batches, manifest, batch)
+    }
+
+    /// Takes those of a batch again that were not written.
+    pub(super) fn decided_again(
+        &self,
+        workload: &str,
+        batch: &pb::ReportRequest,
+        unwritten: &[usize],
+    ) -> Option<Written> {
+        self.decisions.take_again(workload, self.manifest_of(workload), batch, unwritten)
+    }
+
+    /// SHA-256 of what it is to enforce now.
+    fn manifest_of(&self, workload: &str) -> Option<[u8; 32]> {
+        self.distributor.release(workload).map(|release| *release.sha256())
     }
 
     /// What a stream of this caller may use; nothing is metered where nobody was asked.
@@ -251,19 +278,72 @@ pub(super) struct Sender {
     pub pass: Option<StreamPass>,
 }
 
-/// The service `PolicyDistribution`.
-#[derive(Clone)]
-struct Subscribe {
+/// A service with one method, which is a stream both ways.
+pub(super) trait Streaming: Send + Sync + 'static {
+    /// Its full name.
+    const SERVICE: &'static str;
+    /// Path of its method.
+    const METHOD: &'static str;
+    /// What filters send.
+    type Up: Message + Default;
+
+    /// Runs a stream as the body of its response.
+    fn body(hub: Arc<Hub>, sender: Sender, inbound: Inbound<Self::Up>) -> Body;
+}
+
+/// `PolicyDistribution`.
+struct Subscribe;
+
+/// `DecisionSink`.
+struct Report;
+
+/// Serves a [`Streaming`].
+struct Served<S> {
     hub: Arc<Hub>,
+    streaming: PhantomData<fn() -> S>,
 }
 
-// === impl Subscribe ===
+// === impl Streaming ===
 
-impl NamedService for Subscribe {
-    const NAME: &'static str = SERVICE;
+impl Streaming for Subscribe {
+    const SERVICE: &'static str = pb::policy_distribution_server::SERVICE_NAME;
+    const METHOD: &'static str = "/tidegate.v1.PolicyDistribution/Subscribe";
+    type Up = pb::SubscribeRequest;
+
+    fn body(hub: Arc<Hub>, sender: Sender, inbound: Inbound<Self::Up>) -> Body {
+        Body::new(session::body(hub, sender, inbound))
+    }
 }
 
-impl Service<Request<Body>> for Subscribe {
+impl Streaming for Report {
+    const SERVICE: &'static str = pb::decision_sink_server::SERVICE_NAME;
+    const METHOD: &'static str = "/tidegate.v1.DecisionSink/Report";
+    type Up = pb::ReportRequest;
+
+    fn body(hub: Arc<Hub>, sender: Sender, inbound: Inbound<Self::Up>) -> Body {
+        Body::new(sink::body(hub, sender, inbound))
+    }
+}
+
+// === impl Served ===
+
+impl<S> Served<S> {
+    fn new(hub: Arc<Hub>) -> Self {
+        Self { hub, streaming: PhantomData }
+    }
+}
+
+impl<S> Clone for Served<S> {
+    fn clone(&self) -> Self {
+        Self::new(self.hub.clone())
+    }
+}
+
+impl<S: Streaming> NamedService for Served<S> {
+    const NAME: &'static str = S::SERVICE;
+}
+
+impl<S: Streaming> Service<Request<Body>> for Served<S> {
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = Ready<Result<Response<Body>, Infallible>>;
@@ -273,7 +353,7 @@ impl Service<Request<Body>> for Subscribe {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        if request.uri().path() != SUBSCRIBE {
+        if request.uri().path() != S::METHOD {
             return ready(Ok(Status::unimplemented("no such method").into_http()));
         }
         let caller = request.extensions().get::<Caller>().cloned();
@@ -281,58 +361,10 @@ impl Service<Request<Body>> for Subscribe {
             Ok(pass) => pass,
             Err(status) => return ready(Ok(status.into_http())),
         };
-        let inbound = inbound(&self.hub, request, pass.as_ref());
-        let body = session::body(self.hub.clone(), Sender { caller, pass }, inbound);
-        ready(Ok(streaming(Body::new(body))))
+        let unfinished = pass.as_ref().map(StreamPass::unfinished);
+        let inbound = Inbound::new(self.hub.clone(), request.into_body(), unfinished);
+        let mut response = Response::new(S::body(self.hub.clone(), Sender { caller, pass }, inbound));
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        ready(Ok(response))
     }
-}
-
-/// The service `DecisionSink`.
-#[derive(Clone)]
-struct Report {
-    hub: Arc<Hub>,
-}
-
-// === impl Report ===
-
-impl NamedService for Report {
-    const NAME: &'static str = tidegate_proto::v1::decision_sink_server::SERVICE_NAME;
-}
-
-impl Service<Request<Body>> for Report {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = Ready<Result<Response<Body>, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        if request.uri().path() != REPORT {
-            return ready(Ok(Status::unimplemented("no such method").into_http()));
-        }
-        let caller = request.extensions().get::<Caller>().cloned();
-        let pass = match self.hub.admit(caller.as_ref()) {
-            Ok(pass) => pass,
-            Err(status) => return ready(Ok(status.into_http())),
-        };
-        let inbound = inbound(&self.hub, request, pass.as_ref());
-        let body = sink::body(self.hub.clone(), Sender { caller, pass }, inbound);
-        ready(Ok(streaming(Body::new(body))))
-    }
-}
-
-fn inbound<M: Message + Default>(
-    hub: &Arc<Hub>,
-    request: Request<Body>,
-    pass: Option<&StreamPass>,
-) -> Inbound<M> {
-    Inbound::new(hub.clone(), request.into_body(), pass.map(StreamPass::unfinished))
-}
-
-fn streaming(body: Body) -> Response<Body> {
-    let mut response = Response::new(body);
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    response
 }

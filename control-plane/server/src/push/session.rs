@@ -33,6 +33,7 @@ use super::questions::Questions;
 use super::server::Sender;
 use super::{Hub, Offer, Subscription, stopped};
 use crate::bundle::{Sha256, hex};
+use crate::clock;
 use crate::metrics::ReasonLabel;
 use crate::transport::StreamPass;
 
@@ -328,6 +329,7 @@ impl Serving {
                     outbox.push_back(answer(nonce, false));
                 }
             }
+            Some(Up::Uses(uses)) => hub.uses.told(&self.presence.key.workload, &uses, clock::now()),
             Some(Up::Hello(_)) => debug!(vm = %self.presence, "a second hello is ignored"),
             // "Unknown message kinds are ignored by the receiver."
             None => {}

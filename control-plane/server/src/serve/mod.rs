@@ -20,7 +20,7 @@ use std::time::Duration;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tracing::{error, info};
 
@@ -39,9 +39,10 @@ use crate::export;
 use crate::keys::{AddressGuard, Fetcher, IssuerReport, Network, Reports};
 use crate::kube::Leadership;
 use crate::module_server::{self, Modules};
-use crate::push::{self, FleetReport, Hub, Reported};
+use crate::push::{self, FleetReport, Hub};
 use crate::state::StateDir;
 use crate::transport::{Acceptor, Authenticate, Certificates, Roster, Security, TransportOptions, WhoIs};
+use crate::uses;
 
 pub use candidate::{CandidateReport, CandidateState, ComparisonReport};
 pub use error::ServeError;
@@ -167,15 +168,17 @@ pub async fn start(options: Options) -> Result<Running, ServeError> {
     let directory_sources = directories::Sources::new(&options.directories)?;
     let state = Arc::new(StateDir::open(&options.state)?);
     directories::restore(&index, &state)?;
-    let (keyring, interlocks) = match &options.secrets {
-        // Made at the first start, so that objects can be written with them from then on.
-        None => (Keyring::open(&state)?, Interlocks::open(&state)?),
-        Some(folder) => {
-            let missing = || ServeError::Secrets { path: folder.clone() };
-            let keyring = Keyring::read(folder)?.ok_or_else(missing)?;
-            (keyring, Interlocks::peek(folder)?.ok_or_else(missing)?)
-        }
+    let missing = |folder: &Path| ServeError::Secrets { path: folder.to_owned() };
+    // Made at the first start, so that objects can be written with them from then on.
+    let keyring = || match &options.secrets {
+        None => Ok(Keyring::open(&state)?),
+        Some(folder) => Keyring::read(folder)?.ok_or_else(|| missing(folder)),
     };
+    let interlocks = match &options.secrets {
+        None => Interlocks::open(&state)?,
+        Some(folder) => Interlocks::peek(folder)?.ok_or_else(|| missing(folder))?,
+    };
+    let (keyring, signer) = (keyring()?, Arc::new(keyring()?));
     let publisher = Publisher::with_keys(state.clone(), keyring, clock::now())?;
     let trusted_keys = publisher.keys().trusted();
     let (grpc, grpc_addr) = listen(options.listen, "filters", "--listen").await?;
@@ -208,7 +211,7 @@ pub async fn start(options: Options) -> Result<Running, ServeError> {
     let http = Acceptor::admin(http, &transport, certificates, hub.clone()).map_err(ServeError::Socket)?;
     let authenticate = Authenticate::new(hub.clone(), transport.clone());
     let exporter = match options.export {
-        Some(export) => Some(export::start(export, &hub, hub.decisions.listen())?),
+        Some(export) => Some(export::start(export, &hub)?),
         None => None,
     };
     let diagnosis = Arc::<Mutex<Diagnosis>>::default();
@@ -262,9 +265,13 @@ pub async fn start(options: Options) -> Result<Running, ServeError> {
         since: clock::now(),
         transport,
         control: control.clone(),
+        signer,
+        exports: Arc::new(Semaphore::new(1)),
         offered: offered.clone(),
     };
     let follow = directories::keep(hub.clone(), directory_sources, state.clone());
+    uses::restore(&hub, &state);
+    let follow_uses = uses::keep(hub.clone(), state.clone(), reports.clone(), offered.clone());
     let follow_rules = decisions::follow(hub.clone(), state.clone(), rules_folder, offered.clone());
     let refresh = crate::keys::refresh(fetcher, state, sources, keys_in, reports.clone(), hub.clone());
 
@@ -298,6 +305,7 @@ pub async fn start(options: Options) -> Result<Running, ServeError> {
     tasks.spawn(named("the ends of revocations", control_task.run()));
     tasks.spawn(named("the gRPC server", push::serve(hub.clone(), grpc.into_incoming(), authenticate)));
     tasks.spawn(named("the watch over what decisions rest on", follow_rules));
+    tasks.spawn(named("the count of uses", follow_uses));
     if let Some(writing) = writing {
         tasks.spawn(named("the store of decisions", writing.run(hub.clone())));
     }
@@ -385,11 +393,6 @@ impl Running {
     /// What is known of the issuers' keys.
     pub fn issuers(&self) -> Vec<IssuerReport> {
         admin::issuers(&self.issuers)
-    }
-
-    /// Every batch of decision records from now on; `None` if somebody takes them already.
-    pub fn decision_records(&self) -> Option<mpsc::Receiver<Reported>> {
-        self.hub.records.take()
     }
 
     /// What is known of directories.

@@ -201,6 +201,7 @@ fn publish(
             return false;
         }
     };
+    hub.uses.offered(in_force, now);
     // First: whoever loses a workload must not get what is offered to it now.
     roster.replace(&in_force.compiled.mesh);
     for gone in hub.distributor.publish(&releases, lookups(&in_force.compiled, directories)) {

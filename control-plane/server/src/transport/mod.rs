@@ -33,8 +33,8 @@ pub(crate) use client::ClientTls;
 pub use options::{InvalidTransport, Security, SidecarOptions, TlsOptions, TransportOptions};
 pub use quota::QuotaOptions;
 pub(crate) use quota::{
-    CONNECTION_WINDOW, Exceeded, MAX_MESSAGE, Quotas, STREAM_WINDOW, STREAMS_PER_CONNECTION, StreamPass,
-    Unfinished,
+    CONNECTION_WINDOW, Exceeded, MAX_MESSAGE, MAX_RECORDS, Quotas, STREAM_WINDOW, STREAMS_PER_CONNECTION,
+    StreamPass, Unfinished,
 };
 pub use reload::CertificateError;
 pub(crate) use reload::Certificates;

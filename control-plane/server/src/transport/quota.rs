@@ -3,6 +3,10 @@
 //! Streams and connections are counted, messages, bytes and openings metered, per principal; and messages per stream, so
 //! that one filter that talks too much is ended before it uses up what its principal has.
 //!
+//! Decision records have meters of their own, and who sends more than its share waits: it is not read on, and nothing is
+//! acknowledged, so that a filter has to keep what it cannot send. Only a caller that pays for batches and goes away before
+//! it has waited is refused ([`StreamPass::batch`]).
+//!
 //! INVARIANT: what one principal uses is never taken from another one's: of what all share (connections, bytes of unfinished
 //! messages) nobody can have so much that others get nothing.
 //!
@@ -14,12 +18,13 @@
 //! | what | how many | each | together |
 //! | --- | --- | --- | --- |
 //! | connections: a record of TLS, a frame of HTTP/2, tables of header compression | 2 048 | 48 KiB | 96 MiB |
-//! | streams: what was sent and is not read, as its window allows | 4 096 | 16 KiB | 64 MiB |
+//! | streams: what was sent and is not read, as its window allows; as much that is read and not looked at yet | 4 096 | 16 KiB | 64 MiB |
 //! | streams: what is remembered of each | 4 096 | 16 KiB | 64 MiB |
 //! | messages that are not finished | | | 4 MiB |
 //! | **one principal** | | | **228 MiB** |
 //!
-//! A stream holds one unfinished message of at most 64 KiB, for at most 30 s. All principals together have 16 384 connections
+//! A stream holds one unfinished message of at most 64 KiB, for at most 30 s; batches of records wait among them, at most
+//! 48 of a principal, undecoded. All principals together have 16 384 connections
 //! and 64 MiB of unfinished messages; one that has less than 64 KiB of these may always have more. So eight principals that
 //! do their worst are **1 824 MiB**, and have all connections that there are.
 //!
@@ -30,6 +35,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::VerifiedPeer;
@@ -43,13 +49,19 @@ const REMEMBERED: Duration = Duration::from_secs(60);
 /// Largest message of a filter, in bytes.
 pub(crate) const MAX_MESSAGE: usize = 64 << 10;
 /// What a filter may send ahead on one stream, in bytes.
-pub(crate) const STREAM_WINDOW: u32 = 16 << 10;
+pub(crate) const STREAM_WINDOW: u32 = 8 << 10;
 /// Streams of one connection. A proxy has one for each filter of a worker thread; a sidecar passes on those of many.
 pub(crate) const STREAMS_PER_CONNECTION: u32 = 256;
 /// What a filter may send ahead on one connection, in bytes: as much as on all of its streams, so that none that is not read
 /// stops the others.
 pub(crate) const CONNECTION_WINDOW: u32 = STREAMS_PER_CONNECTION * STREAM_WINDOW;
-/// Bytes of unfinished messages that one principal may have.
+/// Batches of records of one principal that may be read at once: those that wait are never too many unfinished messages.
+const TURNS: usize = 48;
+/// Most records of a batch.
+pub(crate) const MAX_RECORDS: usize = 1_024;
+/// As many records a batch costs besides those that are in it.
+const BATCH_COST: u32 = 8;
+/// Bytes of unfinished messages that one principal may have. What is no longer than a window is counted with its stream.
 const UNFINISHED: usize = 4 << 20;
 /// Bytes of unfinished messages that all principals may have together.
 const ALL_UNFINISHED: usize = 64 << 20;
@@ -70,10 +82,12 @@ pub struct QuotaOptions {
     pub all_connections: u32,
     /// Open streams. A proxy has one or two on each connection.
     pub streams: u32,
-    /// Messages per second, over all streams.
+    /// Messages per second, over all streams, without batches of records.
     pub messages_per_second: u32,
-    /// Bytes per second that it sends, over all streams.
+    /// Bytes per second that it sends, over all streams; as many again in batches of records.
     pub bytes_per_second: u32,
+    /// Decision records per second, over all streams.
+    pub records_per_second: u32,
 }
 
 /// What principals use.
@@ -99,6 +113,8 @@ struct Account {
     unfinished: AtomicUsize,
     shared: Arc<Shared>,
     meters: Mutex<Meters>,
+    /// Who has one reads a batch of records; the others wait in turn.
+    turns: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
@@ -106,6 +122,9 @@ struct Meters {
     openings: TokenBucket,
     messages: TokenBucket,
     bytes: TokenBucket,
+    /// Of batches of records.
+    records: TokenBucket,
+    record_bytes: TokenBucket,
     used_at: Instant,
 }
 
@@ -142,6 +161,7 @@ pub(crate) enum Exceeded {
     StreamMessages,
     Messages,
     Bytes,
+    Records,
 }
 
 // === impl Quotas ===
@@ -226,8 +246,11 @@ impl Account {
                 openings: TokenBucket::new(options.streams.saturating_mul(2).max(1), refill),
                 messages: bucket(options.messages_per_second, 10),
                 bytes: bucket(options.bytes_per_second, 4),
+                records: bucket(options.records_per_second, 2),
+                record_bytes: bucket(options.bytes_per_second, 2),
                 used_at: now,
             }),
+            turns: Arc::new(Semaphore::new(TURNS)),
         }
     }
 
@@ -312,6 +335,31 @@ impl StreamPass {
             }
         })
     }
+
+    /// Waits for the leave to read a batch of records, which lasts until it is dropped.
+    pub(crate) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        // It is never closed.
+        self.account.turns.clone().acquire_owned().await.ok()
+    }
+
+    /// A batch of so many records in so many bytes came: how long it has to wait until it may be looked at. Whoever has a
+    /// turn and waits never owes more than all turns together; those who do not wait do, and are refused.
+    pub(crate) fn batch(&self, records: usize, bytes: usize) -> Result<Duration, Exceeded> {
+        let now = Instant::now();
+        let cost = u32::try_from(records).unwrap_or(u32::MAX).saturating_add(BATCH_COST);
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.account.meter(now, |meters| {
+            let by_records = meters.records.owe(cost, all_turns(MAX_RECORDS), now);
+            let by_bytes = meters.record_bytes.owe(bytes, all_turns(MAX_MESSAGE), now);
+            by_records.zip(by_bytes).map(|(records, bytes)| records.max(bytes)).ok_or(Exceeded::Records)
+        })
+    }
+}
+
+/// Twice what everybody who has a turn can send, where one batch is so large.
+fn all_turns(largest: usize) -> u32 {
+    let largest = u32::try_from(largest).unwrap_or(u32::MAX).saturating_add(BATCH_COST);
+    u32::try_from(2 * TURNS).unwrap_or(u32::MAX).saturating_mul(largest)
 }
 
 impl Drop for StreamPass {
@@ -334,6 +382,7 @@ impl Exceeded {
             Self::StreamMessages => "stream_messages",
             Self::Messages => "messages",
             Self::Bytes => "bytes",
+            Self::Records => "records",
         }
     }
 
@@ -352,6 +401,10 @@ impl Exceeded {
                 "too many messages per second for this service account (`--max-messages-per-principal`)"
             }
             Self::Bytes => "too many bytes per second for this service account (`--max-bytes-per-principal`)",
+            Self::Records => {
+                "batches of records are sent on streams that are given up while they wait, too many for this service account \
+                 (`--max-records-per-principal`)"
+            }
         }
     }
 }
@@ -366,6 +419,7 @@ impl Default for QuotaOptions {
             streams: 4_096,
             messages_per_second: 2_000,
             bytes_per_second: 8 << 20,
+            records_per_second: 20_000,
         }
     }
 }
@@ -376,7 +430,7 @@ impl QuotaOptions {
         let many =
             |count: u32, each: usize| usize::try_from(count).unwrap_or(usize::MAX).saturating_mul(each);
         let window = usize::try_from(STREAM_WINDOW).unwrap_or(usize::MAX);
-        let per_stream = window.saturating_add(STREAM_BYTES);
+        let per_stream = window.saturating_mul(2).saturating_add(STREAM_BYTES);
         let own = many(self.connections, CONNECTION_BYTES).saturating_add(many(self.streams, per_stream));
         let principals = self.all_connections.div_ceil(self.connections.max(1));
         let each = own.saturating_add(UNFINISHED);
@@ -386,135 +440,4 @@ impl QuotaOptions {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const OPTIONS: QuotaOptions = QuotaOptions {
-        connections: 2,
-        all_connections: 4,
-        streams: 2,
-        messages_per_second: 4,
-        bytes_per_second: 1_000,
-    };
-
-    fn peer(name: &str) -> VerifiedPeer {
-        format!("spiffe://td/ns/a/sa/{name}").parse().unwrap()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn streams_are_counted_per_principal() {
-        let quotas = Quotas::new(OPTIONS);
-        let one = quotas.open(&peer("one")).unwrap();
-        let _two = quotas.open(&peer("one")).unwrap();
-        assert_eq!(quotas.open(&peer("one")).unwrap_err(), Exceeded::Streams);
-        assert!(quotas.open(&peer("two")).is_ok(), "another principal has its own");
-        drop(one);
-        assert!(quotas.open(&peer("one")).is_ok());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn connections_are_counted_per_principal_and_altogether() {
-        let quotas = Quotas::new(OPTIONS);
-        let connect = |name: &str| quotas.connect(Some(&peer(name)));
-        let one = connect("one").unwrap();
-        let _two = connect("one").unwrap();
-        assert_eq!(connect("one").unwrap_err(), Exceeded::Connections);
-        let shared = quotas.connect(None).unwrap();
-        let _other = connect("two").unwrap();
-        assert_eq!(connect("three").unwrap_err(), Exceeded::AllConnections);
-        assert_eq!(quotas.connect(None).unwrap_err(), Exceeded::AllConnections);
-        drop(one);
-        // What was refused was not counted.
-        let one = connect("three").unwrap();
-        drop((one, shared));
-        assert!(connect("one").is_ok() && connect("three").is_ok());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn unfinished_messages_are_bounded_per_principal_and_leave_one_message_to_everybody() {
-        let options = QuotaOptions { streams: 1_000, ..OPTIONS };
-        let quotas = Quotas::new(options);
-        let begin = |name: &str| {
-            let mut unfinished = quotas.open(&peer(name)).unwrap().unfinished();
-            unfinished.hold(MAX_MESSAGE).map(|()| unfinished)
-        };
-        let mut open = Vec::new();
-        for principal in 0..100 {
-            for _ in 0..100 {
-                open.extend(begin(&principal.to_string()));
-            }
-        }
-        let held = quotas.shared.unfinished.load(Ordering::Acquire);
-        assert_eq!(held, open.len() * MAX_MESSAGE);
-        // Those who came when everything was taken have one message each.
-        assert!((ALL_UNFINISHED..=ALL_UNFINISHED + 100 * ALWAYS_UNFINISHED).contains(&held), "{held}");
-        assert_eq!(begin("0").unwrap_err(), Exceeded::Unfinished);
-        let mut last = begin("last").unwrap();
-        assert_eq!(last.hold(MAX_MESSAGE + 1), Err(Exceeded::Unfinished));
-        drop((open, last));
-        assert_eq!(quotas.shared.unfinished.load(Ordering::Acquire), 0);
-        let many: Vec<_> = (0..100).map_while(|_| begin("0").ok()).collect();
-        assert_eq!(many.len(), UNFINISHED / MAX_MESSAGE, "one principal alone");
-    }
-
-    #[test]
-    fn the_worst_case_is_what_the_documentation_says() {
-        let (one, all) = QuotaOptions::default().worst_case();
-        assert_eq!((one >> 20, all >> 20), (228, 1_824));
-        let text = include_str!("quota.rs");
-        for figure in [one >> 20, all >> 20] {
-            let told = match figure {
-                figure if figure >= 1_000 => format!("**{} {:03} MiB**", figure / 1_000, figure % 1_000),
-                figure => format!("**{figure} MiB**"),
-            };
-            assert!(text.contains(&told), "{told}");
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn openings_are_metered() {
-        let quotas = Quotas::new(OPTIONS);
-        let opened = (0..100).filter(|_| quotas.open(&peer("one")).is_ok()).count();
-        assert_eq!(opened, 4);
-        assert_eq!(quotas.open(&peer("one")).unwrap_err(), Exceeded::Openings);
-        tokio::time::advance(Duration::from_secs(15)).await;
-        assert!(quotas.open(&peer("one")).is_ok());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_stream_that_talks_too_much_leaves_something_to_the_others() {
-        let quotas = Quotas::new(OPTIONS);
-        let mut loud = quotas.open(&peer("one")).unwrap();
-        let mut quiet = quotas.open(&peer("one")).unwrap();
-        let passed = (0..100).filter(|_| loud.message(1).is_ok()).count();
-        assert_eq!(passed, 10);
-        assert_eq!(loud.message(1), Err(Exceeded::StreamMessages));
-        assert_eq!(quiet.message(1), Ok(()));
-        tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!(loud.message(1), Ok(()));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn bytes_are_metered_over_all_streams() {
-        let quotas = Quotas::new(OPTIONS);
-        let (mut one, mut two) = (quotas.open(&peer("one")).unwrap(), quotas.open(&peer("one")).unwrap());
-        assert_eq!(one.message(3_000), Ok(()));
-        assert_eq!(two.message(2_000), Err(Exceeded::Bytes));
-        assert_eq!(two.message(1_000), Ok(()));
-        let mut other = quotas.open(&peer("two")).unwrap();
-        assert_eq!(other.message(4_000), Ok(()));
-        assert_eq!(other.message(usize::MAX), Err(Exceeded::Bytes));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn coming_back_does_not_refill_anything_and_those_long_gone_are_forgotten() {
-        let quotas = Quotas::new(OPTIONS);
-        for number in 0..MAX_REMEMBERED * 2 {
-            drop(quotas.open(&peer(&format!("n{number}"))).unwrap());
-        }
-        assert!(quotas.accounts.lock().unwrap().len() >= MAX_REMEMBERED, "recent ones are kept");
-        tokio::time::advance(REMEMBERED).await;
-        drop(quotas.open(&peer("last")).unwrap());
-        assert_eq!(quotas.accounts.lock().unwrap().len(), 1);
-    }
-}
+mod tests;

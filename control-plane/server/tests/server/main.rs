@@ -8,6 +8,7 @@ mod commands;
 mod control;
 mod decisions;
 mod directories;
+mod evidence;
 mod export;
 mod fixture;
 mod fleet;
@@ -27,6 +28,7 @@ mod startup;
 mod telemetry;
 mod token;
 mod transport;
+mod uses;
 // Servers that speak as Google's APIs do.
 #[path = "../../src/directories/testing.rs"]
 mod testing;

@@ -31,7 +31,9 @@ fn reference() -> String {
 
 fn command(command: &Command, text: &mut String) {
     let is_group = command.get_subcommands().any(|one| one.get_name() != "help");
-    if !is_group {
+    // A group that does something by itself as well says what.
+    let has_own = command.get_arguments().any(|one| one.is_required_set());
+    if !is_group || has_own {
         let mut shown = command.clone().term_width(100);
         let name = shown.get_bin_name().unwrap_or(shown.get_name()).to_owned();
         let help: Vec<String> =

@@ -1,9 +1,13 @@
-//! `control-plane/docs/telemetry.md` says what is exported.
+//! `control-plane/docs/telemetry.md` says what is exported, and README how.
 
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use tidegate::export::attributes::TABLE;
 use tidegate::metrics::Metrics;
+
+use crate::fixture::PATIENCE;
+use crate::otlp::Receiver;
 
 fn page() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/telemetry.md")
@@ -52,4 +56,36 @@ fn every_metric_of_the_control_plane_is_documented_and_says_what_it_is() {
         assert!(!name.ends_with("_total_total") && !name.contains("__"), "{name}");
     }
     assert!(seen > 10, "{metrics}");
+}
+
+/// What README writes: its first rules, and the command by which they are served and exported, word for word but for addresses.
+#[tokio::test]
+async fn the_command_of_the_readme_reaches_a_collector() {
+    let readme = include_str!("../../../../README.md");
+    let rules = readme.split("```yaml\n").nth(1).and_then(|block| block.split("```").next()).unwrap();
+    let command =
+        readme.lines().find(|line| line.starts_with("tidegate serve") && line.contains("--otlp-endpoint"));
+    let command = command.unwrap().split('#').next().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("rules")).unwrap();
+    std::fs::write(folder.path().join("rules/orders.yaml"), rules).unwrap();
+    let receiver = Receiver::start().await.unwrap();
+    let arguments = command
+        .split_whitespace()
+        .skip(1)
+        .map(|word| word.replace("http://127.0.0.1:4317", &format!("http://{}", receiver.grpc)));
+    let _serve = tokio::process::Command::new(env!("CARGO_BIN_EXE_tidegate"))
+        .args(arguments)
+        .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+        .env("OTEL_METRIC_EXPORT_INTERVAL", "200")
+        .current_dir(folder.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let arrived =
+        receiver.until(PATIENCE, |taken| taken.figure("tidegate.workloads", &[]) == Some(1.0)).await;
+    let taken = receiver.taken();
+    assert!(arrived, "{} requests came: {:?}", taken.requests, taken.metrics);
 }

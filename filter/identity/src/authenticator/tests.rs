@@ -5,7 +5,7 @@ use tidegate_engine::{ClaimValue, TokenFault, TokenState};
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
-use super::{Authenticator, MissingIssuer, TokenOutcome, Usage, WantedKey};
+use super::{Authenticator, KeyUsage, MissingIssuer, TokenOutcome, Usage, WantedKey};
 use crate::issuer::{DEFAULT_SKEW_S, IssuerSpec, Revoked, RevokedKind};
 use crate::keys::{Algorithm, PublicKey};
 use serde_json::json;
@@ -357,4 +357,36 @@ fn row_39_forgets_what_a_revoked_key_signed_whether_the_token_names_it_or_not() 
         }
         assert_eq!(gate.bearer(&token), TokenOutcome::Invalid(TokenFault::Revoked), "{header}");
     }
+}
+
+#[test]
+fn uses_are_counted_by_the_key_that_signed_and_follow_it_to_another_place() {
+    let mut world = World::new(&[]);
+    let told = |world: &mut World, all| {
+        let mut told = Vec::new();
+        world.authenticator.tell_key_usage(all, |issuer, key, usage| {
+            told.push((issuer.to_owned(), key.map(str::to_owned), usage));
+        });
+        told
+    };
+    let key = world.authenticator.issuers()[0].keys()[0].jwk().key_id().map(str::to_owned);
+    let used = |verified, last_verified_at| {
+        [("generic".to_owned(), key.clone(), KeyUsage { verified, last_verified_at })]
+    };
+    assert_eq!(told(&mut world, true), []);
+    world.ask(NOW);
+    world.ask(NOW + 1);
+    assert_eq!(told(&mut world, false), used(2, NOW + 1), "the first, and one that was remembered");
+    assert_eq!(told(&mut world, false), []);
+    assert_eq!(told(&mut world, true), used(0, NOW + 1));
+    // Refused tokens prove nothing about keys.
+    assert!(matches!(world.ask(1_795_203_630).0[0], TokenOutcome::Invalid(_)));
+    assert_eq!(told(&mut world, false), []);
+    let mut two = issuer(PackKind::Generic, &world.signer);
+    let other = Signer::new(8).jwk(Some("other"));
+    two.keys.insert(0, other);
+    world.ask(NOW + 2);
+    world.authenticator.replace(Some(set(vec![two])), [("generic", Vec::new())]).unwrap();
+    world.ask(NOW + 3);
+    assert_eq!(told(&mut world, false), used(2, NOW + 3));
 }

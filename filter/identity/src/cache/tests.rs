@@ -8,7 +8,7 @@ use super::{CacheLimits, Kept, TokenCache};
 
 fn kept(expires_at: i64) -> Kept {
     let verified = Arc::new(VerifiedToken { expires_at, ..VerifiedToken::default() });
-    Kept { issuer: 0, layout: 1, not_before: 0, certificate: None, verified }
+    Kept { issuer: 0, layout: 1, not_before: 0, certificate: None, key: 0, verified }
 }
 
 fn cache(max_entries: usize, max_bytes: usize) -> TokenCache {

@@ -11,6 +11,7 @@ use tidegate_identity::TokenOutcome;
 use tidegate_proto::v1 as pb;
 
 use super::Enforcer;
+use crate::records::Class;
 use crate::redact::safe;
 use crate::request::{Header, Received, header, hex};
 
@@ -43,6 +44,7 @@ mod tag {
     pub const ENDED: u32 = 20;
     pub const PORT: u32 = 21;
     pub const CANDIDATE: u32 = 22;
+    pub const AUDIT: u32 = 23;
 
     pub mod shadow {
         pub const OUTCOME: u32 = 1;
@@ -75,6 +77,8 @@ pub struct Made<'i> {
     pub stands_for: u32,
     /// The request had been allowed.
     pub ended: bool,
+    /// How completely it is to be recorded.
+    pub class: Class,
 }
 
 /// A message of Protocol Buffers, written field by field: a record is made of every refusal, and built once. What has its
@@ -173,6 +177,14 @@ fn of_request(
     record.number(tag::DECIDED_IN, made.decided_in_ns);
     record.number(tag::STANDS_FOR, made.stands_for.into());
     record.number(tag::ENDED, u64::from(made.ended));
+    record.choice(
+        tag::AUDIT,
+        match made.class {
+            Class::Sample => pb::Audit::Sampled.into(),
+            Class::Full => pb::Audit::Full.into(),
+            Class::Required => pb::Audit::Required.into(),
+        },
+    );
     record
 }
 
@@ -191,7 +203,12 @@ impl Message {
             Outcome::Allow => pb::Outcome::Allow,
             Outcome::Deny => pb::Outcome::Deny,
         };
-        self.number(tag, u64::try_from(i32::from(outcome)).unwrap_or_default());
+        self.choice(tag, outcome.into());
+    }
+
+    /// A value of an enum.
+    fn choice(&mut self, tag: u32, value: i32) {
+        self.number(tag, u64::try_from(value).unwrap_or_default());
     }
 
     fn bytes(&mut self, tag: u32, bytes: &[u8]) {

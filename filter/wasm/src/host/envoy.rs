@@ -10,13 +10,16 @@ use std::ptr::null_mut;
 
 use prost::Message as _;
 use prost::encoding::{WireType, encode_key, encode_varint};
+use tidegate_engine::Reason;
 
-use super::{Host, Level, Metric};
+use super::{Host, Level, Metric, refusals_name};
 
 const OK: u32 = 0;
 const REQUEST_HEADERS: u32 = 0;
 const RESPONSE_HEADERS: u32 = 2;
 const METRIC_COUNTER: u32 = 0;
+/// A key of filter state; the proxy puts `wasm.` before it.
+const DECISION: &[u8] = b"tidegate.decision";
 
 #[link(wasm_import_module = "env")]
 unsafe extern "C" {
@@ -37,6 +40,7 @@ unsafe extern "C" {
         value_size: usize,
     ) -> u32;
     fn proxy_get_property(path: *const u8, path_size: usize, data: *mut *mut u8, size: *mut usize) -> u32;
+    fn proxy_set_property(path: *const u8, path_size: usize, value: *const u8, value_size: usize) -> u32;
     fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32;
     fn proxy_send_local_response(
         status: u32,
@@ -79,6 +83,8 @@ pub struct Envoy {
     random: Cell<u64>,
     /// Ids of metrics, by position; defined when first used, so that canary VMs define none.
     metrics: RefCell<[Option<u32>; Metric::ALL.len()]>,
+    /// Ids of the counters of refusals; defined when first used, so that the proxy keeps none of reasons that never come.
+    refusals: RefCell<Vec<(Reason, u32)>>,
 }
 
 /// Takes over what the host allocated.
@@ -202,26 +208,24 @@ impl Host for Envoy {
     }
 
     fn count(&self, metric: Metric, by: u64) {
-        let Ok(by) = i64::try_from(by) else { return };
-        if by == 0 {
-            return;
-        }
         let mut metrics = self.metrics.borrow_mut();
         let Some(slot) = metrics.get_mut(metric.position()) else { return };
-        let id = match *slot {
-            Some(id) => id,
-            None => {
-                let (name, mut id) = (metric.name(), 0);
-                // SAFETY: the name is live, the out-pointer is.
-                if unsafe { proxy_define_metric(METRIC_COUNTER, name.as_ptr(), name.len(), &mut id) } != OK {
-                    return;
-                }
-                *slot = Some(id);
-                id
-            }
-        };
-        // SAFETY: no pointers.
-        unsafe { proxy_increment_metric(id, by) };
+        if slot.is_none() {
+            *slot = define(metric.name());
+        }
+        increment(*slot, by);
+    }
+
+    fn count_refusals(&self, reason: Reason, by: u64) {
+        let mut refusals = self.refusals.borrow_mut();
+        let known = refusals.iter().find(|(known, _)| *known == reason).map(|(_, id)| *id);
+        let id = known.or_else(|| define(&refusals_name(reason)).inspect(|id| refusals.push((reason, *id))));
+        increment(id, by);
+    }
+
+    fn tell(&self, decision: &str) {
+        // SAFETY: path and value are live. It is for logs: where it cannot be left, the decision stands all the same.
+        unsafe { proxy_set_property(DECISION.as_ptr(), DECISION.len(), decision.as_ptr(), decision.len()) };
     }
 
     fn log(&self, level: Level, message: &str) {
@@ -232,6 +236,22 @@ impl Host for Envoy {
         };
         // SAFETY: the message is live.
         unsafe { proxy_log(level, message.as_ptr(), message.len()) };
+    }
+}
+
+/// The id of a counter, which is there from now on.
+fn define(name: &str) -> Option<u32> {
+    let mut id = 0;
+    // SAFETY: the name is live, the out-pointer is.
+    let status = unsafe { proxy_define_metric(METRIC_COUNTER, name.as_ptr(), name.len(), &mut id) };
+    (status == OK).then_some(id)
+}
+
+/// Envoy refuses to add nothing.
+fn increment(id: Option<u32>, by: u64) {
+    if let (Some(id), Ok(by @ 1..)) = (id, i64::try_from(by)) {
+        // SAFETY: no pointers.
+        unsafe { proxy_increment_metric(id, by) };
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use p256::ecdsa::signature::Verifier as _;
 use p256::ecdsa::{Signature, VerifyingKey};
+use tidegate_engine::Reason;
 
 use super::{Host, Level, Metric};
 
@@ -24,9 +25,14 @@ pub struct Fake {
     pub set: RefCell<Vec<(String, String)>>,
     pub refuses_removal: RefCell<bool>,
     pub counted: RefCell<HashMap<Metric, u64>>,
+    pub refusals: RefCell<HashMap<Reason, u64>>,
+    /// What was left in filter state.
+    pub told: RefCell<Vec<String>>,
     pub logged: RefCell<Vec<String>>,
     /// What chance says, instead of always the same.
     pub random: Cell<Option<u64>>,
+    /// Calls that requests pay for.
+    pub calls: Cell<usize>,
     /// Every request begins at another time unless a property says otherwise.
     requests: Cell<u64>,
 }
@@ -70,6 +76,7 @@ impl Fake {
 
 impl Host for Fake {
     fn request_headers(&self) -> Option<Vec<u8>> {
+        self.calls.set(self.calls.get() + 1);
         self.headers.borrow().clone()
     }
 
@@ -78,6 +85,7 @@ impl Host for Fake {
     }
 
     fn property(&self, path: &[u8]) -> Option<Vec<u8>> {
+        self.calls.set(self.calls.get() + 1);
         self.asked.borrow_mut().push(path.to_vec());
         self.properties.borrow().get(path).cloned().or_else(|| {
             self.requests.set(self.requests.get() + 1);
@@ -86,17 +94,20 @@ impl Host for Fake {
     }
 
     fn remove_request_header(&self, name: &[u8]) -> bool {
+        self.calls.set(self.calls.get() + 1);
         self.removed.borrow_mut().push(String::from_utf8_lossy(name).into_owned());
         !*self.refuses_removal.borrow()
     }
 
     fn set_request_header(&self, name: &[u8], value: &[u8]) -> bool {
+        self.calls.set(self.calls.get() + 1);
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         self.set.borrow_mut().push((text(name), text(value)));
         !*self.refuses_removal.borrow()
     }
 
     fn now_ns(&self) -> u64 {
+        self.calls.set(self.calls.get() + 1);
         self.now_ms.get() * 1_000_000
     }
 
@@ -122,6 +133,15 @@ impl Host for Fake {
 
     fn count(&self, metric: Metric, by: u64) {
         *self.counted.borrow_mut().entry(metric).or_default() += by;
+    }
+
+    fn count_refusals(&self, reason: Reason, by: u64) {
+        *self.refusals.borrow_mut().entry(reason).or_default() += by;
+    }
+
+    fn tell(&self, decision: &str) {
+        self.calls.set(self.calls.get() + 1);
+        self.told.borrow_mut().push(decision.to_owned());
     }
 
     fn log(&self, _level: Level, message: &str) {

@@ -9,6 +9,9 @@
 //! What goes on is decided again when rules change and when its body says something new. Where that says something else that
 //! has to be recorded (another rule, say), it is recorded as well; a change of rules needs room for it, not an open stream.
 //!
+//! What is recorded is told the proxy's access log as well ([`Host::tell`]), and so is every refusal: one call to the proxy each.
+//! A request of which no record is made pays none.
+//!
 //! INVARIANT: what a rule demands to be recorded does not pass, and does not go on, unless its record was kept.
 
 use std::borrow::Cow;
@@ -20,7 +23,7 @@ use tidegate_engine::{Decision, Reason};
 use super::{Now, Plugin, State};
 use crate::enforcer::{Answer, Made, candidate_told, undecided};
 use crate::host::{Host, Metric};
-use crate::records::SAMPLE;
+use crate::records::{Class, SAMPLE};
 use crate::reply::decision_id;
 use crate::request::Received;
 
@@ -42,46 +45,53 @@ impl Plugin {
         host: &dyn Host,
     ) -> bool {
         if self.config.control_plane.is_none() {
+            if let Some(refusal) = &answer.refusal {
+                self.tell("deny", answer, refusal.decision_id(), host);
+            }
             return true;
         }
-        let says_all = says_all(answer);
+        let class = class(answer);
+        let says_all = class != Class::Sample;
         let State::Ready(enforcer) = &self.state else { return true };
         let demands = || enforcer.installed().rules.as_ref().is_some_and(|rules| rules.requires_audit());
-        let differs = answer.candidate.as_ref().filter(|_| self.records.has_room(false) && !demands());
+        let differs =
+            answer.candidate.as_ref().filter(|_| self.records.has_room(Class::Sample) && !demands());
         let is_sample = !says_all && host.random().is_multiple_of(u64::from(SAMPLE));
         if !says_all && !is_sample && differs.is_none() {
             self.records.skip();
             return true;
         }
-        if !self.records.has_room(says_all) {
-            self.drop_record(says_all);
-            return answer.audit != Audit::Required;
+        let (outcome, id) = match &answer.refusal {
+            Some(refusal) => ("deny", Cow::Borrowed(refusal.decision_id())),
+            None => ("allow", Cow::Owned(decision_id(host.random()))),
+        };
+        self.tell(outcome, answer, &id, host);
+        if !self.records.has_room(class) {
+            self.drop_record(class);
+            return class != Class::Required;
         }
         let now = Now::read(host);
-        let id = match &answer.refusal {
-            Some(refusal) => Cow::Borrowed(refusal.decision_id()),
-            None => Cow::Owned(decision_id(host.random())),
-        };
         let mut record = enforcer.record(
             received,
             &answer.decision,
             Made {
                 decided_in_ns: began.map_or(0, |began| now.ns.saturating_sub(began.ns)),
                 stands_for: if is_sample { SAMPLE } else { 1 },
+                class,
                 ..made(&id, now)
             },
         );
         if let (Some(difference), Some(candidate)) = (differs, &self.candidate) {
             candidate_told(&mut record, difference, candidate.rule(difference).map_or("", |rule| rule.id));
         }
-        self.keep(record);
+        self.keep(record, class);
         true
     }
 
     /// What has to be recorded of a request that is allowed, to be compared; 0: nothing has to.
     pub(super) fn told(&self, answer: &Answer) -> u64 {
         let State::Ready(enforcer) = &self.state else { return 0 };
-        if !says_all(answer) {
+        if class(answer) == Class::Sample {
             return 0;
         }
         let rules = enforcer.installed().rules.as_deref();
@@ -104,15 +114,26 @@ impl Plugin {
         if told == 0 || told == lease.told || self.config.control_plane.is_none() {
             return true;
         }
-        if !self.records.has_room(true) {
-            self.drop_record(true);
-            return answer.audit != Audit::Required;
+        let class = class(answer);
+        if !self.records.has_room(class) {
+            self.drop_record(class);
+            return class != Class::Required;
         }
         let id = decision_id(host.random());
-        let record = enforcer.record(&lease.received, &answer.decision, made(&id, Now::read(host)));
+        let made = Made { class, ..made(&id, Now::read(host)) };
+        let record = enforcer.record(&lease.received, &answer.decision, made);
         self.leases.set_told(position, told);
-        self.keep(record);
+        self.keep(record, class);
         true
+    }
+
+    /// Leaves a decision for the proxy's access log. What is recorded of it is more.
+    fn tell(&self, outcome: &str, answer: &Answer, id: &str, host: &dyn Host) {
+        let rule = match &self.state {
+            State::Ready(enforcer) => enforcer.rule_name(&answer.decision),
+            State::NotReady | State::Invalid => None,
+        };
+        host.tell(&words(outcome, answer.decision.reason, rule, id));
     }
 
     /// Records that a request is refused which no Bundle decided on.
@@ -123,13 +144,14 @@ impl Plugin {
         id: &str,
         host: &dyn Host,
     ) {
+        host.tell(&words("deny", reason, None, id));
         if self.config.control_plane.is_none() {
             return;
         }
-        if self.records.has_room(true) {
-            self.keep(undecided(received, reason, made(id, Now::read(host))));
+        if self.records.has_room(Class::Full) {
+            self.keep(undecided(received, reason, made(id, Now::read(host))), Class::Full);
         } else {
-            self.drop_record(true);
+            self.drop_record(Class::Full);
         }
     }
 
@@ -140,37 +162,45 @@ impl Plugin {
         else {
             return;
         };
+        self.tell("ended", answer, refusal.decision_id(), host);
         if self.config.control_plane.is_none() {
             return;
         }
-        if self.records.has_room(true) {
+        if self.records.has_room(Class::Full) {
             let made = Made { ended: true, ..made(refusal.decision_id(), Now::read(host)) };
             let record = enforcer.record(&lease.received, &answer.decision, made);
-            self.keep(record);
+            self.keep(record, Class::Full);
         } else {
-            self.drop_record(true);
+            self.drop_record(Class::Full);
         }
     }
 
-    fn keep(&mut self, record: Vec<u8>) {
-        self.records.push(record);
+    fn keep(&mut self, record: Vec<u8>, class: Class) {
+        self.records.push(record, class);
         self.counters.add(Metric::Records);
     }
 
-    fn drop_record(&mut self, in_full: bool) {
-        self.records.drop_one(in_full);
+    fn drop_record(&mut self, class: Class) {
+        self.records.drop_one(class);
         self.counters.add(Metric::RecordsDropped);
     }
 }
 
-/// Whether each of its kind is recorded.
-fn says_all(answer: &Answer) -> bool {
-    answer.refusal.is_some()
-        || answer.decision.shadow.is_some()
-        || answer.decision.degraded
-        || answer.audit != Audit::Sampled
+/// Of what is refused, differs or lacks a directory's answer, and of what the rule says so of, each is recorded.
+fn class(answer: &Answer) -> Class {
+    let says_all = answer.refusal.is_some() || answer.decision.shadow.is_some() || answer.decision.degraded;
+    match answer.audit {
+        Audit::Required if answer.refusal.is_none() => Class::Required,
+        Audit::Sampled if !says_all => Class::Sample,
+        Audit::Sampled | Audit::Full | Audit::Required => Class::Full,
+    }
+}
+
+/// As access logs have it: outcome, reason, rule or `-`, id.
+fn words(outcome: &str, reason: Reason, rule: Option<&str>, id: &str) -> String {
+    [outcome, " ", reason.code(), " ", rule.unwrap_or("-"), " ", id].concat()
 }
 
 fn made(id: &str, now: Now) -> Made<'_> {
-    Made { id, time_ns: now.ns, decided_in_ns: 0, stands_for: 1, ended: false }
+    Made { id, time_ns: now.ns, decided_in_ns: 0, stands_for: 1, ended: false, class: Class::Full }
 }

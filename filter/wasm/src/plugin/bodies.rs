@@ -247,11 +247,13 @@ impl Plugin {
                         Verdict::Continue
                     }
                     Err(Ended { refusal, answer }) => {
+                        let reason =
+                            answer.as_ref().map_or(Reason::NotReady, |answer| answer.decision.reason);
                         if let Some(answer) = answer {
                             self.record_end(position, &answer, host);
                         }
                         self.leases.forget(context);
-                        self.counters.add(Metric::Denied);
+                        self.counters.refuse(Metric::Denied, reason);
                         Verdict::Refuse(refusal)
                     }
                 }
@@ -275,7 +277,7 @@ impl Plugin {
                 let refusal = super::unavailable(Reason::BodyUnread, host);
                 self.record_undecided(Some(received), Reason::BodyUnread, refusal.decision_id(), host);
                 scan.stage = Stage::Refused;
-                self.counters.add(Metric::Denied);
+                self.counters.refuse(Metric::Denied, Reason::BodyUnread);
                 Verdict::Refuse(refusal)
             }
         };

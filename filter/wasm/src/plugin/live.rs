@@ -238,8 +238,8 @@ impl Plugin {
         }
     }
 
-    /// Whether what was allowed still is. Nothing is counted, asked or charged: nobody has sent anything. What has to be said
-    /// of it now and was not is recorded.
+    /// Whether what was allowed still is. Nothing is asked or charged, nor counted but that its rule is still needed: nobody
+    /// has sent anything. What has to be said of it now and was not is recorded.
     pub(super) fn decide_again(
         &mut self,
         position: usize,
@@ -259,7 +259,12 @@ impl Plugin {
         match answer {
             Ok(answer) => match answer.refusal.clone() {
                 Some(refusal) => Err(Ended { refusal, answer: Some(Box::new(answer)) }),
-                None if self.record_again(position, &answer, host) => Ok(answer.terms),
+                None if self.record_again(position, &answer, host) => {
+                    if let Some(rule) = answer.decision.rule {
+                        self.uses.add(rule, self.second);
+                    }
+                    Ok(answer.terms)
+                }
                 None => Err(Ended { refusal: unavailable(Reason::AuditUnavailable, host), answer: None }),
             },
             Err(_) => Err(unreadable()),

@@ -10,10 +10,14 @@ use crate::bundle::Installed;
 use crate::host::{Host, Level, Metric};
 use crate::signature::Signatures;
 use crate::stream::request;
+use crate::uses::Told;
 use crate::{VERSION, capabilities};
 
 /// How often a receipt is sent without anything new, in milliseconds.
 const RECEIPT_PERIOD_MS: u64 = 30_000;
+
+/// Most keys that are told of in one message: what a message may have, whatever their names.
+const MOST_KEYS: usize = 64;
 
 /// Longest text of the other side that is logged, in characters.
 const MAX_DETAIL: usize = 512;
@@ -56,7 +60,9 @@ impl Plugin {
     pub fn on_tick(&mut self, host: &dyn Host) -> bool {
         self.counters.flush(host);
         let now = Now::read(host);
+        self.second = now.s();
         self.report(now);
+        self.tell_uses(now);
         self.config.control_plane.is_some() && self.subscription.is_due(now.ms)
     }
 
@@ -80,6 +86,7 @@ impl Plugin {
     pub fn on_opened(&mut self, token: u32, host: &dyn Host) {
         self.subscription.opened(token, Now::read(host).ms);
         self.outbox.clear();
+        self.uses.listened();
         self.counters.add(Metric::StreamsOpened);
         let installed = self.installed();
         let hello = pb::Hello {
@@ -217,6 +224,24 @@ impl Plugin {
         self.receipt_due_ms = now.ms.saturating_add(RECEIPT_PERIOD_MS);
         let receipt = self.receipt(now);
         self.send(&request(subscribe_request::Message::Receipt(receipt)));
+    }
+
+    /// Tells a part of what was used, if it is time.
+    fn tell_uses(&mut self, now: Now) {
+        let State::Ready(enforcer) = &mut self.state else { return };
+        if self.subscription.token().is_none() {
+            return;
+        }
+        let Some(Told { rules, begins }) = self.uses.tell(enforcer.installed().rules.as_deref(), now.ms)
+        else {
+            return;
+        };
+        let mut keys = begins.map(|all| enforcer.take_key_uses(all)).unwrap_or_default();
+        let mut uses = pb::Uses { rules, keys: Vec::new() };
+        while !uses.rules.is_empty() || !keys.is_empty() {
+            uses.keys = keys.split_off(keys.len().saturating_sub(MOST_KEYS));
+            self.send(&request(subscribe_request::Message::Uses(mem::take(&mut uses))));
+        }
     }
 
     fn receipt(&self, now: Now) -> pb::Receipt {

@@ -3,11 +3,12 @@
 use anyhow::bail;
 use clap::{Args, ValueEnum};
 
-use super::{Asked, Which, csv, moment, query, render};
+use super::{Asked, Which, moment, query, render};
 use crate::admin::Page;
 use crate::cli::paint::Style;
 use crate::cli::running::ask;
 use crate::cli::{Ending, complain, print};
+use crate::decisions::csv;
 use crate::decisions::record::Entry;
 
 /// Entries of one answer.

@@ -1,7 +1,6 @@
 //! `tidegate decisions`, and what it shares with `tail` and `explain ID`.
 
 mod by_id;
-mod csv;
 mod list;
 mod render;
 mod tail;
@@ -89,14 +88,14 @@ impl Which {
 }
 
 /// `PATH?NAME=VALUE&…`
-fn query(path: &str, pairs: &[(&str, String)]) -> String {
+pub(super) fn query(path: &str, pairs: &[(&str, String)]) -> String {
     let mut query = url::form_urlencoded::Serializer::new(String::new());
     query.extend_pairs(pairs);
     format!("{path}?{}", query.finish())
 }
 
 /// A moment, or how long ago.
-fn moment(flag: &str, text: &str) -> anyhow::Result<Moment> {
+pub(super) fn moment(flag: &str, text: &str) -> anyhow::Result<Moment> {
     let ago = || i64::try_from(seconds(text)?).ok();
     let at = tidegate_compiler::moment(text).or_else(|| ago().map(|ago| clock::now().saturating_sub(ago)));
     at.map(Moment::of_seconds).ok_or_else(|| {

@@ -337,6 +337,7 @@ fn todo(explained: &Explained, reason: Option<Reason>) -> String {
         format!(": {name}{contact}")
     });
     text.push_str(&labelled("turn", &format!("{}{}", advice.turn.words(), named.unwrap_or_default())));
+    text.push_str(&labelled("runbook", &advice.runbook));
     text
 }
 

@@ -143,6 +143,7 @@ fn advice(answer: &Answer) -> String {
     let named = who.filter(|_| *turn == Turn::Owner).map(|(name, contact)| owner(name, contact));
     let named = named.map(|named| format!(": {}", named.trim_start_matches("owned by "))).unwrap_or_default();
     text.push_str(&labelled("turn", &format!("{}{named}", turn.words())));
+    text.push_str(&labelled("runbook", &answer.advice.runbook));
     text
 }
 
@@ -199,6 +200,7 @@ pub(super) fn refusal(refusal: &Refusal, advice: &Advice, place: Option<&str>, s
         _ => String::new(),
     };
     text.push_str(&labelled("turn", &format!("{}{named}", advice.turn.words())));
+    text.push_str(&labelled("runbook", &advice.runbook));
     let code = refusal.reason.code();
     text.push_str(match () {
         () if code.starts_with("token_") && code != "token_required" => {

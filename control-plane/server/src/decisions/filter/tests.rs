@@ -43,8 +43,11 @@ fn filters() -> Vec<Filter> {
 #[test]
 fn every_filter_takes_what_it_is_about_and_its_terms_are_in_the_index() {
     let entry = Entry::Decision(full().into());
-    let index = terms(&entry);
+    let rare: BTreeSet<Term> = rare_terms(&entry).collect();
+    let index: BTreeSet<Term> = terms(&entry).union(&rare).copied().collect();
     for filter in filters() {
+        assert!(filter.rare_terms().is_subset(&rare), "{filter:?}");
+        assert!(filter.rare_terms().is_subset(&filter.terms()), "{filter:?}");
         assert!(filter.takes(&entry), "{filter:?}");
         assert!(filter.terms().is_subset(&index), "{filter:?}");
     }

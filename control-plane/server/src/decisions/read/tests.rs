@@ -1,4 +1,5 @@
 use super::*;
+use crate::decisions::lanes::Worth;
 
 const NOW: Moment = Moment(1_795_203_600_000_000);
 const TOKEN: &str = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJjYW5hcnkifQ.Y2FuYXJ5LXNpZ25hdHVyZQ";
@@ -54,7 +55,7 @@ fn known() -> Known {
 fn a_whole_record_is_read_and_completed() {
     let recorded = read(&full(), &known()).recorded;
     assert_eq!(recorded.time, Moment(NOW.0 - 1_000_000));
-    assert!(!recorded.time_refused && recorded.is_precious());
+    assert!(!recorded.time_refused && recorded.worth() == Worth::Precious);
     assert_eq!(recorded.run.as_ref().map(|run| run.id.as_str()), Some("91"));
     assert_eq!(
         recorded.identities,

@@ -6,10 +6,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tracing::{error, info, warn};
 
+use super::carry::Carry;
 use super::segment::{Segment, SegmentError};
 use super::{DAMAGED, FILES, Store, micros};
-use crate::decisions::queue::{Batch, Queue};
+use crate::decisions::queue::{Batch, Lost, LostByWorkload, Queue};
 use crate::decisions::record::{Entry, Gap, GapCause, Moment};
+use crate::decisions::slip::Ticket;
 use crate::metrics::ReasonLabel;
 
 /// How long entries wait for others that are written with them.
@@ -20,6 +22,8 @@ const MOST: usize = 4_096;
 const PRUNE: Duration = Duration::from_secs(30);
 /// How often a failure is told again.
 const TELL_AGAIN: Duration = Duration::from_secs(60);
+/// Most gaps that wait to be written, of as many workloads.
+const MAX_GAPS: usize = 256;
 /// Most damaged files that are kept for somebody to look at.
 const MAX_DAMAGED: usize = 2;
 
@@ -35,7 +39,11 @@ pub struct Keeper {
     pruned: Instant,
     told: Option<Instant>,
     /// Gaps of its own that still have to be written.
-    gaps: Vec<Entry>,
+    gaps: Vec<Gap>,
+    /// What moves on before the oldest file is removed.
+    carry: Option<Carry>,
+    /// The file of which everything has moved that is to.
+    carried: Option<PathBuf>,
 }
 
 // === impl Keeper ===
@@ -44,7 +52,17 @@ impl Keeper {
     /// For a store that was just opened.
     pub fn new(store: Arc<Store>, queue: Arc<Queue>) -> Self {
         let now = Instant::now();
-        Self { store, queue, next: 0, file: 0, pruned: now, told: None, gaps: Vec::new() }
+        Self {
+            store,
+            queue,
+            next: 0,
+            file: 0,
+            pruned: now,
+            told: None,
+            gaps: Vec::new(),
+            carry: None,
+            carried: None,
+        }
     }
 
     /// Runs until the queue is closed and everything in it is written. Blocking.
@@ -52,13 +70,14 @@ impl Keeper {
         self.begin();
         loop {
             // Reading what was there before must not make what comes wait for long.
-            let patience = if self.read_one() { Duration::ZERO } else { TOGETHER };
+            let patience = if self.read_one() || self.carry_some() { Duration::ZERO } else { TOGETHER };
             let batch = self.queue.take(MOST, patience);
             let is_last = batch.is_last;
             self.write(batch);
             if self.pruned.elapsed() >= PRUNE {
                 self.rotate();
                 self.prune();
+                self.expire();
             }
             if is_last {
                 return;
@@ -129,22 +148,38 @@ impl Keeper {
              goes on",
             path.display()
         );
-        self.gaps.push(self.gap(GapCause::StoreDamaged, None, 0));
+        self.gap("", GapCause::StoreDamaged, None, 0);
     }
 
-    fn gap(&self, cause: GapCause, lost: Option<u64>, lost_in_full: u64) -> Entry {
+    /// To be told: so many of a workload are lost. Until that is written it is one gap.
+    fn owe(&mut self, workload: &str, lost: Lost) {
+        // Some few have a lot waiting; not all of a large mesh.
+        let workload = if self.gaps.len() < MAX_GAPS { workload } else { "" };
+        let same = self.gaps.iter_mut().find(|gap| {
+            gap.cause == GapCause::ControlPlaneDropped && gap.workload == workload && gap.lost.is_some()
+        });
+        if let Some(gap) = same {
+            gap.lost = gap.lost.map(|before| before.saturating_add(lost.all()));
+            gap.lost_in_full = gap.lost_in_full.saturating_add(lost.in_full);
+        } else {
+            self.gap(workload, GapCause::ControlPlaneDropped, Some(lost.all()), lost.in_full);
+        }
+    }
+
+    /// `workload`: empty where it concerns all.
+    fn gap(&mut self, workload: &str, cause: GapCause, lost: Option<u64>, lost_in_full: u64) {
         self.store.metrics.gaps.get_or_create(&ReasonLabel::new(cause.word())).inc();
-        let (workload, instance) = (String::new(), String::new());
-        Entry::Gap(Gap { time: Moment::now(), workload, instance, cause, lost, lost_in_full })
+        let (workload, instance) = (workload.to_owned(), String::new());
+        self.gaps.push(Gap { time: Moment::now(), workload, instance, cause, lost, lost_in_full });
     }
 
     fn write(&mut self, batch: Batch) {
-        let mut entries = batch.entries;
-        let lost = batch.lost.in_full.saturating_add(batch.lost.other);
-        if lost > 0 {
-            entries.push(self.gap(GapCause::ControlPlaneDropped, Some(lost), batch.lost.in_full));
+        for (workload, lost) in &batch.lost {
+            self.owe(workload, *lost);
         }
-        entries.append(&mut self.gaps);
+        let mut entries = batch.entries;
+        let (own, owed) = (entries.len(), self.gaps.len());
+        entries.extend(self.gaps.iter().cloned().map(Entry::Gap));
         if entries.is_empty() {
             return;
         }
@@ -159,43 +194,42 @@ impl Keeper {
                 self.next = self.next.saturating_add(count);
                 self.store.metrics.stored.inc_by(count);
                 self.told = None;
+                batch.tickets.into_iter().for_each(Ticket::written);
+                // A file that had to be given up for it has just been added.
+                self.gaps.drain(..owed.min(self.gaps.len()));
                 self.rotate();
             }
             Err(error) => {
-                self.count(&error);
-                let (precious, other): (Vec<_>, Vec<_>) =
-                    entries.iter().partition(|entry| entry.is_precious());
-                let lost = |reason, count: usize| {
-                    let lost = self.store.metrics.lost.get_or_create(&ReasonLabel::new(reason)).clone();
-                    lost.inc_by(u64::try_from(count).unwrap_or(u64::MAX));
-                };
-                lost("in_full", precious.len());
-                lost("other", other.len());
-                if self.told.is_none_or(|told| told.elapsed() >= TELL_AGAIN) {
-                    error!(
-                        "the store of decisions in `{}`: nothing can be written: {error}; make room, or serve with \
-                         `--decisions off`",
-                        self.store.folder.display()
-                    );
-                    self.told = Some(Instant::now());
-                }
-                // Told once it works again.
-                if self.gaps.is_empty() {
-                    let (all, precious) = (entries.len(), precious.len());
-                    let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
-                    self.gaps.push(self.gap(
-                        GapCause::ControlPlaneDropped,
-                        Some(count(all)),
-                        count(precious),
-                    ));
-                } else if let Some(Entry::Gap(gap)) = self.gaps.last_mut() {
-                    let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
-                    gap.lost = gap.lost.map(|lost| lost.saturating_add(count(other.len() + precious.len())));
-                    gap.lost_in_full = gap.lost_in_full.saturating_add(count(precious.len()));
-                }
-                self.prune();
+                entries.truncate(own);
+                self.failed(&error, entries);
             }
         }
+    }
+
+    /// Nothing can be written. What is required comes again; everything else is lost, and that is told once it works again.
+    fn failed(&mut self, error: &SegmentError, entries: Vec<Entry>) {
+        self.count(error);
+        let mut lost = LostByWorkload::new();
+        for entry in entries {
+            lost.entry(entry.workload().into()).or_default().add(entry.worth());
+        }
+        for (workload, lost) in lost {
+            for (reason, count) in [("in_full", lost.in_full), ("other", lost.other)] {
+                self.store.metrics.lost.get_or_create(&ReasonLabel::new(reason)).inc_by(count);
+            }
+            if lost.all() > 0 {
+                self.owe(&workload, lost);
+            }
+        }
+        if self.told.is_none_or(|told| told.elapsed() >= TELL_AGAIN) {
+            error!(
+                "the store of decisions in `{}`: nothing can be written: {error}; make room, or serve with \
+                 `--decisions off`",
+                self.store.folder.display()
+            );
+            self.told = Some(Instant::now());
+        }
+        self.prune();
     }
 
     fn try_write(&mut self, entries: &[Entry]) -> Result<(), SegmentError> {
@@ -263,21 +297,35 @@ impl Keeper {
         let oldest = Moment::now().0.saturating_sub(micros(limits.max_age));
         let damaged = self.prune_damaged(oldest);
         let unread: u64 = self.unread(|files| files.iter().map(|path| length(path)).sum());
-        let removed = self.change(|all| {
+        let reserve = limits.max_size / u64::from(FILES);
+        let carried = self.carried.as_deref();
+        let (removed, next) = self.change(|all| {
             let mut removed = Vec::new();
             loop {
-                let sizes = all.iter().map(|one| one.size());
-                let reserve = limits.max_size / u64::from(FILES);
-                let total = sizes.sum::<u64>() + damaged + unread + reserve;
-                let is_due = |one: &Arc<Segment>| {
-                    one.created().0 < oldest || (total > limits.max_size && all.len() > 1)
+                let total = all.iter().map(|one| one.size()).sum::<u64>() + damaged + unread;
+                let (first, second) = match all.as_slice() {
+                    [first, rest @ ..] => (first, rest.first()),
+                    [] => return (removed, None),
                 };
-                match all.first() {
-                    Some(first) if is_due(first) => removed.push(all.remove(0)),
-                    _ => return removed,
+                let is_due = first.created().0 < oldest
+                    || (second.is_some() && total > limits.max_size)
+                    || (carried == Some(first.path()) && total + reserve > limits.max_size);
+                match second {
+                    _ if is_due => removed.push(all.remove(0)),
+                    // What is to outlive it moves first.
+                    Some(second) if total + reserve > limits.max_size => {
+                        let next = Some((first.clone(), second.clone()));
+                        return (removed, next);
+                    }
+                    _ => return (removed, None),
                 }
             }
         });
+        if let Some((from, to)) = next
+            && self.carry.as_ref().is_none_or(|carry| carry.from().path() != from.path())
+        {
+            self.begin_to_carry(from, to, reserve / 2, Moment(oldest));
+        }
         for segment in removed {
             info!("the store of decisions: `{}` is removed, it was due", segment.path().display());
             if let Err(error) = std::fs::remove_file(segment.path()) {
@@ -288,6 +336,49 @@ impl Keeper {
         let bytes: u64 = segments.iter().map(|one| one.size()).sum::<u64>() + damaged + unread;
         self.store.metrics.store_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
         self.store.metrics.store_since.set(segments.first().map_or(0, |one| one.created().seconds()));
+    }
+
+    fn begin_to_carry(&mut self, from: Arc<Segment>, to: Arc<Segment>, room: u64, oldest: Moment) {
+        let path = from.path().to_owned();
+        match Carry::begin(from, to, room, oldest) {
+            Ok(carry) => self.carry = Some(carry),
+            Err(error) => self.give_up_carrying(path, &error),
+        }
+    }
+
+    /// Moves some more; says whether there was something to move.
+    fn carry_some(&mut self) -> bool {
+        let Some(mut carry) = self.carry.take() else { return false };
+        let path = carry.from().path().to_owned();
+        match carry.step() {
+            Ok(false) => self.carry = Some(carry),
+            Ok(true) => {
+                self.carried = Some(path);
+                self.prune();
+            }
+            Err(error) => {
+                self.give_up_carrying(path, &error);
+                self.prune();
+            }
+        }
+        true
+    }
+
+    fn give_up_carrying(&mut self, path: PathBuf, error: &SegmentError) {
+        self.count(error);
+        error!("the store of decisions: what is to outlive `{}` cannot be moved: {error}", path.display());
+        self.carried = Some(path);
+    }
+
+    /// What was moved is not kept for longer than anything else.
+    fn expire(&self) {
+        let oldest = Moment(Moment::now().0.saturating_sub(micros(self.store.limits.max_age)));
+        for segment in self.store.segments() {
+            if let Err(error) = segment.expire(oldest) {
+                self.count(&error);
+                error!("the store of decisions: `{}`: {error}", segment.path().display());
+            }
+        }
     }
 
     /// Removes damaged files that are too old or too many. Returns the bytes of the rest.

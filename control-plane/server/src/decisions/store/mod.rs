@@ -1,7 +1,9 @@
-//! Recent decisions on disk: written by one thread, read by whoever asks, bounded by size and age.
+//! Recent decisions on disk: written by one thread, read by whoever asks, bounded by size and age. Who writes most does not push
+//! out what is precious of others ([`carry`]).
 //!
 //! INVARIANT: a damaged file is set aside and everything else goes on. Nothing here stops the server once it runs.
 
+mod carry;
 mod keeper;
 mod segment;
 
@@ -61,6 +63,8 @@ pub struct Found {
     pub more: Option<u64>,
     /// It took too long; what is before `more` was not looked at.
     pub cut: bool,
+    /// Something that is there could not be read.
+    pub failed: bool,
 }
 
 impl Default for Limits {
@@ -104,7 +108,7 @@ impl Store {
 
     /// The latest entries before this number that the filter takes. Blocking.
     pub fn find(&self, filter: &Filter, before: u64, most: usize) -> Found {
-        let terms = filter.terms();
+        let (terms, rare) = (filter.terms(), filter.rare_terms());
         let until = filter.until.unwrap_or(Moment(i64::MAX));
         // What is due to be removed is not shown any more.
         let oldest = Moment(Moment::now().0.saturating_sub(micros(self.limits.max_age)));
@@ -116,9 +120,10 @@ impl Store {
                 self.metrics.store_errors.get_or_create(&ReasonLabel::new(error.word())).inc();
                 error!("the store of decisions: `{}` cannot be read: {error}", segment.path().display());
             };
-            let blocks = match segment.blocks(&terms, before) {
+            let blocks = match segment.blocks(&terms, &rare, before) {
                 Ok(blocks) => blocks,
                 Err(error) => {
+                    found.failed = true;
                     failed(error);
                     continue;
                 }
@@ -127,6 +132,7 @@ impl Store {
                 let entries = match segment.block(first, since, until) {
                     Ok(entries) => entries,
                     Err(error) => {
+                        found.failed = true;
                         failed(error);
                         continue;
                     }

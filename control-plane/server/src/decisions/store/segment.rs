@@ -1,21 +1,25 @@
 //! One file of the store: compressed blocks of entries, and an index from terms to blocks.
 //!
+//! Terms that hardly two entries share (ids) are not in the index: they would be as many keys as there are entries, all over
+//! the tree. They are kept in order per block, and looked through.
+//!
 //! A file is written for a while, then only read, and at last removed as a whole: that is how the store is bounded.
 //!
 //! INVARIANT: whatever is wrong with a file is an error here, never a panic: the database is asked behind
 //! [`std::panic::catch_unwind`], and every block carries a checksum of its own.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use flate2::Compression;
 use flate2::read::ZlibDecoder;
 use flate2::write::ZlibEncoder;
 use redb::backends::FileBackend;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition};
 
 use crate::decisions::filter::{self, Term};
 use crate::decisions::record::{Entry, Moment};
@@ -24,6 +28,10 @@ use crate::decisions::record::{Entry, Moment};
 const BLOCKS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("blocks");
 /// Which blocks have entries with a term.
 const TERMS: TableDefinition<'_, (u64, u64), ()> = TableDefinition::new("terms");
+/// By the number of a block its rare terms in order, eight bytes each. Files of before have them in `terms`.
+const RARE: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("rare");
+/// By workload, how many bytes of decisions there are, roughly: all of them, and what is precious. Files of before lack it.
+const TALLIES: TableDefinition<'_, &str, (u64, u64)> = TableDefinition::new("tallies");
 /// What the file is.
 const ABOUT: TableDefinition<'_, &str, i64> = TableDefinition::new("about");
 
@@ -55,6 +63,17 @@ pub struct Segment {
     path: PathBuf,
     database: Database,
     created: Moment,
+    /// Blocks before this number have moved to the next file.
+    moved_until: AtomicU64,
+}
+
+/// How much there is of a workload, in bytes, roughly.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// All of it.
+    pub all: u64,
+    /// Of this what is precious.
+    pub precious: u64,
 }
 
 /// A block, unpacked.
@@ -121,6 +140,7 @@ impl Segment {
             let writing = database.begin_write()?;
             writing.open_table(BLOCKS)?;
             writing.open_table(TERMS)?;
+            writing.open_table(RARE)?;
             let mut about = writing.open_table(ABOUT)?;
             about.insert("format", FORMAT)?;
             about.insert("created", now.0)?;
@@ -128,7 +148,7 @@ impl Segment {
             writing.commit()?;
             Ok(database)
         })?;
-        Ok(Self { path: path.to_owned(), database, created: now })
+        Ok(Self { path: path.to_owned(), database, created: now, moved_until: AtomicU64::new(0) })
     }
 
     /// A file that is there, looked at from beginning to end.
@@ -153,7 +173,8 @@ impl Segment {
                 "its format is {format}, this version writes {FORMAT}"
             )));
         }
-        Ok(Self { path: path.to_owned(), database, created: Moment(created) })
+        let moved_until = AtomicU64::new(0);
+        Ok(Self { path: path.to_owned(), database, created: Moment(created), moved_until })
     }
 
     /// Where it is.
@@ -184,19 +205,56 @@ impl Segment {
 
     /// Writes entries, the first with this number. They are on disk when it returns.
     pub fn append(&self, first: u64, entries: &[Entry]) -> Result<(), SegmentError> {
-        let mut blocks = Vec::new();
-        let mut index: BTreeSet<(Term, u64)> = BTreeSet::new();
+        let mut numbered = Vec::new();
         let mut number = first;
         for chunk in entries.chunks(BLOCK) {
-            blocks.push((number, pack(chunk)?));
-            index.extend(chunk.iter().flat_map(filter::terms).map(|term| (term, number)));
+            numbered.push((number, chunk));
             number = number.saturating_add(u64::try_from(chunk.len()).unwrap_or(u64::MAX));
+        }
+        self.write(&numbered)
+    }
+
+    /// Writes entries of another file that come before those of this one: the numbers that they had there grow. They are on
+    /// disk when it returns.
+    pub fn prepend(&self, numbers: &[u64], entries: &[Entry]) -> Result<(), SegmentError> {
+        // Those after the first of a block are numbered without gaps here, which are no numbers of later ones.
+        let firsts = numbers.chunks(BLOCK).filter_map(|numbers| numbers.first().copied());
+        self.write(&firsts.zip(entries.chunks(BLOCK)).collect::<Vec<_>>())
+    }
+
+    /// Writes blocks, each with the number of its first entry.
+    fn write(&self, numbered: &[(u64, &[Entry])]) -> Result<(), SegmentError> {
+        if numbered.is_empty() {
+            return Ok(());
+        }
+        let mut tallies: BTreeMap<&str, Tally> = BTreeMap::new();
+        for entry in numbered.iter().flat_map(|(_, entries)| *entries) {
+            let tally = tallies.entry(entry.workload()).or_default();
+            let bytes = u64::try_from(entry.weight()).unwrap_or(u64::MAX);
+            tally.all = tally.all.saturating_add(bytes);
+            tally.precious = tally.precious.saturating_add(if entry.is_precious() { bytes } else { 0 });
+        }
+        let mut blocks = Vec::new();
+        let mut index: BTreeSet<(Term, u64)> = BTreeSet::new();
+        for (number, entries) in numbered {
+            let rare: BTreeSet<Term> = entries.iter().flat_map(filter::rare_terms).collect();
+            let rare: Vec<u8> = rare.into_iter().flat_map(Term::to_be_bytes).collect();
+            blocks.push((*number, pack(entries)?, rare));
+            index.extend(entries.iter().flat_map(filter::terms).map(|term| (term, *number)));
         }
         ask(|| {
             let writing = self.database.begin_write()?;
-            let mut table = writing.open_table(BLOCKS)?;
-            for (number, block) in &blocks {
+            let (mut table, mut rare) = (writing.open_table(BLOCKS)?, writing.open_table(RARE)?);
+            for (number, block, terms) in &blocks {
                 table.insert(number, block.as_slice())?;
+                rare.insert(number, terms.as_slice())?;
+            }
+            drop((table, rare));
+            let mut table = writing.open_table(TALLIES)?;
+            for (workload, tally) in &tallies {
+                let (all, precious) = table.get(workload)?.map_or((0, 0), |before| before.value());
+                let now = (all.saturating_add(tally.all), precious.saturating_add(tally.precious));
+                table.insert(workload, now)?;
             }
             drop(table);
             let mut table = writing.open_table(TERMS)?;
@@ -210,21 +268,41 @@ impl Segment {
         })
     }
 
-    /// Numbers of the blocks before this number in which every term is, or a gap; the last first.
-    pub fn blocks(&self, terms: &BTreeSet<Term>, before: u64) -> Result<Vec<u64>, SegmentError> {
+    /// Numbers of the blocks before this number in which every term is, or a gap; the last first. `rare`: those of the terms
+    /// that are.
+    pub fn blocks(
+        &self,
+        terms: &BTreeSet<Term>,
+        rare: &BTreeSet<Term>,
+        before: u64,
+    ) -> Result<Vec<u64>, SegmentError> {
         ask(|| {
             let reading = self.database.begin_read()?;
+            let first = self.moved_until.load(Ordering::Acquire);
             if terms.is_empty() {
                 let blocks = reading.open_table(BLOCKS)?;
-                return blocks.range(..before)?.rev().map(|block| Ok(block?.0.value())).collect();
+                return blocks
+                    .range(first..before.max(first))?
+                    .rev()
+                    .map(|block| Ok(block?.0.value()))
+                    .collect();
             }
             let index = reading.open_table(TERMS)?;
             let of = |term: Term| -> Result<BTreeSet<u64>, redb::Error> {
                 index.range((term, 0)..(term, before))?.map(|entry| Ok(entry?.0.value().1)).collect()
             };
+            let rares = table(&reading, RARE)?;
             let mut common: Option<BTreeSet<u64>> = None;
             for term in terms {
-                let blocks = of(*term)?;
+                let mut blocks = of(*term)?;
+                if let (Some(rares), true) = (&rares, rare.contains(term)) {
+                    for block in rares.range(..before)? {
+                        let (number, terms) = block?;
+                        if has_term(terms.value(), *term) {
+                            blocks.insert(number.value());
+                        }
+                    }
+                }
                 common = Some(match common {
                     Some(common) => common.intersection(&blocks).copied().collect(),
                     None => blocks,
@@ -232,7 +310,56 @@ impl Segment {
             }
             let mut common = common.unwrap_or_default();
             common.extend(of(filter::gap_term())?);
-            Ok(common.into_iter().rev().collect())
+            Ok(common.into_iter().rev().filter(|number| *number >= first).collect())
+        })
+    }
+
+    /// How much there is of whom.
+    pub fn tallies(&self) -> Result<Vec<(String, Tally)>, SegmentError> {
+        ask(|| {
+            let reading = self.database.begin_read()?;
+            let Some(tallies) = table(&reading, TALLIES)? else { return Ok(Vec::new()) };
+            let mut found = Vec::new();
+            for row in tallies.iter()? {
+                let (workload, tally) = row?;
+                let (all, precious) = tally.value();
+                found.push((workload.value().to_owned(), Tally { all, precious }));
+            }
+            Ok(found)
+        })
+    }
+
+    /// Blocks before this number have moved to the next file, as far as anybody needs them: they are not here any more.
+    pub fn moved_until(&self, number: u64) {
+        self.moved_until.store(number, Ordering::Release);
+    }
+
+    /// Empties the blocks at its beginning in which everything is older: those that came from another file.
+    pub fn expire(&self, oldest: Moment) -> Result<(), SegmentError> {
+        let empty = pack(&[])?;
+        let is_old = |block: &[u8]| header(block).is_some_and(|(_, _, latest)| latest < oldest.0);
+        ask(|| {
+            let mut old = Vec::new();
+            for block in self.database.begin_read()?.open_table(BLOCKS)?.iter()? {
+                let (number, block) = block?;
+                if !is_old(block.value()) {
+                    break;
+                }
+                if block.value().len() > empty.len() {
+                    old.push(number.value());
+                }
+            }
+            if old.is_empty() {
+                return Ok(());
+            }
+            let writing = self.database.begin_write()?;
+            let mut table = writing.open_table(BLOCKS)?;
+            for number in old {
+                table.insert(number, empty.as_slice())?;
+            }
+            drop(table);
+            writing.commit()?;
+            Ok(())
         })
     }
 
@@ -270,6 +397,24 @@ impl Segment {
     }
 }
 
+/// A table that files of before do not have.
+fn table<K: redb::Key + 'static, V: redb::Value + 'static>(
+    reading: &ReadTransaction,
+    table: TableDefinition<'_, K, V>,
+) -> Result<Option<ReadOnlyTable<K, V>>, redb::Error> {
+    match reading.open_table(table) {
+        Ok(table) => Ok(Some(table)),
+        Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether a term is among those of a block.
+fn has_term(terms: &[u8], term: Term) -> bool {
+    let (terms, _) = terms.as_chunks::<{ size_of::<Term>() }>();
+    terms.binary_search(&term.to_be_bytes()).is_ok()
+}
+
 fn short() -> SegmentError {
     SegmentError::Damaged("a block is cut off".to_owned())
 }
@@ -289,12 +434,15 @@ fn pack(entries: &[Entry]) -> Result<Vec<u8>, SegmentError> {
     block.extend(u32::try_from(entries.len()).unwrap_or(u32::MAX).to_le_bytes());
     block.extend(times().min().unwrap_or_default().to_le_bytes());
     block.extend(times().max().unwrap_or_default().to_le_bytes());
-    let mut packed = ZlibEncoder::new(block, Compression::fast());
+    // In one piece: a compressor that is handed every comma by itself takes several times as long.
+    let mut lines = Vec::with_capacity(512 * entries.len());
     for entry in entries {
-        serde_json::to_writer(&mut packed, entry)
+        serde_json::to_writer(&mut lines, entry)
             .map_err(|error| SegmentError::Unavailable(error.to_string()))?;
-        packed.write_all(b"\n").map_err(failed)?;
+        lines.push(b'\n');
     }
+    let mut packed = ZlibEncoder::new(block, Compression::fast());
+    packed.write_all(&lines).map_err(failed)?;
     packed.finish().map_err(failed)
 }
 

@@ -2,8 +2,9 @@ use std::fs;
 
 use super::*;
 use crate::decisions::filter;
-use crate::decisions::queue::{Queue, Room};
-use crate::decisions::record::{GapCause, Outcome, Recorded};
+use crate::decisions::queue::{Queue, Queued, Room};
+use crate::decisions::record::{Audit, GapCause, Outcome, Recorded};
+use crate::decisions::slip::Slip;
 use crate::decisions::testing::recorded;
 
 const ROOM: Room = Room { ordinary: 1 << 30, reserve: 1 << 20 };
@@ -49,7 +50,7 @@ impl Place {
 
 impl Running {
     fn push(&self, entries: impl IntoIterator<Item = Entry>) {
-        self.queue.push(entries.into_iter().map(|entry| (entry, true)));
+        self.queue.push(entries.into_iter().map(Queued::from));
     }
 
     /// Ends when everything is written.
@@ -224,17 +225,8 @@ fn the_store_stays_within_its_size_and_forgets_the_oldest() {
     let mut last = 0;
     for round in 0..30 {
         let noise = |number: usize| {
-            let Entry::Decision(one) = entry(number) else { panic!() };
-            let mut one = Recorded::clone(&one);
-            // Not to be compressed.
-            one.path = (0..40)
-                .map(|part| {
-                    crate::bundle::hex(&crate::bundle::sha256(
-                        &[number.to_le_bytes(), usize::to_le_bytes(part)].concat(),
-                    ))
-                })
-                .collect();
-            Entry::Decision(Arc::new(one))
+            let outcome = if number.is_multiple_of(10) { Outcome::Deny } else { Outcome::Allow };
+            noise("sales/orders", number, outcome)
         };
         running.push((round * 400..round * 400 + 400).map(noise));
         last = round * 400 + 399;
@@ -248,6 +240,99 @@ fn the_store_stays_within_its_size_and_forgets_the_oldest() {
     assert!(store.find(&by_id(0), u64::MAX, 1).entries.is_empty(), "the oldest is forgotten");
     assert_eq!(store.find(&by_id(last), u64::MAX, 1).entries.len(), 1);
     assert!(all(&store).len() > 1_000);
+}
+
+/// A record of a workload that cannot be compressed.
+fn noise(workload: &str, number: usize, outcome: Outcome) -> Entry {
+    let Entry::Decision(one) = entry(number) else { panic!() };
+    let mut one = Recorded::clone(&one);
+    (one.workload, one.outcome) = (workload.to_owned(), outcome);
+    let part = |part: usize| {
+        crate::bundle::hex(&crate::bundle::sha256(&[number.to_le_bytes(), part.to_le_bytes()].concat()))
+    };
+    one.path = (0..40).map(part).collect();
+    Entry::Decision(Arc::new(one))
+}
+
+/// A pod refuses as much as the store holds several times over; what others refused stays, in order, each once.
+#[test]
+fn a_flood_of_refusals_of_one_workload_does_not_push_out_those_of_others() {
+    let place = Place::new(Limits { max_size: MIN_SIZE, ..Limits::default() });
+    let running = place.start();
+    let mut quiet = Vec::new();
+    let mut written = 0;
+    for round in 0..40 {
+        let at = |offset: usize| round * 1_000 + offset;
+        if round < 20 {
+            quiet.push(id(at(900)));
+            quiet.push(id(at(901)));
+            running.push([
+                noise("sales/quiet", at(900), Outcome::Deny),
+                noise("sales/calm", at(901), Outcome::Deny),
+            ]);
+            running.push([noise("sales/quiet", at(902), Outcome::Allow)]);
+            written += 3;
+        }
+        running.push((0..400).map(|offset| noise("sales/loud", at(offset), Outcome::Deny)));
+        written += 400;
+        while running.store.metrics.stored.get() < written {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let bytes: u64 = place.files().iter().map(|file| fs::metadata(file).unwrap().len()).sum();
+        assert!(bytes <= MIN_SIZE, "{bytes} bytes in round {round}");
+    }
+    let store = running.stop();
+    let of = |workload: &str, denied: bool| {
+        let filter = Filter { workload: Some(workload.into()), denied, ..Filter::default() };
+        ids(&store.find(&filter, u64::MAX, 100_000))
+    };
+    let loud = of("sales/loud", true);
+    assert!(!loud.contains(&id(0)) && loud.len() > 1_000, "the oldest of who writes most is forgotten");
+    let mut kept: Vec<String> = of("sales/quiet", true);
+    assert!(kept.is_sorted_by(|later, earlier| later > earlier), "{kept:?}");
+    kept.extend(of("sales/calm", true));
+    kept.sort();
+    assert_eq!(kept, quiet, "every one, and each once");
+    assert_eq!(of("sales/quiet", false).len(), 20, "what was allowed is not precious");
+    assert_eq!(ids(&store.find(&by_id(900), u64::MAX, 5)), [id(900)]);
+    // All of it is there after a restart.
+    drop(store);
+    let running = place.start();
+    running.settled();
+    let store = running.stop();
+    let filter = Filter { workload: Some("sales/calm".into()), ..Filter::default() };
+    assert_eq!(store.find(&filter, u64::MAX, 100_000).entries.len(), 20);
+}
+
+#[test]
+fn what_was_moved_is_removed_when_it_is_too_old() {
+    let folder = tempfile::tempdir().unwrap();
+    let segment = |name: &str| Arc::new(Segment::create(&folder.path().join(name), Moment(1)).unwrap());
+    let (from, to) = (segment("1.redb"), segment("2.redb"));
+    let old: Vec<Entry> = (0..10).map(|number| noise("sales/quiet", number, Outcome::Deny)).collect();
+    let loud: Vec<Entry> = (10..40).map(|number| noise("sales/loud", number, Outcome::Deny)).collect();
+    from.append(0, &old).unwrap();
+    from.append(10, &loud).unwrap();
+    let now = noise("sales/quiet", 100, Outcome::Deny);
+    let later = Moment(now.time().0 + 1_000_000);
+    let mut new = Recorded::clone(match &now {
+        Entry::Decision(recorded) => recorded,
+        Entry::Gap(_) => panic!(),
+    });
+    new.time = later;
+    to.append(40, &[Entry::Decision(Arc::new(new))]).unwrap();
+    let mut carry = carry::Carry::begin(from.clone(), to.clone(), 1 << 20, Moment(0)).unwrap();
+    assert!(carry.step().unwrap());
+    let count = |segment: &Segment| {
+        let blocks = segment.blocks(&Default::default(), &Default::default(), u64::MAX).unwrap();
+        let of = |number: &u64| segment.block(*number, Moment(0), Moment(i64::MAX)).unwrap().len();
+        blocks.iter().map(of).sum::<usize>()
+    };
+    assert_eq!((count(&from), count(&to)), (0, 11));
+    to.expire(Moment(0)).unwrap();
+    assert_eq!(count(&to), 11);
+    to.expire(later).unwrap();
+    assert_eq!((count(&to), to.next_number().unwrap()), (1, Some(41)));
 }
 
 #[test]
@@ -269,6 +354,45 @@ fn nothing_is_kept_for_longer_than_was_said() {
     assert!(place.files().is_empty(), "{:?}", place.files());
 }
 
+#[tokio::test]
+async fn while_nothing_can_be_written_what_is_required_is_not_acknowledged_and_the_rest_is_told() {
+    let place = Place::new(Limits::default());
+    let running = place.start();
+    // Where the first file would be.
+    fs::create_dir(place.path().join("000000000001.redb")).unwrap();
+    let required = || {
+        let mut one = recorded("BBBB-0000-0001", Outcome::Allow, Moment::now().0);
+        one.audit = Audit::Required;
+        let (slip, written) = Slip::new();
+        let ticket = Some(slip.ticket(3));
+        running.queue.push([Queued { entry: Entry::Decision(Arc::new(one)), ticket }]);
+        written
+    };
+    let lost = |reason| running.store.metrics.lost.get_or_create(&ReasonLabel::new(reason)).get();
+    for round in 1..=2 {
+        running.push([entry(0), entry(1), entry(2)]);
+        assert_eq!(required().unwritten().await, [3]);
+        while lost("other") < 2 * round {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+    assert_eq!((lost("other"), lost("in_full")), (4, 2));
+    fs::remove_dir(place.path().join("000000000001.redb")).unwrap();
+    assert_eq!(required().unwritten().await, [0; 0]);
+    let store = running.stop();
+    let found = store.find(&Filter::default(), u64::MAX, 100);
+    let gaps: Vec<_> = found
+        .entries
+        .iter()
+        .filter_map(|(_, entry)| match entry {
+            Entry::Gap(gap) => Some((gap.cause, gap.workload.as_str(), gap.lost, gap.lost_in_full)),
+            Entry::Decision(_) => None,
+        })
+        .collect();
+    assert_eq!(gaps, [(GapCause::ControlPlaneDropped, "sales/orders", Some(6), 2)]);
+    assert_eq!(found.entries.len(), 2, "{found:?}");
+}
+
 #[test]
 fn terms_are_kept_once_per_block() {
     let folder = tempfile::tempdir().unwrap();
@@ -279,7 +403,13 @@ fn terms_are_kept_once_per_block() {
     let index = segment.index();
     let workload = Filter { workload: Some("sales/orders".into()), ..Filter::default() };
     assert_eq!(workload.terms().iter().map(|term| index[term]).collect::<Vec<_>>(), [3]);
-    assert_eq!(segment.blocks(&workload.terms(), u64::MAX).unwrap(), [519, 263, 7]);
-    assert_eq!(segment.blocks(&workload.terms(), 263).unwrap(), [7]);
+    let blocks =
+        |filter: &Filter, before| segment.blocks(&filter.terms(), &filter.rare_terms(), before).unwrap();
+    assert_eq!(blocks(&workload, u64::MAX), [519, 263, 7]);
+    assert_eq!(blocks(&workload, 263), [7]);
+    assert_eq!([blocks(&by_id(300), u64::MAX), blocks(&by_id(599), u64::MAX)], [[263], [519]]);
+    assert!(blocks(&by_id(600), u64::MAX).is_empty() && blocks(&by_id(599), 519).is_empty());
+    let ids = by_id(300).terms();
+    assert!(ids.iter().all(|id| !index.contains_key(id)), "as many keys as there are entries");
     assert!(!index.contains_key(&filter::gap_term()));
 }

@@ -1,4 +1,5 @@
-//! An inbound listener as Istio writes it: HTTP for connections that say so in ALPN, bytes for all others.
+//! Parts of a proxy as Istio writes them: an inbound listener, which is HTTP for connections that say so in ALPN and bytes for
+//! all others; and which statistics there are, with which labels.
 
 use serde_json::{Value, json};
 
@@ -16,6 +17,59 @@ pub enum Tcp {
     Fenced,
     /// An AuthorizationPolicy allows the port, as `tcpPorts` of a Guard make it.
     Allowed,
+}
+
+/// Where Istio finds labels in names of statistics, before and behind `extraStatTags`
+/// (`tools/packaging/common/envoy_bootstrap.json`).
+const TAGS_BEFORE: [(&str, &str); 8] = [
+    ("cluster_name", r"^cluster\.((.+?(\..+?\.svc\.cluster\.local)?)\.)"),
+    ("tcp_prefix", r"^tcp\.((.*?)\.)\w+?$"),
+    ("response_code", r"_rq(_(\d{3}))$"),
+    ("response_code_class", r"_rq(_(\dxx))$"),
+    (
+        "http_conn_manager_listener_prefix",
+        r"^listener(?=\.).*?\.http\.(((?:[_.[:digit:]]*|[_\[\]aAbBcCdDeEfF[:digit:]]*))\.)",
+    ),
+    ("http_conn_manager_prefix", r"^http\.(((?:[_.[:digit:]]*|[_\[\]aAbBcCdDeEfF[:digit:]]*))\.)"),
+    ("listener_address", r"^listener\.(((?:[_.[:digit:]]*|[_\[\]aAbBcCdDeEfF[:digit:]]*))\.)"),
+    ("mongo_prefix", r"^mongo\.(.+?)\.(collection|cmd|cx_|op_|delays_|decoding_)(.*?)$"),
+];
+const TAGS_BEHIND: [(&str, &str); 7] = [
+    ("cache", r"(cache\.(.+?)\.)"),
+    ("component", r"(component\.(.+?)\.)"),
+    ("tag", r"(tag\.(.+?);\.)"),
+    ("wasm_filter", r"(wasm_filter\.(.+?)\.)"),
+    ("authz_enforce_result", r"rbac(\.(allowed|denied))"),
+    ("authz_dry_run_action", r"(\.istio_dry_run_(allow|deny)_)"),
+    ("authz_dry_run_result", r"(\.shadow_(allowed|denied))"),
+];
+
+/// What statistics have to begin or end with, so that a proxy has them (`pkg/bootstrap/config.go`).
+const STATISTICS: [&str; 8] = [
+    "reporter=",
+    "cluster_manager",
+    "listener_manager",
+    "server",
+    "cluster.xds-grpc",
+    "wasm",
+    "component",
+    "istio",
+];
+const STATISTICS_END: [&str; 4] = ["rbac.allowed", "rbac.denied", "shadow_allowed", "shadow_denied"];
+
+/// `stats_config` of a bootstrap.
+pub(super) fn statistics(extra: &[String]) -> Value {
+    let tag = |(name, regex): (&str, &str)| json!({"tag_name": name, "regex": regex});
+    let extra = extra.iter().map(|name| tag((name, &format!(r"({name}=\.=(.*?);\.;)"))));
+    let tags: Vec<Value> =
+        TAGS_BEFORE.into_iter().map(tag).chain(extra).chain(TAGS_BEHIND.into_iter().map(tag)).collect();
+    let begin = STATISTICS.into_iter().map(|prefix| json!({"prefix": prefix}));
+    let end = STATISTICS_END.into_iter().map(|suffix| json!({"suffix": suffix}));
+    json!({
+        "use_all_default_tags": false,
+        "stats_tags": tags,
+        "stats_matcher": {"inclusion_list": {"patterns": begin.chain(end).collect::<Vec<_>>()}},
+    })
 }
 
 /// The filter chains. `http` is the HTTP part, `socket` the transport socket of both.

@@ -1,7 +1,7 @@
 //! A record that has everything.
 
 use crate::decisions::record::{
-    Claim, Difference, Moment, Operation, Outcome, Recorded, Revision, RuleRef, RuleSource,
+    Audit, Claim, Difference, Moment, Operation, Outcome, Recorded, Revision, RuleRef, RuleSource,
 };
 use crate::decisions::run::{Run, RunKind};
 
@@ -20,6 +20,7 @@ pub(crate) fn recorded() -> Recorded {
         workload: "sales/orders".to_owned(),
         instance: "orders-7d9f".to_owned(),
         outcome: Outcome::Deny,
+        audit: Audit::Full,
         reason: "denied_by_rule".to_owned(),
         rule: Some(RuleRef {
             name: "sales/no-launches".to_owned(),

@@ -72,6 +72,19 @@ impl Guarded {
         ready(Options { transport, ..self.place.options() }).await
     }
 
+    /// With a store of decisions.
+    pub async fn start_with_store(&self) -> Running {
+        self.start_with_store_and(self.transport()).await
+    }
+
+    pub async fn start_with_store_and(&self, transport: TransportOptions) -> Running {
+        let decisions = tidegate::decisions::Options {
+            folder: Some(self.place.state().join("decisions")),
+            ..Default::default()
+        };
+        ready(Options { transport, decisions, ..self.place.options() }).await
+    }
+
     pub async fn channel(&self, running: &Running, spec: &CertificateSpec) -> Result<Channel, String> {
         let credential = self.authority.issue(spec).unwrap();
         channel_with(running.grpc_addr, &client(self.authority.pem(), Some(&credential))).await

@@ -1,4 +1,5 @@
 use tidegate::transport::QuotaOptions;
+use tidegate_proto::v1::decision_sink_client::DecisionSinkClient;
 use tidegate_proto::v1::subscribe_request::Message as Up;
 use tokio::io::AsyncReadExt;
 use tonic::Code;
@@ -92,6 +93,88 @@ async fn bytes_are_metered() {
     }
     assert_eq!(loud.end().await.0, Code::ResourceExhausted);
     assert_eq!(metric(&running, "tidegate_quota_exceeded_total{reason=\"bytes\"}").await, 1);
+    running.shutdown().await.unwrap();
+}
+
+/// A stream of records of this principal, with its first batch acknowledged.
+struct Records {
+    up: tokio::sync::mpsc::Sender<pb::ReportRequest>,
+    down: tonic::Streaming<pb::ReportResponse>,
+}
+
+impl Records {
+    async fn open(guarded: &Guarded, running: &Running, id: &str, workload: &str) -> Self {
+        let channel = guarded.channel(running, &named(id)).await.unwrap();
+        let (up, sent) = tokio::sync::mpsc::channel(64);
+        let workload = Some(pb::WorkloadHint { workload: workload.into(), instance: "pod-1".into() });
+        up.send(pb::ReportRequest { sequence: 1, workload, ..Default::default() }).await.unwrap();
+        let sent = tokio_stream::wrappers::ReceiverStream::new(sent);
+        let mut down = DecisionSinkClient::new(channel).report(sent).await.unwrap().into_inner();
+        assert_eq!(down.message().await.unwrap().unwrap().sequence, 1);
+        Self { up, down }
+    }
+
+    async fn send(&self, sequence: u64, records: Vec<pb::DecisionRecord>) {
+        self.up.send(pb::ReportRequest { sequence, records, ..Default::default() }).await.unwrap();
+    }
+
+    async fn taken(&mut self) -> Result<u64, Code> {
+        let taken = timeout(PATIENCE, self.down.message()).await.unwrap();
+        taken.map(|taken| taken.unwrap().sequence).map_err(|status| status.code())
+    }
+}
+
+/// Batches of a thousand empty records take two bytes each: a pod that sends them is made to wait, and its own siblings, but
+/// nobody else, and no stream is ended.
+#[tokio::test]
+async fn a_pod_that_floods_empty_records_is_slowed_down_and_others_are_not() {
+    let guarded = Guarded::new();
+    let limits = QuotaOptions { records_per_second: 1_000, ..QuotaOptions::default() };
+    let running = guarded.start_with(quotas(&guarded, limits)).await;
+    let mut loud = Records::open(&guarded, &running, ORDERS, WORKLOAD).await;
+    let mut other = Records::open(&guarded, &running, LEDGER, "sales/ledger").await;
+    let begun = std::time::Instant::now();
+    for sequence in 2..=7 {
+        loud.send(sequence, vec![pb::DecisionRecord::default(); 1_024]).await;
+    }
+    let refusal = pb::DecisionRecord { outcome: pb::Outcome::Deny.into(), ..Default::default() };
+    for sequence in 2..=20 {
+        other.send(sequence, vec![refusal.clone(); 10]).await;
+        assert_eq!(other.taken().await, Ok(sequence));
+    }
+    let empty = "tidegate_decisions_total{workload=\"sales/orders\",outcome=\"unspecified\"}";
+    assert!(metric(&running, empty).await < 6 * 1_024, "the flood is over before the others were heard");
+    for sequence in 2..=7 {
+        assert_eq!(loud.taken().await, Ok(sequence));
+    }
+    // 6 * 1 032, of which 2 000 are there at once.
+    assert!(begun.elapsed() >= Duration::from_secs(4), "{:?}", begun.elapsed());
+    let delayed = |workload| format!("tidegate_reports_delayed_total{{workload=\"{workload}\"}}");
+    assert!(metric(&running, &delayed(WORKLOAD)).await >= 4);
+    assert_eq!(metric(&running, &delayed("sales/ledger")).await, 0);
+    assert_eq!(metric(&running, "tidegate_quota_exceeded_total{reason=\"records\"}").await, 0);
+    running.shutdown().await.unwrap();
+}
+
+/// Above its bytes per second too.
+#[tokio::test]
+async fn a_filter_with_more_records_than_its_share_is_slowed_down_and_not_ended() {
+    let guarded = Guarded::new();
+    let limits = QuotaOptions { bytes_per_second: 20_000, ..QuotaOptions::default() };
+    let running = guarded.start_with(quotas(&guarded, limits)).await;
+    let mut loud = Records::open(&guarded, &running, ORDERS, WORKLOAD).await;
+    let record = pb::DecisionRecord { path: "/x".repeat(500), ..Default::default() };
+    let begun = std::time::Instant::now();
+    for sequence in 2..=5 {
+        loud.send(sequence, vec![record.clone(); 40]).await;
+    }
+    for sequence in 2..=5 {
+        assert_eq!(loud.taken().await, Ok(sequence));
+    }
+    assert!(begun.elapsed() >= Duration::from_secs(4), "{:?}", begun.elapsed());
+    // What is said otherwise is not held up by it.
+    let filter = guarded.filter(&running, ORDERS, WORKLOAD).await;
+    assert_eq!(outcome(filter).await.as_deref(), Ok(WORKLOAD));
     running.shutdown().await.unwrap();
 }
 

@@ -56,6 +56,89 @@ fn a_refusal_is_recorded_with_the_id_that_its_caller_saw() {
     assert_eq!(record.time_ns, NOW * 1_000_000_000);
     assert_eq!((record.stands_for, record.ended), (1, false));
     assert!(record.claims.is_empty() && record.issuers.is_empty());
+    assert_eq!(host.told.take(), [format!("deny token_required - {}", refusal.decision_id())]);
+}
+
+#[test]
+fn an_access_log_hears_of_what_is_recorded() {
+    let mut full = world(|rule| rule.audit = Audit::Full);
+    let host = good();
+    assert_eq!(full.on_request(1, true, &host), Verdict::Continue);
+    let record = only(records(&mut full));
+    assert_eq!(host.told.take(), [format!("allow allowed_by_rule sales/read {}", record.decision_id)]);
+
+    host.wait(301_000);
+    full.on_tick(&host);
+    full.due(&host, |_| true);
+    let ended = only(records(&mut full));
+    assert_eq!(host.told.take(), [format!("ended token_expired - {}", ended.decision_id)]);
+
+    let mut cold = waiting(", \"coldStart\": {\"holdMs\": 0, \"maxHeld\": 0}");
+    let Verdict::Refuse(refusal) = cold.on_request(1, true, &host) else { panic!() };
+    assert_eq!(host.told.take(), [format!("deny not_ready - {}", refusal.decision_id())]);
+}
+
+/// What says last in an access log is what happened.
+#[test]
+fn what_must_be_recorded_and_is_not_is_told_as_refused() {
+    let (mut plugin, host) = (world(|rule| rule.audit = Audit::Required), good());
+    let mut last = Verdict::Continue;
+    for _ in 0..100_000 {
+        last = plugin.on_request(4, true, &host);
+        if last != Verdict::Continue {
+            break;
+        }
+    }
+    let Verdict::Refuse(refusal) = last else { panic!() };
+    let told = host.told.take().pop().unwrap();
+    assert_eq!(told, format!("deny audit_unavailable - {}", refusal.decision_id()));
+}
+
+/// Headers, and where they came from; the clock. Nothing else is asked or told of a request that is just allowed.
+#[test]
+fn what_is_not_recorded_costs_no_call() {
+    let calls = |audit| {
+        let mut plugin = world(|rule| rule.audit = audit);
+        let host = good();
+        host.random.set(Some(u64::from(SAMPLE) + 1));
+        assert_eq!(plugin.on_request(1, true, &host), Verdict::Continue);
+        plugin.forget(1);
+        host.calls.set(0);
+        host.told.take();
+        assert_eq!(plugin.on_request(2, true, &host), Verdict::Continue);
+        (host.calls.get(), host.told.take().len())
+    };
+    let (sampled, full) = (calls(Audit::Sampled), calls(Audit::Full));
+    assert_eq!(sampled, (3, 0));
+    // The time that the record has, and what the access log is told.
+    assert_eq!(full, (5, 1));
+}
+
+#[test]
+fn every_refusal_is_counted_by_its_reason_without_a_call() {
+    let mut plugin = world(|rule| rule.audit = Audit::Required);
+    let expired = bearing(&token("a", 7, NOW - 900, "1")).with_peer(WORKER);
+    for caller in [&expired, &expired, &request("/v1/orders").with_peer(WORKER)] {
+        assert_eq!(status(&plugin.on_request(1, true, caller)), 401);
+        assert!(caller.refusals.borrow().is_empty(), "a request pays no call for counts");
+    }
+    plugin.on_sink_closed(&expired);
+    assert_eq!(status(&plugin.on_request(1, true, &good())), 503);
+    let host = request("/");
+    plugin.counters.flush(&host);
+    let expected = [
+        (Reason::TokenInvalid(TokenFault::Expired), 2),
+        (Reason::TokenRequired, 1),
+        (Reason::AuditUnavailable, 1),
+    ];
+    assert_eq!(host.refusals.take(), expected.into());
+    assert_eq!(
+        (plugin.counters.total(Metric::Denied), plugin.counters.total(Metric::Unavailable)),
+        (3, 1),
+        "the same by what became of them"
+    );
+    plugin.counters.flush(&host);
+    assert!(host.refusals.borrow().is_empty(), "what was counted is not counted again");
 }
 
 #[test]
@@ -116,6 +199,87 @@ fn nothing_passes_unrecorded_that_a_rule_demands_to_be_recorded() {
         plugin.forget(context);
     }
     assert!(plugin.counters.total(Metric::RecordsDropped) > 0);
+}
+
+/// Whoever has no token can be refused as often as it likes, and nobody takes records for a while.
+#[test]
+fn junk_that_is_refused_takes_no_room_from_what_a_rule_requires() {
+    let (mut plugin, junk) = (world(|rule| rule.audit = Audit::Required), request("/v1/orders"));
+    let mut refused = 0_usize;
+    while plugin.counters.total(Metric::RecordsDropped) < 1_000 {
+        assert_eq!(status(&plugin.on_request(1, true, &junk)), 403);
+        refused += 1;
+        assert!(refused < 100_000);
+    }
+    let mut allowed = 0;
+    for context in 2..502 {
+        assert_eq!(plugin.on_request(context, true, &good()), Verdict::Continue, "{context}");
+        assert_eq!(status(&plugin.on_request(1, true, &junk)), 403);
+        allowed += 1;
+        refused += 1;
+    }
+    let (mut told, mut seen) = (0, Vec::new());
+    loop {
+        let more = batches(&mut plugin);
+        if more.is_empty() {
+            break;
+        }
+        for batch in more {
+            told += usize::try_from(batch.dropped).unwrap();
+            seen.extend(batch.records);
+        }
+    }
+    let required = seen.iter().filter(|record| record.audit() == pb::Audit::Required);
+    assert_eq!(required.count(), allowed);
+    assert_eq!(seen.len() + told, refused + allowed, "what was dropped is told");
+}
+
+#[test]
+fn a_record_says_how_completely_it_is_to_be_recorded() {
+    for (audit, expected) in [
+        (Audit::Required, pb::Audit::Required),
+        (Audit::Full, pb::Audit::Full),
+        (Audit::Sampled, pb::Audit::Sampled),
+    ] {
+        let (mut plugin, host) = (world(|rule| rule.audit = audit), good());
+        host.random.set(Some(0));
+        assert_eq!(plugin.on_request(1, true, &host), Verdict::Continue);
+        assert_eq!(only(records(&mut plugin)).audit(), expected);
+        assert_eq!(status(&plugin.on_request(2, true, &request("/v1/orders"))), 403);
+        assert_eq!(only(records(&mut plugin)).audit(), pb::Audit::Full, "a refusal");
+    }
+}
+
+/// With `TIDEGATE_LONG=1` 10 000 requests a second for a minute, while nobody takes records.
+#[test]
+fn while_nobody_takes_records_requests_go_on_and_every_record_comes_later_or_is_counted() {
+    let requests: u64 = if std::env::var_os("TIDEGATE_LONG").is_some() { 600_000 } else { 20_000 };
+    let mut plugin = world(|rule| rule.audit = Audit::Full);
+    let (host, junk) = (good(), request("/v1/orders"));
+    plugin.on_sink_closed(&host);
+    for number in 0..requests {
+        let context = 2 + u32::try_from(number).unwrap();
+        if number.is_multiple_of(10) {
+            assert_eq!(status(&plugin.on_request(context, true, &junk)), 403);
+        } else {
+            assert_eq!(plugin.on_request(context, true, &host), Verdict::Continue);
+            plugin.forget(context);
+        }
+    }
+    plugin.on_sink_opened(10);
+    let (mut came, mut dropped, mut in_full) = (0, 0, 0);
+    loop {
+        let more = batches(&mut plugin);
+        if more.is_empty() {
+            break;
+        }
+        for batch in more {
+            came += u64::try_from(batch.records.len()).unwrap();
+            (dropped, in_full) = (dropped + batch.dropped, in_full + batch.dropped_in_full);
+        }
+    }
+    assert_eq!((came + dropped, in_full), (requests, dropped));
+    assert!(came > 1_000 && dropped > 1_000, "{came} came, {dropped} were dropped");
 }
 
 #[test]
@@ -214,15 +378,15 @@ fn what_goes_on_by_another_rule_is_recorded_again_and_only_then() {
 #[test]
 fn nothing_goes_on_unrecorded_that_a_changed_rule_demands_to_be_recorded() {
     for (audit, ended) in [(Audit::Full, 0), (Audit::Required, 1)] {
-        let (mut plugin, host) = (world(|rule| rule.audit = Audit::Full), good());
+        let (mut plugin, host) = (world(|rule| rule.audit = Audit::Required), good());
         assert_eq!(plugin.on_request(0, true, &host), Verdict::Continue);
-        // Nobody takes them.
+        // Nobody takes them, until there is no room for anything.
         let mut context = 1;
-        while plugin.counters.total(Metric::RecordsDropped) == 0 {
-            assert_eq!(plugin.on_request(context, true, &host), Verdict::Continue);
+        while plugin.on_request(context, true, &host) == Verdict::Continue {
             plugin.forget(context);
             context += 1;
         }
+        assert_eq!(plugin.counters.total(Metric::RecordsDropped), 1);
         push(
             &mut plugin,
             6,

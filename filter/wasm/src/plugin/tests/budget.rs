@@ -212,3 +212,52 @@ fn receipts_tell_what_was_counted_and_how_issuers_are_used() {
     assert_eq!((used.issuer.as_str(), used.verified, used.refused), ("oauth", 2, 1));
     assert_eq!(used.last_verified_at, NOW);
 }
+
+/// What is told of uses with the next tick.
+fn uses(plugin: &mut Plugin, host: &Fake) -> Vec<pb::Uses> {
+    plugin.on_tick(host);
+    let uses = |message| match message {
+        subscribe_request::Message::Uses(uses) => Some(uses),
+        _ => None,
+    };
+    answers(plugin.take_messages()).into_iter().filter_map(uses).collect()
+}
+
+#[test]
+fn the_control_plane_is_told_which_rules_decide_and_which_keys_sign() {
+    let mut plugin = start(STREAM, oauth(&[("a", 7), ("b", 8)]), &request("/"));
+    let host = good(1);
+    assert_eq!(plugin.on_request(1, true, &host), Verdict::Continue);
+    assert_eq!(plugin.on_request(2, true, &host), Verdict::Continue);
+    assert_eq!(status(&plugin.on_request(3, true, &junk(1))), 401);
+    assert_eq!(uses(&mut plugin, &host), [], "nobody listens");
+    plugin.on_opened(3, &host);
+    let rule = |count| pb::RuleUse { rule: "sales/read".into(), count, last_used_at: NOW };
+    let key =
+        |verified| pb::KeyUse { issuer: "oauth".into(), key_id: "a".into(), verified, last_verified_at: NOW };
+    assert_eq!(uses(&mut plugin, &host), [pb::Uses { rules: vec![rule(2)], keys: vec![key(2)] }]);
+    assert_eq!(uses(&mut plugin, &host), [], "not with every tick");
+    host.wait(60_000);
+    assert_eq!(uses(&mut plugin, &host), [], "nothing new");
+    plugin.on_closed(&host);
+    plugin.on_opened(4, &host);
+    let again = pb::Uses { rules: vec![rule(0)], keys: vec![key(0)] };
+    assert_eq!(uses(&mut plugin, &host), [again], "what was told may not have arrived");
+}
+
+#[test]
+fn a_stream_that_goes_on_under_new_rules_still_needs_its_rule() {
+    let host = request("/v1/orders").with_peer(WORKER);
+    let config = Config::parse(&config(&format!("{STREAM}{}", warm(&bundle(5))))).unwrap();
+    let mut plugin = Plugin::new(config, "pod".into(), &host, None);
+    assert_eq!(plugin.on_request(1, true, &host), Verdict::Continue);
+    plugin.on_opened(3, &host);
+    assert_eq!(uses(&mut plugin, &host)[0].rules[0].count, 1);
+    host.wait(60_000);
+    plugin.on_tick(&host);
+    plugin.leases.question_all();
+    assert_eq!(plugin.due(&host, |_| true), []);
+    host.wait(60_000);
+    let again = uses(&mut plugin, &host);
+    assert_eq!((again[0].rules[0].count, again[0].rules[0].last_used_at), (1, NOW + 60), "{again:?}");
+}

@@ -2,7 +2,7 @@
 //!
 //! INVARIANT: no cell is a formula: what others have written may begin like one.
 
-use crate::decisions::record::{Entry, Gap, Recorded};
+use super::record::{Entry, Gap, Recorded};
 
 const HEAD: [&str; 24] = [
     "time",
@@ -32,15 +32,25 @@ const HEAD: [&str; 24] = [
 ];
 
 /// A header and a line per entry (RFC 4180).
-pub(super) fn table(entries: &[Entry]) -> String {
-    let mut text = line(HEAD.map(str::to_owned));
+pub fn table(entries: &[Entry]) -> String {
+    let mut text = head();
     for entry in entries {
-        text.push_str(&line(match entry {
-            Entry::Decision(recorded) => decision(recorded),
-            Entry::Gap(gap) => missing(gap),
-        }));
+        text.push_str(&entry_line(entry));
     }
     text
+}
+
+/// The header of a table of entries.
+pub fn head() -> String {
+    line(&HEAD)
+}
+
+/// The line of an entry.
+pub fn entry_line(entry: &Entry) -> String {
+    line(&match entry {
+        Entry::Decision(recorded) => decision(recorded),
+        Entry::Gap(gap) => missing(gap),
+    })
 }
 
 fn decision(one: &Recorded) -> [String; HEAD.len()] {
@@ -89,13 +99,16 @@ fn missing(gap: &Gap) -> [String; HEAD.len()] {
     cells
 }
 
-fn line(cells: [String; HEAD.len()]) -> String {
-    let cells: Vec<String> = cells.iter().map(|text| cell(text)).collect();
+/// A line of these cells.
+pub fn line<T: AsRef<str>>(cells: &[T]) -> String {
+    let cells: Vec<String> = cells.iter().map(|text| cell(text.as_ref())).collect();
     format!("{}\r\n", cells.join(","))
 }
 
 fn cell(text: &str) -> String {
-    let is_formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
+    // In full width as well: some programs take them for the same.
+    let is_formula = text
+        .starts_with(['=', '+', '-', '@', '\t', '\r', '\n', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}']);
     let text = if is_formula { format!("'{text}") } else { text.to_owned() };
     match text.contains([',', '"', '\n', '\r']) {
         true => format!("\"{}\"", text.replace('"', "\"\"")),
@@ -117,6 +130,8 @@ mod tests {
             ("=cmd()", "'=cmd()"),
             ("@x,y", "\"'@x,y\""),
             ("-1", "'-1"),
+            ("\u{ff1d}cmd()", "'\u{ff1d}cmd()"),
+            ("\n=x", "\"'\n=x\""),
         ] {
             assert_eq!(cell(text), expected, "{text}");
         }
