@@ -7,10 +7,11 @@ use crate::access::{TURN, apply, as_account, definition, until};
 use crate::real::{RealApi, client};
 use crate::{documents, files, root};
 
-const GROUPS: [(&str, &str, &str); 3] = [
+const GROUPS: [(&str, &str, &str); 4] = [
     ("security.istio.io", "AuthorizationPolicy", "authorizationpolicies"),
     ("extensions.istio.io", "WasmPlugin", "wasmplugins"),
     ("networking.istio.io", "EnvoyFilter", "envoyfilters"),
+    ("tidegate.dev", "Intervention", "interventions"),
 ];
 
 fn policies() -> Vec<Value> {
@@ -172,7 +173,7 @@ async fn the_api_server_refuses_what_leads_past_the_proxy() {
         .await;
     cluster.refuses(&istio("EnvoyFilter", "sales", "mine", json!({})), "EnvoyFilter").await;
     let own = json!({tidegate_compiler::fence::MANAGED_BY: "tidegate"});
-    for kind in ["AuthorizationPolicy", "WasmPlugin"] {
+    for kind in ["AuthorizationPolicy", "WasmPlugin", "Intervention"] {
         cluster
             .refuses(&istio(kind, "other", "copied", own.clone()), "written by Tidegate's control plane")
             .await;

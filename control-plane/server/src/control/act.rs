@@ -319,10 +319,10 @@ fn check_keys(judged: &InForce, kept: &Kept, revocation: &Revocation) -> Result<
     if !out.is_empty() {
         return Err(format!(
             "{} cannot be revoked: the keys of `{name}` have room for 4096 revoked tokens, subjects and keys, those of the rules \
-             included, and {} would have to stay out; lift some (`tidegate revoke --list`), or revoke the key or the Caller \
-             instead of single tokens",
+             included, and this would be {} more; lift some (`tidegate revoke --list`), or revoke the key or the Caller instead of \
+             single tokens",
             revocation.target,
-            out.join(", ")
+            out.len()
         ));
     }
     spec.revoked = kept.revoked(name, spec.revoked, now);

@@ -22,6 +22,7 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
 use serde_json::json;
+use tidegate_compiler::fence::MANAGED_BY;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::{JoinError, spawn_blocking};
@@ -131,7 +132,7 @@ impl SharedKept {
                 "name": NAME,
                 "namespace": self.namespace,
                 "resourceVersion": version,
-                "labels": {"app.kubernetes.io/name": MANAGER, "app.kubernetes.io/part-of": MANAGER},
+                "labels": {MANAGED_BY: MANAGER, "app.kubernetes.io/part-of": MANAGER},
             },
             "spec": spec,
         });
