@@ -120,7 +120,7 @@ fn begin(admin: Admin, query: &str) -> Result<Body, Refused> {
     let (sender, frames) = mpsc::channel(WAITING);
     let handle = Handle::current();
     // It ends with its reader, or when the last file is written.
-    let _ = spawn_blocking(move || {
+    drop(spawn_blocking(move || {
         let _held = (one, leave);
         let mut sink = Frames { handle, sender, text: String::new() };
         if let Err(error) = write(&admin, span, &mut sink)
@@ -129,7 +129,7 @@ fn begin(admin: Admin, query: &str) -> Result<Body, Refused> {
             warn!("an export of evidence failed: {error}");
             let _ = sink.send(&Frame::Failed(error.to_string()));
         }
-    });
+    }));
     Ok(Body::from_stream(ReceiverStream::new(frames).map(Ok::<_, std::convert::Infallible>)))
 }
 

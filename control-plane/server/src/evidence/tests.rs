@@ -323,7 +323,7 @@ fn every_change_of_every_file_is_found_and_told_where_it_is() {
         }
         // The last line is cut off, and one is put in.
         let lines: Vec<&[u8]> = content.split_inclusive(|byte| *byte == b'\n').collect();
-        for changed in [lines[..lines.len() - 1].concat(), [&content[..], &lines[lines.len() - 1]].concat()] {
+        for changed in [lines[..lines.len() - 1].concat(), [&content[..], lines[lines.len() - 1]].concat()] {
             fs::write(&path, changed).unwrap();
             assert!(wrong(folder).contains(&name), "{name}");
         }
@@ -460,6 +460,11 @@ fn tables_say_who_did_what_and_what_is_not_as_it_should_be() {
         "bypassed,sales/orders,orders-7d9f,",
     ] {
         has("exceptions.csv", line);
+    }
+    let controls = read(folder.path(), "CONTROLS.md");
+    for line in read(folder.path(), "exceptions.csv").lines().skip(1) {
+        let kind = line.split(',').next().unwrap();
+        assert!(controls.contains(&format!("| {kind} |")), "{kind}");
     }
     let first = "2026-09-01T00:00:00.000000Z,1,d1,in force before,";
     has("rule-history.csv", &format!("{first}a.yaml,1,1,"));
