@@ -84,7 +84,7 @@ pub(super) async fn key(State(admin): State<Admin>) -> Json<EvidenceKey> {
 pub(super) async fn files(State(admin): State<Admin>, RawQuery(query): RawQuery) -> Response {
     match begin(admin, query.as_deref().unwrap_or_default()) {
         Ok(body) => ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response(),
-        Err((status, why)) => (status, format!("{why}\n")).into_response(),
+        Err((status, why)) => (status, format!("{}\n", why.trim_end())).into_response(),
     }
 }
 
@@ -115,7 +115,7 @@ fn asked(query: &str) -> Result<(Moment, Moment), Refused> {
 
 fn begin(admin: Admin, query: &str) -> Result<Body, Refused> {
     let span = asked(query)?;
-    let one = admin.exports.clone().try_acquire_owned().map_err(|_| busy("somebody exports evidence"))?;
+    let one = admin.exports.clone().try_acquire_owned().map_err(|_| busy("too many exports of evidence"))?;
     let leave = admin.hub.decisions.question().ok_or_else(|| busy("too many questions"))?;
     let (sender, frames) = mpsc::channel(WAITING);
     let handle = Handle::current();

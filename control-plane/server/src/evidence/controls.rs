@@ -71,6 +71,37 @@ const FILES: [(&str, &str); 12] = [
     ("signature.json", "the control plane's signature over the manifest"),
 ];
 
+/// Kinds of exceptions. Those that passed or would have been refused are counted from records; the others are as of when the
+/// export was made.
+const KINDS: [(&str, &str); 20] = [
+    (
+        "passed-unenforced",
+        "requests that passed although they would have been refused: a Guard is in Shadow mode or was suspended",
+    ),
+    ("shadow-would-refuse", "requests that passed and that a rule in Shadow mode would have refused"),
+    (
+        "passed-without-directory",
+        "requests that were allowed without the answer of a directory, because the rule says so",
+    ),
+    ("passed-unguarded", "requests that passed because no Guard covers the port"),
+    ("time-of-record-refused", "records whose time was absurd; when they came counts"),
+    ("(others)", "more than 100 000 kinds of requests in this table"),
+    ("guard-in-shadow", "a Guard that reports and refuses nothing"),
+    ("rule-in-shadow", "a rule that reports and is not enforced"),
+    ("fail-open", "an Allow that holds while a directory cannot be asked"),
+    ("outlives-token", "an Allow whose streams go on after their token has expired"),
+    ("unguarded", "a workload that no Guard covers"),
+    ("unguarded-port", "a port that passes as TCP"),
+    ("suspended", "a workload whose Guards only report for a time, by hand"),
+    ("revoked", "something that is taken back for a time, by hand"),
+    ("revocation-not-in-force", "something that is to be taken back, and is not"),
+    ("pinned", "earlier rules are in force, by hand"),
+    ("not-enforcing", "a proxy that does not enforce what is on offer, or is not heard of"),
+    ("no-proxy-known", "a guarded workload without a connected proxy"),
+    ("bypassed", "a pod without a proxy that could refuse anything"),
+    ("bypassed-not-known", "this control plane does not see pods"),
+];
+
 /// Filters that are cut off keep records for a while, in microseconds.
 const ON_THEIR_WAY_US: i64 = 3_600 * 1_000_000;
 
@@ -91,6 +122,10 @@ pub(super) fn text(inputs: &Inputs, decided: &Decided) -> String {
     text.push_str("\n## Files\n\n| file | has |\n| --- | --- |\n");
     for (file, has) in FILES {
         text.push_str(&format!("| {file} | {has} |\n"));
+    }
+    text.push_str("\n## Kinds in exceptions.csv\n\n| kind | is |\n| --- | --- |\n");
+    for (kind, is) in KINDS {
+        text.push_str(&format!("| {kind} | {is} |\n"));
     }
     text.push_str("\n## Limits of this export\n\n");
     for limit in limits(inputs, decided) {

@@ -294,9 +294,10 @@ fn by_people(inputs: &Inputs, out: &mut Writer<'_>) -> io::Result<()> {
         out.line(&exception.line())?;
     }
     for one in &inputs.control.revocations {
-        // The id of a token is no secret, but of no use to an auditor either.
+        // What they say of themselves is not marked safe.
         let what = match &one.target {
             Target::Token { issuer, .. } => format!("{}: a token of {issuer}", one.id),
+            Target::Subject { issuer, .. } => format!("{}: a subject of {issuer}", one.id),
             other => format!("{}: {other}", one.id),
         };
         let exception = Exception {

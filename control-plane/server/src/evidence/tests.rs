@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::bundle::{Keyring, TrustedKey};
-use crate::control::{Pin, Suspension};
+use crate::control::{Pin, Revocation, Suspension, Target};
 use crate::decisions::record::{Difference, Gap, GapCause, Outcome, Recorded, RuleRef};
 use crate::decisions::run::{Run, RunKind};
 use crate::export::attributes::testing::recorded;
@@ -60,6 +60,11 @@ fn set(number: u64, at: &str) -> RuleSet {
     RuleSet { number, digest: format!("d{number}"), at, files: 1, bytes: 1 }
 }
 
+fn revocation(target: Target) -> Revocation {
+    let (reason, by) = ("OPS-9".to_owned(), "somebody".to_owned());
+    Revocation { id: "r-1".to_owned(), target, reason, by, at: 1, until: 2 }
+}
+
 fn inputs() -> Inputs {
     let files = [("rules.yaml".to_owned(), RULES.to_owned())].into();
     let compilation = compile_files(&files, &Default::default());
@@ -93,7 +98,11 @@ fn inputs() -> Inputs {
                 by: "spiffe://prod.example/ns/ops/sa/oncall".to_owned(),
                 at: 1,
             }),
-            revocations: vec![],
+            revocations: vec![
+                revocation(Target::Token { issuer: "gitlab".to_owned(), id: "jti-4711".to_owned() }),
+                revocation(Target::Subject { issuer: "okta".to_owned(), id: "ann@acme.example".to_owned() }),
+                revocation(Target::Caller { name: "data/orders-etl".to_owned() }),
+            ],
             broken: vec![],
             suspensions: vec![Suspension {
                 id: "s-1".to_owned(),
@@ -323,7 +332,7 @@ fn every_change_of_every_file_is_found_and_told_where_it_is() {
         }
         // The last line is cut off, and one is put in.
         let lines: Vec<&[u8]> = content.split_inclusive(|byte| *byte == b'\n').collect();
-        for changed in [lines[..lines.len() - 1].concat(), [&content[..], &lines[lines.len() - 1]].concat()] {
+        for changed in [lines[..lines.len() - 1].concat(), [&content[..], lines[lines.len() - 1]].concat()] {
             fs::write(&path, changed).unwrap();
             assert!(wrong(folder).contains(&name), "{name}");
         }
@@ -461,6 +470,11 @@ fn tables_say_who_did_what_and_what_is_not_as_it_should_be() {
     ] {
         has("exceptions.csv", line);
     }
+    let controls = read(folder.path(), "CONTROLS.md");
+    for line in read(folder.path(), "exceptions.csv").lines().skip(1) {
+        let kind = line.split(',').next().unwrap();
+        assert!(controls.contains(&format!("| {kind} |")), "{kind}");
+    }
     let first = "2026-09-01T00:00:00.000000Z,1,d1,in force before,";
     has("rule-history.csv", &format!("{first}a.yaml,1,1,"));
     has("rule-history.csv", "2026-10-10T00:00:00.000000Z,2,d2,changed,a.yaml,1,2,");
@@ -469,6 +483,21 @@ fn tables_say_who_did_what_and_what_is_not_as_it_should_be() {
     has("rule-history.csv", "2026-10-20T00:00:00.000000Z,3,d3,unknown,,,,its files are not kept");
     let history = read(folder.path(), "rule-history.csv");
     assert!(!history.contains(",4,d4,"), "accepted when the time was over: {history}");
+}
+
+#[test]
+fn what_is_revoked_is_told_without_what_is_not_safe() {
+    let state = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    made(folder.path(), &keys(state.path()));
+    let exceptions = read(folder.path(), "exceptions.csv");
+    for told in ["r-1: a token of gitlab", "r-1: a subject of okta", "data/orders-etl"] {
+        assert!(exceptions.contains(told), "{told} in {exceptions}");
+    }
+    for (name, content) in contents(folder.path()) {
+        let text = String::from_utf8(content).unwrap();
+        assert!(!text.contains("jti-4711") && !text.contains("ann@acme.example"), "{name}");
+    }
 }
 
 #[test]

@@ -13,6 +13,7 @@ use tidegate_engine::Reason;
 use tidegate_engine::model::{Effect, Mode};
 
 use super::decisions::{MAX_SERIES, MAX_WORKLOAD_SERIES};
+use super::pipelines;
 
 /// Causes of gaps, each with a series per workload.
 const GAPS: usize = 4;
@@ -32,6 +33,8 @@ pub struct Series {
     pub most: Option<(String, usize)>,
     /// How many one workload may have.
     pub workload_budget: usize,
+    /// How many come besides by pipeline and resource at most, whatever the rules are.
+    pub by_pipeline: usize,
     /// Workloads that have more.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub over: BTreeMap<String, usize>,
@@ -48,6 +51,7 @@ pub fn series(compiled: &Compiled, budget: usize) -> Series {
         budget,
         most: most.map(|(id, count)| (id.clone(), *count)),
         workload_budget: MAX_WORKLOAD_SERIES,
+        by_pipeline: of.len().saturating_mul(pipelines::MAX_WORKLOAD_SERIES).min(pipelines::MAX_SERIES),
         over: of.into_iter().filter(|(_, count)| *count > MAX_WORKLOAD_SERIES).collect(),
     }
 }
@@ -120,8 +124,9 @@ impl Series {
             None => String::new(),
         };
         format!(
-            "time series by rule: up to {} of {} in the control plane{most}; none per proxy\n",
-            self.control_plane, self.budget
+            "time series by rule: up to {} of {} in the control plane{most}; none per proxy\n\
+             time series by pipeline and resource: at most {}, whatever the rules are\n",
+            self.control_plane, self.budget, self.by_pipeline
         )
     }
 }

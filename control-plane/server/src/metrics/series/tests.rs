@@ -113,4 +113,9 @@ fn too_many_are_a_warning_with_what_is_lost() {
     assert!(found[1].message.contains("the budget is 100"), "{}", found[1]);
     assert_eq!(series(&compiled, Series::BUDGET).findings().len(), 1, "of the workload alone");
     assert!(said.summary().contains("of 500 at sales/orders; none per proxy"), "{}", said.summary());
+    assert!(
+        said.summary().ends_with("resource: at most 500, whatever the rules are\n"),
+        "{}",
+        said.summary()
+    );
 }
