@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use crate::callers::Caller;
 use crate::diagnostic::Code;
 use crate::issuers::TrustedIssuer;
-use crate::mesh::{Mesh, Workload, WorkloadId};
+use crate::mesh::{Mesh, Reach, Reaches, Workload, WorkloadId};
 use crate::objects::Broken;
 use crate::place::{Findings, Kind, ObjectId, Place};
+use crate::spec::SelectorSpec;
 use crate::suggest;
 use crate::syntax;
 use crate::when::Cache;
@@ -25,6 +26,8 @@ pub(crate) struct Context<'c> {
     /// By `namespace/name`, in the same way.
     pub(crate) callers: &'c BTreeMap<String, Option<Caller>>,
     pub(crate) cache: &'c Cache,
+    /// Of the mesh.
+    pub(crate) reaches: &'c Reaches,
 }
 
 // === impl Context ===
@@ -114,6 +117,11 @@ impl<'c> Context<'c> {
             );
         }
         None
+    }
+
+    /// The workloads that an object of this namespace reaches with this selector. `None` without a mesh.
+    pub(crate) fn reach(&self, namespace: &str, selector: Option<&SelectorSpec>) -> Option<Reach> {
+        self.mesh.map(|mesh| self.reaches.get(mesh, namespace, selector))
     }
 
     /// The declared gateway of this name, `namespace/name`.

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tidegate_engine::model::{ClaimPath, ClaimRef, Condition, Effect, Test};
 
 use crate::directory::DirectoryQuery;
+use crate::moved::Moved;
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Demand {
@@ -42,8 +43,8 @@ pub(crate) struct Demands {
     deny: Vec<Demand>,
 }
 
-/// Positions of issuers, claims and directories in a workload's policy.
-#[derive(Debug, Default)]
+/// Positions of issuers, claims and directories: of a rule, or in a workload's policy.
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Positions {
     pub(crate) issuers: BTreeMap<String, (u16, BTreeMap<ClaimPath, u16>)>,
     pub(crate) directories: BTreeMap<DirectoryQuery, u16>,
@@ -114,9 +115,7 @@ impl Demand {
         slots: &BTreeMap<ClaimPath, u16>,
         positions: &Positions,
     ) -> Option<Condition> {
-        let all = |parts: &[Self]| {
-            parts.iter().map(|part| part.condition(issuer, slots, positions)).collect::<Option<Vec<_>>>()
-        };
+        let all = |parts: &[Self]| all(parts, |part| part.condition(issuer, slots, positions));
         Some(match self {
             Self::All(parts) => Condition::All(all(parts)?),
             Self::Any(parts) => Condition::Any(all(parts)?),
@@ -143,6 +142,19 @@ impl Demand {
             }
         })
     }
+}
+
+/// Takes no more room than is needed: these are kept.
+fn all<T, R>(
+    things: impl IntoIterator<Item = T, IntoIter: ExactSizeIterator>,
+    make: impl Fn(T) -> Option<R>,
+) -> Option<Vec<R>> {
+    let things = things.into_iter();
+    let mut made = Vec::with_capacity(things.len());
+    for thing in things {
+        made.push(make(thing)?);
+    }
+    Some(made)
 }
 
 fn owned(path: &[&str]) -> ClaimPath {
@@ -203,34 +215,20 @@ impl Demands {
         }
     }
 
-    /// Notes the issuer whose token this is about, and every claim and directory that is read.
-    pub(crate) fn collect(
-        &self,
+    /// Calls for every claim that is read, with its issuer where that is another one than the token's, and for every
+    /// directory.
+    pub(crate) fn each_name<'d>(
+        &'d self,
         effect: Effect,
-        issuer: &str,
-        claims: &mut BTreeMap<String, BTreeSet<ClaimPath>>,
-        directories: &mut BTreeSet<DirectoryQuery>,
+        claim: &mut impl FnMut(Option<&'d str>, &'d ClaimPath),
+        directory: &mut impl FnMut(&'d DirectoryQuery),
     ) {
-        if !claims.contains_key(issuer) {
-            claims.insert(issuer.to_owned(), BTreeSet::new());
-        }
-        let mut note = |issuer: &str, path: &ClaimPath| match claims.get_mut(issuer) {
-            Some(known) if known.contains(path) => {}
-            Some(known) => {
-                known.insert(path.clone());
-            }
-            None => {
-                claims.insert(issuer.to_owned(), BTreeSet::from([path.clone()]));
-            }
-        };
         for demand in self.of(effect) {
             demand.each_claim(&mut |path, test| {
-                note(issuer, path);
+                claim(None, path);
                 match test {
-                    ClaimTest::Same(other, path) => note(other, path),
-                    ClaimTest::Listed(directory) | ClaimTest::ListedOrStale(directory) => {
-                        directories.insert(directory.clone());
-                    }
+                    ClaimTest::Same(issuer, path) => claim(Some(issuer), path),
+                    ClaimTest::Listed(query) | ClaimTest::ListedOrStale(query) => directory(query),
                     _ => {}
                 }
             });
@@ -248,7 +246,7 @@ impl Demands {
         let mut demands: Vec<&Demand> = self.of(effect).iter().collect();
         demands.sort();
         demands.dedup();
-        demands.into_iter().map(|demand| demand.condition(issuer, slots, positions)).collect()
+        all(demands, |demand| demand.condition(issuer, slots, positions))
     }
 }
 
@@ -275,5 +273,35 @@ impl Positions {
             })
             .collect::<Result<_, TooMany>>()?;
         Ok(Self { issuers, directories: number(directories)? })
+    }
+
+    /// Those of all of these.
+    pub(crate) fn joint<'p>(all: impl IntoIterator<Item = &'p Self>) -> Result<Self, TooMany> {
+        let mut issuers: BTreeMap<String, BTreeSet<ClaimPath>> = BTreeMap::new();
+        let mut directories = BTreeSet::new();
+        for one in all {
+            for (issuer, (_, claims)) in &one.issuers {
+                issuers.entry(issuer.clone()).or_default().extend(claims.keys().cloned());
+            }
+            directories.extend(one.directories.keys().cloned());
+        }
+        Self::new(issuers, directories)
+    }
+
+    /// What has which position in another one, which has everything.
+    pub(crate) fn moved_to(&self, other: &Self) -> Moved {
+        let issuers = self.issuers.iter().map(|(issuer, (_, claims))| match other.issuers.get(issuer) {
+            Some((at, there)) => {
+                (*at, claims.keys().map(|path| there.get(path).copied().unwrap_or(u16::MAX)).collect())
+            }
+            None => (u16::MAX, Vec::new()),
+        });
+        let directories = self.directories.keys();
+        Moved {
+            issuers: issuers.collect(),
+            directories: directories
+                .map(|query| other.directories.get(query).copied().unwrap_or(u16::MAX))
+                .collect(),
+        }
     }
 }

@@ -39,12 +39,14 @@ mod demand;
 mod diagnostic;
 pub mod diff;
 mod directory;
+mod entries;
 mod environment;
 pub mod explain;
 pub mod fence;
 mod issuers;
 mod launch;
 mod mesh;
+mod moved;
 mod objects;
 mod operation;
 mod parallel;
@@ -136,7 +138,10 @@ pub fn parse(inputs: &Inputs<'_>) -> Parsed {
 
 /// Compiles rules. Never fails: whatever is wrong is a diagnostic.
 pub fn compile(inputs: &Inputs<'_>) -> Compilation {
-    Compiler::new().compile(inputs)
+    let mut compiler = Compiler::new();
+    let compilation = compiler.compile(inputs);
+    compiler.discard();
+    compilation
 }
 
 fn without_place(code: Code, message: &str, why: &str, fix: &str) -> Diagnostic {

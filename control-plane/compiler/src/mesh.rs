@@ -3,9 +3,9 @@
 //! INVARIANT: an object reaches workloads of its own namespace only, except in the root namespace, and never a workload of
 //! a system namespace.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::diagnostic::Code;
 use crate::objects::Object;
@@ -23,6 +23,22 @@ pub struct WorkloadId {
     pub namespace: String,
     /// Unique in the namespace.
     pub name: String,
+}
+
+/// The workloads that an object reaches. Many objects reach the same ones.
+pub(crate) type Reach = Arc<BTreeSet<WorkloadId>>;
+
+/// Most selectors whose reach is kept for other objects.
+const MAX_KEPT: usize = 65_536;
+
+/// What selectors reach in one mesh, found once.
+#[derive(Debug, Default)]
+pub(crate) struct Reaches(Mutex<HashMap<String, OfNamespace>>);
+
+#[derive(Debug, Default)]
+struct OfNamespace {
+    all: Option<Reach>,
+    selected: BTreeMap<BTreeMap<String, String>, Reach>,
 }
 
 /// A workload of the mesh.
@@ -234,7 +250,7 @@ impl Mesh {
     }
 
     /// The workloads that an object of this namespace reaches with this selector.
-    pub(crate) fn reach(&self, namespace: &str, selector: Option<&SelectorSpec>) -> BTreeSet<WorkloadId> {
+    fn reach(&self, namespace: &str, selector: Option<&SelectorSpec>) -> BTreeSet<WorkloadId> {
         let everywhere = namespace == self.root_namespace;
         // Names are not empty, so this is before every workload of the namespace.
         let first = WorkloadId {
@@ -255,5 +271,42 @@ impl Mesh {
             })
             .map(|(id, _)| id.clone())
             .collect()
+    }
+}
+
+// === impl Reaches ===
+
+impl Reaches {
+    /// The workloads of this mesh that an object of this namespace reaches with this selector.
+    pub(crate) fn get(&self, mesh: &Mesh, namespace: &str, selector: Option<&SelectorSpec>) -> Reach {
+        let labels = selector.map(|selector| &selector.match_labels);
+        if let Some(known) = self.lock().get(namespace).and_then(|known| known.get(labels)) {
+            return Arc::clone(known);
+        }
+        let made = Arc::new(mesh.reach(namespace, selector));
+        self.lock().entry(namespace.to_owned()).or_default().put(labels, &made);
+        made
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, OfNamespace>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl OfNamespace ===
+
+impl OfNamespace {
+    fn get(&self, labels: Option<&BTreeMap<String, String>>) -> Option<&Reach> {
+        labels.map_or(self.all.as_ref(), |labels| self.selected.get(labels))
+    }
+
+    fn put(&mut self, labels: Option<&BTreeMap<String, String>>, reach: &Reach) {
+        match labels {
+            None => self.all = Some(Arc::clone(reach)),
+            Some(labels) if self.selected.len() < MAX_KEPT => {
+                self.selected.insert(labels.clone(), Arc::clone(reach));
+            }
+            Some(_) => {}
+        }
     }
 }

@@ -36,7 +36,12 @@ pub(crate) fn check(
         .collect();
     let operations = operations.into_iter().collect::<Option<Vec<_>>>();
     operations
-        .map(|operations| operations.into_iter().flatten().collect())
+        .map(|operations| {
+            let mut operations: Vec<_> = operations.into_iter().flatten().collect();
+            // They are kept.
+            operations.shrink_to_fit();
+            operations
+        })
         .filter(|_| findings.errors() == before && !to.is_empty())
 }
 

@@ -7,22 +7,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tidegate_engine::model::{
-    ClaimPath, Condition, Effect, FromModel, GuardModel, IssuerModel, Mode, Operand, PolicyModel, RuleModel,
+    Condition, FromModel, GuardModel, IssuerModel, Mode, Operand, PolicyModel, RuleModel,
 };
 
 use tidegate_identity::issuer::MAX_ISSUERS;
 
-use crate::callers::Entry;
 use crate::demand::Positions;
 use crate::diagnostic::{Code, Diagnostic};
 use crate::directory::DirectoryQuery;
+use crate::entries::Entries;
 use crate::issuers::TrustedIssuer;
 use crate::mesh::{Mesh, WorkloadId};
+use crate::moved::Moved;
 use crate::parallel;
 use crate::place::Findings;
 use crate::rules::{Guard, Rule};
 use crate::suggest;
-use crate::when::{self, Tree};
 
 /// What one workload enforces.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -131,31 +131,29 @@ fn policy(
     guards: &[Arc<Guard>],
     rules: &[Arc<Rule>],
 ) -> Result<WorkloadPolicy, String> {
-    let mut claims: BTreeMap<String, BTreeSet<ClaimPath>> = BTreeMap::new();
-    let mut directories = BTreeSet::new();
-    for rule in rules {
-        for token in rule.from.iter().flat_map(|entry| &entry.tokens) {
-            token.demands.collect(rule.effect, &token.issuer, &mut claims, &mut directories);
-        }
-        for entry in &rule.from {
-            each_condition(rule, entry, |tree| when::collect(tree, &mut claims));
-        }
+    let names = names(rules);
+    let positions = Positions::joint(names.values().copied())
+        .map_err(|_| "it has more than 65535 issuers, claims or directories".to_owned())?;
+    if positions.issuers.len() > MAX_ISSUERS {
+        let issuers = positions.issuers.len();
+        return Err(format!("they need {issuers} issuers, and filters accept {MAX_ISSUERS}"));
     }
-    if claims.len() > MAX_ISSUERS {
-        return Err(format!("they need {} issuers, and filters accept {MAX_ISSUERS}", claims.len()));
-    }
-    let issuers: Vec<IssuerModel> = claims
+    let moved: BTreeMap<usize, Moved> =
+        names.into_iter().map(|(at, names)| (at, names.moved_to(&positions))).collect();
+    let issuers: Vec<IssuerModel> = positions
+        .issuers
         .iter()
-        .map(|(name, claims)| IssuerModel { name: name.clone(), slots: claims.iter().cloned().collect() })
+        .map(|(name, (_, claims))| IssuerModel {
+            name: name.clone(),
+            slots: claims.keys().cloned().collect(),
+        })
         .collect();
     let tcp_ports: BTreeSet<u16> = guards
         .iter()
         .filter(|guard| guard.mode == Mode::Enforce)
         .flat_map(|guard| guard.tcp_ports.iter().copied())
         .collect();
-    let directory_list: Vec<DirectoryQuery> = directories.iter().cloned().collect();
-    let positions = Positions::new(claims, directories)
-        .map_err(|_| "it has more than 65535 issuers, claims or directories".to_owned())?;
+    let directories: Vec<DirectoryQuery> = positions.directories.into_keys().collect();
     let mut guards: Vec<GuardModel> = guards
         .iter()
         .map(|guard| GuardModel {
@@ -166,14 +164,12 @@ fn policy(
         })
         .collect();
     guards.sort_by(|a, b| a.id.cmp(&b.id));
-    let mut rules = parallel::map_within(rules, |rule| rule_model(rule, id, mesh, &positions))
-        .into_iter()
-        .collect::<Result<Vec<_>, String>>()?;
+    let mut rules = parallel::map_within(rules, |rule| rule_model(rule, id, mesh, &moved));
     rules.sort_by(|a, b| a.id.cmp(&b.id));
     let model = PolicyModel {
         issuers,
         guards,
-        directories: directory_list.iter().map(DirectoryQuery::to_string).collect(),
+        directories: directories.iter().map(DirectoryQuery::to_string).collect(),
         rules,
     };
     let rules = tidegate_engine::encode(&model).map_err(|error| error.to_string())?;
@@ -181,7 +177,7 @@ fn policy(
         covered: !model.guards.is_empty(),
         tcp_ports: tcp_ports.into_iter().collect(),
         issuers: model.issuers.iter().map(|issuer| issuer.name.clone()).collect(),
-        directories: directory_list,
+        directories,
         reads_bodies: reads_bodies(&model),
         rules,
         model,
@@ -208,19 +204,22 @@ fn reads_bodies(model: &PolicyModel) -> bool {
     model.rules.iter().flat_map(|rule| rule.to.iter().flatten()).any(|operation| of(&operation.condition))
 }
 
-fn rule_model(rule: &Rule, id: &WorkloadId, mesh: &Mesh, positions: &Positions) -> Result<RuleModel, String> {
-    let mut from: Vec<FromModel> = Vec::new();
-    for entry in &rule.from {
-        let (issuers, condition) = condition(rule, entry, positions)
-            .ok_or_else(|| format!("{} refers to something that the policy lacks", rule.source.id))?;
+fn rule_model(rule: &Rule, id: &WorkloadId, mesh: &Mesh, moved: &BTreeMap<usize, Moved>) -> RuleModel {
+    let moved = moved.get(&at(&rule.from));
+    let mut from: Vec<FromModel> = Vec::with_capacity(rule.from.list.len());
+    for entry in &rule.from.list {
         for peer in entry.who.peers(id, mesh) {
-            let one = FromModel { peer, issuers: issuers.clone(), condition: condition.clone() };
+            let (issuers, condition) = (entry.issuers.clone(), entry.condition.clone());
+            let mut one = FromModel { peer, issuers, condition };
+            if let Some(moved) = moved {
+                moved.entry(&mut one);
+            }
             if !from.contains(&one) {
                 from.push(one);
             }
         }
     }
-    Ok(RuleModel {
+    RuleModel {
         id: rule.name.to_string(),
         effect: rule.effect,
         mode: rule.mode,
@@ -232,43 +231,16 @@ fn rule_model(rule: &Rule, id: &WorkloadId, mesh: &Mesh, positions: &Positions) 
         revokes: rule.revokes,
         from,
         to: rule.to.clone(),
-    })
-}
-
-/// What an entry demands besides peer and tokens: its own conditions, its tokens' age, and the rule's time.
-fn each_condition(rule: &Rule, entry: &Entry, mut visit: impl FnMut(&Tree)) {
-    rule.when.iter().chain(&entry.when).for_each(&mut visit);
-    if rule.effect == Effect::Allow {
-        entry.ages().for_each(|age| visit(&age));
     }
 }
 
-/// All tokens of an entry: their issuers, and what must hold.
-fn condition(rule: &Rule, entry: &Entry, positions: &Positions) -> Option<(Vec<u16>, Condition)> {
-    let effect = rule.effect;
-    let mut issuers = Vec::new();
-    let mut all = Vec::new();
-    let mut tokens: Vec<_> = entry.tokens.iter().collect();
-    tokens.sort_by(|a, b| a.issuer.cmp(&b.issuer));
-    for token in tokens {
-        let (issuer, slots) = positions.issuers.get(&token.issuer)?;
-        issuers.push(*issuer);
-        all.extend(token.demands.conditions(effect, *issuer, slots, positions)?);
-    }
-    let mut whole = true;
-    each_condition(rule, entry, |tree| match tree.condition(effect, positions) {
-        Some(condition) => all.push(condition),
-        None => whole = false,
-    });
-    if !whole {
-        return None;
-    }
-    let condition = match all.len() {
-        0 => Condition::True,
-        1 => all.pop()?,
-        _ => Condition::All(all),
-    };
-    Some((issuers, condition))
+/// What rules name, by where it is in memory: many share it.
+fn names(rules: &[Arc<Rule>]) -> BTreeMap<usize, &Positions> {
+    rules.iter().map(|rule| (at(&rule.from), &*rule.from.names)).collect()
+}
+
+fn at(entries: &Entries) -> usize {
+    Arc::as_ptr(&entries.names).addr()
 }
 
 /// An issuer whose ceiling has none of a Guard's audiences is never accepted there.
@@ -278,12 +250,12 @@ fn warn_audiences(
     issuers: &BTreeMap<String, Option<TrustedIssuer>>,
     findings: &mut Findings,
 ) {
-    let used: BTreeSet<&str> = rules
-        .iter()
-        .flat_map(|rule| &rule.from)
-        .flat_map(|entry| &entry.tokens)
-        .map(|token| token.issuer.as_str())
-        .collect();
+    if guards.iter().all(|guard| guard.audiences.is_none()) {
+        return;
+    }
+    let names = names(rules);
+    let used: BTreeSet<&str> =
+        names.values().flat_map(|names| names.issuers.keys()).map(String::as_str).collect();
     for guard in guards {
         let Some(audiences) = &guard.audiences else { continue };
         for name in &used {

@@ -9,8 +9,9 @@ use crate::audit;
 use crate::callers::{Entry, Who, check_from};
 use crate::context::Context;
 use crate::diagnostic::Code;
+use crate::entries::Entries;
 use crate::issuers::{check_audience, check_audiences};
-use crate::mesh::{WorkloadId, check_selector, is_system_namespace};
+use crate::mesh::{Reach, WorkloadId, check_selector, is_system_namespace};
 use crate::objects::Object;
 use crate::operation::{self, check_ports, names_exact_operations};
 use crate::place::{Findings, Place, Source};
@@ -38,7 +39,7 @@ pub(crate) struct Guard {
     /// Ports that speak no HTTP and pass unguarded.
     pub(crate) tcp_ports: Vec<u16>,
     pub(crate) audiences: Option<Vec<String>>,
-    pub(crate) reach: BTreeSet<WorkloadId>,
+    pub(crate) reach: Reach,
 }
 
 /// A checked AccessRule.
@@ -56,11 +57,9 @@ pub(crate) struct Rule {
     pub(crate) lease: Lease,
     /// Nothing suspends it.
     pub(crate) revokes: bool,
-    pub(crate) from: Vec<Entry>,
+    pub(crate) from: Entries,
     pub(crate) to: Option<Vec<OperationModel>>,
-    /// When it holds: all of these.
-    pub(crate) when: Vec<Tree>,
-    pub(crate) reach: BTreeSet<WorkloadId>,
+    pub(crate) reach: Reach,
 }
 
 // === impl Guard ===
@@ -96,7 +95,6 @@ impl Rule {
             revokes,
             from,
             to,
-            when,
             reach,
         } = self;
         *name == other.name
@@ -110,7 +108,6 @@ impl Rule {
             && *revokes == other.revokes
             && *from == other.from
             && *to == other.to
-            && *when == other.when
             && *reach == other.reach
     }
 }
@@ -146,7 +143,7 @@ pub(crate) fn check_guard(
     if refuse_system_namespace(&object.source, context, findings) {
         return None;
     }
-    let reach = context.mesh.map(|mesh| mesh.reach(object.source.namespace(), spec.selector.as_ref()));
+    let reach = context.reach(object.source.namespace(), spec.selector.as_ref());
     warn_if_empty(&object.source, reach.as_ref(), findings);
     let reach = reach?;
     (findings.errors() == before).then(|| Guard {
@@ -219,7 +216,21 @@ pub(crate) fn check_rule(
         Some(None) => return None,
     };
     let (from, reach) = (from?, reach?);
-    (findings.errors() == before).then(|| Rule {
+    if findings.errors() != before {
+        return None;
+    }
+    let from = Entries::new(effect, &when, from, &context.cache.names)
+        .map_err(|why| {
+            findings.add(
+                &place.key("from"),
+                Code::ConditionTooCostly,
+                why,
+                "a request that meets the rule evaluates all of it at worst",
+                "write several rules, or shorter conditions",
+            );
+        })
+        .ok()?;
+    Some(Rule {
         source: Arc::clone(&object.source),
         name: object.source.id.qualified_name().into(),
         effect,
@@ -232,7 +243,6 @@ pub(crate) fn check_rule(
         revokes: is_revocation(object.source.file()),
         from,
         to,
-        when,
         reach,
     })
 }
@@ -377,13 +387,13 @@ fn reach(
     target: Option<&TargetSpec>,
     context: &Context<'_>,
     findings: &mut Findings,
-) -> Option<BTreeSet<WorkloadId>> {
+) -> Option<Reach> {
     let namespace = source.namespace();
     let reach = match target {
-        None => context.mesh.map(|mesh| mesh.reach(namespace, None)),
+        None => context.reach(namespace, None),
         Some(TargetSpec { selector: Some(selector), gateway: None }) => {
             check_selector(&place.key("selector"), selector, findings);
-            context.mesh.map(|mesh| mesh.reach(namespace, Some(selector)))
+            context.reach(namespace, Some(selector))
         }
         Some(TargetSpec { selector: None, gateway: Some(text) }) => {
             let place = place.key("gateway");
@@ -409,7 +419,7 @@ fn reach(
                 );
                 return None;
             }
-            Some(BTreeSet::from([id.clone()]))
+            Some(Arc::new(BTreeSet::from([id.clone()])))
         }
         Some(TargetSpec { .. }) => {
             findings.add(
@@ -426,8 +436,8 @@ fn reach(
     reach
 }
 
-fn warn_if_empty(source: &Source, reach: Option<&BTreeSet<WorkloadId>>, findings: &mut Findings) {
-    if reach.is_some_and(BTreeSet::is_empty) {
+fn warn_if_empty(source: &Source, reach: Option<&Reach>, findings: &mut Findings) {
+    if reach.is_some_and(|reach| reach.is_empty()) {
         findings.add(
             &source.place(),
             Code::TargetsNothing,

@@ -14,6 +14,12 @@ use serde::de::DeserializeOwned;
 
 const LOCK_FILE: &str = "lock";
 
+/// A folder of the state folder: files that are there as a whole or not at all, and never change.
+#[derive(Debug)]
+pub struct StateFolder {
+    root: PathBuf,
+}
+
 /// An open state folder; locked until dropped.
 #[derive(Debug)]
 pub struct StateDir {
@@ -79,6 +85,24 @@ impl StateDir {
         }
     }
 
+    /// Where it is.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The names of its files and folders.
+    pub fn names(&self) -> Result<Vec<String>, StateError> {
+        names(&self.root)
+    }
+
+    /// A folder in it, which is created if it is missing.
+    pub fn folder(&self, name: &str) -> Result<StateFolder, StateError> {
+        let root = self.root.join(name);
+        create_private(&root).map_err(io_error("create the folder", &root))?;
+        sync_folder(&self.root).map_err(io_error("sync", &self.root))?;
+        Ok(StateFolder { root })
+    }
+
     /// The content of a file; `None` when it is not there.
     pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>, StateError> {
         read(&self.root, name)
@@ -91,11 +115,7 @@ impl StateDir {
 
     /// Replaces a file, readable by its owner only.
     pub fn write(&self, name: &str, content: &[u8]) -> Result<(), StateError> {
-        let path = self.root.join(name);
-        let staged = self.root.join(format!(".{name}.new"));
-        let mut file = create_private_file(&staged).map_err(io_error("create", &staged))?;
-        file.write_all(content).and_then(|()| file.sync_all()).map_err(io_error("write", &staged))?;
-        fs::rename(&staged, &path).map_err(io_error("replace", &path))?;
+        replace(&self.root, name, content)?;
         sync_folder(&self.root).map_err(io_error("sync", &self.root))
     }
 
@@ -121,6 +141,31 @@ impl StateDir {
     }
 }
 
+// === impl StateFolder ===
+
+impl StateFolder {
+    /// The names of its files.
+    pub fn names(&self) -> Result<Vec<String>, StateError> {
+        names(&self.root)
+    }
+
+    /// Writes a file, readable by its owner only. It is sure to be there only after [`StateFolder::sync`].
+    pub fn write(&self, name: &str, content: &[u8]) -> Result<(), StateError> {
+        replace(&self.root, name, content)
+    }
+
+    /// Returns when all files that were written are on disk.
+    pub fn sync(&self) -> Result<(), StateError> {
+        sync_folder(&self.root).map_err(io_error("sync", &self.root))
+    }
+
+    /// Removes a file. It may be there again after a crash.
+    pub fn remove(&self, name: &str) -> Result<(), StateError> {
+        let path = self.root.join(name);
+        fs::remove_file(&path).map_err(io_error("remove", &path))
+    }
+}
+
 /// Reads a JSON file of a state folder that another process may own; `None` when it is not there.
 pub fn read_json<T: DeserializeOwned>(root: &Path, name: &str) -> Result<Option<T>, StateError> {
     let Some(content) = read(root, name)? else { return Ok(None) };
@@ -138,6 +183,22 @@ pub fn read(root: &Path, name: &str) -> Result<Option<Vec<u8>>, StateError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(StateError::Io { action: "read", path, source }),
     }
+}
+
+/// Replaces a file by a synced one, without syncing the folder.
+fn replace(root: &Path, name: &str, content: &[u8]) -> Result<(), StateError> {
+    let path = root.join(name);
+    let staged = root.join(format!(".{name}.new"));
+    let mut file = create_private_file(&staged).map_err(io_error("create", &staged))?;
+    file.write_all(content).and_then(|()| file.sync_all()).map_err(io_error("write", &staged))?;
+    fs::rename(&staged, &path).map_err(io_error("replace", &path))
+}
+
+fn names(folder: &Path) -> Result<Vec<String>, StateError> {
+    let listed: io::Result<Vec<String>> = fs::read_dir(folder).and_then(|entries| {
+        entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+    });
+    listed.map_err(io_error("list", folder))
 }
 
 fn io_error<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> StateError + 'a {

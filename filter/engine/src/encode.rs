@@ -2,7 +2,7 @@
 //!
 //! INVARIANT: deterministic. The same model gives the same bytes on every machine.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
 
 use crate::layout::{
     MAGIC, MAX_CONDITION_DEPTH, MAX_CONDITION_PARTS, MAX_ISSUERS, MAX_SECTION_BYTES, NONE, Table, VERSION,
@@ -14,10 +14,14 @@ use crate::packed::{MOST_FIELDS, Packed, pack};
 mod buckets;
 mod clauses;
 mod conditions;
+mod interned;
+mod place;
 mod rules;
 mod shapes;
 
 use clauses::Clauses;
+use interned::{Map, Seed, Texts};
+use place::Place;
 use rules::Rarity;
 
 /// Why a model cannot be encoded.
@@ -96,16 +100,19 @@ pub fn encode(model: &PolicyModel) -> Result<Vec<u8>, EncodeError> {
             return Err(EncodeError::Issuers(format!("issuer `{}` is there twice", issuer.name)));
         }
     }
+    let seed = Seed::default();
     let mut writer = Writer {
         model,
-        rarity: rules::rarity(model),
+        rarity: rules::rarity(model, seed),
         tables: Default::default(),
         packed: Default::default(),
         text: Vec::new(),
         // Most rules have three or four of their own.
-        strings: HashMap::with_capacity(4 * rules.len()),
-        interned: HashMap::new(),
-        shared: HashMap::with_capacity(4 * rules.len()),
+        strings: Map::with_capacity_and_hasher(4 * rules.len(), seed),
+        runs: Map::with_hasher(seed),
+        run: Vec::new(),
+        records: Map::with_hasher(seed),
+        shared: Map::with_capacity_and_hasher(4 * rules.len(), seed),
         parts: 0,
         of_operation: false,
         body_fields: Vec::new(),
@@ -119,10 +126,10 @@ pub fn encode(model: &PolicyModel) -> Result<Vec<u8>, EncodeError> {
         writer.push(Table::Directories, &[name]);
     }
     let written = rules.iter().map(|rule| writer.parts_of(rule)).collect::<Result<Vec<_>, _>>()?;
-    let mut clauses = Clauses::new(model);
+    let mut clauses = Clauses::new(&rules, seed);
     for (position, (rule, written)) in rules.iter().zip(&written).enumerate() {
         writer.rule(rule, written)?;
-        clauses.add(word(position), rule, written);
+        clauses.add(position, rule, written);
     }
     clauses.write(&mut writer);
     writer.finish()
@@ -135,10 +142,14 @@ struct Writer<'m> {
     tables: [Vec<u32>; Table::ALL.len()],
     packed: [Vec<u32>; Packed::ALL.len()],
     text: Vec<u8>,
-    strings: HashMap<String, u32>,
-    /// Records and runs that are written once however often they occur, by table and content.
-    interned: HashMap<(usize, Vec<u32>), u32>,
-    shared: HashMap<(Packed, [u32; MOST_FIELDS]), u32>,
+    strings: Texts<'m>,
+    /// Runs that are written once however often they occur, by content and table.
+    runs: Map<Vec<u32>, Vec<(usize, u32)>>,
+    /// The run that is being put together.
+    run: Vec<u32>,
+    /// The same of records: conditions and operands.
+    records: Map<(usize, [u32; 4]), u32>,
+    shared: Map<(Packed, [u32; MOST_FIELDS]), u32>,
     /// How many parts the condition has that is being written.
     parts: u32,
     /// Whether it may read the body.
@@ -149,7 +160,7 @@ struct Writer<'m> {
 
 // === impl Writer ===
 
-impl Writer<'_> {
+impl<'m> Writer<'m> {
     /// Appends a record; returns its position.
     fn push(&mut self, table: Table, record: &[u32]) -> u32 {
         let Some(words) = self.tables.get_mut(table.position()) else { return NONE };
@@ -159,13 +170,33 @@ impl Writer<'_> {
     }
 
     /// Appends a record unless the same one is there already.
-    fn intern(&mut self, table: Table, record: Vec<u32>) -> u32 {
+    fn intern(&mut self, table: Table, record: [u32; 4]) -> u32 {
         let key = (table.position(), record);
-        if let Some(known) = self.interned.get(&key) {
+        if let Some(known) = self.records.get(&key) {
             return *known;
         }
-        let position = self.push(table, &key.1);
-        self.interned.insert(key, position);
+        let position = self.push(table, &record);
+        self.records.insert(key, position);
+        position
+    }
+
+    /// Appends a run and its length unless the same one is there already.
+    fn run(&mut self, table: Table, words: &[u32]) -> u32 {
+        let mut run = std::mem::take(&mut self.run);
+        run.clear();
+        run.push(word(words.len()));
+        run.extend_from_slice(words);
+        let known =
+            self.runs.get(&run).and_then(|known| known.iter().find(|(at, _)| *at == table.position()));
+        let position = match known {
+            Some((_, position)) => *position,
+            None => {
+                let position = self.push(table, &run);
+                self.runs.entry(run.clone()).or_default().push((table.position(), position));
+                position
+            }
+        };
+        self.run = run;
         position
     }
 
@@ -192,8 +223,9 @@ impl Writer<'_> {
         known
     }
 
-    fn string(&mut self, text: &str) -> u32 {
-        if let Some(known) = self.strings.get(text) {
+    fn string(&mut self, text: impl Into<Cow<'m, str>>) -> u32 {
+        let text = text.into();
+        if let Some(known) = self.strings.get(&text) {
             return *known;
         }
         let position = word(self.text.len());
@@ -208,28 +240,25 @@ impl Writer<'_> {
             self.text.push(group | 64);
         }
         self.text.extend_from_slice(text.as_bytes());
-        self.strings.insert(text.to_owned(), position);
+        self.strings.insert(text, position);
         position
     }
 
     fn list(&mut self, items: &[u32]) -> u32 {
-        let mut run = Vec::with_capacity(items.len() + 1);
-        run.push(word(items.len()));
-        run.extend_from_slice(items);
-        self.intern(Table::Lists, run)
+        self.run(Table::Lists, items)
     }
 
-    fn strings(&mut self, items: &[String]) -> u32 {
+    fn strings(&mut self, items: &'m [String]) -> u32 {
         let items: Vec<u32> = items.iter().map(|item| self.string(item)).collect();
         self.list(&items)
     }
 
-    fn optional<T>(
+    fn optional<'t, T>(
         &mut self,
-        items: Option<&[T]>,
-        place: &str,
+        items: Option<&'t [T]>,
+        place: Place<'_>,
         field: &str,
-        mut item: impl FnMut(&mut Self, &T) -> Result<u32, EncodeError>,
+        mut item: impl FnMut(&mut Self, &'t T) -> Result<u32, EncodeError>,
     ) -> Result<u32, EncodeError> {
         match items {
             None => Ok(NONE),
@@ -249,11 +278,11 @@ impl Writer<'_> {
         }
     }
 
-    fn guard(&mut self, guard: &GuardModel) -> Result<(), EncodeError> {
-        let place = format!("guard {}", guard.id);
-        let ports = self.optional(guard.ports.as_deref(), &place, "ports", |_, port| Ok(u32::from(*port)))?;
+    fn guard(&mut self, guard: &'m GuardModel) -> Result<(), EncodeError> {
+        let place = Place::Guard(&guard.id);
+        let ports = self.optional(guard.ports.as_deref(), place, "ports", |_, port| Ok(u32::from(*port)))?;
         let audiences = self
-            .optional(guard.audiences.as_deref(), &place, "audience", |writer, one| Ok(writer.string(one)))?;
+            .optional(guard.audiences.as_deref(), place, "audience", |writer, one| Ok(writer.string(one)))?;
         let mode = match guard.mode {
             Mode::Enforce => code::ENFORCE,
             Mode::Shadow => code::SHADOW,
@@ -271,24 +300,25 @@ impl Writer<'_> {
 
 /// A section of these tables, in the order of [`Table::ALL`] and [`Packed::ALL`], and this text.
 pub(crate) fn section(tables: &[Vec<u32>], packed: &[Vec<u32>], text: &[u8]) -> Vec<u8> {
-    let mut out = Vec::new();
+    let packed: Vec<_> = Packed::ALL.iter().zip(packed).map(|(table, values)| pack(*table, values)).collect();
+    let words: usize = tables.iter().map(Vec::len).sum();
+    let records: usize = packed.iter().map(|(_, _, bytes)| bytes.len()).sum();
+    let directory = MAGIC.len() + 8 + 4 * tables.len() + 12 * packed.len();
+    let mut out = Vec::with_capacity(directory + 4 * words + records + text.len());
     out.extend_from_slice(&MAGIC);
     out.extend_from_slice(&VERSION.to_le_bytes());
     for words in tables {
         out.extend_from_slice(&word(words.len()).to_le_bytes());
     }
-    let mut records = Vec::new();
-    for (table, values) in Packed::ALL.iter().zip(packed) {
-        let (count, widths, bytes) = pack(*table, values);
+    for (count, widths, _) in &packed {
         out.extend_from_slice(&count.to_le_bytes());
-        out.extend_from_slice(&widths);
-        records.extend_from_slice(&bytes);
+        out.extend_from_slice(widths);
     }
     out.extend_from_slice(&word(text.len()).to_le_bytes());
     for one in tables.iter().flatten() {
         out.extend_from_slice(&one.to_le_bytes());
     }
-    out.extend_from_slice(&records);
+    packed.iter().for_each(|(_, _, bytes)| out.extend_from_slice(bytes));
     out.extend_from_slice(text);
     out
 }

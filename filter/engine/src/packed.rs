@@ -218,7 +218,8 @@ pub(crate) fn pack(table: Packed, values: &[u32]) -> (u32, [u8; 8], Vec<u8>) {
         0x1_0000..=0xFF_FFFF => 3,
         _ => 4,
     });
-    let mut bytes = Vec::new();
+    let stride: usize = widths.into_iter().map(usize::from).sum();
+    let mut bytes = Vec::with_capacity(stride * (values.len() / fields));
     for record in values.chunks(fields) {
         for (value, width) in record.iter().zip(widths) {
             bytes.extend(value.wrapping_add(1).to_le_bytes().iter().take(usize::from(width)));

@@ -27,6 +27,7 @@ const RUNS: usize = 3;
 const EDITS: usize = 20;
 
 fn main() {
+    println!("allocator: {}", memory::NAME);
     let wanted: Vec<String> =
         std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     for layout in LAYOUTS {

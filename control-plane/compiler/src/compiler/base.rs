@@ -7,7 +7,7 @@ use crate::callers::{self, Caller};
 use crate::context::Context;
 use crate::diagnostic::{Code, Diagnostic};
 use crate::issuers::{self, TrustedIssuer};
-use crate::mesh::{self, Mesh};
+use crate::mesh::{self, Mesh, Reaches};
 use crate::objects::{Object, Objects};
 use crate::place::{Findings, Kind};
 use crate::when::Cache;
@@ -20,6 +20,8 @@ pub(super) struct Base {
     objects: Objects,
     now: Option<i64>,
     mesh: (Option<Mesh>, Vec<Diagnostic>),
+    /// Of this mesh.
+    reaches: Reaches,
     issuers: (BTreeMap<String, Option<TrustedIssuer>>, Vec<Diagnostic>),
     callers: (BTreeMap<String, Option<Caller>>, Vec<Diagnostic>),
 }
@@ -62,6 +64,7 @@ impl Base {
             let mesh = check_mesh(&self.objects);
             unchanged.values &= mesh.0 == self.mesh.0;
             self.mesh = mesh;
+            self.reaches = Reaches::default();
         }
         if !same_issuers {
             let mut findings = Findings::default();
@@ -87,6 +90,7 @@ impl Base {
             issuers: &self.issuers.0,
             callers: &self.callers.0,
             cache,
+            reaches: &self.reaches,
         }
     }
 

@@ -1,10 +1,11 @@
 //! What each file says, and what came of checking it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::borrow::Borrow;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use super::base::Unchanged;
-use crate::SourceFile;
 use crate::context::Context;
 use crate::diagnostic::Diagnostic;
 use crate::mesh::WorkloadId;
@@ -18,6 +19,9 @@ use crate::warnings::warn_everything;
 
 /// So many files are put where they belong one by one.
 const FEW: usize = 64;
+
+/// Path and text of a file.
+pub(super) type Text<'s> = (&'s str, &'s str);
 
 /// A file that was read, and not checked yet.
 #[derive(Debug)]
@@ -53,9 +57,9 @@ pub(super) struct File {
 pub(super) struct Files {
     /// In the order of paths and texts.
     all: Vec<Known>,
-    objects: HashMap<ObjectId, Vec<Arc<Source>>>,
-    /// Ids that are there more than once.
-    twice: BTreeSet<ObjectId>,
+    objects: HashSet<ById>,
+    /// Objects with the id of another one, which is in `objects`.
+    others: BTreeMap<ObjectId, Vec<Arc<Source>>>,
     /// Files about which there is something to do, so that the others need not be looked at.
     with_base: Part,
     with_guards: Part,
@@ -78,12 +82,12 @@ struct Known {
     file: Arc<File>,
 }
 
+/// An object, to be found by its id.
+#[derive(Debug)]
+struct ById(Arc<Source>);
+
 /// Files by where they are in memory.
 type Part = BTreeMap<usize, Arc<File>>;
-
-fn of(source: &SourceFile) -> (&str, &str) {
-    (&source.path, &source.text)
-}
 
 fn key(file: &Arc<File>) -> usize {
     Arc::as_ptr(file).addr()
@@ -97,11 +101,12 @@ impl Unchecked {
         Self { text, objects, findings: findings.into_found() }
     }
 
-    pub(super) fn check(&self, context: &Context<'_>) -> File {
+    /// What it was written as is given up here, where others do the same.
+    pub(super) fn check(self, context: &Context<'_>) -> File {
         let mut findings = Findings::default();
         let mut late = Findings::default();
         let mut endings = Vec::new();
-        let objects = &self.objects;
+        let Self { text, objects, findings: mut all } = self;
         let guards: Vec<Option<Guard>> =
             objects.guards.iter().map(|guard| check_guard(guard, context, &mut findings)).collect();
         let rules: Vec<Option<Rule>> =
@@ -109,20 +114,15 @@ impl Unchecked {
         rules.iter().flatten().for_each(|rule| warn_everything(rule, &mut late));
         let whole = guards.iter().all(Option::is_some) && rules.iter().all(Option::is_some);
         let asked_for_broken = findings.asked_for_broken();
-        let mut all = self.findings.clone();
         all.extend(findings.into_found());
+        let sources = objects.sources().map(Arc::clone).collect();
+        let Objects { meshes, issuers, callers, broken, .. } = objects;
         File {
-            text: Arc::clone(&self.text),
-            base: Objects {
-                meshes: objects.meshes.clone(),
-                issuers: objects.issuers.clone(),
-                callers: objects.callers.clone(),
-                broken: objects.broken.clone(),
-                ..Objects::default()
-            },
+            text,
+            base: Objects { meshes, issuers, callers, broken, ..Objects::default() },
             guards: guards.into_iter().flatten().map(Arc::new).collect(),
             rules: rules.into_iter().flatten().map(Arc::new).collect(),
-            sources: objects.sources().map(Arc::clone).collect(),
+            sources,
             findings: all,
             late: late.into_found(),
             endings,
@@ -145,21 +145,43 @@ impl Known {
     }
 }
 
+// === impl ById ===
+
+impl Borrow<ObjectId> for ById {
+    fn borrow(&self) -> &ObjectId {
+        &self.0.id
+    }
+}
+
+impl Hash for ById {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.id.hash(state);
+    }
+}
+
+impl PartialEq for ById {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.id == other.0.id
+    }
+}
+
+impl Eq for ById {}
+
 // === impl Files ===
 
 impl Files {
     /// The sources that are not here as they are, and the files here that are not in the sources. The latter are taken out.
-    pub(super) fn compare<'s>(&mut self, sources: &'s [SourceFile]) -> (Vec<&'s SourceFile>, Vec<Arc<File>>) {
+    pub(super) fn compare<'s>(&mut self, sources: &[Text<'s>]) -> (Vec<Text<'s>>, Vec<Arc<File>>) {
         let (mut sources, known) = self.without_pairs(sources);
-        sources.sort_by(|a, b| of(a).cmp(&of(b)));
+        sources.sort_unstable();
         let (mut new, mut gone) = (Vec::new(), Vec::new());
         let mut known = known.into_iter().peekable();
         for source in sources {
             // Texts are only compared where the paths are the same.
-            while let Some(known) = known.next_if(|known| known.source() < of(source)) {
+            while let Some(known) = known.next_if(|known| known.source() < source) {
                 gone.push(Arc::clone(&known.file));
             }
-            if known.next_if(|known| known.source() == of(source)).is_none() {
+            if known.next_if(|known| known.source() == source).is_none() {
                 new.push(source);
             }
         }
@@ -170,9 +192,9 @@ impl Files {
 
     /// All but pairs of the same, one of the sources and one of the files here, that are found without sorting: most, if
     /// the sources are in the order of paths. What is left are the files in the order in which they are here.
-    fn without_pairs<'s, 'f>(&'f self, sources: &'s [SourceFile]) -> (Vec<&'s SourceFile>, Vec<&'f Known>) {
+    fn without_pairs<'s, 'f>(&'f self, sources: &[Text<'s>]) -> (Vec<Text<'s>>, Vec<&'f Known>) {
         // As many from the beginning as are the same, and the others counted from the end.
-        let is_pair = |(source, known): (&SourceFile, &Known)| known.source() == of(source);
+        let is_pair = |(source, known): (&Text<'s>, &Known)| known.source() == *source;
         let zipped = || sources.iter().zip(&self.all);
         let begin = if sources.len() == self.all.len() {
             0
@@ -184,11 +206,11 @@ impl Files {
         let end = sources.len().min(all.len());
         let (more_sources, sources) = sources.split_at(sources.len().saturating_sub(end));
         let (more_known, all) = all.split_at(all.len().saturating_sub(end));
-        let pairs: Vec<(&SourceFile, &Known)> = sources.iter().zip(all).collect();
+        let pairs: Vec<(&Text<'s>, &Known)> = sources.iter().zip(all).collect();
         let same = parallel::map(&pairs, |pair| is_pair(*pair));
         let others = || pairs.iter().zip(&same).filter(|(_, same)| !**same).map(|(pair, _)| pair);
         (
-            more_sources.iter().chain(others().map(|(source, _)| *source)).collect(),
+            more_sources.iter().chain(others().map(|(source, _)| *source)).copied().collect(),
             more_known.iter().chain(others().map(|(_, known)| *known)).collect(),
         )
     }
@@ -219,17 +241,28 @@ impl Files {
                 part.remove(&key);
             }
             self.unguarded.remove(&key);
-            for source in &file.sources {
-                if let Some(sources) = self.objects.get_mut(&source.id) {
-                    sources.retain(|other| !Arc::ptr_eq(source, other));
-                    if sources.len() < 2 {
-                        self.twice.remove(&source.id);
-                    }
-                    if sources.is_empty() {
-                        self.objects.remove(&source.id);
-                    }
-                }
-            }
+            file.sources.iter().for_each(|source| self.remove_object(source));
+        }
+    }
+
+    fn remove_object(&mut self, source: &Arc<Source>) {
+        let others = self.others.get_mut(&source.id);
+        if self.objects.get(&source.id).is_some_and(|known| Arc::ptr_eq(&known.0, source)) {
+            self.objects.remove(&source.id);
+            self.objects.extend(others.and_then(Vec::pop).map(ById));
+        } else if let Some(others) = others {
+            others.retain(|other| !Arc::ptr_eq(source, other));
+        }
+        if self.others.get(&source.id).is_some_and(Vec::is_empty) {
+            self.others.remove(&source.id);
+        }
+    }
+
+    fn add_object(&mut self, source: &Arc<Source>) {
+        if self.objects.contains(&source.id) {
+            self.others.entry(source.id.clone()).or_default().push(Arc::clone(source));
+        } else {
+            self.objects.insert(ById(Arc::clone(source)));
         }
     }
 
@@ -265,17 +298,7 @@ impl Files {
             for (part, _) in tables.filter(|(_, belongs)| *belongs) {
                 part.insert(key(file), Arc::clone(file));
             }
-            for source in &file.sources {
-                match self.objects.get_mut(&source.id) {
-                    Some(sources) => {
-                        sources.push(Arc::clone(source));
-                        self.twice.insert(source.id.clone());
-                    }
-                    None => {
-                        self.objects.insert(source.id.clone(), vec![Arc::clone(source)]);
-                    }
-                }
-            }
+            file.sources.iter().for_each(|source| self.add_object(source));
         }
         if files.len() <= FEW {
             for file in files {
@@ -304,8 +327,9 @@ impl Files {
                 findings.extend(now.iter().flat_map(|now| ending.told(*now)).cloned());
             }
         }
-        for id in &self.twice {
-            let mut sources: Vec<&Arc<Source>> = self.objects.get(id).into_iter().flatten().collect();
+        for (id, others) in &self.others {
+            let first = self.objects.get(id).map(|known| &known.0);
+            let mut sources: Vec<&Arc<Source>> = first.into_iter().chain(others).collect();
             sources.sort_by(|a, b| a.order().cmp(&b.order()));
             for [first, second] in sources.array_windows::<2>() {
                 refuse_duplicate(first, second, findings);
@@ -343,6 +367,13 @@ impl Files {
     /// All Guards.
     pub(super) fn guards(&self) -> impl Iterator<Item = &Arc<Guard>> {
         self.with_guards.values().flat_map(|file| &file.guards)
+    }
+
+    /// Gives up all files, and with them what nobody else has of them.
+    pub(super) fn discard(mut self) {
+        let all = std::mem::take(&mut self.all);
+        drop(self);
+        parallel::map_owned(all, drop);
     }
 
     /// Gives back the memory of trees that were read again for places.

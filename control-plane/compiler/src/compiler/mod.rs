@@ -20,14 +20,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use base::Base;
-use files::{File, Files, Unchecked};
+use files::{File, Files, Text, Unchecked};
 use workloads::Workloads;
 
 use crate::diagnostic::Code;
 use crate::parallel;
 use crate::place::{FileText, Findings};
 use crate::when::Cache;
-use crate::{Compilation, Compiled, Inputs, SourceFile, without_place};
+use crate::{Compilation, Compiled, Inputs, without_place};
 
 /// Compiles the same rules again and again as they change.
 ///
@@ -51,12 +51,23 @@ impl Compiler {
 
     /// Compiles rules. Never fails: whatever is wrong is a diagnostic. Gives exactly what [`crate::compile`] gives.
     pub fn compile(&mut self, inputs: &Inputs<'_>) -> Compilation {
-        if self.env != inputs.env {
-            *self = Self { env: inputs.env.clone(), ..Self::default() };
+        let sources = inputs.sources.iter().map(|source| (source.path.as_str(), source.text.as_str()));
+        self.compile_texts(sources, &inputs.env, inputs.now)
+    }
+
+    /// The same, of paths and texts wherever they are.
+    pub fn compile_texts<'s>(
+        &mut self,
+        sources: impl IntoIterator<Item = (&'s str, &'s str)>,
+        env: &BTreeMap<String, String>,
+        now: Option<i64>,
+    ) -> Compilation {
+        if self.env != *env {
+            *self = Self { env: env.clone(), ..Self::default() };
         }
         let mut findings = Findings::default();
-        self.update(inputs.sources, inputs.now);
-        self.files.tell(inputs.now, &mut findings);
+        self.update(&sources.into_iter().collect::<Vec<_>>(), now);
+        self.files.tell(now, &mut findings);
         self.base.tell(&mut findings);
         let output = if findings.errors() == 0 { self.plan(&mut findings) } else { None };
         let output = output.filter(|_| findings.errors() == 0);
@@ -72,13 +83,20 @@ impl Compiler {
         Compilation { diagnostics: findings.into_sorted(), output }
     }
 
+    /// Gives up everything, on all processors: where there is much, dropping it on one takes a while.
+    pub fn discard(self) {
+        let Self { files, base, workloads, .. } = self;
+        drop((base, workloads));
+        files.discard();
+    }
+
     /// Reads and checks what is new or has changed, and what rests on something that has.
-    fn update(&mut self, sources: &[SourceFile], now: Option<i64>) {
+    fn update(&mut self, sources: &[Text<'_>], now: Option<i64>) {
         let (new, gone) = self.files.compare(sources);
         self.workloads.remove(&gone);
         let env = &self.env;
-        let mut unchecked = parallel::map(&new, |source| {
-            let text = FileText::new(&source.path, &source.text);
+        let mut unchecked = parallel::map(&new, |(path, text)| {
+            let text = FileText::new(path, text);
             Unchecked::read(Arc::new(text), env)
         });
         let objects = self.files.base().chain(unchecked.iter().map(|file| &file.objects));
@@ -92,7 +110,7 @@ impl Compiler {
         unchecked.extend(parallel::map(&stale, |file| Unchecked::read(Arc::clone(&file.text), env)));
         drop(stale);
         let context = self.base.context(&self.cache);
-        let checked: Vec<Arc<File>> = parallel::map(&unchecked, |file| Arc::new(file.check(&context)));
+        let checked: Vec<Arc<File>> = parallel::map_owned(unchecked, |file| Arc::new(file.check(&context)));
         self.workloads.add(&checked);
         self.files.add(&checked);
     }

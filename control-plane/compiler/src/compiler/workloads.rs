@@ -53,6 +53,14 @@ fn name(rule: &Arc<Rule>) -> Name {
     (Arc::clone(&rule.name), Arc::as_ptr(rule).addr())
 }
 
+/// The workloads that rules of these files reach, and these rules: those next to each other that reach the same ones at once.
+fn reached(files: &[Arc<File>]) -> impl Iterator<Item = (&WorkloadId, &[Arc<Rule>])> {
+    let rules = files.iter().flat_map(|file| file.rules.chunk_by(|a, b| Arc::ptr_eq(&a.reach, &b.reach)));
+    rules.flat_map(|rules| {
+        rules.iter().take(1).flat_map(|first| first.reach.iter()).map(move |id| (id, rules))
+    })
+}
+
 fn touch(touched: &mut BTreeSet<WorkloadId>, id: &WorkloadId) {
     if !touched.contains(id) {
         touched.insert(id.clone());
@@ -78,30 +86,22 @@ fn same<T>(a: &[Arc<T>], b: &[Arc<T>], says_the_same: fn(&T, &T) -> bool) -> Kep
 impl Workloads {
     /// The rules of these files do not count any more.
     pub(super) fn remove(&mut self, files: &[Arc<File>]) {
-        for rule in files.iter().flat_map(|file| &file.rules) {
-            for id in &rule.reach {
-                if let Some(rules) = self.rules.get_mut(id) {
-                    rules.remove(&name(rule));
-                    touch(&mut self.touched, id);
-                }
+        for (id, rules) in reached(files) {
+            if let Some(known) = self.rules.get_mut(id) {
+                rules.iter().for_each(|rule| drop(known.remove(&name(rule))));
+                touch(&mut self.touched, id);
             }
         }
     }
 
     /// The rules of these files count.
     pub(super) fn add(&mut self, files: &[Arc<File>]) {
-        for rule in files.iter().flat_map(|file| &file.rules) {
-            for id in &rule.reach {
-                touch(&mut self.touched, id);
-                match self.rules.get_mut(id) {
-                    Some(rules) => {
-                        rules.insert(name(rule), Arc::clone(rule));
-                    }
-                    None => {
-                        let rules = BTreeMap::from([(name(rule), Arc::clone(rule))]);
-                        self.rules.insert(id.clone(), rules);
-                    }
-                }
+        for (id, rules) in reached(files) {
+            touch(&mut self.touched, id);
+            let rules = rules.iter().map(|rule| (name(rule), Arc::clone(rule)));
+            match self.rules.get_mut(id) {
+                Some(known) => known.extend(rules),
+                None => drop(self.rules.insert(id.clone(), rules.collect())),
             }
         }
     }
@@ -121,7 +121,7 @@ impl Workloads {
     ) -> (Option<BTreeMap<WorkloadId, Arc<WorkloadPolicy>>>, BTreeSet<WorkloadId>) {
         let mut guards_of: BTreeMap<&WorkloadId, Vec<&'g Arc<Guard>>> = BTreeMap::new();
         for guard in guards {
-            for id in &guard.reach {
+            for id in guard.reach.iter() {
                 guards_of.entry(id).or_default().push(guard);
             }
         }
@@ -149,18 +149,14 @@ impl Workloads {
             .collect();
         self.touched.clear();
         let known = &self.planned;
-        let planned = parallel::map(&changed, |(Reaching { id, guards, rules }, kept)| {
-            let (guards, rules) = (guards.clone(), rules.clone());
-            match (kept, known.get(*id)) {
+        let planned = parallel::map_owned(changed, |(Reaching { id, guards, rules }, kept)| {
+            let planned = match (kept, known.get(id)) {
                 (Kept::Policy, Some(known)) => known.planned.moved(id, issuers, guards, rules),
                 _ => Planned::new(id, mesh, issuers, guards, rules),
-            }
+            };
+            (id, (planned, kept))
         });
-        let mut fresh: BTreeMap<&WorkloadId, (Planned, Kept)> = changed
-            .iter()
-            .zip(planned)
-            .map(|((reaching, kept), planned)| (reaching.id, (planned, *kept)))
-            .collect();
+        let mut fresh: BTreeMap<&WorkloadId, (Planned, Kept)> = planned.into_iter().collect();
         // How much is compared depends on the workloads before.
         let mut budget = Budget::new();
         let mut unnoted: Vec<(&WorkloadId, Planned, Size, usize)> = Vec::new();

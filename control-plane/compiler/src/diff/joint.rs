@@ -2,14 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tidegate_engine::model::{ClaimPath, ClaimRef, Condition, IssuerModel, Operand, PolicyModel, Test};
+use tidegate_engine::model::{ClaimPath, IssuerModel, PolicyModel};
 
-/// Positions of one policy in the joint one.
-struct Moved {
-    /// By issuer: its joint position, and those of its slots.
-    issuers: Vec<(u16, Vec<u16>)>,
-    directories: Vec<u16>,
-}
+use crate::moved::{Moved, number};
 
 /// Both policies, with joint issuers and directories.
 pub(super) fn models(before: PolicyModel, after: PolicyModel) -> (PolicyModel, PolicyModel) {
@@ -46,71 +41,8 @@ fn moved(mut model: PolicyModel, joint: &[IssuerModel], directories: &[String]) 
             .collect(),
     };
     for rule in &mut model.rules {
-        for from in &mut rule.from {
-            from.issuers.iter_mut().for_each(|issuer| *issuer = moved.issuer(*issuer));
-            from.issuers.sort_unstable();
-            moved.condition(&mut from.condition);
-        }
+        rule.from.iter_mut().for_each(|from| moved.entry(from));
         rule.to.iter_mut().flatten().for_each(|to| moved.condition(&mut to.condition));
     }
     PolicyModel { issuers: joint.to_vec(), directories: directories.to_vec(), ..model }
-}
-
-/// Positions are those of a joint list that has them all.
-fn number(at: Option<usize>) -> u16 {
-    at.and_then(|at| u16::try_from(at).ok()).unwrap_or(u16::MAX)
-}
-
-// === impl Moved ===
-
-impl Moved {
-    fn issuer(&self, issuer: u16) -> u16 {
-        self.issuers.get(usize::from(issuer)).map_or(u16::MAX, |(at, _)| *at)
-    }
-
-    fn claim(&self, claim: &mut ClaimRef) {
-        let known = self.issuers.get(usize::from(claim.issuer));
-        *claim = ClaimRef {
-            issuer: known.map_or(u16::MAX, |(at, _)| *at),
-            slot: known
-                .and_then(|(_, slots)| slots.get(usize::from(claim.slot)))
-                .copied()
-                .unwrap_or(u16::MAX),
-        };
-    }
-
-    fn directory(&self, directory: &mut u16) {
-        *directory = self.directories.get(usize::from(*directory)).copied().unwrap_or(u16::MAX);
-    }
-
-    fn condition(&self, condition: &mut Condition) {
-        match condition {
-            Condition::True | Condition::Within(_) => {}
-            Condition::All(parts) | Condition::Any(parts) => {
-                parts.iter_mut().for_each(|part| self.condition(part));
-            }
-            Condition::Not(part) => self.condition(part),
-            Condition::Claim(claim, test) => {
-                self.claim(claim);
-                match test {
-                    Test::Same(other) => self.claim(other),
-                    Test::Listed(directory) | Test::ListedOrStale(directory) => self.directory(directory),
-                    _ => {}
-                }
-            }
-            Condition::Compare(left, _, right) => {
-                self.operand(left);
-                self.operand(right);
-            }
-            Condition::Text(operand, _) => self.operand(operand),
-        }
-    }
-
-    fn operand(&self, operand: &mut Operand) {
-        match operand {
-            Operand::Claim(claim) => self.claim(claim),
-            Operand::Length(inner) | Operand::Plus(inner, _) => self.operand(inner),
-            _ => {}
-        }
-    }
 }

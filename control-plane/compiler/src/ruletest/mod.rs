@@ -11,7 +11,7 @@ use tidegate_engine::{Outcome, Reason};
 use crate::context::Context;
 use crate::diagnostic::{Code, Diagnostic};
 use crate::explain::{AskedBody, AskedToken, MeshPeer, Question};
-use crate::mesh::{WorkloadId, not_empty};
+use crate::mesh::{Reaches, WorkloadId, not_empty};
 use crate::objects::{self, Object, Objects};
 use crate::place::{Findings, Kind, ObjectId, Place};
 use crate::spec::{
@@ -82,13 +82,14 @@ pub fn check(inputs: &Inputs<'_>, compiled: &Compiled) -> RuleTests {
     let mut shape = Findings::default();
     let objects = objects::read(inputs.sources, &inputs.env, &mut shape);
     let issuers = compiled.issuers.iter().map(|issuer| (issuer.name.clone(), Some(issuer.clone()))).collect();
-    let (none, cache) = (BTreeMap::new(), Cache::default());
+    let (none, cache, reaches) = (BTreeMap::new(), Cache::default(), Reaches::default());
     let context = Context {
         mesh: Some(&compiled.mesh),
         broken: &objects.broken,
         issuers: &issuers,
         callers: &none,
         cache: &cache,
+        reaches: &reaches,
     };
     let mut findings = Findings::default();
     let tests = objects

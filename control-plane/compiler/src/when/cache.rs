@@ -7,15 +7,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::pattern::{self, Compiled, InvalidPattern};
 use super::syntax::{Parsed, parse_text};
+use crate::entries::KnownNames;
 
 /// Most texts of a kind that are kept.
 const MAX_KEPT: usize = 4096;
 
-/// Expressions and regular expressions by their text.
+/// Expressions and regular expressions by their text, and the names that rules read.
 #[derive(Debug, Default)]
 pub(crate) struct Cache {
     expressions: Mutex<HashMap<String, Arc<Parsed>>>,
     patterns: Mutex<HashMap<String, Arc<Result<Compiled, InvalidPattern>>>>,
+    pub(crate) names: KnownNames,
 }
 
 // === impl Cache ===

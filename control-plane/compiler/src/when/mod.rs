@@ -18,7 +18,7 @@ mod value;
 pub(crate) use cache::Cache;
 pub(crate) use check::{When, check};
 pub(crate) use syntax::{describe, parse, path_of};
-pub(crate) use tree::{ClaimName, Cost, Tree, Value, collect};
+pub(crate) use tree::{ClaimName, Cost, Tree, Value};
 pub(crate) use value::{header_name, parameter_name};
 
 /// The automaton of an expression; `None`: it would be too large.

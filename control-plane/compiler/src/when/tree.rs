@@ -4,7 +4,6 @@
 //! negated an Allow demands besides that it is there; only `!has(…)` holds because of what is missing. A Deny holds as well
 //! where a negated test is of something absent.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Add;
 
 use tidegate_engine::model::{
@@ -224,16 +223,6 @@ impl Tree {
             Self::Constant(_) | Self::All(_) | Self::Any(_) | Self::Not(_) => return None,
         })
     }
-}
-
-/// Notes every claim that a condition reads.
-pub(crate) fn collect(tree: &Tree, claims: &mut BTreeMap<String, BTreeSet<ClaimPath>>) {
-    tree.each_claim(&mut |claim| {
-        let known = claims.get(&claim.issuer).is_some_and(|known| known.contains(&claim.path));
-        if !known {
-            claims.entry(claim.issuer.clone()).or_default().insert(claim.path.clone());
-        }
-    });
 }
 
 fn one_or_all(mut parts: Vec<Condition>) -> Condition {

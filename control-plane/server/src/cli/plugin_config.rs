@@ -12,7 +12,7 @@ use tidegate_compiler::Compiled;
 use crate::bundle::{Interlocks, Keyring};
 use crate::istio::interlocks_of;
 use crate::plugin_config::{ControlPlane, Peers, PluginConfig};
-use crate::rules::AcceptedRules;
+use crate::rules::{self, SetName};
 use crate::serve::compile_files;
 
 /// Print the configuration of the filter at one workload, as JSON
@@ -90,7 +90,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
 
 /// What filters are to enforce.
 fn compiled(arguments: &Arguments) -> anyhow::Result<Option<Compiled>> {
-    let Some(accepted) = AcceptedRules::peek(&arguments.state)? else { return Ok(None) };
+    let Some(accepted) = rules::read(&arguments.state, SetName::Accepted)? else { return Ok(None) };
     Ok(compile_files(&accepted.files, &accepted.environment).output)
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::bundle::{hex, sha256};
-use crate::rules::AcceptedRules;
+use crate::rules::{AcceptedRules, RuleStore, SetName};
 use crate::state::{StateDir, StateError};
 
 const FILE: &str = "history.json";
@@ -37,6 +37,7 @@ pub struct RuleSet {
 #[derive(Debug)]
 pub(super) struct History {
     state: Arc<StateDir>,
+    store: Arc<RuleStore>,
     sets: Vec<RuleSet>,
 }
 
@@ -64,7 +65,13 @@ pub fn digest(rules: &AcceptedRules, is_own: impl Fn(&str) -> bool) -> String {
 impl History {
     pub(super) fn open(state: Arc<StateDir>) -> Result<Self, StateError> {
         let sets = state.read_json(FILE)?.unwrap_or_default();
-        Ok(Self { state, sets })
+        let store = Arc::new(RuleStore::open(state.clone())?);
+        Ok(Self { state, store, sets })
+    }
+
+    /// Where they are, and what is in force.
+    pub(super) fn store(&self) -> &Arc<RuleStore> {
+        &self.store
     }
 
     pub(super) fn sets(&self) -> &[RuleSet] {
@@ -90,13 +97,13 @@ impl History {
     pub(super) fn add(
         &mut self,
         set: &RuleSet,
-        rules: &AcceptedRules,
+        rules: &Arc<AcceptedRules>,
         keep: Option<u64>,
     ) -> Result<(), StateError> {
         if self.sets.last().is_some_and(|last| last.number >= set.number) {
             return Ok(());
         }
-        self.state.write_json(&file(set.number), rules)?;
+        self.store.write(SetName::Earlier(set.number), rules)?;
         self.sets.push(set.clone());
         let mut gone = Vec::new();
         while self.sets.len() > FEWEST
@@ -106,12 +113,12 @@ impl History {
             gone.push(self.sets.remove(at).number);
         }
         self.state.write_json(FILE, &self.sets)?;
-        gone.into_iter().try_for_each(|number| self.state.remove(&file(number)))
+        gone.into_iter().try_for_each(|number| self.store.remove(SetName::Earlier(number)))
     }
 
     /// The rules of an entry.
-    pub(super) fn rules(&self, number: u64) -> Result<Option<AcceptedRules>, StateError> {
-        self.state.read_json(&file(number))
+    pub(super) fn rules(&self, number: u64) -> Result<Option<Arc<AcceptedRules>>, StateError> {
+        self.store.read(SetName::Earlier(number))
     }
 
     /// The entry that somebody means: by its number, or by how its digest begins.
@@ -135,10 +142,6 @@ impl History {
     }
 }
 
-fn file(number: u64) -> String {
-    format!("rules-{number}.json")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,7 +154,7 @@ mod tests {
     }
 
     fn add(history: &mut History, text: &str, keep: Option<u64>) -> RuleSet {
-        let rules = rules(text);
+        let rules = Arc::new(rules(text));
         let set = history.next(&rules, digest(&rules, |_| false), 7);
         history.add(&set, &rules, keep).unwrap();
         set
@@ -168,7 +171,7 @@ mod tests {
         assert_eq!(add(&mut history, "30", Some(3)).number, 30, "the same again is the same");
         let numbers: Vec<_> = history.sets().iter().map(|set| set.number).collect();
         assert_eq!((numbers.len(), numbers[0], numbers[1]), (MAX_SETS, 3, 12), "the pinned one stays");
-        assert_eq!(history.rules(12).unwrap(), Some(rules("12")));
+        assert_eq!(history.rules(12).unwrap().as_deref(), Some(&rules("12")));
         assert_eq!(history.rules(11).unwrap(), None);
         let mut history = History::open(state).unwrap();
         assert_eq!(add(&mut history, "31", None).number, 31);

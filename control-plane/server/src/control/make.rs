@@ -131,7 +131,7 @@ impl Maker<'_> {
             self.history.sets().iter().rev().filter(|one| one.number < set.number).cloned().collect();
         for earlier in earlier.into_iter().take(TRIED) {
             let Ok(Some(rules)) = self.history.rules(earlier.number) else { continue };
-            let rules = Arc::new(cluster(rules));
+            let rules = Arc::new(cluster(AcceptedRules::clone(&rules)));
             if let Ok(compiled) = self.compile(&rules, &BTreeSet::new()) {
                 let instead = format!("rules {} are on offer, with it", earlier.number);
                 error!("earlier rules are put in force: {instead}");

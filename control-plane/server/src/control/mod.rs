@@ -36,7 +36,7 @@ use self::make::{HALVINGS, Made, MadeOf, Maker};
 use crate::clock;
 use crate::kube::{SharedKept, is_of_cluster};
 use crate::push::{Hub, stopped};
-use crate::rules::AcceptedRules;
+use crate::rules::{AcceptedRules, RuleStore};
 use crate::serve::InForce;
 use crate::state::{StateDir, StateError};
 
@@ -122,6 +122,11 @@ impl Control {
         Ok(control)
     }
 
+    /// Where rule sets are kept.
+    pub(crate) fn rule_store(&self) -> Arc<RuleStore> {
+        self.lock().history.store().clone()
+    }
+
     /// What is kept, and its changes.
     pub(crate) fn kept(&self) -> watch::Receiver<Arc<Kept>> {
         self.kept.subscribe()
@@ -177,7 +182,7 @@ impl Control {
     }
 
     /// The rules of this number in the history, if they are kept.
-    pub(crate) fn rules_of(&self, number: u64) -> Result<Option<AcceptedRules>, StateError> {
+    pub(crate) fn rules_of(&self, number: u64) -> Result<Option<Arc<AcceptedRules>>, StateError> {
         self.lock().history.rules(number)
     }
 
@@ -273,7 +278,7 @@ impl Control {
         let set = inner.history.sets().iter().rev().find(|set| set.digest == pin.digest);
         let pinned = set.map(|set| (inner.history.rules(set.number), set.clone()));
         if let Some((Ok(Some(rules)), set)) = pinned {
-            return Some((Arc::new(in_the_cluster_of(rules, judged)), set));
+            return Some((Arc::new(in_the_cluster_of(AcceptedRules::clone(&rules), judged)), set));
         }
         error!(
             number = pin.number,

@@ -14,7 +14,7 @@ use super::git;
 use super::read::Known;
 use super::record::{Recorded, Revision, RuleSource};
 use crate::push::{Hub, stopped};
-use crate::rules::AcceptedRules;
+use crate::rules::{AcceptedRules, SetName, read};
 use crate::serve::InForce;
 use crate::state::StateDir;
 
@@ -169,7 +169,7 @@ async fn sources(
 type Located = (BTreeMap<String, String>, BTreeMap<String, (String, u32)>);
 
 fn locate(state: &StateDir, in_force: &InForce) -> Option<Located> {
-    let AcceptedRules { files, environment } = AcceptedRules::load(state).ok()??;
+    let AcceptedRules { files, environment } = read(state.root(), SetName::Accepted).ok()??;
     if files.values().map(String::len).sum::<usize>() > MOST_TEXT {
         return None;
     }

@@ -8,13 +8,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
 use tidegate_compiler::{Diagnostic, Inputs, Kind, ObjectId, SourceFile};
 
 use super::{FileProblem, Finding, Loaded};
-use crate::state::{StateDir, StateError};
-
-const FILE: &str = "accepted.json";
 
 /// Text by path relative to the rules folder.
 pub type Files = BTreeMap<String, String>;
@@ -23,7 +19,7 @@ pub type Files = BTreeMap<String, String>;
 pub type Environment = BTreeMap<String, String>;
 
 /// Rules that compiled.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AcceptedRules {
     /// The files.
     pub files: Files,
@@ -49,25 +45,6 @@ pub struct Verdict<T> {
     pub substituted: BTreeSet<String>,
     /// What is to be in force; `None`: what was in force stays.
     pub accepted: Option<(AcceptedRules, T)>,
-}
-
-// === impl AcceptedRules ===
-
-impl AcceptedRules {
-    /// The rules that were in force when the last process stopped.
-    pub fn load(state: &StateDir) -> Result<Option<Self>, StateError> {
-        state.read_json(FILE)
-    }
-
-    /// The same, of a state folder that another process may own.
-    pub fn peek(state: &std::path::Path) -> Result<Option<Self>, StateError> {
-        crate::state::read_json(state, FILE)
-    }
-
-    /// Writes them down. Must be done before they are enforced anywhere.
-    pub fn save(&self, state: &StateDir) -> Result<(), StateError> {
-        state.write_json(FILE, self)
-    }
 }
 
 /// Judges what is on disk.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use serde::Serialize;
-use tidegate_compiler::{Compilation, Compiled, Compiler, Diagnostic, Inputs, SourceFile};
+use tidegate_compiler::{Compilation, Compiled, Compiler, Diagnostic};
 use tracing::{error, info, warn};
 
 use super::contents::queries;
@@ -21,8 +21,10 @@ use crate::directories::Queries;
 use crate::keys::KeySources;
 use crate::metrics::{Metrics, ReasonLabel};
 use crate::push::Hub;
-use crate::rules::{AcceptedRules, Environment, Files, Finding, Loaded, Origin, Verdict, judge};
-use crate::state::{StateDir, StateError};
+use crate::rules::{
+    AcceptedRules, Environment, Files, Finding, Loaded, Origin, RuleStore, SetName, Verdict, judge,
+};
+use crate::state::StateError;
 
 /// Rules that compiled and are written down.
 #[derive(Debug)]
@@ -72,7 +74,7 @@ pub(crate) type Compile<'c> = &'c mut dyn FnMut(&Files, &Environment) -> (Vec<Di
 
 /// Judges and puts in force. Blocking.
 pub(crate) struct Judgement {
-    state: Arc<StateDir>,
+    store: Arc<RuleStore>,
     hub: Arc<Hub>,
     diagnosis: Arc<Mutex<Diagnosis>>,
     accepted: Option<Arc<AcceptedRules>>,
@@ -83,7 +85,10 @@ pub(crate) struct Judgement {
 
 /// Compiles files.
 pub(crate) fn compile_files(files: &Files, environment: &Environment) -> Compilation {
-    compile_again(&mut Compiler::new(), files, environment)
+    let mut compiler = Compiler::new();
+    let compilation = compile_again(&mut compiler, files, environment);
+    compiler.discard();
+    compilation
 }
 
 pub(crate) fn compile_again(
@@ -91,23 +96,21 @@ pub(crate) fn compile_again(
     files: &Files,
     environment: &Environment,
 ) -> Compilation {
-    let sources: Vec<SourceFile> =
-        files.iter().map(|(path, text)| SourceFile { path: path.clone(), text: text.clone() }).collect();
-    let now = Some(crate::clock::now());
-    compiler.compile(&Inputs { sources: &sources, env: environment.clone(), now })
+    let texts = files.iter().map(|(path, text)| (path.as_str(), text.as_str()));
+    compiler.compile_texts(texts, environment, Some(crate::clock::now()))
 }
 
 // === impl Judgement ===
 
 impl Judgement {
     pub(super) fn new(
-        state: Arc<StateDir>,
         hub: Arc<Hub>,
         diagnosis: Arc<Mutex<Diagnosis>>,
         control: Arc<Control>,
     ) -> Result<Self, StateError> {
-        let accepted = AcceptedRules::load(&state)?.map(Arc::new);
-        Ok(Self { state, hub, diagnosis, accepted, compiler: Compiler::new(), control })
+        let store = control.rule_store();
+        let accepted = store.read(SetName::Accepted)?;
+        Ok(Self { store, hub, diagnosis, accepted, compiler: Compiler::new(), control })
     }
 
     /// What was accepted last.
@@ -157,8 +160,9 @@ impl Judgement {
                 let accepted = match known {
                     Some(known) => known,
                     None => {
-                        accepted.save(&self.state)?;
-                        Arc::new(accepted)
+                        let accepted = Arc::new(accepted);
+                        self.store.write(SetName::Accepted, &accepted)?;
+                        accepted
                     }
                 };
                 self.accepted = Some(accepted.clone());

@@ -238,7 +238,7 @@ pub async fn start(options: Options) -> Result<Running, ServeError> {
         Place::Cluster(cluster) => (cluster.is_fenced(), Some(cluster.shared())),
     };
     let control = Arc::new(Control::open(state.clone(), hub.clone(), accepted_in, shared, is_fenced)?);
-    let judgement = Judgement::new(state.clone(), hub.clone(), diagnosis.clone(), control.clone())?;
+    let judgement = Judgement::new(hub.clone(), diagnosis.clone(), control.clone())?;
     let publish = PublishTask {
         hub: hub.clone(),
         roster,

@@ -1,17 +1,17 @@
 //! Cuts rules into clauses, and tells what each demands literally.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use crate::index::{self, MAX_BEGINNING, MAX_LABELS, MAX_SEGMENTS, Shape};
 use crate::layout::{NONE, code, word};
 use crate::model::{
     Condition, Effect, FromModel, HostPattern, Mode, Operand, OperationModel, PathPattern, PeerModel,
-    PolicyModel, Relation, RuleModel, SegmentPattern, Test, TextTest,
+    Relation, RuleModel, SegmentPattern, Test, TextTest,
 };
 use crate::packed::Packed;
 
 use super::rules::Written;
-use super::{Writer, buckets, claim_word, shapes};
+use super::{Map, Seed, Writer, buckets, claim_word, shapes};
 
 /// Up to so many pairs of a from and an operation each is a clause; of more, each from or each operation.
 const MAX_PAIRS: usize = 256;
@@ -57,7 +57,21 @@ struct Claim {
 /// A claim without one of whose values a condition does not hold.
 struct Demanded {
     claim: Claim,
-    values: Vec<u64>,
+    values: Values,
+}
+
+/// Nearly always there is one.
+enum Values {
+    One([u64; 1]),
+    /// In order, none twice.
+    Some(Vec<u64>),
+}
+
+/// A from, and what its condition demands.
+#[derive(Clone, Copy)]
+struct Entry<'e> {
+    from: &'e FromModel,
+    demanded: &'e [Demanded],
 }
 
 /// Whom a from is for: trust domain, namespace, account.
@@ -65,32 +79,42 @@ type Subject<'m> = (u32, &'m str, &'m str, &'m str);
 
 pub(super) struct Clauses<'m> {
     /// In how many froms a claim is demanded to have a value.
-    rarity: HashMap<(Claim, u64), u32>,
+    rarity: Map<(Claim, u64), u32>,
+    /// By rule and from, what its condition demands.
+    demanded: Vec<Vec<Vec<Demanded>>>,
     clauses: Vec<[u32; 3]>,
     items: Vec<Item>,
     /// Who needs a token, with a from that says so.
     token_required: Vec<(u64, u32)>,
-    known: HashSet<Subject<'m>>,
+    known: HashSet<Subject<'m>, Seed>,
 }
 
 // === impl Clauses ===
 
 impl<'m> Clauses<'m> {
-    pub fn new(model: &PolicyModel) -> Self {
-        let mut rarity = HashMap::new();
-        for from in model.rules.iter().flat_map(|rule| &rule.from) {
-            for demanded in demanded(&from.condition) {
-                for value in demanded.values {
-                    *rarity.entry((demanded.claim, value)).or_default() += 1;
-                }
+    /// Of rules in the order of their positions.
+    pub fn new(rules: &[&RuleModel], seed: Seed) -> Self {
+        let mut rarity = Map::with_hasher(seed);
+        let of_from = |from: &FromModel| {
+            let mut all = Vec::new();
+            demanded(&from.condition, &mut all);
+            all
+        };
+        let demanded: Vec<Vec<Vec<Demanded>>> =
+            rules.iter().map(|rule| rule.from.iter().map(of_from).collect()).collect();
+        for one in demanded.iter().flatten().flatten() {
+            for value in one.values.as_slice() {
+                *rarity.entry((one.claim, *value)).or_default() += 1;
             }
         }
         let (clauses, items, token_required) = (Vec::new(), Vec::new(), Vec::new());
-        Self { rarity, clauses, items, token_required, known: HashSet::new() }
+        Self { rarity, demanded, clauses, items, token_required, known: HashSet::with_hasher(seed) }
     }
 
-    /// Takes a rule that is at this position.
-    pub fn add(&mut self, position: u32, rule: &'m RuleModel, written: &Written) {
+    /// Takes the rule that is at this position.
+    pub fn add(&mut self, position: usize, rule: &'m RuleModel, written: &Written) {
+        let demanded = self.demanded.get_mut(position).map(std::mem::take).unwrap_or_default();
+        let position = word(position);
         if rule.effect == Effect::Allow && rule.mode == Mode::Enforce {
             for (at, from) in written.froms.iter().zip(&rule.from) {
                 if !from.issuers.is_empty() {
@@ -98,8 +122,12 @@ impl<'m> Clauses<'m> {
                 }
             }
         }
-        let froms: Vec<(u32, Option<&FromModel>)> =
-            written.froms.iter().copied().zip(rule.from.iter().map(Some)).collect();
+        let froms: Vec<(u32, Option<Entry<'_>>)> = written
+            .froms
+            .iter()
+            .copied()
+            .zip(rule.from.iter().zip(&demanded).map(|(from, demanded)| Some(Entry { from, demanded })))
+            .collect();
         let to: Vec<(u32, Option<&OperationModel>)> = match (&written.operations, &rule.to) {
             (Some(positions), Some(models)) => {
                 positions.iter().copied().zip(models.iter().map(Some)).collect()
@@ -162,9 +190,10 @@ impl<'m> Clauses<'m> {
         &mut self,
         target: u32,
         effect: Effect,
-        from: Option<&FromModel>,
+        entry: Option<Entry<'_>>,
         operation: Option<&OperationModel>,
     ) {
+        let from = entry.map(|entry| entry.from);
         let mut subjects = from.map_or_else(|| vec![(code::SUBJECT_NONE, 0)], subjects);
         let mut paths: Vec<PathParts> = operation
             .and_then(|operation| operation.paths.as_ref())
@@ -175,7 +204,7 @@ impl<'m> Clauses<'m> {
             .unwrap_or_else(|| vec![(0, 0)]);
         let none = (Claim { word: NONE, kind: 0 }, vec![0]);
         let (mut claim, mut values) =
-            from.and_then(|from| self.rarest(&from.condition)).unwrap_or_else(|| none.clone());
+            entry.and_then(|entry| self.rarest(entry.demanded)).unwrap_or_else(|| none.clone());
         // A claim that cannot be told makes a Deny match: such a request looks there.
         if effect == Effect::Deny && claim.word != NONE {
             values.push(index::UNTELLABLE);
@@ -217,14 +246,15 @@ impl<'m> Clauses<'m> {
     }
 
     /// Of the claims that a condition demands the one whose values are the rarest.
-    fn rarest(&self, condition: &Condition) -> Option<(Claim, Vec<u64>)> {
+    fn rarest(&self, demanded: &[Demanded]) -> Option<(Claim, Vec<u64>)> {
         let often = |demanded: &Demanded| {
-            let known = demanded.values.iter().map(|value| self.rarity.get(&(demanded.claim, *value)));
+            let values = demanded.values.as_slice().iter();
+            let known = values.map(|value| self.rarity.get(&(demanded.claim, *value)));
             known.map(|often| often.copied().unwrap_or(0)).max().unwrap_or(0)
         };
-        let all = demanded(condition).into_iter().filter(|demanded| demanded.values.len() <= MAX_VALUES);
-        all.min_by_key(|demanded| (often(demanded), demanded.values.len(), demanded.claim))
-            .map(|demanded| (demanded.claim, demanded.values))
+        let all = demanded.iter().filter(|demanded| demanded.values.as_slice().len() <= MAX_VALUES);
+        all.min_by_key(|demanded| (often(demanded), demanded.values.as_slice().len(), demanded.claim))
+            .map(|demanded| (demanded.claim, demanded.values.as_slice().to_vec()))
     }
 
     /// Writes clauses and index.
@@ -362,47 +392,69 @@ fn path_parts(path: &PathPattern) -> PathParts {
 }
 
 /// What a condition demands: it is false where such a claim is absent, or of this kind and has none of the values.
-fn demanded(condition: &Condition) -> Vec<Demanded> {
-    let one = |claim, kind, values| vec![Demanded { claim: Claim { word: claim_word(claim), kind }, values }];
+fn demanded(condition: &Condition, all: &mut Vec<Demanded>) {
+    let one = |claim, kind, values| Demanded { claim: Claim { word: claim_word(claim), kind }, values };
     match condition {
         Condition::Claim(claim, Test::OneOf(values))
         | Condition::Text(Operand::Claim(claim), TextTest::OneOf(values)) => {
-            let mut values: Vec<u64> = values.iter().map(|value| index::text_part(value)).collect();
-            values.sort_unstable();
-            values.dedup();
-            one(*claim, code::CLAIM_TEXT, values)
+            let values = Values::new(values.iter().map(|value| index::text_part(value)));
+            all.push(one(*claim, code::CLAIM_TEXT, values));
         }
         Condition::Compare(Operand::Claim(claim), Relation::Equal, Operand::Text(value))
         | Condition::Compare(Operand::Text(value), Relation::Equal, Operand::Claim(claim)) => {
-            one(*claim, code::CLAIM_TEXT, vec![index::text_part(value)])
+            all.push(one(*claim, code::CLAIM_TEXT, Values::One([index::text_part(value)])));
         }
         Condition::Claim(claim, Test::Integer(value))
         | Condition::Compare(Operand::Claim(claim), Relation::Equal, Operand::Integer(value))
         | Condition::Compare(Operand::Integer(value), Relation::Equal, Operand::Claim(claim)) => {
-            one(*claim, code::CLAIM_INTEGER, vec![index::integer_part(*value)])
+            all.push(one(*claim, code::CLAIM_INTEGER, Values::One([index::integer_part(*value)])));
         }
         Condition::Claim(claim, Test::Contains(value)) => {
-            one(*claim, code::CLAIM_LIST, vec![index::text_part(value)])
+            all.push(one(*claim, code::CLAIM_LIST, Values::One([index::text_part(value)])));
         }
         // Every part must hold, so what any of them demands is demanded.
-        Condition::All(parts) => parts.iter().flat_map(demanded).collect(),
+        Condition::All(parts) => parts.iter().for_each(|part| demanded(part, all)),
         // Some part must hold, so what all of them demand is demanded.
         Condition::Any(parts) => {
-            let mut each = parts.iter().map(demanded);
+            let mut each = parts.iter().map(|part| {
+                let mut all = Vec::new();
+                demanded(part, &mut all);
+                all
+            });
             let mut common = each.next().unwrap_or_default();
             for other in each {
                 common.retain_mut(|demanded| {
                     let same = other.iter().find(|other| other.claim == demanded.claim);
                     if let Some(same) = same {
-                        demanded.values.extend(&same.values);
-                        demanded.values.sort_unstable();
-                        demanded.values.dedup();
+                        let values = [demanded.values.as_slice(), same.values.as_slice()];
+                        demanded.values = Values::new(values.into_iter().flatten().copied());
                     }
                     same.is_some()
                 });
             }
-            common
+            all.extend(common);
         }
-        _ => Vec::new(),
+        _ => {}
+    }
+}
+
+// === impl Values ===
+
+impl Values {
+    fn new(values: impl Iterator<Item = u64>) -> Self {
+        let mut values: Vec<u64> = values.collect();
+        values.sort_unstable();
+        values.dedup();
+        match values.as_slice() {
+            [one] => Self::One([*one]),
+            _ => Self::Some(values),
+        }
+    }
+
+    fn as_slice(&self) -> &[u64] {
+        match self {
+            Self::One(one) => one,
+            Self::Some(values) => values,
+        }
     }
 }

@@ -7,41 +7,31 @@ use crate::layout::{
 use crate::model::{ClaimRef, Condition, Operand, Relation, Test, TextTest};
 use crate::{normal, pattern, schedule};
 
-use super::{EncodeError, Writer, claim_word};
+use super::{EncodeError, Place, Writer, claim_word};
 
-fn refuse(place: &str) -> impl Fn(&'static str) -> EncodeError {
-    move |why| EncodeError::Condition { place: place.to_owned(), why }
+fn refuse(place: Place<'_>) -> impl Fn(&'static str) -> EncodeError {
+    move |why| EncodeError::Condition { place: place.to_string(), why }
 }
 
 // === impl Writer ===
 
-impl Writer<'_> {
+impl<'m> Writer<'m> {
     /// Children are written before their parent.
     pub(super) fn condition(
         &mut self,
-        condition: &Condition,
+        condition: &'m Condition,
         issuers: &[u16],
-        place: &str,
+        place: Place<'_>,
         depth: u32,
     ) -> Result<u32, EncodeError> {
-        if depth >= MAX_CONDITION_DEPTH {
-            return Err(EncodeError::TooDeep(place.to_owned()));
-        }
-        self.parts += 1;
-        if self.parts > MAX_CONDITION_PARTS {
-            return Err(EncodeError::TooManyParts(place.to_owned()));
-        }
+        self.begin(place, depth)?;
         let record = match condition {
-            Condition::True => vec![code::TRUE, 0, 0, 0],
+            Condition::True => [code::TRUE, 0, 0, 0],
             Condition::All(parts) | Condition::Any(parts) => {
-                let children = parts
-                    .iter()
-                    .map(|part| self.condition(part, issuers, place, depth + 1))
-                    .collect::<Result<Vec<u32>, _>>()?;
                 let operator = if matches!(condition, Condition::All(_)) { code::ALL } else { code::ANY };
-                vec![operator, self.list(&children), 0, 0]
+                [operator, self.conditions(parts, issuers, place, depth + 1)?, 0, 0]
             }
-            Condition::Not(inner) => vec![code::NOT, self.condition(inner, issuers, place, depth + 1)?, 0, 0],
+            Condition::Not(inner) => [code::NOT, self.condition(inner, issuers, place, depth + 1)?, 0, 0],
             Condition::Claim(claim, test) => self.test(*claim, test, issuers, place)?,
             Condition::Compare(left, relation, right) => {
                 let operator = match relation {
@@ -50,12 +40,12 @@ impl Writer<'_> {
                     Relation::LessOrEqual => code::LESS_OR_EQUAL,
                 };
                 let left = self.operand(left, issuers, place, 0)?;
-                vec![operator, left, self.operand(right, issuers, place, 0)?, 0]
+                [operator, left, self.operand(right, issuers, place, 0)?, 0]
             }
             Condition::Text(operand, test) => {
                 let operand = self.operand(operand, issuers, place, 0)?;
                 let [operator, argument] = self.text_test(test, place)?;
-                vec![operator, operand, argument, 0]
+                [operator, operand, argument, 0]
             }
             Condition::Within(within) => {
                 let zone = schedule::encode_zone(&within.zone).map_err(refuse(place))?;
@@ -63,84 +53,118 @@ impl Writer<'_> {
                 let windows = self.optional(Some(&within.windows), place, "windows", |_, window| {
                     schedule::encode_window(*window).map_err(refuse(place))
                 })?;
-                vec![code::WITHIN, zone, windows, 0]
+                [code::WITHIN, zone, windows, 0]
             }
         };
         Ok(self.intern(Table::Conditions, record))
     }
 
+    /// What says that all of these hold, as [`Writer::condition`] does of a [`Condition::All`].
+    pub(super) fn all(
+        &mut self,
+        parts: impl IntoIterator<Item = &'m Condition>,
+        issuers: &[u16],
+        place: Place<'_>,
+    ) -> Result<u32, EncodeError> {
+        self.begin(place, 0)?;
+        let parts = self.conditions(parts, issuers, place, 1)?;
+        Ok(self.intern(Table::Conditions, [code::ALL, parts, 0, 0]))
+    }
+
+    /// A list of conditions.
+    fn conditions(
+        &mut self,
+        parts: impl IntoIterator<Item = &'m Condition>,
+        issuers: &[u16],
+        place: Place<'_>,
+        depth: u32,
+    ) -> Result<u32, EncodeError> {
+        let parts = parts.into_iter().map(|part| self.condition(part, issuers, place, depth));
+        let parts = parts.collect::<Result<Vec<u32>, _>>()?;
+        Ok(self.list(&parts))
+    }
+
+    /// Counts one more part of a condition.
+    fn begin(&mut self, place: Place<'_>, depth: u32) -> Result<(), EncodeError> {
+        if depth >= MAX_CONDITION_DEPTH {
+            return Err(EncodeError::TooDeep(place.to_string()));
+        }
+        self.parts += 1;
+        if self.parts > MAX_CONDITION_PARTS {
+            return Err(EncodeError::TooManyParts(place.to_string()));
+        }
+        Ok(())
+    }
+
     fn test(
         &mut self,
         claim: ClaimRef,
-        test: &Test,
+        test: &'m Test,
         issuers: &[u16],
-        place: &str,
-    ) -> Result<Vec<u32>, EncodeError> {
+        place: Place<'_>,
+    ) -> Result<[u32; 4], EncodeError> {
         let at = self.claim(claim, issuers, place)?;
         Ok(match test {
-            Test::Present => vec![code::PRESENT, at, 0, 0],
+            Test::Present => [code::PRESENT, at, 0, 0],
             Test::OneOf(values) => {
                 let list =
                     self.optional(Some(values), place, "values", |writer, value| Ok(writer.string(value)))?;
-                vec![code::ONE_OF, at, list, 0]
+                [code::ONE_OF, at, list, 0]
             }
             Test::Integer(value) => {
                 let [low, high] = long_words(*value);
-                vec![code::INTEGER, at, low, high]
+                [code::INTEGER, at, low, high]
             }
-            Test::Boolean(value) => vec![code::BOOLEAN, at, u32::from(*value), 0],
-            Test::Glob(pattern) => vec![code::GLOB, at, self.string(pattern), 0],
-            Test::Contains(value) => vec![code::CONTAINS, at, self.string(value), 0],
-            Test::PeerNamespace => vec![code::PEER_NAMESPACE, at, 0, 0],
-            Test::PeerServiceAccount => vec![code::PEER_ACCOUNT, at, 0, 0],
-            Test::Same(other) => vec![code::SAME, at, self.claim(*other, issuers, place)?, 0],
-            Test::Listed(directory) => vec![code::LISTED, at, self.directory(*directory, place)?, 0],
+            Test::Boolean(value) => [code::BOOLEAN, at, u32::from(*value), 0],
+            Test::Glob(pattern) => [code::GLOB, at, self.string(pattern), 0],
+            Test::Contains(value) => [code::CONTAINS, at, self.string(value), 0],
+            Test::PeerNamespace => [code::PEER_NAMESPACE, at, 0, 0],
+            Test::PeerServiceAccount => [code::PEER_ACCOUNT, at, 0, 0],
+            Test::Same(other) => [code::SAME, at, self.claim(*other, issuers, place)?, 0],
+            Test::Listed(directory) => [code::LISTED, at, self.directory(*directory, place)?, 0],
             Test::ListedOrStale(directory) => {
-                vec![code::LISTED_OR_STALE, at, self.directory(*directory, place)?, 0]
+                [code::LISTED_OR_STALE, at, self.directory(*directory, place)?, 0]
             }
         })
     }
 
-    fn directory(&self, directory: u16, place: &str) -> Result<u32, EncodeError> {
+    fn directory(&self, directory: u16, place: Place<'_>) -> Result<u32, EncodeError> {
         if self.model.directories.len() <= usize::from(directory) {
-            return Err(EncodeError::Dangling { place: place.to_owned(), what: "directory" });
+            return Err(EncodeError::Dangling { place: place.to_string(), what: "directory" });
         }
         Ok(u32::from(directory))
     }
 
     /// A claim as one word. Only tokens that the entry demands may be named: an entry that reads a token it does not
     /// demand would see nothing where the caller leaves the token out.
-    pub(super) fn claim(&self, claim: ClaimRef, issuers: &[u16], place: &str) -> Result<u32, EncodeError> {
+    pub(super) fn claim(
+        &self,
+        claim: ClaimRef,
+        issuers: &[u16],
+        place: Place<'_>,
+    ) -> Result<u32, EncodeError> {
         let known = self.model.issuers.get(usize::from(claim.issuer));
         if !issuers.contains(&claim.issuer) || known.is_none() {
-            return Err(EncodeError::Dangling { place: place.to_owned(), what: "token" });
+            return Err(EncodeError::Dangling { place: place.to_string(), what: "token" });
         }
         if claim_word(claim) == NONE
             || known.is_none_or(|issuer| issuer.slots.len() <= usize::from(claim.slot))
         {
-            return Err(EncodeError::Dangling { place: place.to_owned(), what: "claim" });
+            return Err(EncodeError::Dangling { place: place.to_string(), what: "claim" });
         }
         Ok(claim_word(claim))
-    }
-
-    /// Writes a run; the same one is written once.
-    fn run(&mut self, table: Table, words: &[u32]) -> u32 {
-        let mut run = Vec::with_capacity(words.len() + 1);
-        run.push(word(words.len()));
-        run.extend_from_slice(words);
-        self.intern(table, run)
     }
 
     /// What it is made of is written before it.
     fn operand(
         &mut self,
-        operand: &Operand,
+        operand: &'m Operand,
         issuers: &[u16],
-        place: &str,
+        place: Place<'_>,
         depth: u32,
     ) -> Result<u32, EncodeError> {
         if depth >= MAX_OPERAND_DEPTH {
-            return Err(EncodeError::TooDeep(place.to_owned()));
+            return Err(EncodeError::TooDeep(place.to_string()));
         }
         let [kind, a, b, c] = match operand {
             Operand::Claim(claim) => [code::OPERAND_CLAIM, self.claim(*claim, issuers, place)?, 0, 0],
@@ -179,7 +203,7 @@ impl Writer<'_> {
                 if at >= MAX_BODY_FIELDS {
                     return Err(refuse(place)("the policy reads too many fields of bodies"));
                 }
-                [code::OPERAND_BODY, self.string(&text), word(at), 0]
+                [code::OPERAND_BODY, self.string(text), word(at), 0]
             }
             Operand::Now => [code::OPERAND_NOW, 0, 0, 0],
             Operand::TokenClock => [code::OPERAND_TOKEN_CLOCK, 0, 0, 0],
@@ -195,10 +219,10 @@ impl Writer<'_> {
                 [code::OPERAND_PLUS, self.operand(to, issuers, place, depth + 1)?, low, high]
             }
         };
-        Ok(self.intern(Table::Operands, vec![kind, a, b, c]))
+        Ok(self.intern(Table::Operands, [kind, a, b, c]))
     }
 
-    fn text_test(&mut self, test: &TextTest, place: &str) -> Result<[u32; 2], EncodeError> {
+    fn text_test(&mut self, test: &'m TextTest, place: Place<'_>) -> Result<[u32; 2], EncodeError> {
         Ok(match test {
             TextTest::Present => [code::TEXT_PRESENT, 0],
             TextTest::OneOf(values) => {

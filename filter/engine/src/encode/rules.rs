@@ -1,7 +1,5 @@
 //! Writes rules: what they share is written once, and what differs from rule to rule is kept apart from it.
 
-use std::collections::HashMap;
-
 use crate::layout::{NONE, code, method_bit, word};
 use crate::model::{
     Audit, ClaimRef, Condition, Disclosure, Effect, FromModel, HostPattern, Lease, Mode, OnExpiry, Operand,
@@ -9,10 +7,10 @@ use crate::model::{
 };
 use crate::packed::Packed;
 
-use super::{EncodeError, Writer};
+use super::{EncodeError, Map, Place, Seed, Writer};
 
 /// How many froms demand that a claim is a certain string.
-pub(super) type Rarity<'m> = HashMap<(ClaimRef, &'m str), u32>;
+pub(super) type Rarity<'m> = Map<(ClaimRef, &'m str), u32>;
 
 /// Where a rule's froms and operations were written (`None`: any operation).
 pub(super) struct Written {
@@ -22,8 +20,8 @@ pub(super) struct Written {
     to_list: u32,
 }
 
-pub(super) fn rarity(model: &PolicyModel) -> Rarity<'_> {
-    let mut rarity = Rarity::new();
+pub(super) fn rarity(model: &PolicyModel, seed: Seed) -> Rarity<'_> {
+    let mut rarity = Rarity::with_hasher(seed);
     for from in model.rules.iter().flat_map(|rule| &rule.from) {
         for part in conjuncts(&from.condition) {
             if let Some(equality) = equality(part) {
@@ -63,29 +61,29 @@ fn equality(condition: &Condition) -> Option<(ClaimRef, &str)> {
 impl<'m> Writer<'m> {
     /// Writes a rule but for its record.
     pub(super) fn parts_of(&mut self, rule: &'m RuleModel) -> Result<Written, EncodeError> {
-        let place = format!("rule {}", rule.id);
+        let place = Place::Rule(&rule.id);
         let froms = rule
             .from
             .iter()
             .enumerate()
-            .map(|(position, from)| self.from(from, &format!("{place}: from[{position}]")))
+            .map(|(position, from)| self.from(from, Place::Part(&rule.id, "from", position)))
             .collect::<Result<Vec<u32>, _>>()?;
-        let from_list = self.one_or_list(Some(&froms), &place, "from", |_, from| Ok(*from))?;
+        let from_list = self.one_or_list(Some(&froms), place, "from", |_, from| Ok(*from))?;
         let operations = match &rule.to {
             None => None,
             Some(to) => Some(
                 to.iter()
                     .enumerate()
-                    .map(|(position, one)| self.operation(one, &format!("{place}: to[{position}]")))
+                    .map(|(position, one)| self.operation(one, Place::Part(&rule.id, "to", position)))
                     .collect::<Result<Vec<u32>, _>>()?,
             ),
         };
-        let to_list = self.one_or_list(operations.as_deref(), &place, "to", |_, one| Ok(*one))?;
+        let to_list = self.one_or_list(operations.as_deref(), place, "to", |_, one| Ok(*one))?;
         Ok(Written { froms, operations, from_list, to_list })
     }
 
     /// Writes a rule's record. Its names come last, so that what requests are compared with lies together.
-    pub(super) fn rule(&mut self, rule: &RuleModel, written: &Written) -> Result<(), EncodeError> {
+    pub(super) fn rule(&mut self, rule: &'m RuleModel, written: &Written) -> Result<(), EncodeError> {
         let mut flags = 0;
         if rule.effect == Effect::Deny {
             flags |= code::RULE_DENY;
@@ -125,12 +123,12 @@ impl<'m> Writer<'m> {
     }
 
     /// Twice the position of the one thing, or twice the list's and one; [`NONE`] for `None`.
-    fn one_or_list<T>(
+    fn one_or_list<'t, T>(
         &mut self,
-        items: Option<&[T]>,
-        place: &str,
+        items: Option<&'t [T]>,
+        place: Place<'_>,
         field: &str,
-        mut item: impl FnMut(&mut Self, &T) -> Result<u32, EncodeError>,
+        mut item: impl FnMut(&mut Self, &'t T) -> Result<u32, EncodeError>,
     ) -> Result<u32, EncodeError> {
         match items {
             Some([one]) => Ok(item(self, one)? << 1),
@@ -139,7 +137,7 @@ impl<'m> Writer<'m> {
         }
     }
 
-    fn from(&mut self, from: &'m FromModel, place: &str) -> Result<u32, EncodeError> {
+    fn from(&mut self, from: &'m FromModel, place: Place<'_>) -> Result<u32, EncodeError> {
         let (peer, accounts) = match &from.peer {
             PeerModel::Mesh { trust_domain, namespace, service_accounts } => {
                 let accounts = self.one_or_list(
@@ -160,15 +158,27 @@ impl<'m> Writer<'m> {
         issuers.sort_unstable();
         issuers.dedup();
         if issuers.iter().any(|issuer| word(self.model.issuers.len()) <= *issuer) {
-            return Err(EncodeError::Dangling { place: place.to_owned(), what: "issuer" });
+            return Err(EncodeError::Dangling { place: place.to_string(), what: "issuer" });
         }
         let issuer_list = self.list(&issuers);
         self.parts = 0;
         let (claim, value, condition) = match self.lifted(&from.condition) {
             None => (NONE, NONE, self.condition(&from.condition, &from.issuers, place, 0)?),
-            Some((claim, value, rest)) => {
+            Some((lifted, claim, value)) => {
                 let claim = self.claim(claim, &from.issuers, place)?;
-                (claim, self.string(value), self.condition(&rest, &from.issuers, place, 0)?)
+                let parts = conjuncts(&from.condition);
+                let mut rest = parts.iter().enumerate().filter(|(position, _)| *position != lifted);
+                let value = self.string(value);
+                // The value is written first.
+                let rest = match (parts.len(), rest.next()) {
+                    (..=1, _) | (_, None) => self.condition(&Condition::True, &from.issuers, place, 0)?,
+                    (2, Some((_, only))) => self.condition(only, &from.issuers, place, 0)?,
+                    (_, Some((_, first))) => {
+                        let rest = std::iter::once(first).chain(rest.map(|(_, part)| part));
+                        self.all(rest, &from.issuers, place)?
+                    }
+                };
+                (claim, value, rest)
             }
         };
         let peer = self.share(Packed::Peers, peer);
@@ -176,38 +186,27 @@ impl<'m> Writer<'m> {
         Ok(self.share(Packed::Froms, [peer, accounts, demand, value]))
     }
 
-    /// Of the claims that must have a certain value the one with the rarest, and what must hold besides: many froms share
-    /// that.
-    fn lifted(&self, condition: &'m Condition) -> Option<(ClaimRef, &'m str, Condition)> {
-        let parts = conjuncts(condition);
-        let (_, lifted, claim, value) = parts
-            .iter()
-            .enumerate()
-            .filter_map(|(position, part)| {
-                let (claim, value) = equality(part)?;
-                let rarity = self.rarity.get(&(claim, value)).copied().unwrap_or(0);
-                Some((rarity, position, claim, value))
-            })
-            .min_by_key(|(rarity, position, _, _)| (*rarity, *position))?;
-        let others = parts.iter().enumerate().filter(|(position, _)| *position != lifted);
-        let mut others: Vec<Condition> = others.map(|(_, part)| part.clone()).collect();
-        let rest = match others.len() {
-            0 => Condition::True,
-            1 => others.pop().unwrap_or(Condition::True),
-            _ => Condition::All(others),
-        };
-        Some((claim, value, rest))
+    /// Of the claims that must have a certain value the one with the rarest, and which part of the condition says so. What must
+    /// hold besides, many froms share.
+    fn lifted(&self, condition: &'m Condition) -> Option<(usize, ClaimRef, &'m str)> {
+        let parts = conjuncts(condition).iter().enumerate().filter_map(|(position, part)| {
+            let (claim, value) = equality(part)?;
+            let rarity = self.rarity.get(&(claim, value)).copied().unwrap_or(0);
+            Some((rarity, position, claim, value))
+        });
+        let rarest = parts.min_by_key(|(rarity, position, _, _)| (*rarity, *position));
+        rarest.map(|(_, position, claim, value)| (position, claim, value))
     }
 
-    fn operation(&mut self, operation: &OperationModel, place: &str) -> Result<u32, EncodeError> {
+    fn operation(&mut self, operation: &'m OperationModel, place: Place<'_>) -> Result<u32, EncodeError> {
         let (bits, others) = match operation.methods.as_deref() {
             None => (NONE, NONE),
             Some([]) => return Err(EncodeError::Empty(format!("{place}.methods"))),
             Some(methods) => {
                 let bits = methods.iter().fold(0, |bits, method| bits | method_bit(method.as_bytes()));
-                let others: Vec<String> =
-                    methods.iter().filter(|method| method_bit(method.as_bytes()) == 0).cloned().collect();
-                (bits, if others.is_empty() { NONE } else { self.strings(&others) })
+                let others = methods.iter().filter(|method| method_bit(method.as_bytes()) == 0);
+                let others: Vec<u32> = others.map(|method| self.string(method)).collect();
+                (bits, if others.is_empty() { NONE } else { self.list(&others) })
             }
         };
         let ports =
@@ -245,7 +244,7 @@ impl<'m> Writer<'m> {
     }
 
     /// Writes a template from its end to its beginning. Its last segment may be an empty literal: a trailing slash.
-    fn path(&mut self, path: &PathPattern, place: &str) -> Result<u32, EncodeError> {
+    fn path(&mut self, path: &'m PathPattern, place: Place<'_>) -> Result<u32, EncodeError> {
         let refuse = |why| EncodeError::Pattern { place: format!("{place}.paths"), why };
         let slash = SegmentPattern::Literal(String::new());
         let (segments, mut next) = match path.segments.as_slice() {

@@ -133,21 +133,6 @@ fn an_unreadable_file_counts_with_its_last_good_text_or_stops_everything() {
     assert_eq!(accepted(&verdict), None, "what it says is unknown");
 }
 
-#[test]
-fn what_was_accepted_survives_a_restart() {
-    let folder = tempfile::tempdir().unwrap();
-    let state = StateDir::open(folder.path()).unwrap();
-    assert_eq!(AcceptedRules::load(&state).unwrap(), None);
-    let rules = AcceptedRules {
-        files: files(&[("m", "mesh")]),
-        environment: Environment::from([("project".to_owned(), "acme".to_owned())]),
-    };
-    rules.save(&state).unwrap();
-    drop(state);
-    assert_eq!(AcceptedRules::peek(folder.path()).unwrap().as_ref(), Some(&rules));
-    assert_eq!(AcceptedRules::load(&StateDir::open(folder.path()).unwrap()).unwrap(), Some(rules));
-}
-
 /// A Guard as the compiler reads it, in a file that the stand-in finds `bad` or not.
 fn guard(name: &str, comment: &str) -> String {
     format!(
