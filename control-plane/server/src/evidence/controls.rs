@@ -73,7 +73,7 @@ const FILES: [(&str, &str); 12] = [
 
 /// Kinds of exceptions. Those that passed or would have been refused are counted from records; the others are as of when the
 /// export was made.
-const KINDS: [(&str, &str); 20] = [
+const KINDS: [(&str, &str); 21] = [
     (
         "passed-unenforced",
         "requests that passed although they would have been refused: a Guard is in Shadow mode or was suspended",
@@ -95,6 +95,10 @@ const KINDS: [(&str, &str); 20] = [
     ("suspended", "a workload whose Guards only report for a time, by hand"),
     ("revoked", "something that is taken back for a time, by hand"),
     ("revocation-not-in-force", "something that is to be taken back, and is not"),
+    (
+        "rules-held-back-by-revocation",
+        "newer rules that are not in force, because something is revoked that does not go together with them",
+    ),
     ("pinned", "earlier rules are in force, by hand"),
     ("not-enforcing", "a proxy that does not enforce what is on offer, or is not heard of"),
     ("no-proxy-known", "a guarded workload without a connected proxy"),

@@ -62,7 +62,7 @@ fn set(number: u64, at: &str) -> RuleSet {
 
 fn revocation(target: Target) -> Revocation {
     let (reason, by) = ("OPS-9".to_owned(), "somebody".to_owned());
-    Revocation { id: "r-1".to_owned(), target, reason, by, at: 1, until: 2 }
+    Revocation { id: "r-1".to_owned(), target, reason, by, at: 1, until: 2, frozen: None }
 }
 
 fn inputs() -> Inputs {
