@@ -34,8 +34,8 @@ pub const SERVICE_ID: &str = "spiffe://prod.example/ns/sales/sa/orders-api";
 /// Everything that is there in every case: the mesh and the issuers.
 const BASE: &str = include_str!("../corpus/base.yaml");
 
-/// The file of the access log.
-const ACCESS_LOG: &str = "access.log";
+/// The file of the access log. Not beside files that the control plane watches: it would wait until nobody writes to it any more.
+const ACCESS_LOG: &str = "envoy/access.log";
 
 /// How long anything may take before a test gives up.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -176,6 +176,7 @@ impl Rig {
         let upstream = Upstream::start().await?;
         let path = |name: &str| folder.path().join(name);
         std::fs::create_dir(path("rules"))?;
+        std::fs::create_dir(path("envoy"))?;
         std::fs::write(path("issuer-ca.pem"), issuers.authority_pem())?;
         std::fs::write(path("directory.json"), include_str!("../corpus/directory.json"))?;
         let environment = environment(&issuers, &providers);

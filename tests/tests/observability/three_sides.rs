@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use http::Method;
+use http_body_util::BodyExt as _;
 use serde_json::Value;
 use tidegate::demo::client::{Call, Protocol};
 use tidegate::demo::envoy::EnvoyRelease;
@@ -119,22 +120,23 @@ async fn call(rig: &Rig, peer: &str, method: Method, path: &str) -> Result<u16> 
 }
 
 /// As a job of a pipeline, to a topic.
-async fn publish(rig: &Rig) -> Result<u16> {
+async fn publish(rig: &Rig, token: &str) -> Result<u16> {
     let call = traced(Method::POST, "/v1/projects/acme/topics/orders:publish")
         .authority("pubsub.googleapis.com")
-        .bearer(&token_of(rig, "gitlab")?.sign()?);
+        .bearer(token);
     Ok(rig.service_as(&spiffe_id("ci/runner"))?.call(Protocol::Http2, call).await?.status.as_u16())
 }
 
-/// All of the traffic, in so many parts with a pause behind each.
+/// All of the traffic, in three parts with a pause behind each.
 async fn traffic(rig: &Rig, pause: Duration) -> Result<()> {
+    let token = token_of(rig, "gitlab")?.sign()?;
     for _ in 0..3 {
         for number in 0..ALLOWED / 3 {
             let path = if number == 0 { "/v1/secret" } else { "/v1/orders" };
             ensure!(call(rig, "ops/admin", Method::GET, path).await? == 200, "GET is allowed");
         }
         for _ in 0..PUBLISHED / 3 {
-            ensure!(publish(rig).await? == 200, "the pipeline may publish");
+            ensure!(publish(rig, &token).await? == 200, "the pipeline may publish");
         }
         for _ in 0..REFUSED / 6 {
             ensure!(call(rig, "ops/admin", Method::POST, "/v1/orders").await? == 403, "POST is refused");
@@ -258,7 +260,8 @@ async fn the_same_numbers_from_three_sides() -> Result<()> {
     }
     the_receiver_knows_every_trace(&receiver).await?;
     the_access_log_names_every_decision(&rig, &receiver).await?;
-    every_panel_shows_something(&prometheus).await
+    every_panel_shows_something(&prometheus).await?;
+    the_access_log_tells_what_was_ended(&rig).await
 }
 
 /// The same format and tags; labels and lines are made by another Envoy.
@@ -275,7 +278,8 @@ async fn the_oldest_envoy_tells_reasons_and_decisions_as_well() -> Result<()> {
     };
     until(&line, 1.0, reasons).await?;
     the_receiver_knows_every_trace(&receiver).await?;
-    the_access_log_names_every_decision(&rig, &receiver).await
+    the_access_log_names_every_decision(&rig, &receiver).await?;
+    the_access_log_tells_what_was_ended(&rig).await
 }
 
 /// Logs and spans of every decision are of the trace that its request came with, through Envoy.
@@ -343,6 +347,23 @@ async fn the_access_log_names_every_decision(rig: &Rig, receiver: &Receiver) -> 
     ensure!(found >= ALLOWED + PUBLISHED + REFUSED, "{found} of the lines are of recorded decisions");
     ensure!(untold > HEALTH / 2, "{untold} lines of what is not recorded");
     Ok(())
+}
+
+/// A stream that a change of rules ends is told as ended, in place of what was told when it was allowed.
+async fn the_access_log_tells_what_was_ended(rig: &Rig) -> Result<()> {
+    let mut connection = rig.service_as(&spiffe_id("ops/admin"))?.connect(Protocol::Http2).await?;
+    let call = traced(Method::GET, "/v1/orders/stream?interval_ms=20");
+    let (head, mut body) = connection.start(call).await?.into_parts();
+    ensure!(head.status == 200, "the stream is allowed: {}", head.status);
+    rig.apply(&RULES.replace("/v1/{**}", "/v1/orders")).await?;
+    let ends = tokio::time::timeout(PATIENCE, async { while let Some(Ok(_)) = body.frame().await {} });
+    ends.await.context("the stream is not ended")?;
+    let told = || async {
+        let lines = rig.access_log()?;
+        let line = lines.iter().find(|line| line.contains("/v1/orders/stream"));
+        Ok(if line.is_some_and(|line| line.contains(" ended no_allow_matched - ")) { 1.0 } else { 0.0 })
+    };
+    until("the end in the access log", 1.0, told).await
 }
 
 async fn every_panel_shows_something(prometheus: &Prometheus) -> Result<()> {

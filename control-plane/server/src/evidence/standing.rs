@@ -7,7 +7,7 @@ use tidegate_engine::model::{Audit, Condition, Effect, Mode, OnExpiry, RuleModel
 
 use super::decided::{Decided, Tally};
 use super::{Inputs, Rules, Writer, row};
-use crate::control::{Broken, RuleSet, Target};
+use crate::control::{RuleSet, Target};
 use crate::decisions::record::Moment;
 use crate::explain::access;
 use crate::push::Standing;
@@ -310,9 +310,10 @@ fn by_people(inputs: &Inputs, out: &mut Writer<'_>) -> io::Result<()> {
         };
         out.line(&exception.line())?;
     }
-    for Broken { id, why, in_force } in &inputs.control.broken {
-        let kind = if *in_force { "rules-held-back-by-revocation" } else { "revocation-not-in-force" };
-        out.line(&Exception { kind, what: id, why, ..Exception::default() }.line())?;
+    for one in &inputs.control.broken {
+        // Where it is in force, newer rules are not.
+        let kind = if one.in_force { "rules-held-back" } else { "revocation-not-in-force" };
+        out.line(&Exception { kind, what: &one.id, why: &one.why, ..Exception::default() }.line())?;
     }
     if let Some(pin) = &inputs.control.pin {
         let what = format!("rule set {}", pin.number);

@@ -76,7 +76,8 @@ async fn the_command_of_the_readme_reaches_a_collector() {
         .map(|word| word.replace("http://127.0.0.1:4317", &format!("http://{}", receiver.grpc)));
     let _serve = tokio::process::Command::new(env!("CARGO_BIN_EXE_tidegate"))
         .args(arguments)
-        .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+        // At another port than 4317 it is said.
+        .args(["--otlp-protocol", "grpc", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
         .env("OTEL_METRIC_EXPORT_INTERVAL", "200")
         .current_dir(folder.path())
         .stdout(Stdio::null())

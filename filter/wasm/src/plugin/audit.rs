@@ -20,6 +20,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use tidegate_engine::model::Audit;
 use tidegate_engine::{Decision, Reason};
 
+use super::live::Ended;
 use super::{Now, Plugin, State};
 use crate::enforcer::{Answer, Made, candidate_told, undecided};
 use crate::host::{Host, Metric};
@@ -120,6 +121,7 @@ impl Plugin {
             return class != Class::Required;
         }
         let id = decision_id(host.random());
+        self.tell("allow", answer, &id, host);
         let made = Made { class, ..made(&id, Now::read(host)) };
         let record = enforcer.record(&lease.received, &answer.decision, made);
         self.leases.set_told(position, told);
@@ -156,18 +158,16 @@ impl Plugin {
     }
 
     /// Records that a request that had been allowed is ended. It is the one that was decided on last.
-    pub(super) fn record_end(&mut self, position: usize, answer: &Answer, host: &dyn Host) {
-        let (State::Ready(enforcer), Some(lease), Some(refusal)) =
-            (&self.state, self.leases.get(position), &answer.refusal)
-        else {
-            return;
-        };
-        self.tell("ended", answer, refusal.decision_id(), host);
+    pub(super) fn record_end(&mut self, position: usize, ended: &Ended, host: &dyn Host) {
+        let id = ended.refusal.decision_id();
+        let Some(answer) = &ended.answer else { return host.tell(&words("ended", ended.reason, None, id)) };
+        self.tell("ended", answer, id, host);
+        let (State::Ready(enforcer), Some(lease)) = (&self.state, self.leases.get(position)) else { return };
         if self.config.control_plane.is_none() {
             return;
         }
         if self.records.has_room(Class::Full) {
-            let made = Made { ended: true, ..made(refusal.decision_id(), Now::read(host)) };
+            let made = Made { ended: true, ..made(id, Now::read(host)) };
             let record = enforcer.record(&lease.received, &answer.decision, made);
             self.keep(record, Class::Full);
         } else {

@@ -21,7 +21,6 @@ use tidegate_engine::Reason;
 use tidegate_engine::body::{FieldValue, MAX_BODY_VALUE_BYTES, Scanner, Step};
 use tidegate_engine::model::BodyField;
 
-use super::live::Ended;
 use super::{Now, Plugin, State, Verdict};
 use crate::downstream::Unsettled;
 use crate::enforcer::Answer;
@@ -246,15 +245,11 @@ impl Plugin {
                         self.leases.renew(position, terms, now.s());
                         Verdict::Continue
                     }
-                    Err(Ended { refusal, answer }) => {
-                        let reason =
-                            answer.as_ref().map_or(Reason::NotReady, |answer| answer.decision.reason);
-                        if let Some(answer) = answer {
-                            self.record_end(position, &answer, host);
-                        }
+                    Err(ended) => {
+                        self.record_end(position, &ended, host);
                         self.leases.forget(context);
-                        self.counters.refuse(Metric::Denied, reason);
-                        Verdict::Refuse(refusal)
+                        self.counters.refuse(Metric::Denied, ended.reason);
+                        Verdict::Refuse(ended.refusal)
                     }
                 }
             }

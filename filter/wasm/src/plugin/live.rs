@@ -72,6 +72,8 @@ pub(super) enum Awaits {
 #[derive(Debug)]
 pub(super) struct Ended {
     pub refusal: Refusal,
+    /// Why.
+    pub reason: Reason,
     /// What was decided, if anything could be.
     pub answer: Option<Box<Answer>>,
 }
@@ -165,13 +167,11 @@ impl Plugin {
                     Ok(terms) => self.leases.renew(position, terms, begun.s()),
                     // Once more in the next callback, if it still lives then.
                     Err(_) if !due.is_first_of_stream(host) => return,
-                    Err(Ended { refusal, answer }) => {
-                        if let Some(answer) = answer {
-                            self.record_end(position, &answer, host);
-                        }
+                    Err(ended) => {
+                        self.record_end(position, &ended, host);
                         self.leases.forget(context);
                         self.counters.add(Metric::LeasesEnded);
-                        due.verdicts.push((context, Verdict::Refuse(refusal)));
+                        due.verdicts.push((context, Verdict::Refuse(ended.refusal)));
                         if due.verdicts.len() >= MAX_ANSWERED - ANSWERS_FOR_HELD {
                             return;
                         }
@@ -246,9 +246,9 @@ impl Plugin {
         now: Now,
         host: &dyn Host,
     ) -> Result<Terms, Ended> {
-        let unreadable = || Ended { refusal: unavailable(Reason::NotReady, host), answer: None };
+        let undecided = |reason| Ended { refusal: unavailable(reason, host), reason, answer: None };
         let (State::Ready(enforcer), Some(lease)) = (&mut self.state, self.leases.get(position)) else {
-            return Err(unreadable());
+            return Err(undecided(Reason::NotReady));
         };
         let signatures = Signatures::new(host, &self.signatures, &self.counters);
         let downstream = Downstream::new(host, &lease.received, signatures, None, now.ms);
@@ -258,16 +258,18 @@ impl Plugin {
         });
         match answer {
             Ok(answer) => match answer.refusal.clone() {
-                Some(refusal) => Err(Ended { refusal, answer: Some(Box::new(answer)) }),
+                Some(refusal) => {
+                    Err(Ended { refusal, reason: answer.decision.reason, answer: Some(Box::new(answer)) })
+                }
                 None if self.record_again(position, &answer, host) => {
                     if let Some(rule) = answer.decision.rule {
                         self.uses.add(rule, self.second);
                     }
                     Ok(answer.terms)
                 }
-                None => Err(Ended { refusal: unavailable(Reason::AuditUnavailable, host), answer: None }),
+                None => Err(undecided(Reason::AuditUnavailable)),
             },
-            Err(_) => Err(unreadable()),
+            Err(_) => Err(undecided(Reason::NotReady)),
         }
     }
 

@@ -363,8 +363,14 @@ fn what_goes_on_by_another_rule_is_recorded_again_and_only_then() {
     let mut recorded_by = |plugin: &mut Plugin, id: &str, audit| {
         counter += 1;
         push(plugin, counter, named(id, audit), &host);
+        host.told.take();
         let ended = plugin.due(&host, |_| true).len();
-        (ended, records(plugin).into_iter().map(|record| record.rule).collect::<Vec<_>>())
+        let records = records(plugin);
+        let told = |record: &pb::DecisionRecord| {
+            format!("allow allowed_by_rule {} {}", record.rule, record.decision_id)
+        };
+        assert_eq!(host.told.take(), records.iter().map(told).collect::<Vec<_>>());
+        (ended, records.into_iter().map(|record| record.rule).collect::<Vec<_>>())
     };
     let none = Vec::<String>::new();
     assert_eq!(recorded_by(&mut plugin, "sales/other", Audit::Sampled), (0, none.clone()));
@@ -399,6 +405,8 @@ fn nothing_goes_on_unrecorded_that_a_changed_rule_demands_to_be_recorded() {
         let due = plugin.due(&host, |_| true);
         assert_eq!(due.len(), ended);
         assert!(due.iter().all(|(_, verdict)| reason(verdict) == "audit_unavailable"), "{due:?}");
+        let told = host.told.take().pop().unwrap();
+        assert_eq!(told.starts_with("ended audit_unavailable - "), ended == 1, "{told}");
         assert_eq!(plugin.counters.total(Metric::RecordsDropped), 2);
     }
 }
