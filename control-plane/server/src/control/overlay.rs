@@ -186,8 +186,8 @@ mod tests {
     #[test]
     fn a_caller_is_frozen_with_the_values_that_it_refers_to() {
         let text = "kind: Guard\n---\nkind: Caller\nmetadata: {name: etl, namespace: data}\nspec:\n  anyOf:\n  \
-                    - {peer: {namespace: \"${env.space}\"}}\n  - tokenOnly: {via: [a/b]}\n    tokens: [{issuer: x, gitlab: \
-                    {project: ${env.number}}}]\n";
+                    - {peer: {namespace: \"${env.space}\"}}\n  - tokenOnly: {via: [a/b]}\n    tokens:\n    - issuer: x\n      \
+                    gitlab:\n        project: ${env.number}\n";
         let environment = [("space", "etl"), ("number", "7"), ("other", "z")];
         let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         let rules = AcceptedRules { files: [("a.yaml".to_owned(), text.to_owned())].into(), environment };

@@ -72,7 +72,9 @@ impl FolderWatch {
         self.watcher.watch(folder, RecursiveMode::NonRecursive)
     }
 
+    /// Events name what is watched by its absolute path.
     fn count(&self, path: PathBuf) {
+        let path = std::path::absolute(&path).unwrap_or(path);
         self.watched.lock().unwrap_or_else(PoisonError::into_inner).push(path);
     }
 
