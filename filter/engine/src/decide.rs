@@ -46,9 +46,11 @@ pub fn decide(policy: &PolicySet, request: &Request<'_>) -> Decision {
 ///
 /// What is revoked is asked about first, and by itself: a request with a revoked token, and one that a Deny which takes
 /// something back ([`crate::model::RuleModel::revokes`]) is about, is refused whatever else is right or wrong with it.
-pub fn decide_suspended(policy: &PolicySet, request: &Request<'_>) -> Decision {
+/// `revoking`: for each issuer of the policy, whether it has taken back any token. A token of such an issuer that must not be
+/// accepted for another reason may be one of those, and is refused too.
+pub fn decide_suspended(policy: &PolicySet, request: &Request<'_>, revoking: &[bool]) -> Decision {
     if policy.guarding(request.port) == Guarding::Enforce {
-        if let Some(refused) = token_revoked(request) {
+        if let Some(refused) = token_revoked(request, revoking) {
             return refused;
         }
         let search = Search::new(policy, request, Listing::Lenient);
@@ -59,11 +61,13 @@ pub fn decide_suspended(policy: &PolicySet, request: &Request<'_>) -> Decision {
     decide(policy, request).unless_suspended()
 }
 
-/// The answer to a request that has a revoked token.
-pub(crate) fn token_revoked(request: &Request<'_>) -> Option<Decision> {
-    let revoked = Reason::TokenInvalid(TokenFault::Revoked);
-    let is_revoked = |token: &TokenState<'_>| matches!(token, TokenState::Invalid(TokenFault::Revoked));
-    request.tokens.iter().any(is_revoked).then(|| Decision::revoked(revoked, None))
+/// The answer to a request that has a revoked token, or one that may be.
+pub(crate) fn token_revoked(request: &Request<'_>, revoking: &[bool]) -> Option<Decision> {
+    request.tokens.iter().enumerate().find_map(|(issuer, token)| {
+        let TokenState::Invalid(fault) = token else { return None };
+        let may_be_revoked = *fault == TokenFault::Revoked || revoking.get(issuer) == Some(&true);
+        may_be_revoked.then(|| Decision::revoked(Reason::TokenInvalid(*fault), None))
+    })
 }
 
 /// Decides a request with one reading of its path. A Deny matches as well if it does with the other.

@@ -39,10 +39,10 @@ fn guards<'m>(model: &'m PolicyModel, request: &Request<'_>) -> (Vec<&'m GuardMo
 }
 
 /// Decides a request as [`crate::decide_suspended`] must.
-pub fn decide_suspended(model: &PolicyModel, request: &Request<'_>) -> Decision {
+pub fn decide_suspended(model: &PolicyModel, request: &Request<'_>, revoking: &[bool]) -> Decision {
     let (_, guarding) = guards(model, request);
     if guarding == Guarding::Enforce {
-        if let Some(refused) = token_revoked(request) {
+        if let Some(refused) = token_revoked(request, revoking) {
             return refused;
         }
         let mut rules: Vec<&RuleModel> = model.rules.iter().collect();

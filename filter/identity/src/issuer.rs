@@ -233,6 +233,11 @@ impl Issuer {
         self.valid_until
     }
 
+    /// Whether any token, subject or key of it is revoked, or was.
+    pub fn revokes(&self) -> bool {
+        self.revocations != Revocations::default()
+    }
+
     pub(crate) fn revocations(&self) -> &Revocations {
         &self.revocations
     }

@@ -34,6 +34,8 @@ pub struct Enforcer {
     skews: Vec<i64>,
     /// Per issuer of the rules: when its keys and itself cease to count.
     ends: Vec<[i64; 2]>,
+    /// Per issuer of the rules: whether any token of it is revoked.
+    revoking: Vec<bool>,
     outcomes: Vec<TokenOutcome>,
 }
 
@@ -79,6 +81,7 @@ impl Enforcer {
         Ok(Self {
             skews: skews(&installed),
             ends: ends(&installed),
+            revoking: revoking(&installed),
             installed,
             authenticator,
             outcomes: Vec::new(),
@@ -95,6 +98,7 @@ impl Enforcer {
                 authenticator.replace(Some((**keys).clone()), rules.issuers())?;
                 self.skews = skews(&installed);
                 self.ends = ends(&installed);
+                self.revoking = revoking(&installed);
                 self.installed = installed;
             }
             _ => *self = Self::new(installed)?,
@@ -208,8 +212,11 @@ impl Enforcer {
         };
         let suspended_until = self.installed.manifest.suspended_until;
         let is_suspended = at.now < suspended_until;
-        let decision =
-            if is_suspended { decide_suspended(&rules, &request) } else { decide(&rules, &request) };
+        let decision = if is_suspended {
+            decide_suspended(&rules, &request, &self.revoking)
+        } else {
+            decide(&rules, &request)
+        };
         // Where a Guard enforces, only a suspension makes it report.
         let suspended = decision.reason == Reason::GuardInShadow && rules.guarding(port) == Guarding::Enforce;
         let rule = decision.rule.and_then(|rule| rules.rule(rule));
@@ -317,6 +324,13 @@ fn ends(installed: &Installed) -> Vec<[i64; 2]> {
         })
     };
     rules.issuers().map(|(name, _)| ends(name)).collect()
+}
+
+/// For each issuer of the rules, in their order: whether any token of it is revoked.
+fn revoking(installed: &Installed) -> Vec<bool> {
+    let (Some(rules), Some(keys)) = (&installed.rules, &installed.keys) else { return Vec::new() };
+    let revokes = |name| keys.issuers().iter().any(|issuer| issuer.name() == name && issuer.revokes());
+    rules.issuers().map(|(name, _)| revokes(name)).collect()
 }
 
 /// The tolerance for each issuer of the rules, in their order.

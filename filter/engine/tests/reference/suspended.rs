@@ -46,14 +46,15 @@ proptest! {
     fn a_suspended_engine_decides_as_the_reference_does(
         model in revoking(),
         all in proptest::collection::vec((sent(), any::<bool>()), 1..12),
+        revoking in proptest::collection::vec(any::<bool>(), 0..4),
     ) {
         let policy = decoded(&model);
         for (sent, is_revoked) in &all {
             let fault = if *is_revoked { TokenFault::Revoked } else { TokenFault::Expired };
             let (engine, expected, usual) = with_fault(sent, fault, |request| {
                 (
-                    decide_suspended(&policy, request),
-                    reference::decide_suspended(&model, request),
+                    decide_suspended(&policy, request, &revoking),
+                    reference::decide_suspended(&model, request, &revoking),
                     decide(&policy, request),
                 )
             });
@@ -118,7 +119,7 @@ fn what_takes_something_back_is_an_enforced_deny_of_any_operation() {
 fn who_is_revoked_is_refused_whatever_else_is_wrong() {
     let told = |policy: &PolicySet, sent: &Sent, fault| {
         with_fault(sent, fault, |request| {
-            let decision = decide_suspended(policy, request);
+            let decision = decide_suspended(policy, request, &[]);
             (decision.outcome, decision.reason, decision.rule)
         })
     };

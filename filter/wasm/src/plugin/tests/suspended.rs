@@ -74,26 +74,28 @@ fn a_suspension_that_is_too_long_is_refused_as_a_whole() {
 
 #[test]
 fn what_is_revoked_stays_refused() {
-    let mut issuer = oauth(&[("a", 7)]);
-    issuer.revoked = vec![Revoked { kind: RevokedKind::Key, value: "a".into(), until: 0 }];
-    let sections = vec![rules_of(&token_model(|_| {})), keys_section(issuer)];
-    let (mut plugin, _) = suspended(sections, NOW + 60);
-    let bearing = |key: &str, seed| {
-        let bearer = format!("Bearer {}", token(key, seed, NOW + 600, "1"));
-        let headers = [
-            (":method", "GET"),
-            (":path", "/v2/other"),
-            (":authority", "orders.example"),
-            ("authorization", &bearer),
-        ];
+    let bearing = |key: &str, seed| format!("Bearer {}", token(key, seed, NOW + 600, "1"));
+    let sent = |credentials: &[&str]| {
+        let mut headers = vec![(":method", "GET"), (":path", "/v2/other"), (":authority", "orders.example")];
+        headers.extend(credentials.iter().map(|credential| ("authorization", *credential)));
         Fake::with_headers(&headers).with_peer(WORKER)
     };
-    assert_eq!(status(&plugin.on_request(1, true, &bearing("a", 7))), 401);
-    assert_eq!(
-        plugin.on_request(2, true, &bearing("b", 8)),
-        Verdict::Continue,
-        "a token that is only wrong passes"
-    );
+    let (revoked, wrong) = (bearing("a", 7), bearing("b", 8));
+    for is_revoked in [false, true] {
+        let mut issuer = oauth(&[("a", 7)]);
+        let key = Revoked { kind: RevokedKind::Key, value: "a".into(), until: 0 };
+        issuer.revoked = if is_revoked { vec![key] } else { vec![] };
+        let sections = vec![rules_of(&token_model(|_| {})), keys_section(issuer)];
+        let (mut plugin, _) = suspended(sections, NOW + 60);
+        // A token that fails otherwise may be one that is revoked: sent twice, by a key that nobody knows.
+        for credentials in [&[revoked.as_str()][..], &[&revoked, &wrong], &[&revoked, "Bearer x"], &[&wrong]]
+        {
+            // Refused, or held until it is known whether there is such a key.
+            let passes = plugin.on_request(1, true, &sent(credentials)) == Verdict::Continue;
+            assert_eq!(passes, !is_revoked, "{credentials:?}");
+        }
+        assert_eq!(plugin.on_request(2, true, &sent(&[])), Verdict::Continue);
+    }
 
     let deny = |revokes: bool| {
         let mut model: PolicyModel = model();
