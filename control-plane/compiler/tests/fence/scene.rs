@@ -24,6 +24,7 @@ pub fn models() -> impl Strategy<Value = PolicyModel> {
             if die & 24 != 0 && rule.effect == Effect::Deny {
                 // A Deny of everything would leave nothing to look at.
                 rule.to.get_or_insert_with(|| vec![OperationModel::default()]).truncate(1);
+                rule.revokes = false;
                 rule.from.truncate(1);
             }
         }
