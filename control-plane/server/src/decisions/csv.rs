@@ -1,6 +1,7 @@
 //! Decisions for spreadsheets.
 //!
-//! INVARIANT: no cell is a formula: what others have written may begin like one.
+//! INVARIANT: no cell is a formula, whether commas, semicolons or tabs part cells where it is opened: what others have written
+//! may begin like one.
 
 use super::record::{Entry, Gap, Recorded};
 
@@ -106,14 +107,31 @@ pub fn line<T: AsRef<str>>(cells: &[T]) -> String {
 }
 
 fn cell(text: &str) -> String {
-    // In full width as well: some programs take them for the same.
-    let is_formula = text
-        .starts_with(['=', '+', '-', '@', '\t', '\r', '\n', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}']);
-    let text = if is_formula { format!("'{text}") } else { text.to_owned() };
-    match text.contains([',', '"', '\n', '\r']) {
-        true => format!("\"{}\"", text.replace('"', "\"\"")),
-        false => text,
+    let begins_as_space = text.starts_with(['\t', '\r', '\n']);
+    let mut safe = String::with_capacity(text.len() + 2);
+    if begins_as_space || is_formula(text) {
+        safe.push('\'');
     }
+    // Where something else than commas parts cells, quotes in the middle of one do not keep it together.
+    for part in text.split_inclusive(PARTS) {
+        if safe.ends_with(PARTS) && is_formula(part) {
+            safe.push('\'');
+        }
+        safe.push_str(part);
+    }
+    match safe.contains([',', '"']) || safe.contains(PARTS) {
+        true => format!("\"{}\"", safe.replace('"', "\"\"")),
+        false => safe,
+    }
+}
+
+/// What may part cells or lines besides commas, depending on the program and its language.
+const PARTS: [char; 4] = [';', '\t', '\n', '\r'];
+
+fn is_formula(cell: &str) -> bool {
+    // In full width as well: some programs take them for the same.
+    cell.trim_start_matches([' ', '"'])
+        .starts_with(['=', '+', '-', '@', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}'])
 }
 
 #[cfg(test)]
@@ -131,7 +149,15 @@ mod tests {
             ("@x,y", "\"'@x,y\""),
             ("-1", "'-1"),
             ("\u{ff1d}cmd()", "'\u{ff1d}cmd()"),
-            ("\n=x", "\"'\n=x\""),
+            ("\n=x", "\"'\n'=x\""),
+            ("\tx", "\"'\tx\""),
+            ("a;b", "\"a;b\""),
+            ("a\tb", "\"a\tb\""),
+            ("/v1;=cmd()", "\"/v1;'=cmd()\""),
+            ("/v1; =cmd()", "\"/v1;' =cmd()\""),
+            ("/v1;\"=cmd()", "\"/v1;'\"\"=cmd()\""),
+            ("/v1;;\u{ff0d}1\t@x", "\"/v1;;'\u{ff0d}1\t'@x\""),
+            ("/v1;v=1", "\"/v1;v=1\""),
         ] {
             assert_eq!(cell(text), expected, "{text}");
         }

@@ -69,6 +69,11 @@ pub fn precious_term() -> Term {
     term("precious", "")
 }
 
+/// Blocks with something required of a workload have this and [`workload_term`].
+pub fn required_term() -> Term {
+    term("required", "")
+}
+
 /// Blocks with decisions of a workload have it.
 pub fn workload_term(workload: &str) -> Term {
     term("workload", workload)
@@ -122,6 +127,9 @@ pub fn terms(entry: &Entry) -> BTreeSet<Term> {
         [workload_term(&recorded.workload), term("reason", &recorded.reason)].into();
     if recorded.worth() != Worth::Ordinary {
         terms.insert(precious_term());
+    }
+    if recorded.worth() == Worth::Required {
+        terms.insert(required_term());
     }
     if is_denied(recorded) {
         terms.insert(term("denied", ""));

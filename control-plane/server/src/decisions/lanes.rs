@@ -2,9 +2,15 @@
 //!
 //! INVARIANT: a workload with less than another one never loses anything to make room, neither for that one nor for a third.
 //! Of what a workload has, what is worth least goes first.
+//!
+//! INVARIANT: what is precious is every fourth that is taken at least, as long as there is any: who says of everything that it
+//! is required does not keep others' refusals waiting.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
+
+/// So many that are required are taken before something precious that waits.
+const IN_A_ROW: usize = 3;
 
 /// What something is worth, where not everything can be kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,6 +29,8 @@ pub struct Lanes<T> {
     lanes: HashMap<Arc<str>, Lane<T>>,
     /// Whose turn it is, for each worth.
     turns: ByWorth<VecDeque<Arc<str>>>,
+    /// How many were taken that are required, since something else was.
+    in_a_row: usize,
     by_bytes: BTreeSet<(usize, Arc<str>)>,
     by_ordinary: BTreeSet<(usize, Arc<str>)>,
     total: Amount,
@@ -118,6 +126,7 @@ impl<T> Default for Lanes<T> {
         Self {
             lanes: HashMap::new(),
             turns: ByWorth::default(),
+            in_a_row: 0,
             by_bytes: BTreeSet::new(),
             by_ordinary: BTreeSet::new(),
             total: Amount::default(),
@@ -163,9 +172,14 @@ impl<T> Lanes<T> {
         self.change(&name, worth, |amount| amount.saturating_add(bytes));
     }
 
-    /// Takes the next one, if `takes` says so of its bytes: what is worth most first, of every workload in turn.
+    /// Takes the next one, if `takes` says so of its bytes: what is worth most first, but for every fourth; of every workload
+    /// in turn.
     pub fn pop_if(&mut self, takes: impl FnOnce(usize) -> bool) -> Option<T> {
-        for worth in [Worth::Required, Worth::Precious, Worth::Ordinary] {
+        let (first, second) = match self.in_a_row >= IN_A_ROW {
+            true => (Worth::Precious, Worth::Required),
+            false => (Worth::Required, Worth::Precious),
+        };
+        for worth in [first, second, Worth::Ordinary] {
             while let Some(name) = self.turns.of(worth).pop_front() {
                 let Some(lane) = self.lanes.get_mut(&name) else { continue };
                 let line = lane.lines.of(worth);
@@ -186,6 +200,7 @@ impl<T> Lanes<T> {
                     self.turns.of(worth).push_back(name.clone());
                 }
                 self.len = self.len.saturating_sub(1);
+                self.in_a_row = if worth == Worth::Required { self.in_a_row.saturating_add(1) } else { 0 };
                 self.change(&name, worth, |amount| amount.saturating_sub(bytes));
                 self.forget(&name);
                 return taken.map(|(item, _)| item);
@@ -288,6 +303,20 @@ mod tests {
         assert_eq!(popped(&mut lanes), [30, 20, 0, 10, 1, 11, 2, 3]);
         assert_eq!((lanes.len(), lanes.bytes(), lanes.ordinary_bytes()), (0, 0, 0));
         assert!(lanes.lanes.is_empty() && lanes.by_bytes.is_empty() && lanes.by_ordinary.is_empty());
+    }
+
+    #[test]
+    fn what_is_required_leaves_every_fourth_turn_to_what_is_precious_of_others() {
+        let mut lanes = Lanes::default();
+        for number in 0..9 {
+            lanes.push("loud", Worth::Required, number, 10);
+        }
+        lanes.push("quiet", Worth::Precious, 20, 10);
+        lanes.push("calm", Worth::Precious, 30, 10);
+        lanes.push("calm", Worth::Ordinary, 40, 10);
+        let taken: Vec<u32> = std::iter::from_fn(|| lanes.pop_if(|_| true)).take(4).collect();
+        assert_eq!(taken, [0, 1, 2, 20]);
+        assert_eq!(popped(&mut lanes), [3, 4, 5, 30, 6, 7, 8, 40]);
     }
 
     #[test]

@@ -239,6 +239,8 @@ pub enum GapCause {
     ControlPlaneDropped,
     /// The store was damaged; what was set aside cannot be asked for.
     StoreDamaged,
+    /// The store was full, and its oldest file went before its time.
+    StoreFull,
 }
 
 /// What is kept.
@@ -393,6 +395,7 @@ impl GapCause {
             Self::BatchesMissing => "batches_missing",
             Self::ControlPlaneDropped => "control_plane_dropped",
             Self::StoreDamaged => "store_damaged",
+            Self::StoreFull => "store_full",
         }
     }
 
@@ -403,6 +406,7 @@ impl GapCause {
             Self::BatchesMissing => "batches of the filter never arrived",
             Self::ControlPlaneDropped => "the control plane could not keep up",
             Self::StoreDamaged => "a file of the store was damaged and set aside",
+            Self::StoreFull => "the store was full, and the oldest went",
         }
     }
 }

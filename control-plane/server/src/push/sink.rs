@@ -35,6 +35,8 @@ use crate::transport::{Caller, MAX_RECORDS, StreamPass, Unfinished};
 
 /// First and longest pause before it is tried again to keep what is required.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(8));
+/// How long a stream whose end is decided waits for what was taken to be written: what is not acknowledged comes again.
+const AT_THE_END: Duration = Duration::from_secs(10);
 /// Batches of a stream that are read while earlier ones are not written: as many as a filter sends ahead.
 const MAX_PENDING: usize = 4;
 /// `ReportRequest.records`.
@@ -84,8 +86,8 @@ struct Reporting {
     pending: FuturesOrdered<BoxFuture<'static, Result<u64, Status>>>,
     /// From the first batch on.
     from: Option<Reporter>,
-    /// How it ends, when what was taken is acknowledged: nothing more is read.
-    end: Option<Status>,
+    /// How it ends, when what was taken is acknowledged, or then at the latest: nothing more is read.
+    end: Option<(Status, Instant)>,
 }
 
 /// A batch; `None`: the caller has ended the stream.
@@ -129,9 +131,10 @@ impl Reporting {
             {
                 self.reading = Some(Box::pin(reader.read()));
             }
-            if let Some(end) = self.end.take_if(|_| self.pending.is_empty()) {
+            if let Some((end, _)) = self.end.take_if(|_| self.pending.is_empty()) {
                 return Err(end);
             }
+            let latest = self.end.as_ref().map(|(_, latest)| *latest);
             // Until the first batch it is nobody's stream; it is opened before there is anything to say.
             let proven = self.from.as_ref().filter(|from| from.proven.is_some());
             let until = proven.map(|from| from.identified_until);
@@ -147,10 +150,14 @@ impl Reporting {
                     };
                     match taken {
                         Ok(()) => self.reader = Some(reader),
-                        Err(end) => self.end = Some(end),
+                        Err(end) => self.end = Some((end, Instant::now() + AT_THE_END)),
                     }
                 }
                 () = stopped(&mut stop) => return Err(stopping()),
+                () = sleep_until(latest.unwrap_or_else(Instant::now)), if latest.is_some() => {
+                    // Its end is due now.
+                    self.pending = FuturesOrdered::new();
+                }
                 () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {
                     let again = self.from.as_mut().map_or(Ok(()), |from| from.identify_again(&self.hub));
                     again.map_err(|status| refuse_stranger(&self.hub, status))?;

@@ -322,6 +322,23 @@ async fn what_a_rule_requires_is_acknowledged_when_it_is_written() {
     running.shutdown().await.unwrap();
 }
 
+/// It is not acknowledged, and comes again: a stream that the filter has ended does not go on for it.
+#[tokio::test]
+async fn a_stream_that_is_ended_waits_only_so_long_for_what_cannot_be_written() {
+    let place = place();
+    let running = start(&place).await;
+    // Where the first file would be.
+    std::fs::create_dir(place.state().join("decisions/000000000001.redb")).unwrap();
+    let Reporter { up, mut down, .. } = Reporter::connect(&running).await;
+    let required = pb::DecisionRecord { audit: pb::Audit::Required.into(), ..allowed("HHHH-0000-0001") };
+    up.send(batch(2, vec![required])).await.unwrap();
+    assert!(timeout(Duration::from_secs(1), down.message()).await.is_err(), "it is tried again");
+    drop(up);
+    let end = timeout(Duration::from_secs(25), down.message()).await.expect("it ends").unwrap();
+    assert_eq!(end, None, "nothing is acknowledged");
+    running.shutdown().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_class_of_records_that_nobody_knows_is_refused() {
     let place = place();

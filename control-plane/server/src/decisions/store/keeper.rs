@@ -1,5 +1,6 @@
 //! The one thread that writes the store: batches in, old files out.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -42,8 +43,28 @@ pub struct Keeper {
     gaps: Vec<Gap>,
     /// What moves on before the oldest file is removed.
     carry: Option<Carry>,
-    /// The file of which everything has moved that is to.
-    carried: Option<PathBuf>,
+    carried: Option<Carried>,
+}
+
+/// A file of which everything has moved that is to.
+#[derive(Debug)]
+struct Carried {
+    path: PathBuf,
+    /// By workload, how many precious ones go with it.
+    lost: BTreeMap<String, u64>,
+}
+
+/// What is to be done about the oldest file.
+enum Due {
+    Nothing,
+    /// It is to be removed: it is too old.
+    Old(Arc<Segment>),
+    /// It is to be removed: there is no room for it.
+    Large(Arc<Segment>),
+    /// There is hardly any room left: what is to outlive it moves to the next one.
+    Soon(Arc<Segment>, Arc<Segment>),
+    /// The same, and nothing is written before.
+    Now(Arc<Segment>, Arc<Segment>),
 }
 
 // === impl Keeper ===
@@ -80,6 +101,8 @@ impl Keeper {
                 self.expire();
             }
             if is_last {
+                // What has just been found to be missing.
+                self.write(Batch::default());
                 return;
             }
         }
@@ -152,17 +175,18 @@ impl Keeper {
     }
 
     /// To be told: so many of a workload are lost. Until that is written it is one gap.
-    fn owe(&mut self, workload: &str, lost: Lost) {
+    fn owe(&mut self, workload: &str, cause: GapCause, lost: Lost) {
         // Some few have a lot waiting; not all of a large mesh.
         let workload = if self.gaps.len() < MAX_GAPS { workload } else { "" };
-        let same = self.gaps.iter_mut().find(|gap| {
-            gap.cause == GapCause::ControlPlaneDropped && gap.workload == workload && gap.lost.is_some()
-        });
+        let same = self
+            .gaps
+            .iter_mut()
+            .find(|gap| gap.cause == cause && gap.workload == workload && gap.lost.is_some());
         if let Some(gap) = same {
             gap.lost = gap.lost.map(|before| before.saturating_add(lost.all()));
             gap.lost_in_full = gap.lost_in_full.saturating_add(lost.in_full);
         } else {
-            self.gap(workload, GapCause::ControlPlaneDropped, Some(lost.all()), lost.in_full);
+            self.gap(workload, cause, Some(lost.all()), lost.in_full);
         }
     }
 
@@ -175,7 +199,7 @@ impl Keeper {
 
     fn write(&mut self, batch: Batch) {
         for (workload, lost) in &batch.lost {
-            self.owe(workload, *lost);
+            self.owe(workload, GapCause::ControlPlaneDropped, *lost);
         }
         let mut entries = batch.entries;
         let (own, owed) = (entries.len(), self.gaps.len());
@@ -218,7 +242,7 @@ impl Keeper {
                 self.store.metrics.lost.get_or_create(&ReasonLabel::new(reason)).inc_by(count);
             }
             if lost.all() > 0 {
-                self.owe(&workload, lost);
+                self.owe(&workload, GapCause::ControlPlaneDropped, lost);
             }
         }
         if self.told.is_none_or(|told| told.elapsed() >= TELL_AGAIN) {
@@ -280,7 +304,7 @@ impl Keeper {
             return;
         };
         let age = Moment::now().0.saturating_sub(segment.created().0);
-        let is_full = segment.size() >= self.store.limits.max_size / u64::from(FILES);
+        let is_full = segment.size() >= self.reserve();
         if is_full || age >= micros(self.store.limits.max_age / FILES) {
             // The next batch begins it.
             self.file = self.file.saturating_add(1);
@@ -293,43 +317,26 @@ impl Keeper {
     /// Removes what is too old, and of the rest the oldest, until it is small enough for the last file to double.
     fn prune(&mut self) {
         self.pruned = Instant::now();
-        let limits = self.store.limits;
-        let oldest = Moment::now().0.saturating_sub(micros(limits.max_age));
-        let damaged = self.prune_damaged(oldest);
+        let oldest = Moment(Moment::now().0.saturating_sub(micros(self.store.limits.max_age)));
+        let damaged = self.prune_damaged(oldest.0);
         let unread: u64 = self.unread(|files| files.iter().map(|path| length(path)).sum());
-        let reserve = limits.max_size / u64::from(FILES);
-        let carried = self.carried.as_deref();
-        let (removed, next) = self.change(|all| {
-            let mut removed = Vec::new();
-            loop {
-                let total = all.iter().map(|one| one.size()).sum::<u64>() + damaged + unread;
-                let (first, second) = match all.as_slice() {
-                    [first, rest @ ..] => (first, rest.first()),
-                    [] => return (removed, None),
-                };
-                let is_due = first.created().0 < oldest
-                    || (second.is_some() && total > limits.max_size)
-                    || (carried == Some(first.path()) && total + reserve > limits.max_size);
-                match second {
-                    _ if is_due => removed.push(all.remove(0)),
-                    // What is to outlive it moves first.
-                    Some(second) if total + reserve > limits.max_size => {
-                        let next = Some((first.clone(), second.clone()));
-                        return (removed, next);
-                    }
-                    _ => return (removed, None),
+        loop {
+            match self.due(damaged + unread, oldest) {
+                Due::Nothing => break,
+                Due::Old(segment) => self.remove(&segment),
+                Due::Large(segment) => {
+                    self.tell_lost(&segment);
+                    self.remove(&segment);
                 }
-            }
-        });
-        if let Some((from, to)) = next
-            && self.carry.as_ref().is_none_or(|carry| carry.from().path() != from.path())
-        {
-            self.begin_to_carry(from, to, reserve / 2, Moment(oldest));
-        }
-        for segment in removed {
-            info!("the store of decisions: `{}` is removed, it was due", segment.path().display());
-            if let Err(error) = std::fs::remove_file(segment.path()) {
-                warn!("the store of decisions: `{}` cannot be removed: {error}", segment.path().display());
+                Due::Soon(from, to) => {
+                    self.begin_to_carry(from, to, oldest);
+                    break;
+                }
+                // Who writes faster than things move does not get ahead of them.
+                Due::Now(from, to) => {
+                    self.begin_to_carry(from, to, oldest);
+                    while self.carry_on() {}
+                }
             }
         }
         let segments = self.store.segments();
@@ -338,36 +345,89 @@ impl Keeper {
         self.store.metrics.store_since.set(segments.first().map_or(0, |one| one.created().seconds()));
     }
 
-    fn begin_to_carry(&mut self, from: Arc<Segment>, to: Arc<Segment>, room: u64, oldest: Moment) {
+    /// What is to be done about the oldest file, where there are so many other bytes.
+    fn due(&self, others: u64, oldest: Moment) -> Due {
+        let segments = self.store.segments();
+        let Some(first) = segments.first().cloned() else { return Due::Nothing };
+        let (max_size, reserve) = (self.store.limits.max_size, self.reserve());
+        let total = segments.iter().map(|one| one.size()).sum::<u64>() + others;
+        let has_moved = self.carried.as_ref().is_some_and(|carried| carried.path == first.path());
+        match segments.get(1).cloned() {
+            _ if first.created() < oldest => Due::Old(first),
+            _ if has_moved && total + reserve > max_size => Due::Large(first),
+            Some(second) if total > max_size => Due::Now(first, second),
+            // What is to outlive it moves first.
+            Some(second) if total + reserve > max_size => Due::Soon(first, second),
+            _ => Due::Nothing,
+        }
+    }
+
+    /// What a file may grow to.
+    fn reserve(&self) -> u64 {
+        self.store.limits.max_size / u64::from(FILES)
+    }
+
+    fn remove(&self, segment: &Segment) {
+        self.change(|all| all.retain(|one| one.path() != segment.path()));
+        info!("the store of decisions: `{}` is removed, it was due", segment.path().display());
+        if let Err(error) = std::fs::remove_file(segment.path()) {
+            warn!("the store of decisions: `{}` cannot be removed: {error}", segment.path().display());
+        }
+    }
+
+    /// What goes with a file before its time, and should have been kept, is missing from now on.
+    fn tell_lost(&mut self, segment: &Segment) {
+        let Some(carried) = self.carried.take_if(|carried| carried.path == segment.path()) else { return };
+        for (workload, count) in carried.lost.into_iter().filter(|(_, count)| *count > 0) {
+            self.owe(&workload, GapCause::StoreFull, Lost { in_full: count, other: 0 });
+        }
+    }
+
+    fn begin_to_carry(&mut self, from: Arc<Segment>, to: Arc<Segment>, oldest: Moment) {
+        if self.carry.as_ref().is_some_and(|carry| carry.from().path() == from.path()) {
+            return;
+        }
         let path = from.path().to_owned();
-        match Carry::begin(from, to, room, oldest) {
+        match Carry::begin(from, to, self.reserve() / 2, oldest) {
             Ok(carry) => self.carry = Some(carry),
-            Err(error) => self.give_up_carrying(path, &error),
+            Err(error) => {
+                self.gap("", GapCause::StoreFull, None, 0);
+                self.give_up_carrying(path, BTreeMap::new(), &error);
+            }
         }
     }
 
     /// Moves some more; says whether there was something to move.
     fn carry_some(&mut self) -> bool {
-        let Some(mut carry) = self.carry.take() else { return false };
-        let path = carry.from().path().to_owned();
-        match carry.step() {
-            Ok(false) => self.carry = Some(carry),
-            Ok(true) => {
-                self.carried = Some(path);
-                self.prune();
-            }
-            Err(error) => {
-                self.give_up_carrying(path, &error);
-                self.prune();
-            }
+        let is_carrying = self.carry.is_some();
+        if is_carrying && !self.carry_on() {
+            self.prune();
         }
-        true
+        is_carrying
     }
 
-    fn give_up_carrying(&mut self, path: PathBuf, error: &SegmentError) {
+    /// Moves some more; says whether there is something left.
+    fn carry_on(&mut self) -> bool {
+        let Some(mut carry) = self.carry.take() else { return false };
+        match carry.step() {
+            Ok(false) => {
+                self.carry = Some(carry);
+                return true;
+            }
+            Ok(true) => {
+                self.carried = Some(Carried { path: carry.from().path().to_owned(), lost: carry.lost() });
+            }
+            Err(error) => {
+                self.give_up_carrying(carry.from().path().to_owned(), carry.lost(), &error);
+            }
+        }
+        false
+    }
+
+    fn give_up_carrying(&mut self, path: PathBuf, lost: BTreeMap<String, u64>, error: &SegmentError) {
         self.count(error);
         error!("the store of decisions: what is to outlive `{}` cannot be moved: {error}", path.display());
-        self.carried = Some(path);
+        self.carried = Some(Carried { path, lost });
     }
 
     /// What was moved is not kept for longer than anything else.

@@ -6,6 +6,7 @@
 mod carry;
 mod keeper;
 mod segment;
+mod tally;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};

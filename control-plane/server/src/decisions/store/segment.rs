@@ -19,8 +19,12 @@ use flate2::Compression;
 use flate2::read::ZlibDecoder;
 use flate2::write::ZlibEncoder;
 use redb::backends::FileBackend;
-use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{
+    Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition,
+    WriteTransaction,
+};
 
+use super::tally::Tally;
 use crate::decisions::filter::{self, Term};
 use crate::decisions::record::{Entry, Moment};
 
@@ -32,6 +36,9 @@ const TERMS: TableDefinition<'_, (u64, u64), ()> = TableDefinition::new("terms")
 const RARE: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("rare");
 /// By workload, how many bytes of decisions there are, roughly: all of them, and what is precious. Files of before lack it.
 const TALLIES: TableDefinition<'_, &str, (u64, u64)> = TableDefinition::new("tallies");
+/// By workload, the rest of its [`Tally`]: bytes of what is required, and how many are precious. Files of before lack it: what
+/// is required in them is as any other that is precious.
+const REQUIRED: TableDefinition<'_, &str, (u64, u64)> = TableDefinition::new("required");
 /// What the file is.
 const ABOUT: TableDefinition<'_, &str, i64> = TableDefinition::new("about");
 
@@ -65,15 +72,6 @@ pub struct Segment {
     created: Moment,
     /// Blocks before this number have moved to the next file.
     moved_until: AtomicU64,
-}
-
-/// How much there is of a workload, in bytes, roughly.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// All of it.
-    pub all: u64,
-    /// Of this what is precious.
-    pub precious: u64,
 }
 
 /// A block, unpacked.
@@ -227,13 +225,7 @@ impl Segment {
         if numbered.is_empty() {
             return Ok(());
         }
-        let mut tallies: BTreeMap<&str, Tally> = BTreeMap::new();
-        for entry in numbered.iter().flat_map(|(_, entries)| *entries) {
-            let tally = tallies.entry(entry.workload()).or_default();
-            let bytes = u64::try_from(entry.weight()).unwrap_or(u64::MAX);
-            tally.all = tally.all.saturating_add(bytes);
-            tally.precious = tally.precious.saturating_add(if entry.is_precious() { bytes } else { 0 });
-        }
+        let tallies = Tally::by_workload(numbered.iter().flat_map(|(_, entries)| *entries));
         let mut blocks = Vec::new();
         let mut index: BTreeSet<(Term, u64)> = BTreeSet::new();
         for (number, entries) in numbered {
@@ -250,13 +242,7 @@ impl Segment {
                 rare.insert(number, terms.as_slice())?;
             }
             drop((table, rare));
-            let mut table = writing.open_table(TALLIES)?;
-            for (workload, tally) in &tallies {
-                let (all, precious) = table.get(workload)?.map_or((0, 0), |before| before.value());
-                let now = (all.saturating_add(tally.all), precious.saturating_add(tally.precious));
-                table.insert(workload, now)?;
-            }
-            drop(table);
+            count(&writing, &tallies, Tally::and)?;
             let mut table = writing.open_table(TERMS)?;
             // Sorted, so that neighbours are written together.
             for entry in &index {
@@ -319,11 +305,12 @@ impl Segment {
         ask(|| {
             let reading = self.database.begin_read()?;
             let Some(tallies) = table(&reading, TALLIES)? else { return Ok(Vec::new()) };
+            let required = table(&reading, REQUIRED)?;
             let mut found = Vec::new();
             for row in tallies.iter()? {
-                let (workload, tally) = row?;
-                let (all, precious) = tally.value();
-                found.push((workload.value().to_owned(), Tally { all, precious }));
+                let workload = row?.0.value().to_owned();
+                let tally = tally_of(&workload, &tallies, required.as_ref())?;
+                found.push((workload, tally));
             }
             Ok(found)
         })
@@ -338,7 +325,7 @@ impl Segment {
     pub fn expire(&self, oldest: Moment) -> Result<(), SegmentError> {
         let empty = pack(&[])?;
         let is_old = |block: &[u8]| header(block).is_some_and(|(_, _, latest)| latest < oldest.0);
-        ask(|| {
+        let old = ask(|| {
             let mut old = Vec::new();
             for block in self.database.begin_read()?.open_table(BLOCKS)?.iter()? {
                 let (number, block) = block?;
@@ -346,18 +333,26 @@ impl Segment {
                     break;
                 }
                 if block.value().len() > empty.len() {
-                    old.push(number.value());
+                    old.push((number.value(), block.value().to_vec()));
                 }
             }
-            if old.is_empty() {
-                return Ok(());
-            }
+            Ok(old)
+        })?;
+        if old.is_empty() {
+            return Ok(());
+        }
+        // What cannot be read any more stays counted.
+        let entries: Vec<Entry> =
+            old.iter().flat_map(|(_, block)| unpack(block).unwrap_or_default()).collect();
+        let tallies = Tally::by_workload(&entries);
+        ask(|| {
             let writing = self.database.begin_write()?;
             let mut table = writing.open_table(BLOCKS)?;
-            for number in old {
+            for (number, _) in &old {
                 table.insert(number, empty.as_slice())?;
             }
             drop(table);
+            count(&writing, &tallies, Tally::without)?;
             writing.commit()?;
             Ok(())
         })
@@ -395,6 +390,32 @@ impl Segment {
             Ok(())
         });
     }
+}
+
+/// Counts more or less of some workloads.
+fn count(
+    writing: &WriteTransaction,
+    tallies: &BTreeMap<&str, Tally>,
+    change: fn(Tally, Tally) -> Tally,
+) -> Result<(), redb::Error> {
+    let (mut table, mut required) = (writing.open_table(TALLIES)?, writing.open_table(REQUIRED)?);
+    for (workload, tally) in tallies {
+        let now = change(tally_of(workload, &table, Some(&required))?, *tally);
+        table.insert(workload, (now.all, now.precious))?;
+        required.insert(workload, (now.required, now.count))?;
+    }
+    Ok(())
+}
+
+fn tally_of(
+    workload: &str,
+    tallies: &impl ReadableTable<&'static str, (u64, u64)>,
+    required: Option<&impl ReadableTable<&'static str, (u64, u64)>>,
+) -> Result<Tally, redb::Error> {
+    let (all, precious) = tallies.get(workload)?.map_or((0, 0), |row| row.value());
+    let row = required.map(|table| table.get(workload)).transpose()?.flatten();
+    let (required, count) = row.map_or((0, 0), |row| row.value());
+    Ok(Tally { all, precious, required, count })
 }
 
 /// A table that files of before do not have.

@@ -304,6 +304,80 @@ fn a_flood_of_refusals_of_one_workload_does_not_push_out_those_of_others() {
     assert_eq!(store.find(&filter, u64::MAX, 100_000).entries.len(), 20);
 }
 
+/// Anybody can be refused by a workload as often as the store holds several times over; what its rules require to be recorded
+/// stays, and what was refused before is told to be missing, each once.
+#[test]
+fn a_flood_of_refusals_does_not_push_out_what_is_required_of_the_same_workload() {
+    let place = Place::new(Limits { max_size: MIN_SIZE, ..Limits::default() });
+    let running = place.start();
+    let (mut kept, mut refused) = (Vec::new(), 0);
+    let gaps =
+        |running: &Running| running.store.metrics.gaps.get_or_create(&ReasonLabel::new("store_full")).get();
+    for round in 0..40 {
+        let at = |offset: usize| round * 1_000 + offset;
+        if round < 20 {
+            kept.push(id(at(900)));
+            let Entry::Decision(mut one) = noise("sales/loud", at(900), Outcome::Allow) else { panic!() };
+            Arc::make_mut(&mut one).audit = Audit::Required;
+            let (slip, _written) = Slip::new();
+            running.queue.push([Queued { entry: Entry::Decision(one), ticket: Some(slip.ticket(0)) }]);
+        }
+        running.push((0..400).map(|offset| noise("sales/loud", at(offset), Outcome::Deny)));
+        refused += 400;
+        let written = refused + kept.len() as u64;
+        while running.store.metrics.stored.get() < written + gaps(&running).saturating_sub(1) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let bytes: u64 = place.files().iter().map(|file| fs::metadata(file).unwrap().len()).sum();
+        assert!(bytes <= MIN_SIZE, "{bytes} bytes in round {round}");
+    }
+    let told = gaps(&running);
+    assert!(told > 2, "{told}");
+    let store = running.stop();
+    let found = store.find(&Filter::default(), u64::MAX, 1_000_000);
+    let (mut required, mut left, mut lost) = (Vec::new(), 0, 0);
+    for (_, entry) in found.entries.iter().rev() {
+        match entry {
+            Entry::Decision(one) if one.audit == Audit::Required => required.push(one.id.clone()),
+            Entry::Decision(_) => left += 1,
+            Entry::Gap(gap) => {
+                assert_eq!((gap.cause, gap.workload.as_str()), (GapCause::StoreFull, "sales/loud"));
+                assert_eq!(gap.lost, Some(gap.lost_in_full));
+                lost += gap.lost_in_full;
+            }
+        }
+    }
+    assert_eq!(required, kept, "every one, in order, and each once");
+    assert!(left < refused, "{left}");
+    assert_eq!(left + lost, refused, "what is gone is told");
+}
+
+/// Of who has more than its share the latest moves, and what others require is whole. What it refused has room of its own.
+#[test]
+fn a_flood_of_what_is_required_does_not_push_out_that_of_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let segment = |name: &str| Arc::new(Segment::create(&folder.path().join(name), Moment(1)).unwrap());
+    let (from, to) = (segment("1.redb"), segment("2.redb"));
+    let required = |workload: &str, number: usize| {
+        let Entry::Decision(mut one) = noise(workload, number, Outcome::Allow) else { panic!() };
+        Arc::make_mut(&mut one).audit = Audit::Required;
+        Entry::Decision(one)
+    };
+    let loud = (0..90).map(|number| required("sales/loud", number));
+    let quiet = (90..100).map(|number| required("sales/quiet", number));
+    let entries: Vec<Entry> = loud.chain(quiet).chain([noise("sales/loud", 100, Outcome::Deny)]).collect();
+    from.append(0, &entries).unwrap();
+    let room = entries[60..100].iter().map(|entry| entry.weight() as u64).sum();
+    let mut carry = carry::Carry::begin(from, to.clone(), room, Moment(0)).unwrap();
+    assert!(carry.step().unwrap());
+    let moved = to.blocks(&Default::default(), &Default::default(), u64::MAX).unwrap();
+    let moved = moved.iter().flat_map(|number| to.block(*number, Moment(0), Moment(i64::MAX)).unwrap());
+    let moved: Vec<Entry> = moved.map(|(_, entry)| entry).collect();
+    assert!(moved.iter().eq(&entries[60..]), "{}", moved.len());
+    let told: Vec<_> = carry.lost().into_iter().collect();
+    assert_eq!(told, [("sales/loud".to_owned(), 60), ("sales/quiet".to_owned(), 0)]);
+}
+
 #[test]
 fn what_was_moved_is_removed_when_it_is_too_old() {
     let folder = tempfile::tempdir().unwrap();
@@ -333,6 +407,8 @@ fn what_was_moved_is_removed_when_it_is_too_old() {
     assert_eq!(count(&to), 11);
     to.expire(later).unwrap();
     assert_eq!((count(&to), to.next_number().unwrap()), (1, Some(41)));
+    let left: Vec<u64> = to.tallies().unwrap().iter().map(|(_, tally)| tally.count).collect();
+    assert_eq!(left, [1], "it is not counted any more");
 }
 
 #[test]
