@@ -12,6 +12,9 @@ use tidegate_proto::MAX_SUSPENSION_S;
 pub const MAX_REVOCATION_S: u32 = 90 * 24 * 3600;
 /// Shortest of both, in seconds.
 pub const MIN_S: u32 = 10;
+/// How long what has ended stays written down: a clock that is ahead ends it for its own replica and for no other, and for
+/// none once it is set right.
+const GRACE_S: i64 = 3600;
 /// Most revocations of Callers and instances: each is a rule of every workload.
 const MAX_RULES: usize = 256;
 /// Most of an issuer's: a keys section holds 4 096 of them.
@@ -197,12 +200,17 @@ pub struct AskedPin {
 // === impl Kept ===
 
 impl Kept {
-    /// Without what has ended; whether there was something.
-    pub fn expire(&mut self, now: i64) -> bool {
-        let before = self.revocations.len() + self.suspensions.len();
+    /// Without what has ended: what counts now.
+    #[must_use]
+    pub fn at(mut self, now: i64) -> Self {
         self.revocations.retain(|one| one.until > now);
         self.suspensions.retain(|one| one.until > now);
-        before != self.revocations.len() + self.suspensions.len()
+        self
+    }
+
+    /// Drops what ended so long ago that it has by any clock, for what is written down for all.
+    pub fn forget(&mut self, now: i64) {
+        *self = std::mem::take(self).at(now.saturating_sub(GRACE_S));
     }
 
     /// When the first of everything ends, in Unix seconds.
@@ -292,7 +300,7 @@ impl Kept {
             _ => false,
         };
         let (known, most) = (
-            self.revocations.iter().filter(alike).count(),
+            self.revocations.iter().filter(|one| one.until > now).filter(alike).count(),
             if asked.target.in_keys().is_some() { MAX_OF_ISSUER } else { MAX_RULES },
         );
         if known >= most {
@@ -318,7 +326,7 @@ impl Kept {
         check_text("ticket", &asked.ticket)?;
         check_seconds(asked.seconds, MAX_SUSPENSION_S)?;
         self.suspensions.retain(|one| one.workload != asked.workload);
-        if self.suspensions.len() >= MAX_SUSPENSIONS {
+        if self.suspensions.iter().filter(|one| one.until > now).count() >= MAX_SUSPENSIONS {
             return Err(format!(
                 "{MAX_SUSPENSIONS} workloads are suspended already, and there cannot be more"
             ));
