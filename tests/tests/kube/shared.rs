@@ -260,6 +260,27 @@ async fn an_older_object_that_is_restored_is_written_over() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_suspension_that_nobody_could_ask_for_does_not_count() {
+    let cluster = Cluster::fake().await;
+    let one = with_two_revoked(&cluster).await;
+    let mut forged = kept();
+    forged["spec"] = cluster.get(&kept()).await.unwrap()["spec"].clone();
+    let until_2100 = json!({"id": "s-9", "workload": "sales/orders", "reason": "x", "ticket": "x", "by": "me", "at": 0, "until": 4_102_444_800_i64});
+    forged["spec"]["suspensions"] = json!([until_2100]);
+    forged["spec"]["revision"] = 3.into();
+    cluster.fake.as_ref().unwrap().apply(&forged).unwrap();
+    until("it is told", async || control(&one).await["broken"][0]["id"] == "s-9").await;
+    assert_eq!(control(&one).await["suspensions"], json!([]));
+    let metrics = admin(&one, "/metrics").await.1;
+    assert!(metrics.contains("tidegate_revocations_broken 1\n"), "{metrics}");
+    assert_eq!(revoke(&one).await.0, 200);
+    assert_eq!(cluster.get(&kept()).await.unwrap()["spec"]["suspensions"], json!([]), "it is gone");
+    until("it is not told any more", async || control(&one).await["broken"].is_null()).await;
+    assert_eq!(revoked(&one).await.len(), 3);
+    one.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_written_again_at_once_is_later() {
     let cluster = Cluster::fake().await;
     let one = with_two_revoked(&cluster).await;

@@ -283,6 +283,7 @@ impl Control {
             };
             let now = clock::now();
             stored.forget(now);
+            stored.unbelieved.clear();
             let (done, asked) = act(&mut stored)?;
             stored.revision = stored.revision.saturating_add(1);
             let kept = stored.clone().at(now);

@@ -20,7 +20,7 @@ const MAX_RULES: usize = 256;
 /// Most of an issuer's: a keys section holds 4 096 of them.
 const MAX_OF_ISSUER: usize = 4_096;
 /// Most workloads that are suspended at a time.
-const MAX_SUSPENSIONS: usize = 256;
+pub(super) const MAX_SUSPENSIONS: usize = 256;
 /// Longest reason or ticket, in characters.
 const MAX_TEXT: usize = 300;
 /// Longest name or id, in bytes.
@@ -41,6 +41,9 @@ pub struct Kept {
     pub revocations: Vec<Revocation>,
     /// Workloads whose Guards only report for a time.
     pub suspensions: Vec<Suspension>,
+    /// What was found in the cluster and does not count, and why. The next change writes it without.
+    #[serde(skip)]
+    pub unbelieved: Vec<Broken>,
 }
 
 /// A rule set that stays on offer.
@@ -339,7 +342,7 @@ impl Kept {
         Ok(suspension)
     }
 
-    fn next_id(&mut self, kind: &str) -> String {
+    pub(super) fn next_id(&mut self, kind: &str) -> String {
         self.given = self.given.saturating_add(1);
         format!("{kind}-{}", self.given)
     }
@@ -374,7 +377,7 @@ impl Target {
         }
     }
 
-    fn check(&self) -> Result<(), String> {
+    pub(super) fn check(&self) -> Result<(), String> {
         let value = match self {
             Self::Caller { name } => name,
             Self::Token { id, .. }

@@ -11,6 +11,7 @@
 //! here, and in filters by their own clocks. It stays written down for a while: one clock that is ahead ends nothing for others.
 
 mod act;
+mod check;
 mod history;
 mod kept;
 mod make;
@@ -211,7 +212,7 @@ impl Control {
             accepted,
             pin: kept.pin.clone(),
             revocations: kept.revocations.clone(),
-            broken: inner.broken.clone(),
+            broken: inner.broken.iter().chain(&kept.unbelieved).cloned().collect(),
             suspensions: kept.suspensions.clone(),
             history: inner.history.sets().to_vec(),
         }
@@ -309,7 +310,8 @@ impl Control {
     /// Puts in force what was made.
     fn adopt(&self, inner: &mut Inner, made: Made) {
         let Made { output, of, broken, is_nothing: _ } = made;
-        self.hub.metrics.revocations_broken.set(i64::try_from(broken.len()).unwrap_or(i64::MAX));
+        let count = broken.len().saturating_add(self.kept.borrow().unbelieved.len());
+        self.hub.metrics.revocations_broken.set(i64::try_from(count).unwrap_or(i64::MAX));
         inner.made_of = of;
         inner.broken = broken;
         if let Some(output) = output {

@@ -33,6 +33,7 @@ use super::MANAGER;
 use super::crds::{GROUP, INTERVENTION, VERSION};
 use super::lease::Leadership;
 use super::watches::{Later, RETRY};
+use crate::clock;
 use crate::control::{Control, Kept};
 use crate::push::{Hub, stopped};
 
@@ -164,13 +165,21 @@ impl SharedKept {
 
     fn parse(&self, object: &DynamicObject) -> Result<Kept, String> {
         let spec = object.data.get("spec").cloned().unwrap_or_default();
-        serde_json::from_value(spec).map_err(|why| {
+        let kept = serde_json::from_value::<Kept>(spec).map_err(|why| {
             let Self { namespace, .. } = self;
             format!(
                 "Intervention `{namespace}/{NAME}` is not what was written there: {why}; restore it, or delete it: the replica \
                  that leads writes again what it knows"
             )
-        })
+        })?;
+        let kept = kept.check(clock::now());
+        for one in &kept.unbelieved {
+            error!(
+                id = one.id,
+                "part of Intervention `{}/{NAME}` does not count: {}", self.namespace, one.why
+            );
+        }
+        Ok(kept)
     }
 
     fn failed(&self, what: &str, error: &str) -> String {
