@@ -160,8 +160,17 @@ async fn pinned_rules_stay_pinned_under_another_leader(cluster: Cluster) {
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(of_three.revision(), None);
     assert_eq!(admin(&three, "/readyz").await.0, 503);
+    // What is revoked then is written down, and not said to be in force.
+    let (status, told) = revoke(&three).await;
+    assert!(status == 200 && told.contains("not in force: the pinned rules are not here"), "{status} {told}");
+    let state = control(&three).await;
+    assert_eq!((&state["broken"][0]["id"], &state["broken"][0]["inForce"]), (&json!("r-1"), &json!(false)));
+    let metrics = admin(&three, "/metrics").await.1;
+    assert!(metrics.contains("tidegate_revocations_broken 1\n"), "{metrics}");
     assert_eq!(tell(&three, "DELETE", "/control/pin", &Value::Null).await.0, 200);
     until("the newest", async || of_three.mentions("owner-of-/v1/second")).await;
+    assert!(of_three.always_mentioned(REVOKED), "from the first Bundle on");
+    assert_eq!(control(&three).await["broken"], Value::Null);
     three.shutdown().await.unwrap();
 }
 
@@ -198,6 +207,100 @@ async fn what_cannot_be_written_is_not_said_to_be_done_and_changes_nothing() {
     assert!(status == 503 && told.contains("is not what was written there"), "{status} {told}");
     assert!(of_one.mentions(REVOKED));
     one.shutdown().await.unwrap();
+}
+
+/// Whoever leads next knows `r-1` and `r-2`, from the cluster alone.
+async fn is_known_to_the_next_leader(cluster: &Cluster, leader: Running) {
+    let next = standby(cluster, "next", "one").await;
+    drop(leader);
+    until("the next one leads", async || next.leadership().epoch.is_some()).await;
+    assert_eq!(revoked(&next).await, BTreeSet::from(["r-1".to_owned(), "r-2".to_owned()]));
+    next.shutdown().await.unwrap();
+}
+
+async fn with_two_revoked(cluster: &Cluster) -> Running {
+    prepared(cluster).await;
+    let one = cluster.serve_as("one").await;
+    for _ in 0..2 {
+        assert_eq!(revoke(&one).await.0, 200);
+    }
+    one
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_deleted_while_nobody_watches_is_written_again() {
+    let mut cluster = Cluster::fake().await;
+    let one = with_two_revoked(&cluster).await;
+    let epoch = one.leadership().epoch;
+    let fake = cluster.fake.as_mut().unwrap();
+    fake.cut_off().await;
+    fake.delete(&kept()).unwrap();
+    // The watch begins with a new list, and nobody is told of the deletion.
+    fake.compact();
+    fake.come_back().await.unwrap();
+    cluster.until(&kept(), |kept| kept["spec"]["revision"] == 2).await;
+    assert_eq!(one.leadership().epoch, epoch, "it was not elected anew");
+    is_known_to_the_next_leader(&cluster, one).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_older_object_that_is_restored_is_written_over() {
+    let cluster = Cluster::fake().await;
+    prepared(&cluster).await;
+    let one = cluster.serve_as("one").await;
+    assert_eq!(revoke(&one).await.0, 200);
+    let mut older = kept();
+    older["spec"] = cluster.get(&kept()).await.unwrap()["spec"].clone();
+    assert_eq!(revoke(&one).await.0, 200);
+    let applied = cluster.fake.as_ref().unwrap().apply(&older).unwrap();
+    assert_eq!(applied["spec"]["revocations"].as_array().unwrap().len(), 1);
+    cluster.until(&kept(), |kept| kept["spec"]["revocations"][1]["id"] == "r-2").await;
+    assert_eq!(revoked(&one).await.len(), 2, "it was not forgotten meanwhile");
+    is_known_to_the_next_leader(&cluster, one).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_suspension_that_nobody_could_ask_for_does_not_count() {
+    let cluster = Cluster::fake().await;
+    let one = with_two_revoked(&cluster).await;
+    let mut forged = kept();
+    forged["spec"] = cluster.get(&kept()).await.unwrap()["spec"].clone();
+    let until_2100 = json!({"id": "s-9", "workload": "sales/orders", "reason": "x", "ticket": "x", "by": "me", "at": 0, "until": 4_102_444_800_i64});
+    forged["spec"]["suspensions"] = json!([until_2100]);
+    forged["spec"]["revision"] = 3.into();
+    cluster.fake.as_ref().unwrap().apply(&forged).unwrap();
+    until("it is told", async || control(&one).await["broken"][0]["id"] == "s-9").await;
+    assert_eq!(control(&one).await["suspensions"], json!([]));
+    let metrics = admin(&one, "/metrics").await.1;
+    assert!(metrics.contains("tidegate_revocations_broken 1\n"), "{metrics}");
+    assert_eq!(revoke(&one).await.0, 200);
+    assert_eq!(cluster.get(&kept()).await.unwrap()["spec"]["suspensions"], json!([]), "it is gone");
+    until("it is not told any more", async || control(&one).await["broken"].is_null()).await;
+    assert_eq!(revoked(&one).await.len(), 3);
+    one.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_written_again_at_once_is_later() {
+    let cluster = Cluster::fake().await;
+    let one = with_two_revoked(&cluster).await;
+    let fake = cluster.fake.as_ref().unwrap();
+    // The watch goes on.
+    fake.fail("POST", "interventions", 500);
+    fake.take_calls();
+    fake.delete(&kept()).unwrap();
+    let refused = std::cell::Cell::new(0);
+    until("it is refused, and tried again", async || {
+        let calls = fake.take_calls();
+        let posts = calls.iter().filter(|call| call.method == "POST" && call.path.ends_with("interventions"));
+        refused.set(refused.get() + posts.count());
+        refused.get() > 1
+    })
+    .await;
+    assert_eq!(cluster.get(&kept()).await, None);
+    fake.mend();
+    cluster.until(&kept(), |kept| kept["spec"]["revision"] == 2).await;
+    is_known_to_the_next_leader(&cluster, one).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -9,7 +9,7 @@ use super::text::{self, count, hanging, labelled, span, visible};
 use super::{Ending, print};
 use crate::admin::ControlState;
 use crate::clock;
-use crate::control::RuleSet;
+use crate::control::{Broken, RuleSet};
 use crate::push::{FleetReport, Standing, WorkloadReport};
 
 /// Most proxies of a workload that are told one by one, unless all are asked for.
@@ -192,6 +192,11 @@ pub(super) fn about_control(control: &ControlState, now: i64, style: Style) -> S
                 one.id
             ),
         ));
+    }
+    let is_told = |broken: &&Broken| control.revocations.iter().any(|one| one.id == broken.id);
+    for broken in control.broken.iter().filter(|broken| !is_told(broken)) {
+        let text = format!("{}: {}", broken.id, broken.why);
+        told.push_str(&hanging(&style.paint(Color::Bad, "NOT BELIEVED "), 13, &text));
     }
     if !told.is_empty() {
         told.push('\n');

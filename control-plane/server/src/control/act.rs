@@ -82,7 +82,10 @@ impl Control {
             Ok((revocation, Some(id)))
         })?;
         warn!(id = revoked.id, by, until = clock::rfc3339(revoked.until), "revoked: {}", revoked.target);
-        let warnings = evaded_while_suspended(&self.kept.borrow(), &revoked);
+        let mut warnings = evaded_while_suspended(&self.kept.borrow(), &revoked);
+        if let Some(broken) = inner.broken.iter().find(|broken| broken.id == revoked.id && !broken.in_force) {
+            warnings.push(format!("it is written down, and not in force: {}", broken.why));
+        }
         Ok(Told { done: revoked, warnings })
     }
 
@@ -218,21 +221,29 @@ impl Control {
         Ok(())
     }
 
-    /// This replica was elected: what the cluster has is known, and what is known is in the cluster. Blocking.
+    /// This replica leads: what the cluster has is known, and what is known is in the cluster. Blocking.
     ///
     /// # Errors
     /// With words where the cluster cannot be read or written.
     pub(crate) fn settle(&self) -> Result<(), String> {
         let Some(shared) = &self.shared else { return Ok(()) };
         for _ in 0..ATTEMPTS {
-            let known = self.kept.borrow().clone();
+            let known = self.lock().stored.clone();
             let base = shared.read(&known)?;
             if base.is_stored {
+                // Where it is older by now, this replica has written something later itself.
                 self.learn(base.kept);
                 return Ok(());
             }
             match shared.write(&base.kept, base.version) {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    warn!(
+                        revision = base.kept.revision,
+                        "what is revoked, suspended and pinned was gone from the cluster, or an older one was there; it is written \
+                         again"
+                    );
+                    return Ok(());
+                }
                 Err(Unshared::Raced) => {}
                 Err(Unshared::TooLarge(bytes)) => {
                     return Err(format!(
@@ -263,19 +274,22 @@ impl Control {
         may: impl Fn(&T, &Made, Option<Arc<InForce>>) -> Result<(), Refused>,
     ) -> Result<T, Refused> {
         for _ in 0..ATTEMPTS {
-            let known = self.kept.borrow().clone();
-            let (mut kept, version) = match &self.shared {
-                None => (Kept::clone(&known), None),
+            let (mut stored, version) = match &self.shared {
+                None => (inner.stored.clone(), None),
                 Some(shared) => {
-                    let base = shared.read(&known).map_err(Refused::Away)?;
+                    let base = shared.read(&inner.stored).map_err(Refused::Away)?;
                     (base.kept, base.version)
                 }
             };
-            kept.expire(clock::now());
-            let (done, asked) = act(&mut kept)?;
-            kept.revision = kept.revision.saturating_add(1);
+            let now = clock::now();
+            stored.forget(now);
+            stored.unbelieved.clear();
+            let (done, asked) = act(&mut stored)?;
+            stored.revision = stored.revision.saturating_add(1);
+            let kept = stored.clone().at(now);
             let made = self.make(inner, &kept, asked.as_deref());
             if let Some(id) = asked
+                && !made.is_nothing
                 && let Some(broken) = made.broken.iter().find(|broken| broken.id == id)
             {
                 let target = kept.revocations.iter().find(|one| one.id == id).map(|one| &one.target);
@@ -284,9 +298,9 @@ impl Control {
             }
             may(&done, &made, self.out.borrow().clone())?;
             match &self.shared {
-                None => self.state.write_json(FILE, &kept)?,
-                Some(shared) => match shared.write(&kept, version) {
-                    Ok(()) => self.copy(&kept),
+                None => self.state.write_json(FILE, &stored)?,
+                Some(shared) => match shared.write(&stored, version) {
+                    Ok(()) => self.copy(&stored),
                     Err(Unshared::Raced) => continue,
                     Err(Unshared::TooLarge(bytes)) => {
                         return Err(Refused::Asked(format!(
@@ -298,6 +312,7 @@ impl Control {
                     Err(Unshared::Failed(why)) => return Err(Refused::Away(why)),
                 },
             }
+            inner.stored = stored;
             self.announce(kept);
             self.adopt(inner, made);
             return Ok(done);

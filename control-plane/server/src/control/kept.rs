@@ -12,12 +12,15 @@ use tidegate_proto::MAX_SUSPENSION_S;
 pub const MAX_REVOCATION_S: u32 = 90 * 24 * 3600;
 /// Shortest of both, in seconds.
 pub const MIN_S: u32 = 10;
+/// How long what has ended stays written down: a clock that is ahead ends it for its own replica and for no other, and for
+/// none once it is set right.
+const GRACE_S: i64 = 3600;
 /// Most revocations of Callers and instances: each is a rule of every workload.
 const MAX_RULES: usize = 256;
 /// Most of an issuer's: a keys section holds 4 096 of them.
 const MAX_OF_ISSUER: usize = 4_096;
 /// Most workloads that are suspended at a time.
-const MAX_SUSPENSIONS: usize = 256;
+pub(super) const MAX_SUSPENSIONS: usize = 256;
 /// Longest reason or ticket, in characters.
 const MAX_TEXT: usize = 300;
 /// Longest name or id, in bytes.
@@ -38,6 +41,9 @@ pub struct Kept {
     pub revocations: Vec<Revocation>,
     /// Workloads whose Guards only report for a time.
     pub suspensions: Vec<Suspension>,
+    /// What was found in the cluster and does not count, and why. The next change writes it without.
+    #[serde(skip)]
+    pub unbelieved: Vec<Broken>,
 }
 
 /// A rule set that stays on offer.
@@ -197,12 +203,17 @@ pub struct AskedPin {
 // === impl Kept ===
 
 impl Kept {
-    /// Without what has ended; whether there was something.
-    pub fn expire(&mut self, now: i64) -> bool {
-        let before = self.revocations.len() + self.suspensions.len();
+    /// Without what has ended: what counts now.
+    #[must_use]
+    pub fn at(mut self, now: i64) -> Self {
         self.revocations.retain(|one| one.until > now);
         self.suspensions.retain(|one| one.until > now);
-        before != self.revocations.len() + self.suspensions.len()
+        self
+    }
+
+    /// Drops what ended so long ago that it has by any clock, for what is written down for all.
+    pub fn forget(&mut self, now: i64) {
+        *self = std::mem::take(self).at(now.saturating_sub(GRACE_S));
     }
 
     /// When the first of everything ends, in Unix seconds.
@@ -292,7 +303,7 @@ impl Kept {
             _ => false,
         };
         let (known, most) = (
-            self.revocations.iter().filter(alike).count(),
+            self.revocations.iter().filter(|one| one.until > now).filter(alike).count(),
             if asked.target.in_keys().is_some() { MAX_OF_ISSUER } else { MAX_RULES },
         );
         if known >= most {
@@ -318,7 +329,7 @@ impl Kept {
         check_text("ticket", &asked.ticket)?;
         check_seconds(asked.seconds, MAX_SUSPENSION_S)?;
         self.suspensions.retain(|one| one.workload != asked.workload);
-        if self.suspensions.len() >= MAX_SUSPENSIONS {
+        if self.suspensions.iter().filter(|one| one.until > now).count() >= MAX_SUSPENSIONS {
             return Err(format!(
                 "{MAX_SUSPENSIONS} workloads are suspended already, and there cannot be more"
             ));
@@ -331,7 +342,7 @@ impl Kept {
         Ok(suspension)
     }
 
-    fn next_id(&mut self, kind: &str) -> String {
+    pub(super) fn next_id(&mut self, kind: &str) -> String {
         self.given = self.given.saturating_add(1);
         format!("{kind}-{}", self.given)
     }
@@ -366,7 +377,7 @@ impl Target {
         }
     }
 
-    fn check(&self) -> Result<(), String> {
+    pub(super) fn check(&self) -> Result<(), String> {
         let value = match self {
             Self::Caller { name } => name,
             Self::Token { id, .. }

@@ -30,6 +30,8 @@ pub(super) struct Made {
     pub(super) of: Option<MadeOf>,
     /// Revocations that do not go together with the newest rules.
     pub(super) broken: Vec<Broken>,
+    /// Whether nothing can be in force whatever is asked for.
+    pub(super) is_nothing: bool,
 }
 
 /// The rules, the pin, and the revocations.
@@ -37,7 +39,8 @@ pub(super) struct Made {
 pub(super) struct MadeOf {
     pub(super) judged: Arc<InForce>,
     pub(super) pin: Option<String>,
-    pub(super) revocations: BTreeSet<String>,
+    /// As a whole: one may be changed under its id.
+    pub(super) revocations: Vec<Revocation>,
 }
 
 /// Why rules do not compile with revocations.
@@ -125,7 +128,7 @@ impl Maker<'_> {
             {
                 return self.made(compiled, Arc::new(now), current.set.clone(), BTreeSet::new(), broken);
             }
-            return Made { output: None, of: None, broken };
+            return Made { broken, ..Made::default() };
         }
         let earlier: Vec<RuleSet> =
             self.history.sets().iter().rev().filter(|one| one.number < set.number).cloned().collect();
@@ -202,9 +205,9 @@ impl Maker<'_> {
         let of = MadeOf {
             judged: self.newest.clone(),
             pin: self.kept.pin.as_ref().map(|pin| pin.digest.clone()),
-            revocations: in_force.revoking.clone(),
+            revocations: self.kept.rules().cloned().collect(),
         };
-        Made { output: Some(Arc::new(in_force)), of: Some(of), broken }
+        Made { output: Some(Arc::new(in_force)), of: Some(of), broken, is_nothing: false }
     }
 
     /// Compiles these rules with all revocations but those. What names something that is not there any more is left out of a

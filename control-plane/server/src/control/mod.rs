@@ -8,15 +8,15 @@
 //! was there last.
 //!
 //! INVARIANT: what was acknowledged is written down, in the cluster where there is one. What ends does so without anybody:
-//! here, and in filters by their own clocks.
+//! here, and in filters by their own clocks. It stays written down for a while: one clock that is ahead ends nothing for others.
 
 mod act;
+mod check;
 mod history;
 mod kept;
 mod make;
 mod overlay;
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -41,6 +41,9 @@ use crate::serve::InForce;
 use crate::state::{StateDir, StateError};
 
 const FILE: &str = "control.json";
+/// Why nothing is in force.
+const NOT_HERE: &str = "the pinned rules are not here, so this replica puts nothing in force; `tidegate rollback --release` lets the \
+                        newest through";
 /// How often ends are looked at, should the clock jump.
 const LOOK: Duration = Duration::from_secs(30);
 
@@ -52,6 +55,7 @@ pub struct Control {
     inner: Mutex<Inner>,
     /// What is to be in force.
     out: watch::Sender<Option<Arc<InForce>>>,
+    /// What counts now of what is written down.
     kept: watch::Sender<Arc<Kept>>,
     /// Where replicas keep it together; absent: there is only the state folder.
     shared: Option<Arc<SharedKept>>,
@@ -61,6 +65,8 @@ pub struct Control {
 
 #[derive(Debug)]
 struct Inner {
+    /// What is written down, with what ended a short time ago.
+    stored: Kept,
     history: History,
     /// What was accepted last.
     judged: Option<Arc<InForce>>,
@@ -107,9 +113,10 @@ impl Control {
         shared: Option<Arc<SharedKept>>,
         is_fenced: bool,
     ) -> Result<Self, StateError> {
-        let mut kept: Kept = state.read_json(FILE)?.unwrap_or_default();
-        kept.expire(clock::now());
+        let stored: Kept = state.read_json(FILE)?.unwrap_or_default();
+        let kept = stored.clone().at(clock::now());
         let inner = Inner {
+            stored,
             history: History::open(state.clone())?,
             judged: None,
             compiler: None,
@@ -166,19 +173,29 @@ impl Control {
         }
     }
 
-    /// What is written in the cluster, as another replica or this one wrote it. Blocking.
-    pub(crate) fn learn(&self, mut kept: Kept) {
-        kept.expire(clock::now());
+    /// What is written in the cluster, as another replica or this one wrote it; `false`: what is known is later, and has to be
+    /// written there again. Blocking.
+    pub(crate) fn learn(&self, stored: Kept) -> bool {
         let mut inner = self.lock();
-        let known = self.kept.borrow().clone();
-        if kept == *known || kept.revision < known.revision {
-            return;
+        if stored.revision < inner.stored.revision {
+            return false;
         }
+        if stored == inner.stored {
+            return true;
+        }
+        let kept = stored.clone().at(clock::now());
         let made = self.make(&mut inner, &kept, None);
-        self.copy(&kept);
-        info!(revision = kept.revision, "what is revoked, suspended and pinned is as the cluster has it");
+        self.copy(&stored);
+        info!(revision = stored.revision, "what is revoked, suspended and pinned is as the cluster has it");
+        inner.stored = stored;
         self.announce(kept);
         self.adopt(&mut inner, made);
+        true
+    }
+
+    /// Whether nobody has ever done anything here, so that there is nothing to write.
+    pub(crate) fn is_unwritten(&self) -> bool {
+        self.lock().stored == Kept::default()
     }
 
     /// The rules of this number in the history, if they are kept.
@@ -195,7 +212,7 @@ impl Control {
             accepted,
             pin: kept.pin.clone(),
             revocations: kept.revocations.clone(),
-            broken: inner.broken.clone(),
+            broken: inner.broken.iter().chain(&kept.unbelieved).cloned().collect(),
             suspensions: kept.suspensions.clone(),
             history: inner.history.sets().to_vec(),
         }
@@ -220,39 +237,39 @@ impl Control {
         }
     }
 
-    /// In a cluster every replica does this by its own clock; it is written down with the next change.
+    /// In a cluster every replica does this by its own clock. What has ended comes back if the clock was ahead and is set right.
     fn expire(&self) {
         let mut inner = self.lock();
-        let mut kept = Kept::clone(&self.kept.borrow());
-        if !kept.expire(clock::now()) {
+        let kept = inner.stored.clone().at(clock::now());
+        if kept == **self.kept.borrow() {
             return;
         }
         let made = self.make(&mut inner, &kept, None);
-        self.copy(&kept);
         self.announce(kept);
         self.adopt(&mut inner, made);
-        info!("a revocation or suspension has ended");
+        info!(
+            "what is revoked and suspended is what it is by the clock: something has ended, or the clock was set"
+        );
     }
 
     /// What is to be in force. `asked`: the revocation that somebody wants.
     fn make(&self, inner: &mut Inner, kept: &Kept, asked: Option<&str>) -> Made {
         let Some(judged) = inner.judged.clone() else { return Made::default() };
-        let revocations: BTreeSet<String> = kept.rules().map(|one| one.id.clone()).collect();
         let of = MadeOf {
             judged: judged.clone(),
             pin: kept.pin.as_ref().map(|pin| pin.digest.clone()),
-            revocations,
+            revocations: kept.rules().cloned().collect(),
         };
         if inner.made_of.as_ref() == Some(&of) {
-            return Made { output: None, of: Some(of), broken: inner.broken.clone() };
+            return Made { of: Some(of), broken: inner.broken.clone(), ..Made::default() };
         }
         let is_as_written =
             of.revocations.is_empty() && of.pin.as_ref().is_none_or(|pin| *pin == judged.set.digest);
         let mut made = if is_as_written {
             inner.compiler = None;
-            Made { output: Some(judged.clone()), of: Some(of), broken: Vec::new() }
+            Made { output: Some(judged.clone()), of: Some(of), ..Made::default() }
         } else {
-            let Some((rules, set)) = self.base(inner, kept, &judged) else { return Made::default() };
+            let Some((rules, set)) = self.base(inner, kept, &judged) else { return nothing(kept) };
             let Inner { history, compiler, .. } = inner;
             let compiler = compiler.get_or_insert_with(Compiler::new);
             let current = self.out.borrow().clone();
@@ -292,8 +309,9 @@ impl Control {
 
     /// Puts in force what was made.
     fn adopt(&self, inner: &mut Inner, made: Made) {
-        let Made { output, of, broken } = made;
-        self.hub.metrics.revocations_broken.set(i64::try_from(broken.len()).unwrap_or(i64::MAX));
+        let Made { output, of, broken, is_nothing: _ } = made;
+        let count = broken.len().saturating_add(self.kept.borrow().unbelieved.len());
+        self.hub.metrics.revocations_broken.set(i64::try_from(count).unwrap_or(i64::MAX));
         inner.made_of = of;
         inner.broken = broken;
         if let Some(output) = output {
@@ -329,6 +347,13 @@ fn in_the_cluster_of(mut rules: AcceptedRules, now: &InForce) -> AcceptedRules {
     let now = now.rules.files.iter().filter(|(path, _)| is_of_cluster(path));
     rules.files.extend(now.map(|(path, text)| (path.clone(), text.clone())));
     rules
+}
+
+/// Nothing at all is in force, so no revocation is.
+fn nothing(kept: &Kept) -> Made {
+    let broken = |id: &String| Broken { id: id.clone(), why: NOT_HERE.to_owned(), in_force: false };
+    let broken = kept.revocations.iter().map(|one| broken(&one.id)).collect();
+    Made { broken, is_nothing: true, ..Made::default() }
 }
 
 /// Revocations for which keys sections have no room, because the rules have come to revoke much.

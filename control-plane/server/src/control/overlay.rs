@@ -16,7 +16,7 @@ use crate::clock;
 use crate::rules::AcceptedRules;
 
 /// How far the forms of a frozen Caller stand from the left.
-const INDENT: usize = 4;
+pub(super) const INDENT: usize = 4;
 /// How a reference to the environment begins.
 const REFERENCE: &str = "${env.";
 

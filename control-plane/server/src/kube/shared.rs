@@ -8,8 +8,8 @@
 //! INVARIANT: a replica that has got the lease leads only when it has read this since then: until then the rest of the program
 //! does not know that it does. What cannot be read is not taken for nothing.
 //!
-//! INVARIANT: what was known is not forgotten because the object is gone, or is an older one: the later revision counts, and is
-//! written again.
+//! INVARIANT: what was known is not forgotten because the object is gone, or is an older one: the later revision counts, and
+//! whoever leads writes it again, until that is done.
 
 use std::fmt;
 use std::pin::pin;
@@ -33,6 +33,7 @@ use super::MANAGER;
 use super::crds::{GROUP, INTERVENTION, VERSION};
 use super::lease::Leadership;
 use super::watches::{Later, RETRY};
+use crate::clock;
 use crate::control::{Control, Kept};
 use crate::push::{Hub, stopped};
 
@@ -164,13 +165,21 @@ impl SharedKept {
 
     fn parse(&self, object: &DynamicObject) -> Result<Kept, String> {
         let spec = object.data.get("spec").cloned().unwrap_or_default();
-        serde_json::from_value(spec).map_err(|why| {
+        let kept = serde_json::from_value::<Kept>(spec).map_err(|why| {
             let Self { namespace, .. } = self;
             format!(
                 "Intervention `{namespace}/{NAME}` is not what was written there: {why}; restore it, or delete it: the replica \
                  that leads writes again what it knows"
             )
-        })
+        })?;
+        let kept = kept.check(clock::now());
+        for one in &kept.unbelieved {
+            error!(
+                id = one.id,
+                "part of Intervention `{}/{NAME}` does not count: {}", self.namespace, one.why
+            );
+        }
+        Ok(kept)
     }
 
     fn failed(&self, what: &str, error: &str) -> String {
@@ -244,40 +253,59 @@ impl SharedTask {
         }
     }
 
-    /// Takes over what other replicas write.
+    /// Takes over what other replicas write, and writes it again where it is gone or an older one.
     async fn follow(&self) -> Result<(), JoinError> {
         let config = watcher::Config::default().fields(&format!("metadata.name={NAME}"));
         let mut events = pin!(watcher::watcher(self.shared.api(), config).backoff(Later::new()));
+        let mut leadership = self.leadership.subscribe();
         let mut said = None;
-        while let Some(event) = events.next().await {
-            let result = match event {
-                Ok(Event::Apply(object) | Event::InitApply(object)) => self.shared.parse(&object).map(Some),
-                Ok(Event::Delete(_)) => {
-                    warn!(
-                        "what is revoked, suspended and pinned was deleted from the cluster; the leader writes it again"
-                    );
-                    Ok(None)
+        let mut unwritten = None;
+        let mut is_listed = false;
+        // Whether the cluster does not have what is known.
+        let mut is_owed = false;
+        loop {
+            let leads = leadership.borrow_and_update().epoch.is_some();
+            let event = tokio::select! {
+                event = events.next() => event,
+                written = self.write_again(unwritten.is_some()), if is_owed && leads => {
+                    match written? {
+                        Ok(()) => (is_owed, unwritten) = (false, None),
+                        Err(why) if unwritten.as_ref() == Some(&why) => {}
+                        Err(why) => {
+                            error!("what is revoked, suspended and pinned is not in the cluster as it counts: {why}");
+                            unwritten = Some(why);
+                        }
+                    }
+                    continue;
                 }
-                Ok(Event::Init | Event::InitDone) => continue,
-                Err(error) => Err(self.shared.failed("watched", &error.to_string())),
+                Ok(()) = leadership.changed() => continue,
+            };
+            let result = match event {
+                Some(Ok(Event::Apply(object) | Event::InitApply(object))) => {
+                    is_listed = true;
+                    self.shared.parse(&object).map(Some)
+                }
+                Some(Ok(Event::Init)) => {
+                    is_listed = false;
+                    continue;
+                }
+                Some(Ok(Event::InitDone)) if is_listed => continue,
+                // Deleted while nobody watched, or never written.
+                Some(Ok(Event::Delete(_) | Event::InitDone)) => Ok(None),
+                Some(Err(error)) => Err(self.shared.failed("watched", &error.to_string())),
+                None => return Ok(()),
             };
             match result {
-                Ok(kept) => {
+                Ok(stored) => {
                     if said.take().is_some() {
                         info!("{} are watched again", INTERVENTION.1);
                     }
-                    let (control, leads) = (self.control.clone(), self.leadership.borrow().epoch.is_some());
-                    let learned = spawn_blocking(move || match kept {
-                        Some(kept) => {
-                            control.learn(kept);
-                            Ok(())
-                        }
-                        None if leads => control.settle(),
-                        None => Ok(()),
+                    let control = self.control.clone();
+                    let is_known = spawn_blocking(move || match stored {
+                        Some(stored) => control.learn(stored),
+                        None => control.is_unwritten(),
                     });
-                    if let Err(why) = learned.await? {
-                        error!("{why}");
-                    }
+                    is_owed = !is_known.await?;
                 }
                 Err(why) => {
                     if said.as_ref() != Some(&why) {
@@ -287,7 +315,15 @@ impl SharedTask {
                 }
             }
         }
-        Ok(())
+    }
+
+    /// `is_later`: it has failed before.
+    async fn write_again(&self, is_later: bool) -> Result<Result<(), String>, JoinError> {
+        if is_later {
+            sleep(RETRY).await;
+        }
+        let control = self.control.clone();
+        spawn_blocking(move || control.settle()).await
     }
 
     fn announce(&self, now: Leadership) {

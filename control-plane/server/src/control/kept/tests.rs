@@ -22,8 +22,15 @@ fn what_is_revoked_ends_and_twice_ends_with_the_later_one() {
     assert_eq!(revoked(&kept, NOW), [("a".into(), NOW + 40), ("b".into(), NOW + 30)]);
     assert_eq!(kept.revoked("google", Vec::new(), NOW), []);
     assert_eq!(kept.next_end(), Some(NOW + 20));
-    assert!(!kept.expire(NOW + 19));
-    assert!(kept.expire(NOW + 20));
+    assert_eq!(kept.clone().at(NOW + 19), kept);
+    let ids = |kept: Kept| kept.revocations.into_iter().map(|one| one.id).collect::<Vec<_>>();
+    assert_eq!(ids(kept.clone().at(NOW + 20)), ["r-2", "r-3"]);
+    let mut written = kept.clone();
+    written.forget(NOW + 20 + GRACE_S - 1);
+    assert_eq!(written, kept, "by a clock that is ahead nothing is forgotten");
+    written.forget(NOW + 20 + GRACE_S);
+    assert_eq!(ids(written.clone()), ["r-2", "r-3"]);
+    kept = written;
     assert_eq!(revoked(&kept, NOW + 35), [("a".into(), NOW + 40)]);
     let ids: Vec<_> = kept.revocations.iter().map(|one| one.id.as_str()).collect();
     assert_eq!(ids, ["r-2", "r-3"], "no id comes twice");
