@@ -4,7 +4,7 @@
 //! back, revocations are added to them. What is in the keys (revoked tokens) or in manifests (suspensions) goes to the
 //! publisher directly.
 //!
-//! Where replicas share a cluster, they share what people did ([`crate::kube::SharedKept`]); the state folder has a copy of what
+//! Where replicas share a cluster, they share what people did (`kube::shared`); the state folder has a copy of what
 //! was there last.
 //!
 //! INVARIANT: what was acknowledged is written down, in the cluster where there is one. What ends does so without anybody:

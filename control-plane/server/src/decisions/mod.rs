@@ -2,8 +2,8 @@
 //!
 //! The way of a record: a filter's batch is read and cleaned ([`record`] is what comes of it), offered to whoever listens,
 //! exported, and queued for the store. Nothing of that ever waits: what there is no room for is dropped, counted, and shown as a
-//! gap; but what a rule requires to be recorded is not acknowledged before it is kept ([`slip`]). Every workload has a share
-//! of what waits ([`lanes`]) and of what is kept ([`store`]).
+//! gap; but what a rule requires to be recorded is not acknowledged before it is kept (`slip`). Every workload has a share
+//! of what waits (`lanes`) and of what is kept ([`store`]).
 //!
 //! INVARIANT: what a filter says is untrusted. It is never a label of a metric, never a path, and never shown as it came.
 

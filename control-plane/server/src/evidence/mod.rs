@@ -1,7 +1,7 @@
 //! Evidence for auditors: what was decided, by which rules, who could do what, and what is missing, as files that nobody
 //! can change without its being found.
 //!
-//! An export is a folder of tables. Every line goes into a chain of hashes ([`seal`]); the chain's end and each file's
+//! An export is a folder of tables. Every line goes into a chain of hashes (`seal`); the chain's end and each file's
 //! digest are in `manifest.json`, and that is signed with the key that signs Bundles, as evidence.
 //!
 //! INVARIANT: what is missing is said: gaps, samples, times that are not kept, and what this control plane cannot know.

@@ -1,5 +1,5 @@
 //! Recent decisions on disk: written by one thread, read by whoever asks, bounded by size and age. Who writes most does not push
-//! out what is precious of others ([`carry`]).
+//! out what is precious of others (`carry`).
 //!
 //! INVARIANT: a damaged file is set aside and everything else goes on. Nothing here stops the server once it runs.
 
