@@ -406,7 +406,7 @@ fn what_is_missing_is_said() {
     let gaps = read(folder.path(), "record-gaps.csv");
     for line in [
         "2026-10-06T00:00:00.000000Z,sales/orders,orders-7d9f,filter_dropped,12,3,\r\n",
-        "2026-11-01T00:00:30.000000Z,sales/orders,orders-7d9f,filter_dropped,12,3,noticed after the time",
+        "2026-11-01T00:00:30.000000Z,sales/orders,orders-7d9f,filter_dropped,12,3,\"noticed after the time",
         "2026-10-03T00:00:00.000000Z,,,before_store,unknown",
         "2026-10-05T00:00:00.000000Z,,,control_plane_away,unknown",
     ] {
