@@ -112,10 +112,13 @@ impl Plugin {
         let (State::Ready(enforcer), Some(lease)) = (&self.state, self.leases.get(position)) else {
             return false;
         };
-        if told == 0 || told == lease.told || self.config.control_plane.is_none() {
+        if told == 0 || told == lease.told {
             return true;
         }
         let class = class(answer);
+        if self.config.control_plane.is_none() {
+            return class != Class::Required;
+        }
         if !self.records.has_room(class) {
             self.drop_record(class);
             return class != Class::Required;

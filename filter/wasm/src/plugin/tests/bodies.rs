@@ -106,9 +106,8 @@ fn each_message_of_a_stream_decides_again() {
     }
 }
 
-#[test]
-fn a_message_that_another_rule_allows_is_recorded() {
-    let mut world = World::new("application/grpc", true);
+/// [`publish`] by two rules: records in full of topics that begin with `orders-1`, required ones of the rest.
+fn publish_by_two() -> PolicyModel {
     let (mut model, mut all) = (publish(), publish().rules.remove(0));
     let first = &mut model.rules[0];
     first.audit = Audit::Full;
@@ -117,10 +116,17 @@ fn a_message_that_another_rule_allows_is_recorded() {
             *test = TextTest::Prefix("orders-1".into());
         }
     }
-    let first = first.id.clone();
     all.id = "sales/write-all".into();
     all.audit = Audit::Required;
     model.rules.push(all);
+    model
+}
+
+#[test]
+fn a_message_that_another_rule_allows_is_recorded() {
+    let mut world = World::new("application/grpc", true);
+    let model = publish_by_two();
+    let first = model.rules[0].id.clone();
     world.push(&model);
     world.plugin.on_sink_opened(9);
     let rules = |world: &mut World| {
@@ -140,6 +146,18 @@ fn a_message_that_another_rule_allows_is_recorded() {
         assert_eq!(world.piece(1, &frame(topic), false), 200, "{topic}");
         assert_eq!(rules(&mut world), recorded, "{topic}");
     }
+}
+
+#[test]
+fn no_message_goes_on_by_a_rule_that_requires_records_where_nobody_takes_them() {
+    let bundle = bundle_of(5, vec![rules_of(&publish_by_two())]);
+    let config = Config::parse(&config(&warm(&bundle))).unwrap();
+    let mut world = World::new("application/grpc", true);
+    world.plugin = Plugin::new(config, "pod".into(), &request("/"), None);
+    world.plugin.scans = Scans::new(true);
+    assert_eq!(world.begin(1), 200);
+    assert_eq!(world.piece(1, &frame("orders-1"), false), 200);
+    assert_eq!(world.piece(1, &frame("orders-2"), false), 503);
 }
 
 #[test]
