@@ -64,6 +64,8 @@ pub struct Answer {
     pub candidate: Option<CandidateDifference>,
     /// It is allowed only because the Guard is suspended.
     pub suspended: bool,
+    /// It is refused, and nobody has proven to have sent it: no mesh peer, no verified token.
+    pub is_stranger: bool,
 }
 
 // === impl Enforcer ===
@@ -249,6 +251,7 @@ impl Enforcer {
                 remembered: verified && downstream.checks() == 0,
                 candidate: None,
                 suspended,
+                is_stranger: false,
             });
         }
         let question = match decision.reason {
@@ -265,12 +268,8 @@ impl Enforcer {
             }),
             _ => None,
         };
-        let telling = Telling {
-            reason: decision.reason,
-            rule,
-            caller_is_verified: matches!(request.peer, Peer::Mesh { .. }) || verified,
-            grpc: facts.grpc,
-        };
+        let caller_is_verified = matches!(request.peer, Peer::Mesh { .. }) || verified;
+        let telling = Telling { reason: decision.reason, rule, caller_is_verified, grpc: facts.grpc };
         Ok(Answer {
             decision,
             refusal: Some(refuse(telling, decision_id(random()))),
@@ -283,6 +282,7 @@ impl Enforcer {
             remembered: verified && downstream.checks() == 0,
             candidate: None,
             suspended: false,
+            is_stranger: !caller_is_verified,
         })
     }
 }
@@ -373,6 +373,7 @@ impl Answer {
             remembered: false,
             candidate: None,
             suspended: false,
+            is_stranger: false,
         }
     }
 }

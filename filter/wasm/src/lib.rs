@@ -39,6 +39,7 @@ mod redact;
 pub mod reply;
 pub mod request;
 pub mod signature;
+pub mod strangers;
 pub mod stream;
 #[cfg(test)]
 mod testing;

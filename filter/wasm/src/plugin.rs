@@ -24,6 +24,7 @@ use crate::records::Records;
 use crate::reply::{Refusal, Telling, decision_id, refuse};
 use crate::request::{Header, Received, Unreadable};
 use crate::signature::{Path, Signatures};
+use crate::strangers::Strangers;
 use crate::stream::Subscription;
 use crate::uses::Uses;
 use bodies::Scans;
@@ -63,6 +64,7 @@ pub struct Plugin {
     scans: Scans,
     lookups: Lookups,
     records: Records,
+    strangers: Strangers,
     uses: Uses,
     /// Unix seconds, as of the last tick: near enough for when a rule was used.
     second: i64,
@@ -133,6 +135,7 @@ impl Plugin {
             scans: Scans::new(cfg!(feature = "bodies")),
             lookups: Lookups::default(),
             records: Records::default(),
+            strangers: Strangers::default(),
             uses: Uses::default(),
             second: now.s(),
             outbox: Vec::new(),

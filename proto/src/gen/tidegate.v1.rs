@@ -920,7 +920,8 @@ pub struct DecisionRecord {
     /// What deciding took, in nanoseconds; without the time that the request waited.
     #[prost(uint64, tag = "18")]
     pub decided_in_ns: u64,
-    /// How many requests this record stands for: more than 1 where a rule asks for samples.
+    /// How many requests this record stands for: more than 1 where a rule asks for samples, and where many callers that have
+    /// proven nothing are refused for the same reason.
     #[prost(uint32, tag = "19")]
     pub stands_for: u32,
     /// The request had been allowed; it was ended because what allowed it does not hold any more.

@@ -209,7 +209,8 @@ async fn found(admin: &Admin, id: String) -> Result<Vec<Explained>, Refused> {
             "no decision with this id is known yet: files from before the start are still being read; try again\n"
         } else {
             "no decision with this id is known here: its record may not have come yet (they come within seconds), it was \
-             allowed and only samples of its rule are kept, it is too old, or another control plane has it\n"
+             allowed and only samples of its rule are kept, it was one of many refusals of callers that have proven nothing \
+             and another one's record stands for it, it is too old, or another control plane has it\n"
         };
         return Err((StatusCode::NOT_FOUND, why.to_owned()));
     }

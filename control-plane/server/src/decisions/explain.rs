@@ -76,9 +76,11 @@ pub(crate) fn explained(decision: Recorded, rules: Option<&Rules>, known: &Known
     }
     if answer.decision.stands_for > 1 {
         let others = answer.decision.stands_for - 1;
-        answer.notes.push(format!(
-            "it stands for {others} more requests that were decided alike: its rule asks for samples"
-        ));
+        let why = match answer.decision.outcome {
+            Outcome::Deny => "who sent them has proven nothing, and they were many",
+            Outcome::Allow | Outcome::Unknown => "its rule asks for samples",
+        };
+        answer.notes.push(format!("it stands for {others} more requests that were decided alike: {why}"));
     }
     answer
 }

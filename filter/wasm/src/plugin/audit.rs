@@ -1,7 +1,8 @@
 //! What of the decisions is recorded.
 //!
 //! Always what is refused, differs in shadow or was allowed without a directory's answer; of what is allowed, what the rule
-//! asks for. Nothing is recorded of a configuration without a control plane: nobody would take it.
+//! asks for. Where many refusals of [`Strangers`](crate::strangers::Strangers) come in a second, a record stands for several.
+//! Nothing is recorded of a configuration without a control plane: nobody would take it.
 //!
 //! What a candidate would have decided otherwise is recorded as well, in the room of samples; but not where a rule demands
 //! records, so that a candidate never takes the room without which a request is refused.
@@ -9,8 +10,8 @@
 //! What goes on is decided again when rules change and when its body says something new. Where that says something else that
 //! has to be recorded (another rule, say), it is recorded as well; a change of rules needs room for it, not an open stream.
 //!
-//! What is recorded is told the proxy's access log as well ([`Host::tell`]), and so is every refusal: one call to the proxy each.
-//! A request of which no record is made pays none.
+//! What is recorded is told the proxy's access log as well ([`Host::tell`]): one call to the proxy each. A request of which no
+//! record is made pays none. Where nobody takes records, refusals are told.
 //!
 //! INVARIANT: what a rule demands to be recorded does not pass, and does not go on, unless its record was kept.
 
@@ -62,6 +63,12 @@ impl Plugin {
             self.records.skip();
             return true;
         }
+        let mut stands_for = if is_sample { SAMPLE } else { 1 };
+        if answer.is_stranger && differs.is_none() && answer.decision.shadow.is_none() {
+            let second = began.map_or(self.second, Now::s);
+            let Some(refusals) = self.strangers.refuse(answer.decision.reason, second) else { return true };
+            stands_for = refusals;
+        }
         let (outcome, id) = match &answer.refusal {
             Some(refusal) => ("deny", Cow::Borrowed(refusal.decision_id())),
             None => ("allow", Cow::Owned(decision_id(host.random()))),
@@ -77,7 +84,7 @@ impl Plugin {
             &answer.decision,
             Made {
                 decided_in_ns: began.map_or(0, |began| now.ns.saturating_sub(began.ns)),
-                stands_for: if is_sample { SAMPLE } else { 1 },
+                stands_for,
                 class,
                 ..made(&id, now)
             },

@@ -127,3 +127,11 @@ fn an_unknown_workload_is_told() {
     let answer = answer(Recorded { workload: "sales/gone".into(), ..refusal(&[]) });
     assert!(answer.nearest.is_none() && answer.notes[0].contains("do not know the workload"), "{answer:?}");
 }
+
+#[test]
+fn why_a_record_stands_for_others_is_told() {
+    for (outcome, why) in [(Outcome::Allow, "samples"), (Outcome::Deny, "proven nothing")] {
+        let answer = explained(Recorded { outcome, stands_for: 64, ..refusal(&[]) }, None, &Known::default());
+        assert!(answer.notes[0].contains("63 more") && answer.notes[0].contains(why), "{:?}", answer.notes);
+    }
+}

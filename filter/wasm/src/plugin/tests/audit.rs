@@ -4,6 +4,7 @@ use tidegate_engine::model::{Audit, Disclosure, RuleModel};
 
 use super::*;
 use crate::records::SAMPLE;
+use crate::strangers::{ONE_BY_ONE, TOGETHER};
 
 /// A filter with the rule that demands a token, changed so; the stream that takes records is open.
 fn world(change: impl FnOnce(&mut RuleModel)) -> Plugin {
@@ -13,6 +14,11 @@ fn world(change: impl FnOnce(&mut RuleModel)) -> Plugin {
     deliver(&mut plugin, &bundle_of(5, sections), 5, &host);
     plugin.on_sink_opened(9);
     plugin
+}
+
+/// A workload of the mesh that may do nothing, and is recorded each time.
+fn other() -> Fake {
+    request("/v1/orders").with_peer("spiffe://cluster.local/ns/etl/sa/other")
 }
 
 fn good() -> Fake {
@@ -142,6 +148,23 @@ fn every_refusal_is_counted_by_its_reason_without_a_call() {
 }
 
 #[test]
+fn a_flood_of_strangers_is_recorded_together_and_known_callers_each() {
+    let mut plugin = world(|_| {});
+    let stranger = request("/v1/orders");
+    for (host, expected) in [(&other(), vec![1; 228]), (&stranger, [vec![1; 100], vec![64; 2]].concat())] {
+        let mut told = Vec::new();
+        for context in 0..ONE_BY_ONE + 2 * TOGETHER {
+            assert_eq!(status(&plugin.on_request(context, true, host)), 403);
+            told.extend(records(&mut plugin).into_iter().map(|record| record.stands_for));
+        }
+        assert_eq!(told, expected);
+        assert_eq!(host.told.take().len(), expected.len(), "what is recorded is what access logs tell of");
+    }
+    assert_eq!(plugin.counters.total(Metric::Denied), 456, "each is counted");
+    assert_eq!(plugin.counters.total(Metric::RecordsDropped), 0);
+}
+
+#[test]
 fn what_a_rule_wants_in_full_is_recorded_with_who_called() {
     let mut plugin = world(|rule| rule.audit = Audit::Full);
     assert_eq!(plugin.on_request(1, true, &good()), Verdict::Continue);
@@ -201,10 +224,10 @@ fn nothing_passes_unrecorded_that_a_rule_demands_to_be_recorded() {
     assert!(plugin.counters.total(Metric::RecordsDropped) > 0);
 }
 
-/// Whoever has no token can be refused as often as it likes, and nobody takes records for a while.
+/// Whoever may do nothing can be refused as often as it likes, and nobody takes records for a while.
 #[test]
 fn junk_that_is_refused_takes_no_room_from_what_a_rule_requires() {
-    let (mut plugin, junk) = (world(|rule| rule.audit = Audit::Required), request("/v1/orders"));
+    let (mut plugin, junk) = (world(|rule| rule.audit = Audit::Required), other());
     let mut refused = 0_usize;
     while plugin.counters.total(Metric::RecordsDropped) < 1_000 {
         assert_eq!(status(&plugin.on_request(1, true, &junk)), 403);
@@ -255,7 +278,7 @@ fn a_record_says_how_completely_it_is_to_be_recorded() {
 fn while_nobody_takes_records_requests_go_on_and_every_record_comes_later_or_is_counted() {
     let requests: u64 = if std::env::var_os("TIDEGATE_LONG").is_some() { 600_000 } else { 20_000 };
     let mut plugin = world(|rule| rule.audit = Audit::Full);
-    let (host, junk) = (good(), request("/v1/orders"));
+    let (host, junk) = (good(), other());
     plugin.on_sink_closed(&host);
     for number in 0..requests {
         let context = 2 + u32::try_from(number).unwrap();
