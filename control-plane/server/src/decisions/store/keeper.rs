@@ -8,10 +8,11 @@ use std::time::{Duration, Instant, SystemTime};
 use tracing::{error, info, warn};
 
 use super::carry::Carry;
+use super::owed::Owed;
 use super::segment::{Segment, SegmentError};
 use super::{DAMAGED, FILES, Store, micros};
 use crate::decisions::queue::{Batch, Lost, LostByWorkload, Queue};
-use crate::decisions::record::{Entry, Gap, GapCause, Moment};
+use crate::decisions::record::{Entry, GapCause, Moment};
 use crate::decisions::slip::Ticket;
 use crate::metrics::ReasonLabel;
 
@@ -23,8 +24,6 @@ const MOST: usize = 4_096;
 const PRUNE: Duration = Duration::from_secs(30);
 /// How often a failure is told again.
 const TELL_AGAIN: Duration = Duration::from_secs(60);
-/// Most gaps that wait to be written, of as many workloads.
-const MAX_GAPS: usize = 256;
 /// Most damaged files that are kept for somebody to look at.
 const MAX_DAMAGED: usize = 2;
 
@@ -40,7 +39,7 @@ pub struct Keeper {
     pruned: Instant,
     told: Option<Instant>,
     /// Gaps of its own that still have to be written.
-    gaps: Vec<Gap>,
+    owed: Owed,
     /// What moves on before the oldest file is removed.
     carry: Option<Carry>,
     carried: Option<Carried>,
@@ -74,13 +73,13 @@ impl Keeper {
     pub fn new(store: Arc<Store>, queue: Arc<Queue>) -> Self {
         let now = Instant::now();
         Self {
+            owed: Owed::new(store.metrics.clone()),
             store,
             queue,
             next: 0,
             file: 0,
             pruned: now,
             told: None,
-            gaps: Vec::new(),
             carry: None,
             carried: None,
         }
@@ -171,39 +170,31 @@ impl Keeper {
              goes on",
             path.display()
         );
-        self.gap("", GapCause::StoreDamaged, None, 0);
+        self.owed.add_unknown(GapCause::StoreDamaged);
     }
 
-    /// To be told: so many of a workload are lost. Until that is written it is one gap.
-    fn owe(&mut self, workload: &str, cause: GapCause, lost: Lost) {
-        // Some few have a lot waiting; not all of a large mesh.
-        let workload = if self.gaps.len() < MAX_GAPS { workload } else { "" };
-        let same = self
-            .gaps
-            .iter_mut()
-            .find(|gap| gap.cause == cause && gap.workload == workload && gap.lost.is_some());
-        if let Some(gap) = same {
-            gap.lost = gap.lost.map(|before| before.saturating_add(lost.all()));
-            gap.lost_in_full = gap.lost_in_full.saturating_add(lost.in_full);
-        } else {
-            self.gap(workload, cause, Some(lost.all()), lost.in_full);
+    /// Writes what is to be told of gaps. What cannot be written now goes with the next batch.
+    fn write_gaps(&mut self) {
+        let owed = self.owed.entries();
+        if !owed.is_empty() && self.try_write(&owed).is_ok() {
+            self.wrote(owed.len());
+            self.owed.written(owed.len());
         }
     }
 
-    /// `workload`: empty where it concerns all.
-    fn gap(&mut self, workload: &str, cause: GapCause, lost: Option<u64>, lost_in_full: u64) {
-        self.store.metrics.gaps.get_or_create(&ReasonLabel::new(cause.word())).inc();
-        let (workload, instance) = (workload.to_owned(), String::new());
-        self.gaps.push(Gap { time: Moment::now(), workload, instance, cause, lost, lost_in_full });
+    fn wrote(&mut self, entries: usize) {
+        let count = u64::try_from(entries).unwrap_or(u64::MAX);
+        self.next = self.next.saturating_add(count);
+        self.store.metrics.stored.inc_by(count);
     }
 
     fn write(&mut self, batch: Batch) {
         for (workload, lost) in &batch.lost {
-            self.owe(workload, GapCause::ControlPlaneDropped, *lost);
+            self.owed.add(workload, GapCause::ControlPlaneDropped, *lost);
         }
         let mut entries = batch.entries;
-        let (own, owed) = (entries.len(), self.gaps.len());
-        entries.extend(self.gaps.iter().cloned().map(Entry::Gap));
+        let own = entries.len();
+        entries.extend(self.owed.entries());
         if entries.is_empty() {
             return;
         }
@@ -214,13 +205,11 @@ impl Keeper {
         });
         match written {
             Ok(()) => {
-                let count = u64::try_from(entries.len()).unwrap_or(u64::MAX);
-                self.next = self.next.saturating_add(count);
-                self.store.metrics.stored.inc_by(count);
+                self.wrote(entries.len());
                 self.told = None;
                 batch.tickets.into_iter().for_each(Ticket::written);
                 // A file that had to be given up for it has just been added.
-                self.gaps.drain(..owed.min(self.gaps.len()));
+                self.owed.written(entries.len().saturating_sub(own));
                 self.rotate();
             }
             Err(error) => {
@@ -242,7 +231,7 @@ impl Keeper {
                 self.store.metrics.lost.get_or_create(&ReasonLabel::new(reason)).inc_by(count);
             }
             if lost.all() > 0 {
-                self.owe(&workload, GapCause::ControlPlaneDropped, lost);
+                self.owed.add(&workload, GapCause::ControlPlaneDropped, lost);
             }
         }
         if self.told.is_none_or(|told| told.elapsed() >= TELL_AGAIN) {
@@ -326,6 +315,8 @@ impl Keeper {
                 Due::Old(segment) => self.remove(&segment),
                 Due::Large(segment) => {
                     self.tell_lost(&segment);
+                    // First: what is missing is told even if this process ends between the two.
+                    self.write_gaps();
                     self.remove(&segment);
                 }
                 Due::Soon(from, to) => {
@@ -379,7 +370,7 @@ impl Keeper {
     fn tell_lost(&mut self, segment: &Segment) {
         let Some(carried) = self.carried.take_if(|carried| carried.path == segment.path()) else { return };
         for (workload, count) in carried.lost.into_iter().filter(|(_, count)| *count > 0) {
-            self.owe(&workload, GapCause::StoreFull, Lost { in_full: count, other: 0 });
+            self.owed.add(&workload, GapCause::StoreFull, Lost { in_full: count, other: 0 });
         }
     }
 
@@ -391,7 +382,7 @@ impl Keeper {
         match Carry::begin(from, to, self.reserve() / 2, oldest) {
             Ok(carry) => self.carry = Some(carry),
             Err(error) => {
-                self.gap("", GapCause::StoreFull, None, 0);
+                self.owed.add_unknown(GapCause::StoreFull);
                 self.give_up_carrying(path, BTreeMap::new(), &error);
             }
         }

@@ -5,6 +5,7 @@
 
 mod carry;
 mod keeper;
+mod owed;
 mod segment;
 mod tally;
 
