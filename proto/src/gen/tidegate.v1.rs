@@ -936,6 +936,9 @@ pub struct DecisionRecord {
     /// A batch with one that the control plane does not know is refused.
     #[prost(enumeration = "Audit", tag = "23")]
     pub audit: i32,
+    /// `trace-flags` of `traceparent`: one byte, 1 where the caller's part of the trace is recorded. Absent where it has none.
+    #[prost(uint32, optional, tag = "24")]
+    pub trace_flags: ::core::option::Option<u32>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RecordedClaim {

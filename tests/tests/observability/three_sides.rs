@@ -295,6 +295,7 @@ async fn the_receiver_knows_every_trace(receiver: &Receiver) -> Result<()> {
     let taken = receiver.taken();
     for (_, record) in &taken.logs {
         ensure!(hex(&record.trace_id) == TRACE && hex(&record.span_id) == PARENT, "{record:?}");
+        ensure!(record.flags == 1, "{record:?}");
         ensure!(text(&record.attributes, "tidegate.workload") == Some(SERVICE), "{record:?}");
         let refused = text(&record.attributes, "tidegate.decision.outcome") == Some("deny");
         ensure!(record.severity_text == if refused { "WARN" } else { "INFO" }, "{record:?}");

@@ -28,7 +28,6 @@ mod issuer;
 mod junit;
 mod keys;
 mod module;
-mod otlp;
 mod package;
 mod paint;
 mod plugin_config;

@@ -9,12 +9,12 @@ use clap::Args;
 use super::cluster::ClusterOptions;
 use super::directories::DirectoryOptions;
 use super::fetching::FetchOptions;
-use super::otlp::OtlpFlags;
 use super::text::seconds;
 use super::transport::TransportFlags;
 use super::{Ending, runtime};
 use crate::decisions;
 use crate::decisions::store::{self, Limits};
+use crate::export::OtlpFlags;
 use crate::serve::{Options, RuleSource};
 use crate::transport::TransportOptions;
 

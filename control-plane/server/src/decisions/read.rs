@@ -209,6 +209,7 @@ pub fn record(raw: &pb::DecisionRecord, from: &From<'_>, known: &Known, now: Mom
         digest: fixed::<32>(&raw.manifest_sha256),
         trace_id: fixed::<16>(&raw.trace_id),
         span_id: fixed::<8>(&raw.span_id),
+        trace_flags: raw.trace_flags.and_then(|flags| flags.try_into().ok()),
         decided_in_ns: raw.decided_in_ns,
         shadow: raw.shadow.as_ref().map(|one| cleaner.difference(one)),
         candidate: raw.candidate.as_ref().map(|one| cleaner.difference(one)),

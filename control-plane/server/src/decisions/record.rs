@@ -83,6 +83,9 @@ pub struct Recorded {
     /// Parent span, hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub span_id: Option<String>,
+    /// `trace-flags` that the request came with: 1 where the caller's part of the trace is recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace_flags: Option<u8>,
     /// What deciding took, in nanoseconds.
     pub decided_in_ns: u64,
     /// What Shadow rules and Guards would have decided, where that differs.

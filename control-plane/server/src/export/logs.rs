@@ -36,6 +36,7 @@ pub fn record(entry: &Entry, now: u64) -> LogRecord {
                 attributes: attributes::decision(recorded),
                 trace_id: hexadecimal(recorded.trace_id.as_deref(), 16),
                 span_id: hexadecimal(recorded.span_id.as_deref(), 8),
+                flags: recorded.trace_flags.unwrap_or(0).into(),
                 event_name: DECISION.to_owned(),
                 ..LogRecord::default()
             }
@@ -119,6 +120,7 @@ mod tests {
         assert_eq!(record.event_name, "tidegate.decision");
         assert_eq!(record.time_unix_nano, 1_795_203_600_000_000_000);
         assert_eq!(record.trace_id.len(), 16);
+        assert_eq!(record.flags, 1);
         assert_eq!(record.span_id, [0x00, 0xf0, 0x67, 0xaa, 0x0b, 0xa9, 0x02, 0xb7]);
         let mut allowed = recorded();
         (allowed.outcome, allowed.ended, allowed.rule) = (Outcome::Allow, false, None);

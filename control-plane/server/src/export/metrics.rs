@@ -18,7 +18,7 @@ use opentelemetry_proto::tonic::metrics::v1::{
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message as _;
 use tokio::time::MissedTickBehavior;
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::attributes::{scope, text};
 use super::client::Client;
@@ -50,7 +50,7 @@ impl Reader {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // The first one is over at once.
         ticks.tick().await;
-        let (mut stop, mut is_down, mut is_last) = (self.hub.stopping(), false, false);
+        let (mut stop, mut is_missing, mut is_last) = (self.hub.stopping(), false, false);
         while !is_last {
             tokio::select! {
                 _ = ticks.tick() => {}
@@ -68,12 +68,10 @@ impl Reader {
                             rejected, "the OTLP receiver did not take some figures: {}", accepted.words
                         );
                     }
-                    if std::mem::take(&mut is_down) {
-                        info!(signal = word, "the OTLP receiver takes figures again");
-                    }
+                    is_missing = false;
                 }
-                Err(why) if !std::mem::replace(&mut is_down, true) => {
-                    warn!(signal = word, "the OTLP receiver does not take figures: {why}");
+                Err(why) if !std::mem::replace(&mut is_missing, true) => {
+                    warn!(signal = word, "figures are not exported; they are in the next ones: {why}");
                 }
                 Err(_) => {}
             }

@@ -11,6 +11,7 @@
 pub mod attributes;
 pub mod client;
 mod deliver;
+mod flags;
 pub mod logs;
 pub mod metrics;
 mod openmetrics;
@@ -36,6 +37,7 @@ use crate::push::{Hub, stopped};
 
 pub use client::ClientError;
 pub use deliver::Pace;
+pub use flags::OtlpFlags;
 pub use options::{Flags, InvalidExport, Options, Protocol, Signal, Target};
 
 /// How long it is tried to deliver what waits when the server stops.
@@ -65,6 +67,12 @@ pub fn start(options: Options, hub: &Arc<Hub>) -> Result<Exporter, ClientError> 
     };
     let records: Vec<Deliver> =
         [records(Signal::Logs, logs)?, records(Signal::Traces, traces)?].into_iter().flatten().collect();
+    for deliver in &records {
+        hub.metrics.export.expect(deliver.signal.word(), true);
+    }
+    if metrics.is_some() {
+        hub.metrics.export.expect(Signal::Metrics.word(), false);
+    }
     let queues = records.iter().map(|deliver| (deliver.signal, deliver.queue.clone())).collect();
     let intake = Arc::new(Intake { queues, metrics: hub.metrics.export.clone() });
     hub.decisions.export_to(intake.clone());
@@ -128,7 +136,7 @@ impl Export for Intake {
             if lost > 0 {
                 self.metrics.lost(word, ExportLoss::Full, lost);
             }
-            self.metrics.waiting(word, queue.len());
+            self.metrics.waiting(word, queue.waiting());
             if !is_kept {
                 // Its span comes again with it.
                 break;

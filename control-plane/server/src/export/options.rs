@@ -355,6 +355,17 @@ impl Variables<'_> {
             (None, Some((name, value))) => Protocol::read(&name, &value)?,
             (None, None) => Protocol::by_port(&endpoint),
         };
+        if !is_whole
+            && let Some(signal) = Signal::ALL
+                .into_iter()
+                .find(|one| endpoint.path().trim_end_matches('/').ends_with(one.http_path()))
+        {
+            return Err(InvalidExport::Endpoint {
+                name: name.to_owned(),
+                value,
+                why: format!("`{}` is added by itself for each signal; leave it out", signal.http_path()),
+            });
+        }
         if protocol == Protocol::Http && !is_whole {
             let path = format!("{}/{}", endpoint.path().trim_end_matches('/'), signal.http_path());
             endpoint.set_path(&path);

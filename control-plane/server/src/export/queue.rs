@@ -33,6 +33,8 @@ pub struct Queue {
 #[derive(Debug, Default)]
 struct Waiting {
     lanes: Lanes<Entry>,
+    /// Taken, and neither delivered nor lost yet.
+    on_the_way: usize,
     is_closed: bool,
 }
 
@@ -104,7 +106,10 @@ impl Queue {
                     // Whichever comes first.
                     let _ = tokio::time::timeout(linger, full).await;
                 }
-                return self.lock().take(most, most_bytes);
+                let mut waiting = self.lock();
+                let taken = waiting.take(most, most_bytes);
+                waiting.on_the_way = waiting.on_the_way.saturating_add(taken.len());
+                return taken;
             }
             if is_closed {
                 return Vec::new();
@@ -119,14 +124,16 @@ impl Queue {
         self.news.notify_one();
     }
 
-    /// How many records wait.
-    pub fn len(&self) -> usize {
-        self.lock().lanes.len()
+    /// So many of those that were taken are delivered or lost.
+    pub fn settled(&self, count: usize) {
+        let mut waiting = self.lock();
+        waiting.on_the_way = waiting.on_the_way.saturating_sub(count);
     }
 
-    /// Whether none waits.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    /// How many records wait here or are on their way.
+    pub fn waiting(&self) -> usize {
+        let waiting = self.lock();
+        waiting.lanes.len().saturating_add(waiting.on_the_way)
     }
 
     fn is_full(&self, most: usize, most_bytes: usize) -> bool {
@@ -197,7 +204,9 @@ mod tests {
         }
         let taken = queue.next(10, 1 << 20, Duration::from_secs(1)).await;
         assert_eq!(ids(&taken), ["d1", "d2", "d3"]);
-        assert!(queue.is_empty());
+        assert_eq!(queue.waiting(), 3, "on their way");
+        queue.settled(3);
+        assert_eq!(queue.waiting(), 0);
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,6 +1,7 @@
 //! Decisions as spans: a child of the span that the request came with, as long as deciding took.
 //!
-//! INVARIANT: no trace is begun: without a trace id and a parent in the request there is no span.
+//! INVARIANT: no trace is begun: without a trace id and a parent in the request there is no span, and none where the caller
+//! says that its part is not recorded.
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::resource::v1::Resource;
@@ -49,6 +50,7 @@ pub fn span(recorded: &Recorded) -> Option<Span> {
         span_id: id(&trace_id, &recorded.id),
         trace_id,
         parent_span_id,
+        flags: recorded.trace_flags.unwrap_or(0).into(),
         name: NAME.to_owned(),
         kind: SpanKind::Internal.into(),
         start_time_unix_nano: end.saturating_sub(recorded.decided_in_ns),
@@ -59,6 +61,10 @@ pub fn span(recorded: &Recorded) -> Option<Span> {
 }
 
 fn trace(recorded: &Recorded) -> Option<(Vec<u8>, Vec<u8>)> {
+    // The flag `sampled` (W3C Trace Context, section 3.2.2.5.1). Filters of before did not tell it.
+    if recorded.trace_flags.is_some_and(|flags| flags & 1 == 0) {
+        return None;
+    }
     let trace = hexadecimal(recorded.trace_id.as_deref(), 16);
     let parent = hexadecimal(recorded.span_id.as_deref(), 8);
     (!trace.is_empty() && !parent.is_empty()).then_some((trace, parent))
@@ -90,6 +96,16 @@ mod tests {
         let mut other = recorded.clone();
         other.id = "7Q4K-M2XD-0002".to_owned();
         assert_ne!(super::span(&other).unwrap().span_id, span.span_id);
+    }
+
+    #[test]
+    fn what_its_caller_does_not_record_has_no_span() {
+        for (flags, has) in
+            [(None, true), (Some(1), true), (Some(3), true), (Some(0), false), (Some(2), false)]
+        {
+            let recorded = Recorded { trace_flags: flags, ..recorded() };
+            assert_eq!(has_span(&Entry::Decision(Arc::new(recorded))), has, "{flags:?}");
+        }
     }
 
     #[test]

@@ -52,6 +52,9 @@ struct ResultLabel {
 // === impl ExportLoss ===
 
 impl ExportLoss {
+    /// Every cause.
+    pub const ALL: [Self; 5] = [Self::Full, Self::GivenUp, Self::Refused, Self::Rejected, Self::Stopped];
+
     /// For labels.
     pub const fn word(self) -> &'static str {
         match self {
@@ -98,6 +101,36 @@ impl ExportMetrics {
             "When the OTLP receiver took something last, by signal",
             self.last_success.clone(),
         );
+    }
+
+    /// This signal is exported: its figures are there from now on, so that the first loss is seen as a change. `records`:
+    /// its records are counted, not only requests.
+    pub fn expect(&self, signal: &'static str, records: bool) {
+        for result in ["ok", "failed"] {
+            self.requests.get_or_create(&ResultLabel { signal, result }).inc_by(0);
+        }
+        if records {
+            let label = SignalLabel { signal };
+            self.taken.get_or_create(&label).inc_by(0);
+            self.delivered.get_or_create(&label).inc_by(0);
+            self.waiting.get_or_create(&label).set(0);
+            for loss in ExportLoss::ALL {
+                self.lost.get_or_create(&LossLabel { signal, cause: loss.word() }).inc_by(0);
+            }
+        }
+    }
+
+    /// How many records of a signal were delivered and lost so far.
+    pub fn so_far(&self, signal: &'static str) -> (u64, u64) {
+        let lost =
+            |loss: ExportLoss| self.lost.get_or_create(&LossLabel { signal, cause: loss.word() }).get();
+        let delivered = self.delivered.get_or_create(&SignalLabel { signal }).get();
+        (delivered, ExportLoss::ALL.into_iter().map(lost).sum())
+    }
+
+    /// Whether figures were ever taken.
+    pub fn took_figures(&self, signal: &'static str) -> bool {
+        self.last_success.get_or_create(&SignalLabel { signal }).get() > 0
     }
 
     /// A record is to be exported.

@@ -37,6 +37,7 @@ use crate::directories::{self, DirectoryReport};
 use crate::export;
 use crate::keys::{AddressGuard, Fetcher, IssuerReport, Reports};
 use crate::kube::Leadership;
+use crate::metrics::ExportMetrics;
 use crate::module_server::{self, Modules};
 use crate::push::{self, FleetReport, Hub};
 use crate::state::StateDir;
@@ -312,6 +313,11 @@ impl Running {
     /// Whether an accepted set of rules is on offer.
     pub fn is_ready(&self) -> bool {
         *self.ready.borrow()
+    }
+
+    /// What becomes of what is exported.
+    pub fn export_metrics(&self) -> ExportMetrics {
+        self.hub.metrics.export.clone()
     }
 
     /// Whether this replica is the one that writes, and who is if not.

@@ -9,6 +9,7 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use tidegate::decisions::Batches;
 use tidegate::decisions::record::Moment;
 use tidegate::directories::Index;
+use tidegate::export::client::Client;
 use tidegate::export::queue::Limits;
 use tidegate::export::{Flags, Options, Pace, Protocol, Signal, Target};
 use tidegate::push::Hub;
@@ -188,7 +189,8 @@ async fn logs_spans_and_figures_arrive_by_both_protocols() {
         let text = hub.metrics.text();
         assert!(text.contains(r#"tidegate_export_delivered_total{signal="logs"} 20"#), "{text}");
         assert!(text.contains(r#"tidegate_export_delivered_total{signal="traces"} 20"#), "{text}");
-        assert!(!text.contains("tidegate_export_lost_total{"), "{text}");
+        let mut lost = text.lines().filter(|line| line.starts_with("tidegate_export_lost_total{"));
+        assert!(lost.all(|line| line.ends_with("} 0")), "{text}");
     }
 }
 
@@ -210,6 +212,7 @@ async fn a_receiver_that_is_down_costs_only_what_is_counted() {
         let lost = exporting.lost("queue_full");
         assert!((320 - 72..=320 - 64).contains(&lost), "{lost}");
         assert_eq!(exporting.of_logs("delivered_total"), 0);
+        assert_eq!(exporting.of_logs("waiting"), 320 - lost, "what is on its way has not arrived");
         receiver.set(Mood::Takes);
         exporting
             .until("what waits is delivered", |exporting| exporting.of_logs("delivered_total") == 320 - lost)
@@ -252,6 +255,38 @@ async fn a_receiver_that_nobody_can_reach_or_that_sleeps_stops_nothing() {
             text.lines().find_map(|line| line.strip_prefix(&series)?.parse::<u64>().ok()).unwrap_or(0)
         };
         assert_eq!(count("gave_up") + count("stopped"), 6, "{at}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn who_mistakes_the_protocol_is_told_which_one_it_is() {
+    let receiver = Receiver::start().await.unwrap();
+    for (protocol, scheme, at, hint) in [
+        (Protocol::Http, "http", receiver.grpc, "`--otlp-protocol grpc`"),
+        (Protocol::Grpc, "https", receiver.grpc, "`http://`"),
+        (Protocol::Http, "https", receiver.http, "`http://`"),
+    ] {
+        let url = format!("{scheme}://{at}");
+        let client = Client::new(&Target::new(Signal::Logs, protocol, url.parse().unwrap())).unwrap();
+        let error = client.send(Signal::Logs, b"").await.unwrap_err().to_string();
+        assert!(error.contains(hint) && error.starts_with(&url), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn figures_of_what_is_exported_are_there_before_anything_is() {
+    let receiver = Receiver::start().await.unwrap();
+    let exporting = Exporting::start(options(Protocol::Http, receiver.http));
+    let text = exporting.stop().await.metrics.text();
+    for figure in ["taken_total", "delivered_total", "waiting"] {
+        assert!(
+            text.contains(&format!("tidegate_export_{figure}{{signal=\"logs\"}} 0\n")),
+            "{figure}: {text}"
+        );
+    }
+    for cause in ["queue_full", "gave_up", "refused", "rejected", "stopped"] {
+        let series = format!("tidegate_export_lost_total{{signal=\"logs\",cause=\"{cause}\"}} 0\n");
+        assert!(text.contains(&series), "{series}{text}");
     }
 }
 

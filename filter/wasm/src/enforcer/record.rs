@@ -45,6 +45,7 @@ mod tag {
     pub const PORT: u32 = 21;
     pub const CANDIDATE: u32 = 22;
     pub const AUDIT: u32 = 23;
+    pub const TRACE_FLAGS: u32 = 24;
 
     pub mod shadow {
         pub const OUTCOME: u32 = 1;
@@ -170,9 +171,12 @@ fn of_request(
     record.safe(tag::METHOD, header(headers, b":method"), MAX_METHOD);
     record.safe(tag::HOST, header(headers, b":authority"), MAX_HOST);
     record.safe(tag::PATH, path, MAX_PATH);
-    if let Some((trace, span)) = trace(header(headers, b"traceparent")) {
+    if let Some((trace, span, flags)) = trace(header(headers, b"traceparent")) {
         record.bytes(tag::TRACE, &trace);
         record.bytes(tag::SPAN, &span);
+        if let Some(flags) = flags {
+            record.also_zero(tag::TRACE_FLAGS, flags.into());
+        }
     }
     record.number(tag::DECIDED_IN, made.decided_in_ns);
     record.number(tag::STANDS_FOR, made.stands_for.into());
@@ -193,9 +197,14 @@ fn of_request(
 impl Message {
     fn number(&mut self, tag: u32, number: u64) {
         if number != 0 {
-            encode_key(tag, WireType::Varint, &mut self.0);
-            encode_varint(number, &mut self.0);
+            self.also_zero(tag, number);
         }
+    }
+
+    /// A number that says something else than none where it is 0.
+    fn also_zero(&mut self, tag: u32, number: u64) {
+        encode_key(tag, WireType::Varint, &mut self.0);
+        encode_varint(number, &mut self.0);
     }
 
     fn outcome(&mut self, tag: u32, outcome: Outcome) {
@@ -235,14 +244,15 @@ impl Message {
     }
 }
 
-/// Trace and parent span of a `traceparent` (W3C Trace Context, section 3.2).
-fn trace(value: &[u8]) -> Option<([u8; 16], [u8; 8])> {
+/// Trace, parent span and flags of a `traceparent` (W3C Trace Context, section 3.2).
+fn trace(value: &[u8]) -> Option<([u8; 16], [u8; 8], Option<u8>)> {
     let mut parts = value.split(|byte| *byte == b'-');
     let (version, trace, span) = (parts.next()?, parts.next()?, parts.next()?);
     let version: [u8; 1] = hex(version)?;
     let (trace, span): ([u8; 16], [u8; 8]) = (hex(trace)?, hex(span)?);
     let is_told = version != [0xFF] && trace != [0; 16] && span != [0; 8];
-    is_told.then_some((trace, span))
+    let flags = parts.next().and_then(hex::<1>).map(|[flags]| flags);
+    is_told.then_some((trace, span, flags))
 }
 
 #[cfg(test)]
@@ -252,8 +262,10 @@ mod tests {
     #[test]
     fn only_a_well_formed_trace_is_recorded() {
         let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        let (trace_id, span_id) = trace(good.as_bytes()).unwrap();
-        assert_eq!((trace_id[0], span_id[7]), (0x4B, 0xB7));
+        let (trace_id, span_id, flags) = trace(good.as_bytes()).unwrap();
+        assert_eq!((trace_id[0], span_id[7], flags), (0x4B, 0xB7, Some(1)));
+        let flags = |end: &str| trace(good.replace("-01", end).as_bytes()).unwrap().2;
+        assert_eq!([flags("-00"), flags("-0A"), flags("")], [Some(0), None, None]);
         for bad in [
             "",
             "00-4bf92f3577b34da6a3ce929d0e0e4736",

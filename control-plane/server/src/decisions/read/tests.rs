@@ -35,6 +35,7 @@ fn full() -> pb::DecisionRecord {
         ],
         trace_id: vec![1; 16],
         span_id: vec![2; 8],
+        trace_flags: Some(1),
         decided_in_ns: 1_900,
         stands_for: 1,
         port: 8080,
@@ -141,6 +142,7 @@ fn everything_is_bounded() {
         manifest_sha256: vec![1; 1_000],
         trace_id: vec![0; 16],
         span_id: vec![1; 7],
+        trace_flags: Some(0x100),
         port: 70_000,
         stands_for: 0,
         ..full()
@@ -152,6 +154,7 @@ fn everything_is_bounded() {
     assert!(!json.chars().any(char::is_control));
     assert_eq!((recorded.outcome, recorded.port, recorded.stands_for), (Outcome::Unknown, None, 1));
     assert_eq!((recorded.digest, recorded.trace_id, recorded.span_id), (None, None, None));
+    assert_eq!(recorded.trace_flags, None);
 }
 
 #[test]

@@ -69,6 +69,7 @@ pub(crate) fn recorded() -> Recorded {
         digest: some("9f3c"),
         trace_id: some("4bf92f3577b34da6a3ce929d0e0e4736"),
         span_id: some("00f067aa0ba902b7"),
+        trace_flags: Some(1),
         decided_in_ns: 42_000,
         shadow: Some(difference("sales/shadow")),
         candidate: Some(difference("sales/candidate")),

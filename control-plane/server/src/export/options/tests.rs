@@ -92,6 +92,9 @@ fn what_cannot_be_used_is_refused_with_its_name_and_without_secrets() {
         (to("collector:4317"), vec![], "does not begin with `http://`"),
         (to("http://user:s3cret@collector:4317"), vec![], "credentials belong into --otlp-headers-file"),
         (to("http://collector:4317/?a=b"), vec![], "it has a query"),
+        (to("127.0.0.1:4317"), vec![], "does not begin with `http://`"),
+        (to("http://collector:4318/v1/logs"), vec![], "`v1/logs` is added by itself"),
+        (Flags::default(), vec![(all, "http://c/otlp/v1/traces/")], "is added by itself"),
         (to("nonsense"), vec![], "--otlp-endpoint: `nonsense` is no endpoint"),
         (with_file, vec![], "entry 2: not `name: value`"),
         (

@@ -29,7 +29,10 @@ pub(super) fn endpoint(name: &str, value: &str) -> Result<Url, InvalidExport> {
         value: value.rsplit('@').next().unwrap_or_default().to_owned(),
         why: why.to_owned(),
     };
-    let url = Url::parse(value).map_err(|error| refused(&error.to_string()))?;
+    let url = Url::parse(value).map_err(|error| match error {
+        url::ParseError::RelativeUrlWithoutBase => refused("it does not begin with `http://` or `https://`"),
+        error => refused(&error.to_string()),
+    })?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err(refused("it does not begin with `http://` or `https://`"));
     }

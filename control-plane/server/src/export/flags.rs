@@ -1,15 +1,15 @@
-//! Where `serve` exports to.
+//! Where to export to, as command lines say it.
 
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use crate::export::{Flags, InvalidExport, Options, Protocol, Signal};
+use super::options::{Flags, InvalidExport, Options, Protocol, Signal};
 
 /// Flags of the export by OTLP.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Export (OpenTelemetry; OTEL_EXPORTER_OTLP_* variables count too, flags win)")]
-pub(super) struct OtlpFlags {
+pub struct OtlpFlags {
     /// Send what filters decided to this OTLP receiver, e.g. http://collector:4317
     #[arg(long, value_name = "URL")]
     otlp_endpoint: Option<String>,
@@ -30,6 +30,7 @@ pub(super) struct OtlpFlags {
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum ProtocolFlag {
     Grpc,
+    #[value(alias = "http/protobuf")]
     Http,
 }
 
@@ -44,7 +45,10 @@ enum SignalFlag {
 
 impl OtlpFlags {
     /// What flags and environment say; `None`: nothing is exported.
-    pub(super) fn options(self) -> Result<Option<Options>, InvalidExport> {
+    ///
+    /// # Errors
+    /// Where something cannot be used.
+    pub fn options(self) -> Result<Option<Options>, InvalidExport> {
         let flags = Flags {
             endpoint: self.otlp_endpoint,
             protocol: self.otlp_protocol.map(|protocol| match protocol {
