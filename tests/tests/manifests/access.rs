@@ -291,6 +291,7 @@ fn options(folder: &Path, kubeconfig: PathBuf) -> Options {
                 duration: Duration::from_secs(2),
                 ..LeaseOptions::new("tidegate-system", "one")
             },
+            relay: None,
         }),
         candidate: None,
         state: folder.join("state"),

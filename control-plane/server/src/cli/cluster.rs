@@ -1,5 +1,6 @@
 //! Which cluster, for `tidegate serve --kube`.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,7 +12,8 @@ use crate::bundle::hex;
 use crate::istio::{Address, Attach, ModuleDigests, ModuleSource, Rollout};
 use crate::kube::{self, FencePlan, LeaseOptions, PluginPlan};
 use crate::oci;
-use crate::transport::TransportOptions;
+use crate::push::RelayOptions;
+use crate::transport::{Security, TransportOptions};
 
 /// Only with --kube.
 #[derive(Debug, Args)]
@@ -40,6 +42,17 @@ pub(super) struct ClusterOptions {
     /// What this replica is called; unique among them; absent: the machine's name
     #[arg(long, value_name = "NAME", env = "POD_NAME")]
     replica: Option<String>,
+    /// Where other replicas reach this pod: at the port of --listen they get what this one signed when it leads. Absent: there only
+    /// the replica that leads has anything for filters, unless --listen is one address
+    #[arg(long, value_name = "IP", env = "POD_IP")]
+    replica_ip: Option<IpAddr>,
+    /// What all replicas run as, in --lease-namespace: they know each other by it
+    #[arg(long, value_name = "NAME", env = "POD_SERVICE_ACCOUNT", default_value = "tidegate")]
+    service_account: String,
+    /// Headless Service of the replicas, which a sidecar knows them by [default: tidegate-replicas.NAMESPACE.svc.cluster.local, with
+    /// --behind-sidecar]
+    #[arg(long, value_name = "HOST")]
+    replica_host: Option<String>,
 }
 
 /// How filters are brought to workloads.
@@ -131,7 +144,11 @@ impl PluginFlags {
 
 impl ClusterOptions {
     /// For the mesh whose first trust domain this is.
-    pub(super) fn options(self, transport: &TransportOptions) -> anyhow::Result<kube::Options> {
+    pub(super) fn options(
+        self,
+        transport: &TransportOptions,
+        listen: SocketAddr,
+    ) -> anyhow::Result<kube::Options> {
         let options = self;
         let fence = match options.istio {
             Istio::None if options.plugins.module.is_some() => {
@@ -155,12 +172,26 @@ impl ClusterOptions {
         let mut lease = LeaseOptions::new(&options.lease_namespace, &format!("{name}_{}", hex(&random)));
         lease.duration = Duration::from_secs(options.lease_duration);
         let mesh = transport.trust_domains.first().map_or("cluster.local", String::as_str);
+        let namespace = &options.lease_namespace;
+        let account = format!("spiffe://{mesh}/ns/{namespace}/sa/{}", options.service_account);
+        let host = || {
+            let is_behind = matches!(transport.security, Security::Sidecar(_));
+            is_behind.then(|| format!("tidegate-replicas.{namespace}.svc.cluster.local"))
+        };
+        let relay = RelayOptions {
+            account: account
+                .parse()
+                .context("`--service-account`, `--lease-namespace` or `--trust-domain`")?,
+            address: options.replica_ip.map(|ip| SocketAddr::new(ip, listen.port()).to_string()),
+            authority: options.replica_host.or_else(host),
+        };
         Ok(kube::Options {
             kubeconfig: options.kubeconfig,
             trust_domain: mesh.to_owned(),
             root_namespace: options.root_namespace,
             fence,
             lease,
+            relay: Some(Box::new(relay)),
         })
     }
 }

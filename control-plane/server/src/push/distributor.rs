@@ -98,6 +98,20 @@ impl Distributor {
         }
     }
 
+    /// Becomes changed when something else is on offer.
+    pub(super) fn rounds(&self) -> watch::Receiver<()> {
+        self.rounds.subscribe()
+    }
+
+    /// Whether one of these releases is older than what its workload is offered.
+    pub(crate) fn is_ahead_of(&self, releases: &BTreeMap<String, Arc<Release>>) -> bool {
+        let published = self.published.read().unwrap_or_else(PoisonError::into_inner);
+        releases.iter().any(|(workload, release)| {
+            let offered = published.offers.get(workload);
+            offered.is_some_and(|offered| offered.borrow().release().revision() > release.revision())
+        })
+    }
+
     /// The offers of a workload, from the current one on.
     pub fn subscribe(&self, workload: &str) -> Subscription {
         let published = self.published.read().unwrap_or_else(PoisonError::into_inner);
