@@ -11,13 +11,16 @@ use tidegate::serve::{Options, RuleSource, Running};
 use tidegate::transport::{TlsOptions, TransportOptions};
 use tidegate_proto::v1 as pb;
 use tidegate_proto::v1::decision_sink_client::DecisionSinkClient;
+use tidegate_proto::v1::policy_distribution_client::PolicyDistributionClient;
 use tidegate_proto::v1::relay_client::RelayClient;
+use tidegate_proto::v1::subscribe_request::Message as Up;
+use tidegate_proto::v1::subscribe_response::Message as Down;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tonic::Code;
 use tonic::transport::Endpoint;
 
-use crate::cluster::{Cluster, admin, guard, on_every_tier, pod, rule, tell, until};
+use crate::cluster::{Cluster, PATIENCE, admin, guard, on_every_tier, pod, rule, tell, until};
 use crate::filter::Filter;
 
 const OFFERED: &str = "what it has on offer is on offer here";
@@ -115,6 +118,12 @@ async fn filters_at_every_replica_get_the_same_bytes_and_are_counted(cluster: Cl
     );
     assert_eq!((of_one.streams(), of_two.streams()), (1, 1));
 
+    // Half an answer would look like a whole one.
+    assert_eq!(admin(&one, "/fleet").await.0, 200);
+    for path in ["/fleet", "/usage", "/unused", "/candidate", "/keys/forecast"] {
+        let (status, told) = admin(&two, path).await;
+        assert!(status == 409 && told.contains("`one` leads"), "{path}: {status} {told}");
+    }
     drop(of_two);
     until("it is gone", async || counts(&one) == (1, 1, 0)).await;
     let metrics = admin(&one, "/metrics").await.1;
@@ -317,6 +326,87 @@ async fn the_leader_keeps_records_of_filters_elsewhere_and_nobody_acknowledges_w
     let refused = report(&two, "1123456789abcdef0123456789abcdef").await.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable, "{refused}");
     assert!(refused.message().contains("send them again"), "{refused}");
+    one.shutdown().await.unwrap();
+    two.shutdown().await.unwrap();
+}
+
+const JOB: &str = "dataflow/acme/europe-west4/orders-etl";
+
+/// What a filter is answered whether its directory lists these ids: after it has acknowledged what it was pushed before.
+async fn ask(running: &Running, questions: &[(&str, &str)]) -> Vec<bool> {
+    let channel =
+        Endpoint::from_shared(format!("http://{}", running.grpc_addr)).unwrap().connect().await.unwrap();
+    let (up, requests) = tokio::sync::mpsc::channel(16);
+    let send = async |message| up.send(pb::SubscribeRequest { message: Some(message) }).await.unwrap();
+    let hello = pb::Hello {
+        protocol_version: 1,
+        workload: Some(pb::WorkloadHint { workload: "sales/orders".into(), instance: "orders-abc-2".into() }),
+        vm: Some(pb::VmId { instance: "orders-abc-2".into(), generation: 8 }),
+        ..Default::default()
+    };
+    send(Up::Hello(hello)).await;
+    for (nonce, (directory, id)) in (1..).zip(questions) {
+        let (directory, id) = ((*directory).into(), (*id).into());
+        send(Up::Lookup(pb::Lookup { nonce, directory, id })).await;
+    }
+    let requests = tokio_stream::wrappers::ReceiverStream::new(requests);
+    let mut down = PolicyDistributionClient::new(channel).subscribe(requests).await.unwrap().into_inner();
+    let mut answers = std::collections::BTreeMap::new();
+    while answers.len() < questions.len() {
+        let message =
+            tokio::time::timeout(PATIENCE, down.message()).await.expect("an answer").unwrap().unwrap();
+        match message.message {
+            Some(Down::Push(push)) => {
+                let manifest_sha256 = tidegate::bundle::sha256(&push.manifest.unwrap().manifest).to_vec();
+                send(Up::Ack(pb::Ack { nonce: push.nonce, manifest_sha256 })).await;
+            }
+            Some(Down::LookupResult(result)) => {
+                answers.insert(result.nonce, result.listed);
+            }
+            _ => {}
+        }
+    }
+    answers.into_values().collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn questions_are_answered_by_the_leader_and_with_no_while_it_cannot_be_reached() {
+    let cluster = Cluster::fake().await;
+    let first = prepared(&cluster).await;
+    let issuer = json!({
+        "apiVersion": "tidegate.dev/v1alpha1",
+        "kind": "TrustedIssuer",
+        "metadata": {"name": "google"},
+        "spec": {"issuer": "https://accounts.google.com", "pack": "google", "keys": {"jwksUri": "https://127.0.0.1:9/keys"}},
+    });
+    cluster.apply(issuer).await;
+    let job = json!({"name": "orders-etl", "project": "acme", "region": "europe-west4"});
+    let from = json!([{"peer": {"namespace": "etl"}, "tokens": [{"issuer": "google", "dataflowJob": job}]}]);
+    cluster.edit(&first, json!({"spec": {"from": from}})).await;
+    let secrets = secrets(&cluster).await;
+    let directory = cluster.folder.path().join("directory.json");
+    let list = |ids: &[&str]| std::fs::write(&directory, json!({JOB: ids}).to_string()).unwrap();
+    list(&["4570"]);
+    let wire = Wire::new().await;
+    let mut options = replica(&cluster, "one", &secrets);
+    relay(&mut options).address = Some(wire.at.to_string());
+    // The other one does not have it.
+    options.directory = Some(directory.clone());
+    let one = cluster.serve_with(options).await;
+    wire.lead_to(Some(one.grpc_addr));
+    let two = cluster.serve_with(replica(&cluster, "two", &secrets)).await;
+    follows(&two).await;
+    let filter = Filter::start(two.grpc_addr, "sales/orders", "orders-abc-1");
+    until("the list travels", async || filter.mentions("4570")).await;
+    let asked = [(JOB, "4570"), (JOB, "4571"), ("dataflow/acme/europe-west4/another", "4570")];
+    assert_eq!(ask(&two, &asked).await, [true, false, false]);
+    list(&["4570", "45713"]);
+    until("what is new travels", async || filter.mentions("45713")).await;
+    assert_eq!(ask(&two, &[(JOB, "45713")]).await, [true]);
+
+    wire.lead_to(None);
+    until("it is cut", async || admin(&two, "/readyz").await.1.contains("degraded")).await;
+    assert_eq!(ask(&two, &[(JOB, "4570")]).await, [false], "nobody is there to say so");
     one.shutdown().await.unwrap();
     two.shutdown().await.unwrap();
 }
