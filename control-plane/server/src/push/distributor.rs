@@ -202,6 +202,28 @@ mod tests {
     }
 
     #[test]
+    fn what_is_older_than_what_is_on_offer_is_known_for_it() {
+        let release = |epoch, counter| {
+            let revision = crate::bundle::Revision { epoch, counter };
+            let manifest = tidegate_proto::v1::Manifest {
+                audience: "a/a".into(),
+                revision: Some(revision.into()),
+                ..Default::default()
+            };
+            let release = Release::relayed(manifest, Default::default(), Vec::new(), Vec::new());
+            BTreeMap::from([("a/a".to_owned(), Arc::new(release))])
+        };
+        let distributor = Distributor::default();
+        assert!(!distributor.is_ahead_of(&release(1, 1)), "nothing is on offer");
+        distributor.publish(&release(2, 5), Lookups::default());
+        for (epoch, counter, is_older) in
+            [(1, 9, true), (2, 4, true), (2, 5, false), (2, 6, false), (3, 1, false)]
+        {
+            assert_eq!(distributor.is_ahead_of(&release(epoch, counter)), is_older, "{epoch} {counter}");
+        }
+    }
+
+    #[test]
     fn before_anything_is_published_a_workload_is_not_unknown() {
         let distributor = Distributor::default();
         assert!(matches!(distributor.subscribe("a/a"), Subscription::NotReady));

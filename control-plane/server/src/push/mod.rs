@@ -3,7 +3,7 @@
 //! One stream per filter VM. A stream is a response body that is polled by its connection, not a task of its own, and
 //! holds little: ten thousand of them must fit.
 //!
-//! Of several replicas one leads; the others push what it signed ([`relay`]).
+//! Of several replicas one leads; the others push what it signed (`relay`).
 //!
 //! INVARIANT: a stream carries only releases of the workload that its peer is, each at most once outstanding, never an older
 //! one after a newer.

@@ -125,7 +125,7 @@ impl Fleet {
 // === impl Mirrored ===
 
 impl Mirrored {
-    /// Takes what the replica tells. False: it is nothing that a replica tells. `now`: Unix seconds.
+    /// Takes what the replica tells, but of no more VMs than any replica has. False: it is nothing that a replica tells. `now`: Unix seconds.
     pub(in crate::push) fn take(&mut self, fleet: &Fleet, report: pb::FilterReport, now: i64) -> bool {
         let vm = report.vm.clone().unwrap_or_default();
         let key =
@@ -142,7 +142,8 @@ impl Mirrored {
         let known =
             self.streams.get(&key).filter(|(there, _)| *there == report.stream).map(|(_, here)| *here);
         if known.is_none() && self.streams.len() >= MAX_MIRRORED {
-            return false;
+            // It counts as not connected.
+            return true;
         }
         let (there, issuers) = (report.stream, report.issuers.clone());
         match fleet.mirror(&key, known, heard(report, now)) {
