@@ -6,7 +6,11 @@ use std::path::{Path, PathBuf};
 
 fn generate(into: &Path) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let files = ["tidegate/v1/policy_distribution.proto", "tidegate/v1/decision_sink.proto"];
+    let files = [
+        "tidegate/v1/policy_distribution.proto",
+        "tidegate/v1/decision_sink.proto",
+        "tidegate/v1/relay.proto",
+    ];
     let descriptors = protox::compile(files, [root]).expect("the .proto files compile");
     tonic_prost_build::configure()
         .out_dir(into)

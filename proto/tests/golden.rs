@@ -320,6 +320,68 @@ fn how_completely_something_is_recorded_keeps_its_form() {
     );
 }
 
+/// Replicas of two versions speak with each other while one takes the place of the other.
+#[test]
+fn what_replicas_tell_each_other_keeps_its_form() {
+    use tidegate_proto::v1::{follow_request as told, follow_response as sent};
+    let up = |message| FollowRequest { message: Some(message) };
+    let answer = |message| FollowResponse { message: Some(message) };
+    let follower = Follower {
+        protocol_version: 1,
+        replica: "tidegate-7d9f_0a1b2c3d".into(),
+        held_sections: vec![vec![1; 32], vec![2; 32]],
+    };
+    golden("follower.bin", &up(told::Message::Follower(follower)));
+    let report = FilterReport {
+        workload: "sales/orders-api".into(),
+        vm: Some(vm()),
+        stream: 7,
+        gone: false,
+        heard_s_ago: 12,
+        filter_version: "0.1.0".into(),
+        capabilities: vec![tidegate_proto::BODIES.into()],
+        state: FilterState::Ready.into(),
+        enforced_manifest: vec![3; 32],
+        revision: Some(Revision { epoch: 3, counter: 418 }),
+        refusal: Some(RelayedRefusal {
+            revision: Some(Revision { epoch: 3, counter: 419 }),
+            reason: "expired".into(),
+            detail: "not_after is over".into(),
+            s_ago: 4,
+        }),
+        counters: Some(Counters { allowed: 5, denied: 6, ..Counters::default() }),
+        issuers: vec![IssuerUse { issuer: "gitlab".into(), verified: 9, ..IssuerUse::default() }],
+    };
+    let gone = FilterReport { vm: Some(vm()), gone: true, ..FilterReport::default() };
+    golden("filter_reports.bin", &up(told::Message::Filters(FilterReports { reports: vec![report, gone] })));
+    let lookup = Lookup { nonce: 0, directory: "jobs".into(), id: "4570".into() };
+    let question = RelayedQuestion {
+        nonce: 8,
+        workload: "sales/orders-api".into(),
+        question: Some(relayed_question::Question::Lookup(lookup)),
+    };
+    golden("relayed_question.bin", &up(told::Message::Question(question)));
+    let records =
+        RelayedRecords { nonce: 9, workload: "sales/orders-api".into(), after: 6, batch: vec![1, 2, 3] };
+    golden("relayed_records.bin", &up(told::Message::Records(records)));
+    let member = |service_account: &str| Member {
+        workload: "sales/orders-api".into(),
+        service_account: service_account.into(),
+    };
+    let members =
+        Members { trust_domain: "prod.example".into(), members: vec![member("orders"), member("")] };
+    let round = Round { gone: vec!["sales/old".into()], members: Some(members) };
+    golden("round.bin", &answer(sent::Message::Round(round)));
+    golden("round_release.bin", &answer(sent::Message::Release(signed())));
+    golden("round_end.bin", &answer(sent::Message::RoundEnd(RoundEnd {})));
+    golden("records_taken.bin", &answer(sent::Message::RecordsTaken(RecordsTaken { nonce: 9 })));
+    // One encoder writes the chunks of both.
+    let chunk = SectionChunk { sha256: vec![1; 32], offset: 4, content: vec![7; 9].into() };
+    let to_filters = SubscribeResponse { message: Some(down::Message::Chunk(chunk.clone())) };
+    let to_replicas = FollowResponse { message: Some(sent::Message::Chunk(chunk)) };
+    assert_eq!(to_filters.encode_to_vec(), to_replicas.encode_to_vec());
+}
+
 #[test]
 fn a_kind_of_message_from_the_future_is_no_message_and_no_error() {
     // Field 99, length-delimited.

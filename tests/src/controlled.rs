@@ -78,6 +78,7 @@ impl Controlled {
                 })),
             }),
             lease: LeaseOptions::new("tidegate-system", "rig"),
+            relay: None,
         })
     }
 

@@ -16,6 +16,8 @@ mod outages;
 mod plugins;
 #[path = "kube/real.rs"]
 mod real;
+#[path = "kube/relay.rs"]
+mod relay;
 #[path = "kube/rules.rs"]
 mod rules;
 #[path = "kube/scale.rs"]

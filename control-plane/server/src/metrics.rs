@@ -33,6 +33,10 @@ pub struct Metrics {
     registry: Registry,
     /// Open streams of filters.
     pub streams: Gauge,
+    /// Replicas that follow this one.
+    pub followers: Gauge,
+    /// 1 while this replica has a stream to the one that leads.
+    pub follows: Gauge,
     /// Open streams of filters that lack a capability which their Bundle uses. Capabilities are ours, hence bounded.
     pub lacking: Family<CapabilityLabel, Gauge>,
     /// Pushes sent.
@@ -211,6 +215,8 @@ impl Default for Metrics {
         let mut metrics = Self {
             registry: Registry::with_prefix("tidegate"),
             streams: Gauge::default(),
+            followers: Gauge::default(),
+            follows: Gauge::default(),
             lacking: Family::default(),
             pushes: Counter::default(),
             push_bytes: Counter::default(),
@@ -256,6 +262,12 @@ impl Default for Metrics {
         };
         let registry = &mut metrics.registry;
         registry.register("streams", "Open streams of filters", metrics.streams.clone());
+        registry.register("relay_followers", "Replicas that follow this one", metrics.followers.clone());
+        registry.register(
+            "relay_follows",
+            "1 while this replica has a stream to the one that leads",
+            metrics.follows.clone(),
+        );
         registry.register(
             "streams_lacking",
             "Open streams of filters that lack a capability which their rules use",

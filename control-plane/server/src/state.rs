@@ -85,6 +85,11 @@ impl StateDir {
         }
     }
 
+    /// Lets go of it for good, and leaves no trace but its files.
+    pub fn unlock(self) -> Result<(), StateError> {
+        self.remove(LOCK_FILE)
+    }
+
     /// Where it is.
     pub fn root(&self) -> &Path {
         &self.root

@@ -1327,3 +1327,492 @@ pub mod decision_sink_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct FollowRequest {
+    #[prost(oneof = "follow_request::Message", tags = "1, 2, 3, 4, 5")]
+    pub message: ::core::option::Option<follow_request::Message>,
+}
+/// Nested message and enum types in `FollowRequest`.
+pub mod follow_request {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Message {
+        #[prost(message, tag = "1")]
+        Follower(super::Follower),
+        #[prost(message, tag = "2")]
+        Filters(super::FilterReports),
+        #[prost(message, tag = "3")]
+        Question(super::RelayedQuestion),
+        #[prost(message, tag = "4")]
+        Uses(super::RelayedUses),
+        #[prost(message, tag = "5")]
+        Records(super::RelayedRecords),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct FollowResponse {
+    #[prost(oneof = "follow_response::Message", tags = "1, 2, 3, 4, 5, 6")]
+    pub message: ::core::option::Option<follow_response::Message>,
+}
+/// Nested message and enum types in `FollowResponse`.
+pub mod follow_response {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Message {
+        #[prost(message, tag = "1")]
+        Round(super::Round),
+        /// Of a section that the round names and the follower lacks. The number of this field is the one of
+        /// `SubscribeResponse.chunk`: both are encoded in one place.
+        #[prost(message, tag = "2")]
+        Chunk(super::SectionChunk),
+        /// Of one workload. All of a round come before its chunks.
+        #[prost(message, tag = "3")]
+        Release(super::SignedManifest),
+        #[prost(message, tag = "4")]
+        RoundEnd(super::RoundEnd),
+        /// Answers a `RelayedQuestion`. What was on offer when it became known has been sent before.
+        #[prost(message, tag = "5")]
+        Answer(super::LookupResult),
+        #[prost(message, tag = "6")]
+        RecordsTaken(super::RecordsTaken),
+    }
+}
+/// First message of a stream.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Follower {
+    /// Version of the wire contract; 1.
+    #[prost(uint32, tag = "1")]
+    pub protocol_version: u32,
+    /// What the replica is called, for people.
+    #[prost(string, tag = "2")]
+    pub replica: ::prost::alloc::string::String,
+    /// SHA-256 of every section that it holds; these need not travel again.
+    #[prost(bytes = "vec", repeated, tag = "3")]
+    pub held_sections: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+}
+/// Begins what has changed since the last round of this stream; the first one has everything.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Round {
+    /// Workloads that are no more.
+    #[prost(string, repeated, tag = "1")]
+    pub gone: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Which workload runs as whom; absent: as before.
+    #[prost(message, optional, tag = "2")]
+    pub members: ::core::option::Option<Members>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RoundEnd {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Members {
+    #[prost(string, tag = "1")]
+    pub trust_domain: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "2")]
+    pub members: ::prost::alloc::vec::Vec<Member>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Member {
+    /// `namespace/name`.
+    #[prost(string, tag = "1")]
+    pub workload: ::prost::alloc::string::String,
+    /// Empty: not declared.
+    #[prost(string, tag = "2")]
+    pub service_account: ::prost::alloc::string::String,
+}
+/// What filters at the follower are and do. After the stream began it tells of all that are connected, then of those that
+/// change.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct FilterReports {
+    #[prost(message, repeated, tag = "1")]
+    pub reports: ::prost::alloc::vec::Vec<FilterReport>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct FilterReport {
+    /// `namespace/name`, as the follower has verified it.
+    #[prost(string, tag = "1")]
+    pub workload: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub vm: ::core::option::Option<VmId>,
+    /// Names the VM's stream at the follower.
+    #[prost(uint64, tag = "3")]
+    pub stream: u64,
+    /// The stream has ended; the rest is not set then.
+    #[prost(bool, tag = "4")]
+    pub gone: bool,
+    /// How long ago the follower heard of it, in seconds.
+    #[prost(uint64, tag = "5")]
+    pub heard_s_ago: u64,
+    #[prost(string, tag = "6")]
+    pub filter_version: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "7")]
+    pub capabilities: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(enumeration = "FilterState", tag = "8")]
+    pub state: i32,
+    /// SHA-256 of the manifest that it enforces; empty when there is none.
+    #[prost(bytes = "vec", tag = "9")]
+    pub enforced_manifest: ::prost::alloc::vec::Vec<u8>,
+    #[prost(message, optional, tag = "10")]
+    pub revision: ::core::option::Option<Revision>,
+    #[prost(message, optional, tag = "11")]
+    pub refusal: ::core::option::Option<RelayedRefusal>,
+    #[prost(message, optional, tag = "12")]
+    pub counters: ::core::option::Option<Counters>,
+    #[prost(message, repeated, tag = "13")]
+    pub issuers: ::prost::alloc::vec::Vec<IssuerUse>,
+}
+/// A push that the filter refused.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RelayedRefusal {
+    #[prost(message, optional, tag = "1")]
+    pub revision: ::core::option::Option<Revision>,
+    /// Stable word.
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub detail: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "4")]
+    pub s_ago: u64,
+}
+/// What a filter asks.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RelayedQuestion {
+    /// Identifies the question in its answer; questions and records share one sequence.
+    #[prost(uint64, tag = "1")]
+    pub nonce: u64,
+    #[prost(string, tag = "2")]
+    pub workload: ::prost::alloc::string::String,
+    #[prost(oneof = "relayed_question::Question", tags = "3, 4")]
+    pub question: ::core::option::Option<relayed_question::Question>,
+}
+/// Nested message and enum types in `RelayedQuestion`.
+pub mod relayed_question {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Question {
+        /// Its nonce is not looked at.
+        #[prost(message, tag = "3")]
+        Lookup(super::Lookup),
+        #[prost(message, tag = "4")]
+        KeyLookup(super::KeyLookup),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RelayedUses {
+    #[prost(string, tag = "1")]
+    pub workload: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub uses: ::core::option::Option<Uses>,
+}
+/// A batch of decision records.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RelayedRecords {
+    #[prost(uint64, tag = "1")]
+    pub nonce: u64,
+    #[prost(string, tag = "2")]
+    pub workload: ::prost::alloc::string::String,
+    /// The number of the batch before it on its filter's stream.
+    #[prost(uint64, tag = "3")]
+    pub after: u64,
+    /// Serialized `ReportRequest`, as the filter sent it.
+    #[prost(bytes = "vec", tag = "4")]
+    pub batch: ::prost::alloc::vec::Vec<u8>,
+}
+/// The batch is as safe as `ReportResponse` says.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RecordsTaken {
+    #[prost(uint64, tag = "1")]
+    pub nonce: u64,
+}
+/// Generated client implementations.
+#[cfg(feature = "client")]
+pub mod relay_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Served by the replica that leads, to replicas only.
+    #[derive(Debug, Clone)]
+    pub struct RelayClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl<T> RelayClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> RelayClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            RelayClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// One stream per replica that follows. It speaks first with `Follower`. When the stream ends, the leader knows nothing of
+        /// that replica's filters any more.
+        pub async fn follow(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::FollowRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::FollowResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/tidegate.v1.Relay/Follow");
+            let mut req = request.into_streaming_request();
+            req.extensions_mut().insert(GrpcMethod::new("tidegate.v1.Relay", "Follow"));
+            self.inner.streaming(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+#[cfg(feature = "server")]
+pub mod relay_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with RelayServer.
+    #[async_trait]
+    pub trait Relay: std::marker::Send + std::marker::Sync + 'static {
+        /// Server streaming response type for the Follow method.
+        type FollowStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::FollowResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// One stream per replica that follows. It speaks first with `Follower`. When the stream ends, the leader knows nothing of
+        /// that replica's filters any more.
+        async fn follow(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::FollowRequest>>,
+        ) -> std::result::Result<tonic::Response<Self::FollowStream>, tonic::Status>;
+    }
+    /// Served by the replica that leads, to replicas only.
+    #[derive(Debug)]
+    pub struct RelayServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> RelayServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for RelayServer<T>
+    where
+        T: Relay,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/tidegate.v1.Relay/Follow" => {
+                    #[allow(non_camel_case_types)]
+                    struct FollowSvc<T: Relay>(pub Arc<T>);
+                    impl<T: Relay> tonic::server::StreamingService<super::FollowRequest>
+                    for FollowSvc<T> {
+                        type Response = super::FollowResponse;
+                        type ResponseStream = T::FollowStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                tonic::Streaming<super::FollowRequest>,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Relay>::follow(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = FollowSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for RelayServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "tidegate.v1.Relay";
+    impl<T> tonic::server::NamedService for RelayServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tidegate::istio::{Attach, ModuleDigests, ModuleSource, Rollout};
 use tidegate::kube::{FencePlan, LeaseOptions, PluginPlan};
+use tidegate::push::RelayOptions;
 use tidegate::serve::{Options, RuleSource, Running};
 use tidegate_compiler::fence::IstioVersion;
 use tidegate_tests::kube_api::KubeApi;
@@ -296,6 +297,11 @@ pub fn options_in(folder: &Path, replica: &str) -> Options {
                 duration: Duration::from_secs(2),
                 ..LeaseOptions::new("tidegate-system", replica)
             },
+            relay: Some(Box::new(RelayOptions {
+                account: "spiffe://prod.example/ns/tidegate-system/sa/tidegate".parse().unwrap(),
+                address: None,
+                authority: None,
+            })),
         }),
         secrets: None,
         candidate: None,

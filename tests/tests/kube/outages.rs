@@ -168,7 +168,8 @@ async fn replicas_with_the_same_secrets_take_over_without_a_change_to_filters(cl
     let stranger = tidegate::serve::start(of("stranger", None)).await.unwrap();
     assert_eq!(one.trusted_keys, two.trusted_keys);
     until("the second one waits", async || two.leadership().other.as_deref() == Some("one")).await;
-    assert_eq!(admin(&two, "/readyz").await, (200, "ready to take over: `one` leads\n".into()));
+    let told = (200, "ready: `one` leads, and what it has on offer is on offer here\n".to_owned());
+    until("it follows", async || admin(&two, "/readyz").await == told).await;
     until("the stranger waits", async || stranger.leadership().other.is_some()).await;
     let (status, told) = admin(&stranger, "/readyz").await;
     assert!(status == 503 && told.contains("--secrets"), "{status} {told}");

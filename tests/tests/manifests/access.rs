@@ -291,6 +291,7 @@ fn options(folder: &Path, kubeconfig: PathBuf) -> Options {
                 duration: Duration::from_secs(2),
                 ..LeaseOptions::new("tidegate-system", "one")
             },
+            relay: None,
         }),
         candidate: None,
         state: folder.join("state"),
@@ -331,7 +332,7 @@ pub(crate) fn definition(group: &str, kind: &str, plural: &str) -> Value {
 fn the_ports_of_the_control_plane_are_open_for_whom_they_are_meant() {
     let objects = objects();
     let policies = of_kind(&objects, "AuthorizationPolicy");
-    assert_eq!(policies.len(), 2);
+    assert_eq!(policies.len(), 3);
     for policy in policies {
         assert_eq!(policy["spec"]["action"], "ALLOW");
         for rule in policy["spec"]["rules"].as_array().unwrap() {
@@ -339,13 +340,23 @@ fn the_ports_of_the_control_plane_are_open_for_whom_they_are_meant() {
             let operation = &rule["to"][0]["operation"];
             // Without ports and a field of HTTP, a rule would be about TCP as well.
             assert!(operation["ports"].is_array() && operation["methods"].is_array(), "{rule}");
-            if operation["ports"] == json!(["15080"]) {
+            if policy["metadata"]["name"] == "tidegate-replicas" {
+                let service = include_str!("../../../proto/tidegate/v1/relay.proto");
+                assert!(service.contains("service Relay {") && service.contains("rpc Follow("));
+                let expected =
+                    json!({"ports": ["15080"], "methods": ["POST"], "paths": ["/tidegate.v1.Relay/Follow"]});
+                assert_eq!(*operation, expected);
+                let own =
+                    json!([{"source": {"principals": ["cluster.local/ns/tidegate-system/sa/tidegate"]}}]);
+                assert_eq!(rule["from"], own, "replicas alone");
+            } else if operation["ports"] == json!(["15080"]) {
                 let paths = texts(&operation["paths"]);
                 let service = include_str!("../../../proto/tidegate/v1/policy_distribution.proto");
                 assert!(
                     service.contains("service PolicyDistribution {") && service.contains("rpc Subscribe(")
                 );
                 assert!(paths.contains("/tidegate.v1.PolicyDistribution/Subscribe"), "{paths:?}");
+                assert!(!paths.contains("/tidegate.v1.Relay/Follow"), "{paths:?}");
                 assert!(
                     paths.iter().all(|path| path.starts_with("/tidegate.v1.") && !path.contains('*')),
                     "{paths:?}"

@@ -210,6 +210,75 @@ fn containers_have_no_rights_that_they_do_not_need() {
     assert_eq!(seen, 2);
 }
 
+/// Every replica has the same keys and a state of its own, and nobody but a replica follows one.
+#[test]
+fn replicas_share_keys_and_are_reached_by_each_other_alone() {
+    let Some(built) = kustomize(&root().join("overlays/replicas")) else { return };
+    let built = by_name(built);
+    assert!(
+        !built.contains_key("PersistentVolumeClaim tidegate-system/tidegate-state"),
+        "one pod at a time has it"
+    );
+    let deployment = &built["Deployment tidegate-system/tidegate"]["spec"];
+    let pod = &deployment["template"]["spec"];
+    assert_eq!(pod["volumes"][0], json!({"name": "state", "emptyDir": {"sizeLimit": "2Gi"}}));
+    let secret =
+        json!({"name": "secrets", "secret": {"secretName": "tidegate-secrets", "defaultMode": 0o440}});
+    assert!(pod["volumes"].as_array().unwrap().contains(&secret));
+    let container = &pod["containers"][0];
+    assert!(texts(&container["args"]).contains("--secrets=/etc/tidegate/secrets"));
+    let named = |name: &str| {
+        let env = container["env"].as_array().unwrap();
+        env.iter().find(|one| one["name"] == name).unwrap()["valueFrom"]["fieldRef"]["fieldPath"].clone()
+    };
+    assert_eq!(
+        (named("POD_IP"), named("POD_SERVICE_ACCOUNT")),
+        (json!("status.podIP"), json!("spec.serviceAccountName"))
+    );
+
+    // What scales, and what may go at once.
+    let scaler = &built["HorizontalPodAutoscaler tidegate-system/tidegate"]["spec"];
+    assert_eq!(
+        scaler["scaleTargetRef"],
+        json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "tidegate"})
+    );
+    assert!(deployment["replicas"].is_null(), "two would say how many");
+    let allowed =
+        built["PodDisruptionBudget tidegate-system/tidegate"]["spec"]["maxUnavailable"].as_u64().unwrap();
+    assert!(allowed < scaler["minReplicas"].as_u64().unwrap(), "one is always there");
+    assert_eq!(scaler["metrics"][0]["containerResource"]["container"], container["name"]);
+    assert!(container["resources"]["requests"]["cpu"].is_string());
+
+    // The account that follows is the one of the pods, and the method is in no policy for others.
+    let account =
+        format!("cluster.local/ns/tidegate-system/sa/{}", pod["serviceAccountName"].as_str().unwrap());
+    let rules = json!([{
+        "from": [{"source": {"principals": [account]}}],
+        "to": [{"operation": {"ports": ["15080"], "methods": ["POST"], "paths": ["/tidegate.v1.Relay/Follow"]}}],
+    }]);
+    assert_eq!(built["AuthorizationPolicy tidegate-system/tidegate-replicas"]["spec"]["rules"], rules);
+    let of_filters = &built["AuthorizationPolicy tidegate-system/tidegate-grpc"]["spec"];
+    assert!(!of_filters.to_string().contains("Relay"), "{of_filters}");
+    let service = &built["Service tidegate-system/tidegate-replicas"];
+    assert_eq!(service["spec"]["clusterIP"], "None");
+    let destination = &built["DestinationRule tidegate-system/tidegate-replicas"]["spec"];
+    assert_eq!(destination["host"], "tidegate-replicas.tidegate-system.svc.cluster.local");
+    let tls = json!({"mode": "ISTIO_MUTUAL", "subjectAltNames": [format!("spiffe://{account}")]});
+    assert_eq!(destination["trafficPolicy"]["tls"], tls);
+    let egress = built["NetworkPolicy tidegate-system/tidegate"]["spec"]["egress"].as_array().unwrap();
+    let own = json!({
+        "to": [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": "tidegate"}}}],
+        "ports": [{"port": 15080, "protocol": "TCP"}],
+    });
+    assert!(egress.contains(&own), "{egress:#?}");
+    for (name, object) in by_name(install::objects(&install::Settings::default()).unwrap()) {
+        let is_changed = ["Deployment", "NetworkPolicy", "PersistentVolumeClaim"]
+            .iter()
+            .any(|kind| name.starts_with(kind));
+        assert!(is_changed || built[&name] == object, "{name}");
+    }
+}
+
 /// The command line of the Deployment is one that this version has.
 #[test]
 fn the_control_plane_is_started_as_it_can_be() {
@@ -220,6 +289,7 @@ fn the_control_plane_is_started_as_it_can_be() {
         "overlays/istio-cni",
         "overlays/modules",
         "overlays/monitoring",
+        "overlays/replicas",
     ] {
         let Some(built) = kustomize(&root().join(overlay)) else { return };
         let built = by_name(built);

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use k8s_openapi::api::{admissionregistration, apps, core, networking, policy, rbac};
+use k8s_openapi::api::{admissionregistration, apps, autoscaling, core, networking, policy, rbac};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -23,7 +23,7 @@ fn read<T: DeserializeOwned + Serialize>(object: &Value) -> Result<Value, String
 
 type Reader = fn(&Value) -> Result<Value, String>;
 
-const KUBERNETES: [(&str, Reader); 14] = [
+const KUBERNETES: [(&str, Reader); 15] = [
     ("v1 Namespace", read::<core::v1::Namespace>),
     ("v1 PersistentVolumeClaim", read::<core::v1::PersistentVolumeClaim>),
     ("v1 Service", read::<core::v1::Service>),
@@ -37,6 +37,7 @@ const KUBERNETES: [(&str, Reader); 14] = [
         read::<admissionregistration::v1::ValidatingAdmissionPolicyBinding>,
     ),
     ("apps/v1 Deployment", read::<apps::v1::Deployment>),
+    ("autoscaling/v2 HorizontalPodAutoscaler", read::<autoscaling::v2::HorizontalPodAutoscaler>),
     ("networking.k8s.io/v1 NetworkPolicy", read::<networking::v1::NetworkPolicy>),
     ("policy/v1 PodDisruptionBudget", read::<policy::v1::PodDisruptionBudget>),
     ("rbac.authorization.k8s.io/v1 ClusterRole", read::<rbac::v1::ClusterRole>),
@@ -66,7 +67,7 @@ const OTHERS: [(&str, &str); 12] = [
     ),
     (
         "networking.istio.io/v1 DestinationRule",
-        "host exportTo[] subsets[].name trafficPolicy.portLevelSettings[].port.number \
+        "host exportTo[] trafficPolicy.tls.mode trafficPolicy.tls.subjectAltNames[] subsets[].name trafficPolicy.portLevelSettings[].port.number \
          trafficPolicy.portLevelSettings[].tls.mode trafficPolicy.portLevelSettings[].tls.sni \
          trafficPolicy.portLevelSettings[].tls.subjectAltNames[] trafficPolicy.portLevelSettings[].tls.caCertificates \
          subsets[].trafficPolicy.portLevelSettings[].port.number subsets[].trafficPolicy.portLevelSettings[].tls.mode \

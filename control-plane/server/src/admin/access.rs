@@ -43,6 +43,23 @@ pub(super) async fn admit(
     }
 }
 
+/// What only the replica that leads knows is not answered by another one: it has its own filters, and half an answer looks like a
+/// whole one.
+pub(super) async fn ask_the_leader(
+    State(admin): State<Admin>,
+    request: Request<Body>,
+    next: Next,
+) -> Response {
+    let other = admin.leadership.borrow().other.clone();
+    match other {
+        None => next.run(request).await,
+        Some(leader) => {
+            let why = format!("`{leader}` leads, and knows what filters of all replicas do; ask that one\n");
+            (StatusCode::CONFLICT, why).into_response()
+        }
+    }
+}
+
 /// Who does something.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Writer(pub String);

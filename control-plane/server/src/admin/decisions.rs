@@ -212,7 +212,10 @@ async fn found(admin: &Admin, id: String) -> Result<Vec<Explained>, Refused> {
              allowed and only samples of its rule are kept, it was one of many refusals of callers that have proven nothing \
              and another one's record stands for it, it is too old, or another control plane has it\n"
         };
-        return Err((StatusCode::NOT_FOUND, why.to_owned()));
+        let other = admin.leadership.borrow().other.clone();
+        let elsewhere = other
+            .map(|leader| format!("`{leader}` leads, and keeps what is decided now: ask that one as well\n"));
+        return Err((StatusCode::NOT_FOUND, format!("{why}{}", elsewhere.unwrap_or_default())));
     }
     Ok(all)
 }

@@ -29,7 +29,7 @@ use crate::control::Control;
 use crate::directories::DirectoryReport;
 use crate::keys::{IssuerReport, Reports};
 use crate::kube::Leadership;
-use crate::push::{FleetReport, Hub, IssuerUseReport, Wanted, stopped};
+use crate::push::{FleetReport, Followed, Following, Hub, IssuerUseReport, Wanted, stopped};
 use crate::serve::{CandidateReport, Diagnosis, InForce};
 use crate::transport::{Acceptor, Arrival, Socket, TransportOptions};
 
@@ -52,6 +52,8 @@ pub struct Admin {
     pub ready: watch::Receiver<bool>,
     /// Which replica's Bundles count.
     pub leadership: watch::Receiver<Leadership>,
+    /// How far this replica follows another one.
+    pub followed: watch::Receiver<Followed>,
     /// When this control plane started to hear of filters. Unix seconds.
     pub since: i64,
     /// Who may ask.
@@ -124,18 +126,21 @@ pub fn issuers(reports: &Reports) -> Vec<IssuerReport> {
 }
 
 fn router(admin: Admin) -> Router {
-    let asked = Router::new()
-        .route("/metrics", get(metrics))
+    let of_leader = Router::new()
         .route("/fleet", get(|State(admin): State<Admin>| async move { Json(fleet(&admin.hub)) }))
-        .route("/diagnostics", get(diagnostics))
         .route(
             "/candidate",
             get(|State(admin): State<Admin>| async move { Json(candidate(&admin.hub, &admin.candidate)) }),
         )
-        .route("/issuers", get(|State(admin): State<Admin>| async move { Json(issuers(&admin.issuers)) }))
         .route("/usage", get(usage))
         .route("/unused", get(uses::rules))
         .route("/keys/forecast", get(uses::keys))
+        .layer(from_fn_with_state(admin.clone(), access::ask_the_leader));
+    let asked = Router::new()
+        .merge(of_leader)
+        .route("/metrics", get(metrics))
+        .route("/diagnostics", get(diagnostics))
+        .route("/issuers", get(|State(admin): State<Admin>| async move { Json(issuers(&admin.issuers)) }))
         .route("/evidence", get(evidence::files))
         .route("/evidence/key", get(evidence::key))
         .route("/directories", get(directories))
@@ -158,13 +163,14 @@ async fn readyz(State(admin): State<Admin>) -> (StatusCode, String) {
     let leadership = admin.leadership.borrow().clone();
     let is_stopping = *admin.hub.stopping().borrow();
     if let Some(other) = leadership.other.filter(|_| !is_stopping) {
+        let state = admin.followed.borrow().state.clone();
         if leadership.is_stranger {
             let why = format!(
                 "not ready to take over: filters of `{other}` do not trust this replica's signing key; give all replicas the same `--secrets`\n"
             );
             return (StatusCode::SERVICE_UNAVAILABLE, why);
         }
-        return (StatusCode::OK, format!("ready to take over: `{other}` leads\n"));
+        return following(&other, state);
     }
     if leadership.unread && !is_stopping {
         let why = "not ready: this replica was elected, and cannot read what is revoked; the log says why\n";
@@ -181,6 +187,33 @@ async fn readyz(State(admin): State<Admin>) -> (StatusCode, String) {
         let why = "not ready: no rules have been accepted and signed; see /diagnostics\n";
         (StatusCode::SERVICE_UNAVAILABLE, why.to_owned())
     }
+}
+
+/// Of a replica that does not lead: whether filters find what they need.
+fn following(leader: &str, state: Following) -> (StatusCode, String) {
+    let is_ready = matches!(state, Following::Impossible(_) | Following::Current | Following::Cut(_));
+    let told = match state {
+        // It can do no more than take over. If that were not enough, no rollout that changes it would ever end.
+        Following::Impossible(why) => {
+            format!("ready to take over: `{leader}` leads, and cannot be followed: {why}\n")
+        }
+        Following::Current => format!("ready: `{leader}` leads, and what it has on offer is on offer here\n"),
+        Following::Cut(why) => {
+            format!(
+                "ready, degraded: `{leader}` leads and cannot be followed: {why}; what it had on offer is on offer here\n"
+            )
+        }
+        Following::Nobody | Following::Beginning(None) => {
+            format!("not ready: `{leader}` leads, and nothing has come from it yet\n")
+        }
+        Following::Beginning(Some(why)) => {
+            format!("not ready: `{leader}` leads, and nothing has come from it yet: {why}\n")
+        }
+        Following::Lost(why) => {
+            format!("not ready: `{leader}` leads, and has not been followed for too long: {why}\n")
+        }
+    };
+    (if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, told)
 }
 
 async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {

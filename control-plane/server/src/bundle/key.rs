@@ -116,12 +116,13 @@ impl Keyring {
 
     /// Whether the current key made one of the signatures.
     pub fn is_signed(&self, signed: &pb::SignedManifest) -> bool {
-        let input = tidegate_proto::manifest_signing_input(&signed.manifest);
-        let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, self.current.pair.public_key().as_ref());
-        signed
-            .signatures
-            .iter()
-            .any(|by| by.key_id == self.current.id && key.verify(&input, &by.signature).is_ok())
+        self.current.has_signed(signed)
+    }
+
+    /// Whether one of the keys that filters trust made one of the signatures: that of the replica that leads may be the next
+    /// one.
+    pub fn has_signed(&self, signed: &pb::SignedManifest) -> bool {
+        self.current.has_signed(signed) || self.next.has_signed(signed)
     }
 }
 
@@ -166,6 +167,12 @@ impl SigningKey {
         let mut id = hex(&sha256(&spki_der));
         id.truncate(16);
         Ok(Self { id, pair, spki_der })
+    }
+
+    fn has_signed(&self, signed: &pb::SignedManifest) -> bool {
+        let input = tidegate_proto::manifest_signing_input(&signed.manifest);
+        let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, self.pair.public_key().as_ref());
+        signed.signatures.iter().any(|by| by.key_id == self.id && key.verify(&input, &by.signature).is_ok())
     }
 
     fn trusted(&self) -> TrustedKey {

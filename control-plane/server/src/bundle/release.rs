@@ -41,6 +41,18 @@ impl Release {
         }
     }
 
+    /// One that another replica signed.
+    ///
+    /// INVARIANT: as [`Self::new`].
+    pub(crate) fn relayed(
+        manifest: pb::Manifest,
+        signed: pb::SignedManifest,
+        sections: Vec<Arc<Section>>,
+        candidate: Vec<Arc<Section>>,
+    ) -> Self {
+        Self::new(manifest, signed, sections, candidate)
+    }
+
     /// `namespace/name`.
     pub fn workload(&self) -> &str {
         &self.workload

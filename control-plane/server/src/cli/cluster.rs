@@ -1,5 +1,6 @@
 //! Which cluster, for `tidegate serve --kube`.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,7 +12,8 @@ use crate::bundle::hex;
 use crate::istio::{Address, Attach, ModuleDigests, ModuleSource, Rollout};
 use crate::kube::{self, FencePlan, LeaseOptions, PluginPlan};
 use crate::oci;
-use crate::transport::TransportOptions;
+use crate::push::RelayOptions;
+use crate::transport::{Security, TransportOptions};
 
 /// Only with --kube.
 #[derive(Debug, Args)]
@@ -40,6 +42,17 @@ pub(super) struct ClusterOptions {
     /// What this replica is called; unique among them; absent: the machine's name
     #[arg(long, value_name = "NAME", env = "POD_NAME")]
     replica: Option<String>,
+    /// Where other replicas reach this pod: at the port of --listen they get what this one signed when it leads. Absent: there only
+    /// the replica that leads has anything for filters, unless --listen is one address
+    #[arg(long, value_name = "IP", env = "POD_IP")]
+    replica_ip: Option<IpAddr>,
+    /// What all replicas run as, in --lease-namespace: they know each other by it
+    #[arg(long, value_name = "NAME", env = "POD_SERVICE_ACCOUNT", default_value = "tidegate")]
+    service_account: String,
+    /// Headless Service of the replicas, which a sidecar knows them by [default: tidegate-replicas.NAMESPACE.svc.cluster.local, with
+    /// --behind-sidecar]
+    #[arg(long, value_name = "HOST")]
+    replica_host: Option<String>,
 }
 
 /// How filters are brought to workloads.
@@ -62,9 +75,10 @@ struct PluginFlags {
     /// Which workloads get a filter
     #[arg(long, value_enum, value_name = "WHICH", default_value_t = Attached::Dormant)]
     attach: Attached,
-    /// This control plane's Service, fully qualified
-    #[arg(long, value_name = "HOST", default_value = "tidegate.tidegate-system.svc.cluster.local")]
-    service_host: String,
+    /// This control plane's Service, fully qualified [default: tidegate.NAMESPACE.svc.cluster.local, where NAMESPACE is that of
+    /// --lease-namespace]
+    #[arg(long, value_name = "HOST")]
+    service_host: Option<String>,
     /// Its port for filters
     #[arg(long, value_name = "PORT", default_value_t = 15080)]
     service_port: u16,
@@ -99,7 +113,8 @@ fn digests(text: &str) -> Result<ModuleDigests, String> {
 // === impl PluginFlags ===
 
 impl PluginFlags {
-    fn plan(self) -> anyhow::Result<Option<PluginPlan>> {
+    /// Of a control plane in this namespace.
+    fn plan(self, namespace: &str) -> anyhow::Result<Option<PluginPlan>> {
         let Some(place) = self.module else { return Ok(None) };
         let is_served = place.starts_with("http://") || place.starts_with("https://");
         let own = if is_served { ModuleDigests::of_modules() } else { oci::digests()? };
@@ -120,7 +135,10 @@ impl PluginFlags {
         };
         Ok(Some(PluginPlan {
             modules,
-            control_plane: Address { host: self.service_host, port: self.service_port },
+            control_plane: Address {
+                host: self.service_host.unwrap_or_else(|| format!("tidegate.{namespace}.svc.cluster.local")),
+                port: self.service_port,
+            },
             attach,
             fips: self.fips,
         }))
@@ -131,7 +149,11 @@ impl PluginFlags {
 
 impl ClusterOptions {
     /// For the mesh whose first trust domain this is.
-    pub(super) fn options(self, transport: &TransportOptions) -> anyhow::Result<kube::Options> {
+    pub(super) fn options(
+        self,
+        transport: &TransportOptions,
+        listen: SocketAddr,
+    ) -> anyhow::Result<kube::Options> {
         let options = self;
         let fence = match options.istio {
             Istio::None if options.plugins.module.is_some() => {
@@ -142,7 +164,11 @@ impl ClusterOptions {
             Istio::None => None,
             Istio::Version(istio) => {
                 let settle = Duration::from_millis(options.fence_settle);
-                Some(FencePlan { istio, settle, plugins: options.plugins.plan()?.map(Box::new) })
+                Some(FencePlan {
+                    istio,
+                    settle,
+                    plugins: options.plugins.plan(&options.lease_namespace)?.map(Box::new),
+                })
             }
         };
         let machine = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
@@ -155,12 +181,82 @@ impl ClusterOptions {
         let mut lease = LeaseOptions::new(&options.lease_namespace, &format!("{name}_{}", hex(&random)));
         lease.duration = Duration::from_secs(options.lease_duration);
         let mesh = transport.trust_domains.first().map_or("cluster.local", String::as_str);
+        let namespace = &options.lease_namespace;
+        let account = format!("spiffe://{mesh}/ns/{namespace}/sa/{}", options.service_account);
+        let host = || {
+            let is_behind = matches!(transport.security, Security::Sidecar(_));
+            is_behind.then(|| format!("tidegate-replicas.{namespace}.svc.cluster.local"))
+        };
+        let relay = RelayOptions {
+            account: account
+                .parse()
+                .context("`--service-account`, `--lease-namespace` or `--trust-domain`")?,
+            address: options.replica_ip.map(|ip| SocketAddr::new(ip, listen.port()).to_string()),
+            authority: options.replica_host.or_else(host),
+        };
         Ok(kube::Options {
             kubeconfig: options.kubeconfig,
             trust_domain: mesh.to_owned(),
             root_namespace: options.root_namespace,
             fence,
             lease,
+            relay: Some(Box::new(relay)),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::transport::SidecarOptions;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[arg(long)]
+        kube: bool,
+        #[command(flatten)]
+        cluster: ClusterOptions,
+    }
+
+    fn options(arguments: &[&str], security: Security) -> anyhow::Result<kube::Options> {
+        let line = ["serve", "--kube", "--replica=one"].iter().chain(arguments);
+        let line = Line::try_parse_from(line).unwrap_or_else(|error| panic!("{error}"));
+        line.cluster.options(&TransportOptions::new(security), "0.0.0.0:15080".parse().unwrap())
+    }
+
+    #[test]
+    fn the_service_is_the_one_of_the_namespace_unless_it_is_named() {
+        let host = |arguments: &[&str]| {
+            let module = ["--module=http://gate.example:15082", "--lease-namespace=gate"];
+            let all: Vec<&str> = module.iter().chain(arguments).copied().collect();
+            let fence = options(&all, Security::Insecure).unwrap().fence.unwrap();
+            fence.plugins.unwrap().control_plane.host
+        };
+        assert_eq!(host(&[]), "tidegate.gate.svc.cluster.local");
+        assert_eq!(host(&["--service-host=gate.example"]), "gate.example");
+    }
+
+    #[test]
+    fn replicas_are_known_by_their_account_and_reached_by_their_address() {
+        let relay = |arguments: &[&str], security: Security| {
+            let all: Vec<&str> = ["--lease-namespace=gate"].iter().chain(arguments).copied().collect();
+            *options(&all, security).unwrap().relay.unwrap()
+        };
+        let sidecar = || Security::Sidecar(SidecarOptions::default());
+        let found = relay(&["--replica-ip=10.0.0.7"], sidecar());
+        assert_eq!(found.account.to_string(), "spiffe://cluster.local/ns/gate/sa/tidegate");
+        assert_eq!(found.address.as_deref(), Some("10.0.0.7:15080"));
+        assert_eq!(found.authority.as_deref(), Some("tidegate-replicas.gate.svc.cluster.local"));
+        let found =
+            relay(&["--replica-ip=fd00::7", "--service-account=gate", "--replica-host=r.example"], sidecar());
+        assert_eq!(found.account.service_account, "gate");
+        assert_eq!(found.address.as_deref(), Some("[fd00::7]:15080"));
+        assert_eq!(found.authority.as_deref(), Some("r.example"));
+        let found = relay(&[], Security::Insecure);
+        assert_eq!((found.address, found.authority), (None, None));
+        let error = options(&["--service-account=a/b"], Security::Insecure).unwrap_err();
+        assert!(error.to_string().contains("--service-account"), "{error}");
     }
 }

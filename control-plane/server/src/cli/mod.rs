@@ -40,6 +40,7 @@ mod rollback;
 mod rollout;
 mod running;
 mod schema;
+mod secrets;
 mod serve;
 mod suspend;
 mod test;
@@ -116,6 +117,7 @@ enum Command {
     Revoke(revoke::Arguments),
     Suspend(suspend::Arguments),
     Install(install::Arguments),
+    Secrets(secrets::Arguments),
     Module(module::Arguments),
     Package(package::Arguments),
     Issuer(issuer::Arguments),
@@ -197,6 +199,7 @@ fn run(command: Command) -> anyhow::Result<Ending> {
         Command::Render(arguments) => render::run(&arguments),
         Command::Init(arguments) => init::run(&arguments),
         Command::Crds(arguments) => crds::run(&arguments),
+        Command::Secrets(arguments) => secrets::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments),
         Command::PluginConfig(arguments) => plugin_config::run(&arguments),
         Command::Plugins(arguments) => plugins::run(&arguments),

@@ -120,7 +120,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Ending> {
     let transport: TransportOptions = arguments.transport.into();
     let rules = match arguments.rules {
         Some(folder) => RuleSource::Folder(folder),
-        None => RuleSource::Cluster(arguments.cluster.options(&transport)?),
+        None => RuleSource::Cluster(arguments.cluster.options(&transport, arguments.listen)?),
     };
     let limits = Limits { max_size: arguments.decisions_max_size, max_age: arguments.decisions_max_age };
     let decisions = decisions::Options { folder: kept(arguments.decisions, &arguments.state), limits };

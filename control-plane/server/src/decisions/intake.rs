@@ -168,6 +168,11 @@ impl Decisions {
         Batches { workload: workload.to_owned(), last: 0 }
     }
 
+    /// The same, of a stream of which so many batches came before, to another replica.
+    pub fn batches_after(&self, workload: &str, last: u64) -> Batches {
+        Batches { workload: workload.to_owned(), last }
+    }
+
     /// Takes a batch. `manifest`: SHA-256 of what the workload is to enforce now. `Some`: it is to be acknowledged only when
     /// everything in it is written.
     pub fn take(
@@ -304,6 +309,13 @@ impl Batches {
     /// Whose: `namespace/name`.
     pub fn workload(&self) -> &str {
         &self.workload
+    }
+
+    /// A batch goes to another replica. Returns the number of the one before it.
+    pub fn pass(&mut self, sequence: u64) -> u64 {
+        let before = self.last;
+        self.last = before.max(sequence);
+        before
     }
 }
 

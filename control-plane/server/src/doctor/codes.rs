@@ -126,7 +126,8 @@ codes! {
         "read the refusal; keys or versions do not fit";
     MixedVersions = "TD0805", Note, "filters of several versions",
         "a rule may need what an older filter does not have",
-        "finish the rollout of the module";
+        "finish the rollout of the module; upgrade the control plane before the filters: an older one does not tell them which \
+         rules revoke, and while a Guard is suspended, who is revoked passes newer filters";
     IssuerAlert = "TD0806", Warning, "an issuer whose keys want attention",
         "when its keys end, its tokens are refused",
         "see `tidegate keys status`";

@@ -327,7 +327,10 @@ impl Keeper {
             one.as_ref().map(Arc::as_ptr) == other.as_ref().map(Arc::as_ptr)
         };
         same(&self.offered.borrow(), &self.in_force.borrow())
-            && crate::admin::fleet(&self.hub).workloads.values().all(|one| one.connected == one.enforcing)
+            && crate::admin::fleet(&self.hub)
+                .workloads
+                .values()
+                .all(|one| one.connected == one.enforcing && one.lost == 0)
     }
 
     /// Whether every proxy of these has a filter that is connected.

@@ -29,6 +29,8 @@ const RENEWED_AFTER: u32 = 5;
 const MARGIN: u32 = 5;
 /// Where the epoch of the term is.
 const EPOCH: &str = "tidegate.dev/epoch";
+/// Where other replicas reach the holder.
+const ADDRESS: &str = "tidegate.dev/address";
 /// Where the ids of the keys are that filters trust.
 const KEYS: &str = "tidegate.dev/trusted-keys";
 
@@ -52,6 +54,8 @@ pub struct Leadership {
     pub epoch: Option<u64>,
     /// The other replica that is.
     pub other: Option<String>,
+    /// Where it can be followed, if it says so: `HOST:PORT`.
+    pub other_at: Option<String>,
     /// Whether filters of the other replica do not trust this one's signature: it would lead, and nobody would follow.
     pub is_stranger: bool,
     /// Whether the API server answered lately.
@@ -66,6 +70,8 @@ pub struct Leadership {
 pub(crate) struct Election {
     pub(crate) client: Client,
     pub(crate) options: LeaseOptions,
+    /// Where other replicas reach this one; absent: they do not.
+    pub(crate) address: Option<String>,
     pub(crate) hub: Arc<Hub>,
     /// Ids of the keys that filters are told to trust; the first one signs.
     pub(crate) keys: Vec<String>,
@@ -80,6 +86,7 @@ struct Seen {
     duration: Duration,
     epoch: u64,
     keys: Option<String>,
+    address: Option<String>,
 }
 
 /// How an attempt went.
@@ -87,7 +94,7 @@ enum Attempt {
     /// It is ours until then.
     Held { epoch: u64, until: Instant },
     /// It is somebody else's, who may have other keys.
-    Others { holder: String, is_stranger: bool },
+    Others { holder: String, address: Option<String>, is_stranger: bool },
     /// Another replica was quicker; whose it is will be seen.
     Raced,
     /// Nobody knows.
@@ -99,7 +106,7 @@ enum Attempt {
 impl Leadership {
     /// Without a cluster there is no other replica.
     pub(crate) fn alone() -> Self {
-        Self { epoch: None, other: None, is_stranger: false, reached: true, is_known: true, unread: false }
+        Self { reached: true, is_known: true, ..Self::default() }
     }
 }
 
@@ -130,7 +137,7 @@ impl Election {
                     said = None;
                     self.announce(Leadership { epoch: Some(epoch), ..Leadership::alone() });
                 }
-                Attempt::Others { holder, is_stranger } => {
+                Attempt::Others { holder, address, is_stranger } => {
                     until = None;
                     if self.leadership.borrow().other.as_ref() != Some(&holder) {
                         info!("`{holder}` leads; this replica waits");
@@ -141,7 +148,8 @@ impl Election {
                         }
                     }
                     said = None;
-                    self.announce(Leadership { other: Some(holder), is_stranger, ..Leadership::alone() });
+                    let (other, other_at) = (Some(holder), address);
+                    self.announce(Leadership { other, other_at, is_stranger, ..Leadership::alone() });
                 }
                 Attempt::Raced => {}
                 Attempt::Failed(why) => {
@@ -218,7 +226,7 @@ impl Election {
                     .as_deref()
                     .zip(signs)
                     .is_some_and(|(trusted, signs)| !trusted.split(',').any(|id| id == signs));
-                return Attempt::Others { holder, is_stranger };
+                return Attempt::Others { holder, address: seen.address, is_stranger };
             }
             info!("`{holder}` did not renew the lease for {} s", seen.duration.as_secs_f32());
         }
@@ -260,6 +268,10 @@ impl Election {
         let transitions = before("leaseTransitions").and_then(|count| count.as_u64()).unwrap_or(0);
         let acquired = if is_ours { before("acquireTime") } else { None };
         let version = seen.and_then(|seen| seen.object.metadata.resource_version.clone());
+        let mut annotations = json!({EPOCH: epoch.to_string(), KEYS: self.keys.join(",")});
+        if let Some(address) = &self.address {
+            annotations[ADDRESS] = json!(address);
+        }
         let lease = json!({
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
@@ -267,7 +279,7 @@ impl Election {
                 "name": self.options.name,
                 "namespace": self.options.namespace,
                 "resourceVersion": version,
-                "annotations": {EPOCH: epoch.to_string(), KEYS: self.keys.join(",")},
+                "annotations": annotations,
             },
             "spec": {
                 "holderIdentity": self.options.identity,
@@ -333,7 +345,8 @@ impl Seen {
         let epoch =
             annotations.and_then(|all| all.get(EPOCH)).and_then(|epoch| epoch.parse().ok()).unwrap_or(0);
         let keys = annotations.and_then(|all| all.get(KEYS)).filter(|keys| !keys.is_empty()).cloned();
-        Self { holder, duration: Duration::from_secs(seconds), epoch, keys, object }
+        let address = annotations.and_then(|all| all.get(ADDRESS)).filter(|at| !at.is_empty()).cloned();
+        Self { holder, duration: Duration::from_secs(seconds), epoch, keys, address, object }
     }
 }
 

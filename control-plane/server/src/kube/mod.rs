@@ -46,6 +46,8 @@ pub(crate) use view::FenceView;
 pub(crate) use watches::follow;
 pub(crate) use whois::PodRoster;
 
+use crate::push::RelayOptions;
+
 /// Who writes, in `managedFields` and events.
 pub const MANAGER: &str = "tidegate";
 
@@ -65,6 +67,8 @@ pub struct Options {
     pub fence: Option<FencePlan>,
     /// How replicas agree on who writes.
     pub lease: LeaseOptions,
+    /// How replicas reach each other; absent: only the one that leads has anything for filters.
+    pub relay: Option<Box<RelayOptions>>,
 }
 
 /// Why a cluster cannot be used.

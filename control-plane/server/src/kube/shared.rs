@@ -12,13 +12,11 @@
 //! whoever leads writes it again, until that is done.
 
 use std::fmt;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, PostParams};
-use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
 use serde_json::json;
@@ -32,7 +30,7 @@ use tracing::{error, info, warn};
 use super::MANAGER;
 use super::crds::{GROUP, INTERVENTION, VERSION};
 use super::lease::Leadership;
-use super::watches::{Later, RETRY};
+use super::watches::{RETRY, events};
 use crate::clock;
 use crate::control::{Control, Kept};
 use crate::push::{Hub, stopped};
@@ -256,7 +254,7 @@ impl SharedTask {
     /// Takes over what other replicas write, and writes it again where it is gone or an older one.
     async fn follow(&self) -> Result<(), JoinError> {
         let config = watcher::Config::default().fields(&format!("metadata.name={NAME}"));
-        let mut events = pin!(watcher::watcher(self.shared.api(), config).backoff(Later::new()));
+        let mut events = events(self.shared.api(), config);
         let mut leadership = self.leadership.subscribe();
         let mut said = None;
         let mut unwritten = None;

@@ -98,6 +98,20 @@ impl Distributor {
         }
     }
 
+    /// Becomes changed when something else is on offer.
+    pub(super) fn rounds(&self) -> watch::Receiver<()> {
+        self.rounds.subscribe()
+    }
+
+    /// Whether one of these releases is older than what its workload is offered.
+    pub(crate) fn is_ahead_of(&self, releases: &BTreeMap<String, Arc<Release>>) -> bool {
+        let published = self.published.read().unwrap_or_else(PoisonError::into_inner);
+        releases.iter().any(|(workload, release)| {
+            let offered = published.offers.get(workload);
+            offered.is_some_and(|offered| offered.borrow().release().revision() > release.revision())
+        })
+    }
+
     /// The offers of a workload, from the current one on.
     pub fn subscribe(&self, workload: &str) -> Subscription {
         let published = self.published.read().unwrap_or_else(PoisonError::into_inner);
@@ -185,6 +199,28 @@ mod tests {
         assert!(!distributor.lists("b/b", "jobs", "1"));
         let asks = |workload, issuer| distributor.uses(workload, issuer);
         assert!(asks("a/a", "google") && !asks("a/a", "gitlab") && !asks("b/b", "google"));
+    }
+
+    #[test]
+    fn what_is_older_than_what_is_on_offer_is_known_for_it() {
+        let release = |epoch, counter| {
+            let revision = crate::bundle::Revision { epoch, counter };
+            let manifest = tidegate_proto::v1::Manifest {
+                audience: "a/a".into(),
+                revision: Some(revision.into()),
+                ..Default::default()
+            };
+            let release = Release::relayed(manifest, Default::default(), Vec::new(), Vec::new());
+            BTreeMap::from([("a/a".to_owned(), Arc::new(release))])
+        };
+        let distributor = Distributor::default();
+        assert!(!distributor.is_ahead_of(&release(1, 1)), "nothing is on offer");
+        distributor.publish(&release(2, 5), Lookups::default());
+        for (epoch, counter, is_older) in
+            [(1, 9, true), (2, 4, true), (2, 5, false), (2, 6, false), (3, 1, false)]
+        {
+            assert_eq!(distributor.is_ahead_of(&release(epoch, counter)), is_older, "{epoch} {counter}");
+        }
     }
 
     #[test]

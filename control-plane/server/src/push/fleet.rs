@@ -15,8 +15,11 @@ use tidegate_proto::v1 as pb;
 use crate::bundle::{Revision, Sha256, hex};
 
 mod proxies;
+mod relayed;
+mod vm;
 
 pub use proxies::{ProxyReport, Standing};
+pub(super) use relayed::Mirrored;
 
 /// How long a VM that went away is still shown, in seconds.
 const SHOWN_AFTER_DISCONNECT_S: i64 = 600;
@@ -42,6 +45,8 @@ pub struct Fleet {
     /// When a token of an issuer was last verified, by workload and issuer. Unix seconds.
     last_verified: Mutex<BTreeMap<(String, String), i64>>,
     streams: AtomicU64,
+    /// Changes that another replica is to be told.
+    telling: relayed::Telling,
 }
 
 /// VMs by key, and how many of each workload went away.
@@ -78,6 +83,8 @@ struct Vm {
     seen_at: i64,
     counters: Option<pb::Counters>,
     issuers: Vec<pb::IssuerUse>,
+    /// It was connected to another replica, which was lost sight of.
+    is_lost: bool,
 }
 
 /// A push that a filter refused.
@@ -117,6 +124,9 @@ pub struct WorkloadReport {
     pub enforcing: usize,
     /// Connected VMs that lack a capability which it uses.
     pub lacking: usize,
+    /// VMs that were connected to another replica, which was lost sight of a moment ago: what they enforce is not known.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub lost: usize,
     /// Until when its Guards only report, in Unix seconds; absent: they refuse.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub suspended_until: Option<i64>,
@@ -205,6 +215,10 @@ pub struct CountersReport {
     pub suspended: u64,
 }
 
+fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
+
 /// What a workload is to enforce.
 #[derive(Debug, Clone)]
 pub struct Wanted {
@@ -223,7 +237,7 @@ pub struct Wanted {
 impl Fleet {
     /// A VM opened a stream.
     pub fn connect(&self, key: &VmKey, hello: &pb::Hello, now: i64) -> StreamId {
-        let stream = StreamId(self.streams.fetch_add(1, Ordering::Relaxed));
+        let stream = self.next_stream();
         let mut vms = self.lock();
         let known =
             vms.all.get(key).map(|vm| (vm.counters, vm.issuers.clone(), vm.revision, vm.enforced.clone()));
@@ -239,10 +253,13 @@ impl Fleet {
             seen_at: now,
             counters,
             issuers,
+            is_lost: false,
         };
         if vms.all.insert(key.clone(), vm).is_some_and(|before| before.stream.is_none()) {
             vms.come_back(&key.workload);
         }
+        drop(vms);
+        self.telling.note(key);
         stream
     }
 
@@ -254,6 +271,8 @@ impl Fleet {
         if vm.stream == Some(stream) {
             vm.stream = None;
             vms.go(&key.workload);
+            drop(vms);
+            self.telling.note(key);
         }
     }
 
@@ -275,29 +294,24 @@ impl Fleet {
 
     /// A VM states what it enforces.
     pub fn receipt(&self, key: &VmKey, receipt: &pb::Receipt, now: i64) {
-        let is_taken = |issuer: &&pb::IssuerUse| {
-            issuer.issuer.len() <= MAX_NAME && !issuer.issuer.chars().any(char::is_control)
-        };
         self.change(key, now, |vm| {
             vm.state = receipt.state();
             vm.enforced.clone_from(&receipt.manifest_sha256);
             vm.revision = receipt.revision.map(Revision::from);
             vm.counters = receipt.counters.or(vm.counters);
-            let mut left = MAX_ISSUER_BYTES;
-            let fits = |issuer: &&pb::IssuerUse| {
-                let rest = left.checked_sub(issuer.issuer.len());
-                left = rest.unwrap_or(0);
-                rest.is_some()
-            };
-            let issuers = receipt.issuers.iter().filter(is_taken).take(MAX_ISSUERS);
-            vm.issuers = issuers.take_while(fits).cloned().collect();
+            vm.issuers = kept_issuers(&receipt.issuers);
         });
+        self.verified(key, &receipt.issuers, now);
+    }
+
+    /// When tokens of these issuers were verified last.
+    fn verified(&self, key: &VmKey, issuers: &[pb::IssuerUse], now: i64) {
         let mut last = self.last_verified.lock().unwrap_or_else(PoisonError::into_inner);
         let of_workload = |last: &BTreeMap<(String, String), i64>| {
             let first = (key.workload.clone(), String::new());
             last.range(first..).take_while(|((workload, _), _)| *workload == key.workload).count()
         };
-        for issuer in receipt.issuers.iter().filter(is_taken).take(MAX_ISSUERS) {
+        for issuer in issuers.iter().filter(is_taken).take(MAX_ISSUERS) {
             // The clock is the filter's own.
             let at = issuer.last_verified_at.min(now);
             let pair = (key.workload.clone(), issuer.issuer.clone());
@@ -368,6 +382,8 @@ impl Fleet {
         let mut report = FleetReport { workloads: wanted.collect() };
         for (key, vm) in &self.lock().all {
             let workload = report.workloads.entry(key.workload.clone()).or_default();
+            workload.lost +=
+                usize::from(vm.is_lost && now.saturating_sub(vm.seen_at) <= proxies::GONE_AFTER_S);
             let vm = vm.report(key, workload.manifest.as_deref(), &workload.uses);
             workload.connected += usize::from(vm.connected);
             workload.enforcing += usize::from(vm.connected && vm.up_to_date);
@@ -380,16 +396,36 @@ impl Fleet {
         report
     }
 
+    fn next_stream(&self) -> StreamId {
+        StreamId(self.streams.fetch_add(1, Ordering::Relaxed))
+    }
+
     fn change(&self, key: &VmKey, now: i64, change: impl FnOnce(&mut Vm)) {
         if let Some(vm) = self.lock().all.get_mut(key) {
             vm.seen_at = now;
             change(vm);
         }
+        self.telling.note(key);
     }
 
     fn lock(&self) -> MutexGuard<'_, Vms> {
         self.vms.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The issuers that are taken from one receipt.
+fn kept_issuers(told: &[pb::IssuerUse]) -> Vec<pb::IssuerUse> {
+    let mut left = MAX_ISSUER_BYTES;
+    let fits = |issuer: &&pb::IssuerUse| {
+        let rest = left.checked_sub(issuer.issuer.len());
+        left = rest.unwrap_or(0);
+        rest.is_some()
+    };
+    told.iter().filter(is_taken).take(MAX_ISSUERS).take_while(fits).cloned().collect()
+}
+
+fn is_taken(issuer: &&pb::IssuerUse) -> bool {
+    issuer.issuer.len() <= MAX_NAME && !issuer.issuer.chars().any(char::is_control)
 }
 
 // === impl Vms ===
@@ -419,62 +455,6 @@ impl Vms {
     fn come_back(&mut self, workload: &str) {
         if let Some(count) = self.gone.get_mut(workload) {
             *count = count.saturating_sub(1);
-        }
-    }
-}
-
-// === impl Vm ===
-
-impl Vm {
-    fn report(&self, key: &VmKey, wanted: Option<&str>, uses: &[String]) -> VmReport {
-        let manifest = (!self.enforced.is_empty()).then(|| hex(&self.enforced));
-        VmReport {
-            instance: key.instance.clone(),
-            generation: format!("{:016x}", key.generation),
-            connected: self.stream.is_some(),
-            filter_version: self.filter_version.clone(),
-            capabilities: self.capabilities.clone(),
-            lacks: uses.iter().filter(|used| !self.capabilities.contains(used)).cloned().collect(),
-            state: match self.state {
-                pb::FilterState::Unspecified => "unspecified",
-                pb::FilterState::NotReady => "not_ready",
-                pb::FilterState::Ready => "ready",
-                pb::FilterState::Invalid => "invalid",
-            }
-            .to_owned(),
-            up_to_date: manifest.is_some() && manifest.as_deref() == wanted,
-            manifest,
-            revision: self.revision,
-            refusal: self.refusal.clone(),
-            seen_at: self.seen_at,
-            counters: self.counters.map(CountersReport::from),
-            keys_valid_until: self
-                .issuers
-                .iter()
-                .filter(|issuer| issuer.keys_valid_until > 0)
-                .map(|issuer| (issuer.issuer.clone(), issuer.keys_valid_until))
-                .collect(),
-        }
-    }
-}
-
-// === impl CountersReport ===
-
-impl From<pb::Counters> for CountersReport {
-    fn from(counters: pb::Counters) -> Self {
-        Self {
-            allowed: counters.allowed,
-            denied: counters.denied,
-            shadow_differences: counters.shadow_differences,
-            signature_checks_host: counters.signature_checks_host,
-            signature_checks_fallback: counters.signature_checks_fallback,
-            token_cache_hits: counters.token_cache_hits,
-            nacks: counters.nacks,
-            candidate_compared: counters.candidate_compared,
-            candidate_would_allow: counters.candidate_would_allow,
-            candidate_would_deny: counters.candidate_would_deny,
-            candidate_unknown: counters.candidate_unknown,
-            suspended: counters.suspended,
         }
     }
 }

@@ -101,13 +101,19 @@ impl Offer {
 
 /// One message as data for the wire.
 pub fn frame(message: &pb::SubscribeResponse) -> Bytes {
+    framed(message)
+}
+
+/// The same of any kind.
+pub(super) fn framed(message: &impl Message) -> Bytes {
     let mut wire = Wire::default();
     wire.message(message);
     wire.pending.freeze()
 }
 
+/// Messages one after another.
 #[derive(Default)]
-struct Wire {
+pub(super) struct Wire {
     done: Vec<Bytes>,
     pending: BytesMut,
 }
@@ -115,7 +121,7 @@ struct Wire {
 // === impl Wire ===
 
 impl Wire {
-    fn message(&mut self, message: &pb::SubscribeResponse) {
+    pub(super) fn message(&mut self, message: &impl Message) {
         let encoded = message.encode_to_vec();
         self.prefix(encoded.len());
         self.pending.put_slice(&encoded);
@@ -128,7 +134,8 @@ impl Wire {
         self.pending.put_u32(u32::try_from(message_length).unwrap_or(u32::MAX));
     }
 
-    fn section(&mut self, section: &Section) {
+    /// The chunks of a section, as a `SubscribeResponse` or a `FollowResponse` has them.
+    pub(super) fn section(&mut self, section: &Section) {
         let content = section.content();
         let mut offset = 0;
         while offset < content.len() {
@@ -168,7 +175,7 @@ impl Wire {
         }
     }
 
-    fn finish(mut self) -> Arc<[Bytes]> {
+    pub(super) fn finish(mut self) -> Arc<[Bytes]> {
         self.flush();
         self.done.into()
     }

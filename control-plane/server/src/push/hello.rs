@@ -16,7 +16,7 @@ use crate::transport::{Caller, NodeHint, Refused, VerifiedPeer};
 /// Longest `namespace/name`, in bytes: a DNS label, a slash and a DNS subdomain (RFC 1123).
 pub(super) const MAX_WORKLOAD: usize = 63 + 1 + 253;
 /// Longest name of an instance, in bytes (RFC 1035 limits host names to 253).
-const MAX_INSTANCE: usize = 253;
+pub(super) const MAX_INSTANCE: usize = 253;
 /// Longest version, capability or word that is kept, in bytes.
 const MAX_WORD: usize = 64;
 /// Most held sections in a `Hello`.

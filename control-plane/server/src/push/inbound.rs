@@ -28,6 +28,8 @@ const PREFIX: usize = 5;
 /// Reads messages of one kind.
 pub(super) struct Inbound<M> {
     hub: Arc<Hub>,
+    /// Largest message that is taken, in bytes.
+    largest: usize,
     body: Body,
     /// Of messages that were not taken yet.
     rest: BytesMut,
@@ -49,7 +51,20 @@ pub(super) struct Measured<M> {
 
 impl<M: Message + Default> Inbound<M> {
     pub(super) fn new(hub: Arc<Hub>, body: Body, unfinished: Option<Unfinished>) -> Self {
-        Self { hub, body, rest: BytesMut::new(), begun: None, unfinished, kind: PhantomData }
+        Self {
+            hub,
+            largest: MAX_MESSAGE,
+            body,
+            rest: BytesMut::new(),
+            begun: None,
+            unfinished,
+            kind: PhantomData,
+        }
+    }
+
+    /// The same, for messages of at most so many bytes.
+    pub(super) fn with_largest(self, largest: usize) -> Self {
+        Self { largest, ..self }
     }
 
     /// The next message; `None` when the caller has ended the stream. Nothing is lost when this is dropped before it is done.
@@ -152,8 +167,8 @@ impl<M: Message + Default> Inbound<M> {
             return Err(Status::unimplemented("compressed messages are not taken"));
         }
         let length = length.iter().fold(0_usize, |length, byte| length << 8 | usize::from(*byte));
-        if length > MAX_MESSAGE {
-            let why = format!("a message has {length} bytes; at most {MAX_MESSAGE} are taken");
+        if length > self.largest {
+            let why = format!("a message has {length} bytes; at most {} are taken", self.largest);
             return Err(Status::out_of_range(why));
         }
         if rest.len() < length {

@@ -3,6 +3,8 @@
 //! One stream per filter VM. A stream is a response body that is polled by its connection, not a task of its own, and
 //! holds little: ten thousand of them must fit.
 //!
+//! Of several replicas one leads; the others push what it signed (`relay`).
+//!
 //! INVARIANT: a stream carries only releases of the workload that its peer is, each at most once outstanding, never an older
 //! one after a newer.
 
@@ -13,6 +15,7 @@ mod hello;
 mod inbound;
 mod presence;
 mod questions;
+mod relay;
 mod server;
 mod session;
 mod sink;
@@ -22,5 +25,7 @@ pub use fleet::{
     Fleet, FleetReport, IssuerUseReport, ProxyReport, Refusal, Standing, VmReport, Wanted, WorkloadReport,
 };
 pub use frames::Offer;
+pub(crate) use relay::FollowTask;
+pub use relay::{Followed, Following, RelayOptions};
 pub(crate) use server::serve;
 pub use server::{Hub, serve_insecure, stopped};

@@ -1,4 +1,4 @@
-//! Questions of one filter that wait for their answer.
+//! Questions of one filter, or of all that are connected to another replica, that wait for their answer.
 //!
 //! A filter that asks holds a request meanwhile, and decides again when the answer comes. So it must have by then what it
 //! asked for.
@@ -13,19 +13,31 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 const MAX_OPEN: usize = 256;
 
 /// What was asked and not answered yet, by nonce.
-#[derive(Default)]
 pub(super) struct Questions {
+    most: usize,
     open: FuturesUnordered<BoxFuture<'static, (u64, bool)>>,
     /// Known to be listed; the filter may not have installed the section yet.
     listed: Vec<u64>,
 }
 
+impl Default for Questions {
+    /// Of one filter.
+    fn default() -> Self {
+        Self::new(MAX_OPEN)
+    }
+}
+
 // === impl Questions ===
 
 impl Questions {
+    /// At most so many at once.
+    pub(super) fn new(most: usize) -> Self {
+        Self { most, open: FuturesUnordered::new(), listed: Vec::new() }
+    }
+
     /// Takes a question up; false when there are too many.
     pub(super) fn ask(&mut self, nonce: u64, answer: impl Future<Output = bool> + Send + 'static) -> bool {
-        let has_room = self.open.len() + self.listed.len() < MAX_OPEN;
+        let has_room = self.open.len() + self.listed.len() < self.most;
         if has_room {
             self.open.push(async move { (nonce, answer.await) }.boxed());
         }

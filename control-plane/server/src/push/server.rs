@@ -1,6 +1,6 @@
 //! The gRPC server.
 //!
-//! Both services are served by hand rather than by the generated traits, because those encode every message anew for every
+//! All services are served by hand rather than by the generated traits, because those encode every message anew for every
 //! stream ([`super::frames`]), and make room for what was not sent ([`super::inbound`]).
 
 use std::collections::BTreeMap;
@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{HeaderValue, Request, Response, header};
+use pb::relayed_question::Question;
 use prost::Message;
 use tidegate_proto::v1 as pb;
 use tokio::net::TcpListener;
@@ -25,7 +26,8 @@ use tower::Service;
 use tracing::info;
 
 use super::inbound::Inbound;
-use super::{Distributor, Fleet, Wanted, session, sink};
+use super::relay::{self, Relay, Role};
+use super::{Distributor, Fleet, FleetReport, Wanted, session, sink};
 use crate::clock;
 use crate::decisions::{Batches, Decisions, Written};
 use crate::directories::{Index, Looked};
@@ -65,6 +67,8 @@ pub struct Hub {
     /// Which workload a verified peer is.
     pub who_is: Arc<dyn WhoIs>,
     pub(crate) quotas: Quotas,
+    /// Who else there is.
+    pub(crate) relay: Relay,
     /// How long it counts who a peer is, without anything new on offer.
     identified_for: Duration,
     stop: watch::Sender<bool>,
@@ -86,7 +90,8 @@ pub(crate) async fn serve(
         .http2_max_header_list_size(16 << 10)
         .layer(InterceptorLayer::new(authenticate))
         .add_service(Served::<Subscribe>::new(hub.clone()))
-        .add_service(Served::<Report>::new(hub))
+        .add_service(Served::<Report>::new(hub.clone()))
+        .add_service(Served::<Follow>::new(hub))
         .serve_with_incoming_shutdown(incoming, async move { stopped(&mut stop).await })
         .await
 }
@@ -130,6 +135,7 @@ impl Hub {
             metrics,
             who_is,
             quotas: Quotas::new(transport.quotas),
+            relay: Relay::default(),
             identified_for: transport.identify_every,
             stop: watch::Sender::new(false),
         }
@@ -161,6 +167,12 @@ impl Hub {
     }
 
     async fn find(&self, workload: &str, directory: &str, id: &str) -> Looked {
+        if let Role::Follower(leader) = self.relay.role() {
+            let Some(leader) = leader else { return Looked::Unknown };
+            let lookup = pb::Lookup { nonce: 0, directory: directory.to_owned(), id: id.to_owned() };
+            let is_listed = leader.ask(workload, Question::Lookup(lookup)).await;
+            return if is_listed { Looked::Listed } else { Looked::Unlisted };
+        }
         let distributor = &self.distributor;
         if distributor.lists(workload, directory, id) {
             return Looked::Listed;
@@ -178,11 +190,27 @@ impl Hub {
     /// Whether an issuer that the workload's rules name has a key of this id by now, and what is on offer says so. At most a
     /// second later.
     pub async fn has_key(&self, workload: String, issuer: String, key_id: String) -> bool {
+        if let Role::Follower(leader) = self.relay.role() {
+            let Some(leader) = leader else { return false };
+            let lookup = pb::KeyLookup { nonce: 0, issuer, key_id };
+            let asked = leader.ask(&workload, Question::KeyLookup(lookup));
+            return tokio::time::timeout(LOOKUP_TIMEOUT, asked).await.unwrap_or(false);
+        }
         if !self.distributor.uses(&workload, &issuer) {
             self.metrics.key_lookups.get_or_create(&ReasonLabel::new("not_its_own")).inc();
             return false;
         }
         self.key_desk.has_key(workload, issuer, key_id).await
+    }
+
+    /// A verified workload's filter tells which rules and keys it used.
+    pub(super) fn used(&self, workload: &str, uses: pb::Uses) {
+        match self.relay.role() {
+            Role::Own => self.uses.told(workload, &uses, clock::now()),
+            Role::Follower(Some(leader)) => leader.told(workload, uses),
+            // It tells everything again on its next stream.
+            Role::Follower(None) => {}
+        }
     }
 
     /// Takes what a verified workload's filter decided.
@@ -251,7 +279,11 @@ impl Hub {
             (workload, wanted)
         });
         let now = clock::now();
-        self.metrics.fleet.observe(&self.fleet.report(wanted, now), &issued, now);
+        match self.relay.role() {
+            Role::Own => self.metrics.fleet.observe(&self.fleet.report(wanted, now), &issued, now),
+            // The leader counts these filters among its own.
+            Role::Follower(_) => self.metrics.fleet.observe(&FleetReport::default(), &BTreeMap::new(), now),
+        }
         self.metrics.text()
     }
 
@@ -287,6 +319,11 @@ pub(super) trait Streaming: Send + Sync + 'static {
     /// What filters send.
     type Up: Message + Default;
 
+    /// What a stream of this caller may use, if it may have one.
+    fn admit(hub: &Hub, caller: Option<&Caller>) -> Result<Option<StreamPass>, Status> {
+        hub.admit(caller)
+    }
+
     /// Runs a stream as the body of its response.
     fn body(hub: Arc<Hub>, sender: Sender, inbound: Inbound<Self::Up>) -> Body;
 }
@@ -296,6 +333,9 @@ struct Subscribe;
 
 /// `DecisionSink`.
 struct Report;
+
+/// `Relay`.
+struct Follow;
 
 /// Serves a [`Streaming`].
 struct Served<S> {
@@ -322,6 +362,21 @@ impl Streaming for Report {
 
     fn body(hub: Arc<Hub>, sender: Sender, inbound: Inbound<Self::Up>) -> Body {
         Body::new(sink::body(hub, sender, inbound))
+    }
+}
+
+impl Streaming for Follow {
+    const SERVICE: &'static str = pb::relay_server::SERVICE_NAME;
+    const METHOD: &'static str = "/tidegate.v1.Relay/Follow";
+    type Up = pb::FollowRequest;
+
+    /// It is read only as fast as it is served, and so is not metered.
+    fn admit(hub: &Hub, caller: Option<&Caller>) -> Result<Option<StreamPass>, Status> {
+        relay::admit(hub, caller).map(|()| None)
+    }
+
+    fn body(hub: Arc<Hub>, _: Sender, inbound: Inbound<Self::Up>) -> Body {
+        Body::new(relay::body(hub, inbound.with_largest(relay::MAX_MESSAGE)))
     }
 }
 
@@ -357,7 +412,7 @@ impl<S: Streaming> Service<Request<Body>> for Served<S> {
             return ready(Ok(Status::unimplemented("no such method").into_http()));
         }
         let caller = request.extensions().get::<Caller>().cloned();
-        let pass = match self.hub.admit(caller.as_ref()) {
+        let pass = match S::admit(&self.hub, caller.as_ref()) {
             Ok(pass) => pass,
             Err(status) => return ready(Ok(status.into_http())),
         };

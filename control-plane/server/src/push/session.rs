@@ -33,7 +33,6 @@ use super::questions::Questions;
 use super::server::Sender;
 use super::{Hub, Offer, Subscription, stopped};
 use crate::bundle::{Sha256, hex};
-use crate::clock;
 use crate::metrics::ReasonLabel;
 use crate::transport::StreamPass;
 
@@ -42,9 +41,9 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// After this time without an answer a push counts as lost, and a newer one is sent.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest name of a directory in a question, in bytes. The name of a Dataflow job has up to 1024.
-const MAX_DIRECTORY: usize = 2 << 10;
+pub(super) const MAX_DIRECTORY: usize = 2 << 10;
 /// Longest id in a question, in bytes.
-const MAX_ID: usize = 256;
+pub(super) const MAX_ID: usize = 256;
 /// Longest text of a filter that is logged and shown, in characters.
 const MAX_DETAIL: usize = 512;
 
@@ -329,7 +328,7 @@ impl Serving {
                     outbox.push_back(answer(nonce, false));
                 }
             }
-            Some(Up::Uses(uses)) => hub.uses.told(&self.presence.key.workload, &uses, clock::now()),
+            Some(Up::Uses(uses)) => hub.used(&self.presence.key.workload, uses),
             Some(Up::Hello(_)) => debug!(vm = %self.presence, "a second hello is ignored"),
             // "Unknown message kinds are ignored by the receiver."
             None => {}

@@ -3,6 +3,8 @@
 //! Who sends more than its share waits ([`crate::transport`]): its stream is not read on and nothing is acknowledged, so that
 //! its filters keep what they cannot send, and say what they had to drop. A batch that waits is not decoded yet.
 //!
+//! A replica that follows another one keeps none: they go to the leader, and are acknowledged when it has taken them.
+//!
 //! INVARIANT: records are those of the workload that their peer is, whatever they say. Nothing else a record says is trusted,
 //! and no label comes from it.
 
@@ -26,6 +28,7 @@ use tracing::warn;
 use super::Hub;
 use super::hello::{Proven, identify, validate_hint};
 use super::inbound::Inbound;
+use super::relay::Role;
 use super::server::Sender;
 use super::session::{stopping, trailers};
 use super::stopped;
@@ -177,6 +180,21 @@ impl Reporting {
         from.check(&self.hub, &batch.message).map_err(|status| refuse_stranger(&self.hub, status))?;
         from.count(&self.hub, &batch);
         let Batch { message, raw, held, .. } = batch;
+        if let Role::Follower(leader) = self.hub.relay.role() {
+            let leader = leader.ok_or_else(|| {
+                Status::unavailable(
+                    "the replica that leads, which keeps records, cannot be reached; send them again",
+                )
+            })?;
+            let (workload, sequence) = (from.workload().to_owned(), message.sequence);
+            let after = from.batches.pass(sequence);
+            self.pending.push_back(Box::pin(async move {
+                leader.record(&workload, after, raw).await?;
+                drop(held);
+                Ok(sequence)
+            }));
+            return Ok(());
+        }
         let written = self.hub.decided(&mut from.batches, &message);
         let (hub, workload, sequence) = (self.hub.clone(), from.workload().to_owned(), message.sequence);
         self.pending.push_back(Box::pin(async move {
@@ -192,7 +210,12 @@ impl Reporting {
 
 /// Resolves when all that is required of a batch is written. What could not be is tried again: it is not acknowledged before,
 /// and the filter lets nothing pass for which it has no room.
-async fn until_written(hub: &Hub, workload: &str, raw: &Bytes, mut written: Written) -> Result<(), Status> {
+pub(super) async fn until_written(
+    hub: &Hub,
+    workload: &str,
+    raw: &Bytes,
+    mut written: Written,
+) -> Result<(), Status> {
     let (first, longest) = AGAIN;
     let mut pause = first;
     loop {

@@ -1,5 +1,6 @@
 //! Wiring of a Kubernetes cluster as the source of rules.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -8,14 +9,19 @@ use tokio::task::JoinSet;
 
 use super::judgement::{InForce, Judgement};
 use super::{TaskError, named};
-use crate::bundle::{Interlocks, TrustedKey};
+use crate::bundle::{Interlocks, Keyring, TrustedKey};
 use crate::control::Control;
 use crate::kube::{
     self, Attachments, ClusterError, ClusterSource, Election, FenceView, Index, Judged, Keeper, Leadership,
     Options, PodRoster, SharedKept, SharedTask, StatusTask, Watched,
 };
+use crate::push::{FollowTask, Followed};
 use crate::rules::{LoadError, load_directory, load_environment};
-use crate::transport::{Roster, WhoIs};
+use crate::transport::{Roster, TransportOptions, WhoIs};
+
+/// For so many times as long as a Lease lasts a replica goes on with what it had from a leader that it cannot reach: longer than
+/// it takes to elect another one.
+const LOST_AFTER: u32 = 2;
 
 /// A cluster that can be asked.
 pub(super) struct Cluster {
@@ -40,6 +46,18 @@ pub(super) struct Channels {
     pub(super) keys: Vec<TrustedKey>,
     pub(super) interlocks: Interlocks,
     pub(super) control: Arc<Control>,
+}
+
+/// What is needed to follow another replica, and to be followed.
+pub(super) struct Replicas<'t> {
+    /// Who gets what.
+    pub(super) roster: Arc<Roster>,
+    pub(super) signer: Arc<Keyring>,
+    pub(super) transport: &'t TransportOptions,
+    /// Where filters are listened for.
+    pub(super) at: SocketAddr,
+    pub(super) followed: watch::Sender<Followed>,
+    pub(super) served: watch::Receiver<u64>,
 }
 
 /// Why a cluster cannot be the source of rules.
@@ -88,6 +106,7 @@ impl Cluster {
         tasks: &mut JoinSet<(&'static str, Result<(), TaskError>)>,
         judgement: Judgement,
         channels: Channels,
+        replicas: Replicas<'_>,
     ) {
         let Channels { accepted, in_force, offered, leadership, keys, interlocks, control } = channels;
         let in_force = in_force.unwrap_or_default();
@@ -128,12 +147,34 @@ impl Cluster {
             view: view_in,
         };
         tasks.spawn(named("the keeping of policies", keeper.run()));
+        let followers = leadership.subscribe();
         let (elected_in, elected) = watch::channel(Leadership::default());
         let shared = SharedTask { shared: self.shared, control, hub: hub.clone(), elected, leadership };
         tasks.spawn(named("the sharing of revocations", shared.run()));
+        let relay = self.options.relay.clone();
+        if let Some(relay) = &relay {
+            hub.relay.among(relay.account.clone(), replicas.roster);
+        }
+        let address = relay.as_ref().and_then(|relay| {
+            let own = || Some(replicas.at.to_string()).filter(|_| !replicas.at.ip().is_unspecified());
+            relay.address.clone().or_else(own)
+        });
+        let follow = FollowTask {
+            hub: hub.clone(),
+            options: relay,
+            security: replicas.transport.security.clone(),
+            replica: self.options.lease.identity.clone(),
+            keys: replicas.signer,
+            leadership: followers,
+            followed: replicas.followed,
+            served: replicas.served,
+            lost_after: self.options.lease.duration * LOST_AFTER,
+        };
+        tasks.spawn(named("the following of another replica", follow.run()));
         let election = Election {
             client: self.client,
             options: self.options.lease.clone(),
+            address,
             hub,
             keys: key_ids,
             leadership: elected_in,

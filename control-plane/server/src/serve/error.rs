@@ -25,8 +25,8 @@ pub enum ServeError {
     State(#[from] StateError),
     /// What replicas share is not there.
     #[error(
-        "folder `{path}` lacks `signing-key.p8`, `next-signing-key.p8` or `interlock-secret`; copy all three from the state folder \
-         of a `tidegate serve` that has been started once, or leave `--secrets` out",
+        "folder `{path}` lacks `signing-key.p8`, `next-signing-key.p8` or `interlock-secret`; make all three with `tidegate secrets DIR`, or copy \
+         them from the state folder of a `tidegate serve` that has been started once, or leave `--secrets` out",
         path = path.display()
     )]
     Secrets {

@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 use tracing::{error, info};
 
 use self::candidate::CandidateJudge;
-use self::cluster::{Channels, Cluster};
+use self::cluster::{Channels, Cluster, Replicas};
 use self::judgement::Judgement;
 use self::publish::PublishTask;
 use self::source::{Places, Source};
@@ -39,7 +39,7 @@ use crate::keys::{AddressGuard, Fetcher, IssuerReport, Reports};
 use crate::kube::Leadership;
 use crate::metrics::ExportMetrics;
 use crate::module_server::{self, Modules};
-use crate::push::{self, FleetReport, Hub};
+use crate::push::{self, FleetReport, Followed, Hub};
 use crate::state::StateDir;
 use crate::transport::{Acceptor, Authenticate, Certificates, Roster, Security, WhoIs};
 use crate::uses;
@@ -180,6 +180,8 @@ pub async fn start(options: Options) -> Result<Running, ServeError> {
     let (ready_in, ready) = watch::channel(false);
     let (offered_in, offered) = watch::channel(None);
     let (leadership_in, leadership) = watch::channel(Leadership::alone());
+    let (followed_in, followed) = watch::channel(Followed::default());
+    let (served_in, served) = watch::channel(0);
 
     let (is_fenced, shared) = match &place {
         Place::Folder(_) => (false, None),
@@ -189,7 +191,7 @@ pub async fn start(options: Options) -> Result<Running, ServeError> {
     let judgement = Judgement::new(hub.clone(), diagnosis.clone(), control.clone())?;
     let publish = PublishTask {
         hub: hub.clone(),
-        roster,
+        roster: roster.clone(),
         publisher,
         in_force: in_force.clone(),
         candidate,
@@ -201,6 +203,8 @@ pub async fn start(options: Options) -> Result<Running, ServeError> {
         offered: offered_in,
         leadership: leadership.clone(),
         term: None,
+        followed: followed.clone(),
+        served: served_in,
     };
     let control_task = control.clone();
     let admin = admin::Admin {
@@ -210,10 +214,11 @@ pub async fn start(options: Options) -> Result<Running, ServeError> {
         issuers: reports.clone(),
         ready: ready.clone(),
         leadership: leadership.clone(),
+        followed,
         since: clock::now(),
-        transport,
+        transport: transport.clone(),
         control: control.clone(),
-        signer,
+        signer: signer.clone(),
         exports: Arc::new(Semaphore::new(1)),
         offered: offered.clone(),
     };
@@ -243,7 +248,15 @@ pub async fn start(options: Options) -> Result<Running, ServeError> {
                 interlocks,
                 control: control.clone(),
             };
-            cluster.spawn(&mut tasks, judgement, channels);
+            let replicas = Replicas {
+                roster,
+                signer,
+                transport: &transport,
+                at: grpc_addr,
+                followed: followed_in,
+                served,
+            };
+            cluster.spawn(&mut tasks, judgement, channels, replicas);
         }
     }
     tasks.spawn(named("the hand-over of issuers", hand_over_sources(hub.clone(), in_force, sources_in)));
@@ -269,7 +282,6 @@ pub async fn start(options: Options) -> Result<Running, ServeError> {
             Acceptor::anybody(listener, &admin.transport, hub.clone()).map_err(ServeError::Socket)?;
         tasks.spawn(named("the server for probes", admin::serve_probes(admin.clone(), acceptor)));
     }
-    let transport = admin.transport.clone();
     tasks.spawn(named("the admin server", admin::serve(admin, http)));
     let mut module_addr = None;
     if let Some((modules, listener, address)) = modules {

@@ -17,7 +17,7 @@ use crate::control::Kept;
 use crate::directories::Directories;
 use crate::keys::KeyRing;
 use crate::kube::Leadership;
-use crate::push::{Hub, stopped};
+use crate::push::{Followed, Following, Hub, Lookups, stopped};
 use crate::transport::Roster;
 
 /// How long new rules wait for the first answer of an issuer that was never asked, and for directories that were never
@@ -47,6 +47,10 @@ pub(super) struct PublishTask {
     pub leadership: watch::Receiver<Leadership>,
     /// The term in which something was put on offer.
     pub term: Option<u64>,
+    /// What another replica that leads has on offer.
+    pub followed: watch::Receiver<Followed>,
+    /// Tells what of that is on offer here.
+    pub served: watch::Sender<u64>,
 }
 
 /// What one round works with.
@@ -109,19 +113,45 @@ impl PublishTask {
                 _ = self.kept.changed() => {}
                 // Nobody else can lead where rules are a folder, and nobody tells: that must not wake this up for ever.
                 Ok(()) = self.leadership.changed() => {}
+                Ok(()) = self.followed.changed() => {}
                 () = sleep_until(wake) => {}
                 () = stopped(&mut stop) => return Ok(()),
             }
         }
     }
 
+    /// Another replica signs, under a later epoch.
+    fn follow(&mut self) {
+        self.offered.send_if_modified(|offered| offered.take().is_some());
+        let followed = self.followed.borrow_and_update().clone();
+        match followed.state {
+            // Streams go where there is something.
+            Following::Impossible(_) | Following::Lost(_) => {
+                self.hub.distributor.withdraw();
+                self.ready.send_replace(false);
+            }
+            // What is on offer stays until it is known what follows.
+            Following::Nobody | Following::Beginning(_) | Following::Current | Following::Cut(_) => {}
+        }
+        let Some(relayed) = followed.relayed.filter(|one| one.number > *self.served.borrow()) else { return };
+        if self.hub.distributor.is_ahead_of(&relayed.releases) {
+            error!("what the leader has on offer is older than what is on offer here, which stays");
+        } else {
+            // First: whoever loses a workload must not get what is offered to it now.
+            self.roster.set(relayed.members.clone());
+            for gone in self.hub.distributor.publish(&relayed.releases, Lookups::default()) {
+                self.hub.metrics.forget_workload(&gone);
+            }
+            self.hub.metrics.workloads.set(i64::try_from(relayed.releases.len()).unwrap_or(i64::MAX));
+            self.ready.send_replace(true);
+        }
+        self.served.send_replace(relayed.number);
+    }
+
     fn next(&mut self) -> Next {
         let leadership = self.leadership.borrow_and_update().clone();
         if leadership.other.is_some() {
-            // Another replica signs under a later epoch; streams go there.
-            self.hub.distributor.withdraw();
-            self.offered.send_replace(None);
-            self.ready.send_replace(false);
+            self.follow();
             return Next::Later;
         }
         if !leadership.is_known {

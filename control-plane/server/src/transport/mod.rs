@@ -38,6 +38,7 @@ pub(crate) use quota::{
 };
 pub use reload::CertificateError;
 pub(crate) use reload::Certificates;
+pub(crate) use roster::Members;
 pub use roster::Roster;
 pub(crate) use socket::{Arrival, Socket};
 pub use xfcc::InvalidXfcc;

@@ -18,11 +18,13 @@ pub struct Roster {
     members: RwLock<Option<Arc<Members>>>,
 }
 
-#[derive(Debug)]
-struct Members {
-    trust_domain: String,
+/// Which workload runs as whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Members {
+    /// The Mesh's own.
+    pub(crate) trust_domain: String,
     /// What workloads run as, where that is declared.
-    accounts: BTreeMap<WorkloadId, Option<String>>,
+    pub(crate) accounts: BTreeMap<WorkloadId, Option<String>>,
 }
 
 // === impl Roster ===
@@ -38,8 +40,17 @@ impl Roster {
         let accounts = mesh.workloads.iter();
         let accounts =
             accounts.map(|(id, workload)| (id.clone(), workload.service_account.clone())).collect();
-        let members = Members { trust_domain: mesh.trust_domain.clone(), accounts };
-        *self.members.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(members));
+        self.set(Arc::new(Members { trust_domain: mesh.trust_domain.clone(), accounts }));
+    }
+
+    /// Takes over what another replica says that the Mesh says.
+    pub(crate) fn set(&self, members: Arc<Members>) {
+        *self.members.write().unwrap_or_else(PoisonError::into_inner) = Some(members);
+    }
+
+    /// Who is who now; `None`: no rules have been compiled yet.
+    pub(crate) fn members(&self) -> Option<Arc<Members>> {
+        self.members.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn is_of(&self, peer: &VerifiedPeer, trust_domain: &str) -> bool {
@@ -51,8 +62,7 @@ impl Roster {
 impl WhoIs for Roster {
     /// The workload that the filter names, if it runs in the namespace and as the service account of the certificate.
     fn workload(&self, peer: &VerifiedPeer, hint: &NodeHint) -> Result<WorkloadId, Refused> {
-        let members = self.members.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let Some(members) = members else {
+        let Some(members) = self.members() else {
             return Err(Refused::NotReady("no rules have been compiled yet".to_owned()));
         };
         let Members { trust_domain, accounts } = &*members;

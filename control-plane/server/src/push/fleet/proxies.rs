@@ -11,7 +11,7 @@ use super::{VmReport, WorkloadReport};
 /// A filter sends a receipt every 30 s. One that sends none for longer than this is silent, whatever its stream is.
 const SILENT_AFTER_S: i64 = 95;
 /// A proxy whose last VM went away longer ago than this is gone: a pod that ended says no more than one that was cut off.
-const GONE_AFTER_S: i64 = 60;
+pub(super) const GONE_AFTER_S: i64 = 60;
 
 /// One proxy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

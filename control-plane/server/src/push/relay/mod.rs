@@ -1,0 +1,200 @@
+//! Several replicas that push: one leads, compiles and signs; the others push what it signed to the filters that are connected
+//! to them, and tell it what these say.
+//!
+//! The way of a Bundle: the leader's end of a stream (`lead`) sends what is on offer there in rounds (`round`); the other end
+//! (`follow`) checks them and hands them to the publisher, which offers them like its own. The way back (`uplink`): what filters
+//! are and enforce (`fleet::relayed`), what they ask, which rules they use, and what they decided.
+//!
+//! INVARIANT: a replica that follows signs nothing. It offers only what a key signed that filters are told to trust, to the
+//! workload that the manifest names, and never an older revision after a newer one. The leader counts what filters elsewhere
+//! enforce while the stream of their replica lives, and not a moment longer.
+
+mod dial;
+mod follow;
+mod lead;
+mod round;
+mod uplink;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+
+use tokio::sync::watch;
+use tonic::Status;
+use tracing::warn;
+
+pub(crate) use self::follow::FollowTask;
+pub(super) use self::lead::{MAX_MESSAGE, body};
+pub(crate) use self::uplink::Link;
+use super::Hub;
+use crate::bundle::Release;
+use crate::metrics::ReasonLabel;
+use crate::transport::{Caller, Members, Roster, VerifiedPeer};
+
+/// How replicas reach and know each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RelayOptions {
+    /// What each of them runs as.
+    pub account: VerifiedPeer,
+    /// Where the others reach this one's port for filters, `HOST:PORT`; absent: where it listens, if that is one address.
+    pub address: Option<String>,
+    /// The host that is called there: what a sidecar knows replicas by; absent: the address.
+    pub authority: Option<String>,
+}
+
+/// How far a replica follows the one that leads.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Following {
+    /// Nobody else leads, as far as it is known.
+    #[default]
+    Nobody,
+    /// There is no way to, and why. It can lead all the same.
+    Impossible(String),
+    /// Nothing has come yet, and why where that is known.
+    Beginning(Option<String>),
+    /// What the leader has on offer is on offer here.
+    Current,
+    /// What is on offer here is what the leader had when it was lost, and why it was.
+    Cut(String),
+    /// It was lost too long ago: nothing is on offer here.
+    Lost(String),
+}
+
+/// The same, with what is to be on offer.
+#[derive(Debug, Clone, Default)]
+pub struct Followed {
+    /// How far.
+    pub state: Following,
+    pub(crate) relayed: Option<Arc<Relayed>>,
+}
+
+/// Everything that a leader has on offer, checked.
+#[derive(Debug)]
+pub(crate) struct Relayed {
+    /// Grows with every one of this process.
+    pub(crate) number: u64,
+    pub(crate) releases: BTreeMap<String, Arc<Release>>,
+    /// Who gets them.
+    pub(crate) members: Arc<Members>,
+}
+
+/// What streams need to know of other replicas.
+#[derive(Debug, Default)]
+pub(crate) struct Relay {
+    /// Absent: there are no others.
+    replicas: OnceLock<Replicas>,
+    /// Whether others may follow this one.
+    serves: watch::Sender<bool>,
+    role: RwLock<Role>,
+}
+
+#[derive(Debug)]
+struct Replicas {
+    account: VerifiedPeer,
+    roster: Arc<Roster>,
+}
+
+/// Whose filters these are in the end.
+#[derive(Debug, Clone, Default)]
+pub(crate) enum Role {
+    /// This replica's: it leads, or nobody does.
+    #[default]
+    Own,
+    /// The leader's, who is asked and told; absent: who cannot be reached.
+    Follower(Option<Arc<Link>>),
+}
+
+// === impl Following ===
+
+impl Following {
+    /// Whether filters find here what the leader has, or had last.
+    pub fn offers(&self) -> bool {
+        matches!(self, Self::Current | Self::Cut(_))
+    }
+}
+
+// === impl Relay ===
+
+impl Relay {
+    /// There may be other replicas, of this account. Who gets what is in the roster.
+    pub(crate) fn among(&self, account: VerifiedPeer, roster: Arc<Roster>) {
+        self.replicas.get_or_init(|| Replicas { account, roster });
+    }
+
+    pub(crate) fn role(&self) -> Role {
+        self.role.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, role: Role) {
+        let is_own = matches!(role, Role::Own);
+        *self.role.write().unwrap_or_else(PoisonError::into_inner) = role;
+        self.serves.send_if_modified(|serves| std::mem::replace(serves, is_own) != is_own);
+    }
+
+    fn members(&self) -> Option<Arc<Members>> {
+        self.replicas.get()?.roster.members()
+    }
+}
+
+/// Whether the caller may follow: a replica, and nobody else.
+pub(super) fn admit(hub: &Hub, caller: Option<&Caller>) -> Result<(), Status> {
+    let refuse = |reason, status: Status| {
+        hub.metrics.refused_streams.get_or_create(&ReasonLabel::new(reason)).inc();
+        warn!(reason, "a stream between replicas is refused: {}", status.message());
+        Err(status)
+    };
+    let Some(replicas) = hub.relay.replicas.get() else {
+        return refuse("no_replicas", Status::unimplemented("this control plane has no other replicas"));
+    };
+    match caller {
+        None => Err(Status::unauthenticated("nobody said who is calling")),
+        // Everybody on this machine may have everything.
+        Some(Caller::Unasked) => Ok(()),
+        Some(Caller::Peer { peer, .. }) if **peer == replicas.account => Ok(()),
+        Some(Caller::Peer { peer, .. }) => {
+            let why =
+                format!("{peer} is no replica of this control plane, which runs as {}", replicas.account);
+            refuse("not_a_replica", Status::permission_denied(why))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tonic::Code;
+
+    use super::*;
+    use crate::directories::Index;
+
+    #[test]
+    fn nobody_follows_but_a_replica() {
+        let hub = Hub::new(Index::new(Duration::from_secs(1)));
+        let own = "spiffe://td/ns/gate/sa/tidegate";
+        let peer = |id: &str| Caller::Peer { peer: Arc::new(id.parse().unwrap()), address: None };
+        let code = |caller: Option<Caller>| admit(&hub, caller.as_ref()).err().map(|status| status.code());
+        assert_eq!(code(Some(peer(own))), Some(Code::Unimplemented), "there are no replicas");
+        hub.relay.among(own.parse().unwrap(), Arc::new(Roster::new(&[])));
+        assert_eq!(code(Some(peer(own))), None);
+        assert_eq!(code(Some(Caller::Unasked)), None);
+        assert_eq!(code(None), Some(Code::Unauthenticated));
+        for other in [
+            "spiffe://td/ns/gate/sa/other",
+            "spiffe://td/ns/sales/sa/tidegate",
+            "spiffe://td2/ns/gate/sa/tidegate",
+        ] {
+            assert_eq!(code(Some(peer(other))), Some(Code::PermissionDenied), "{other}");
+        }
+    }
+
+    #[test]
+    fn who_follows_another_one_is_not_followed() {
+        let relay = Relay::default();
+        let serves = relay.serves.subscribe();
+        assert!(!*serves.borrow(), "nothing is known yet");
+        for (role, expected) in [(Role::Own, true), (Role::Follower(None), false), (Role::Own, true)] {
+            relay.set(role);
+            assert_eq!(*serves.borrow(), expected);
+        }
+    }
+}
