@@ -117,6 +117,7 @@ codes! {
     OutOfScope = "TG0306", Error, "A reference that this namespace may not make.";
     IssuerConflict = "TG0307", Error, "Two TrustedIssuers claim the same tokens.";
     ReservedName = "TG0308", Error, "A name that only revocations have.";
+    CallerTooLarge = "TG0309", Error, "A Caller of more forms, items or bytes than can be revoked.";
     PeerNotStated = "TG0401", Error, "An entry must say who the peer is.";
     TokenRequired = "TG0402", Error, "An entry that names nobody without a token.";
     AnyoneTooWide = "TG0403", Error, "`anyone` needs exact methods and paths.";

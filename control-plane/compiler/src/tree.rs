@@ -51,6 +51,10 @@ impl TreeDocument {
 // === impl Tree ===
 
 impl<'t> Tree<'t> {
+    pub(crate) fn of(node: &'t Node<'t>) -> Self {
+        Self(node)
+    }
+
     /// A member.
     pub fn get(self, key: &str) -> Option<Self> {
         self.0.entry(key).map(|entry| Self(&entry.value))

@@ -303,11 +303,7 @@ impl Control {
                     Ok(()) => self.copy(&stored),
                     Err(Unshared::Raced) => continue,
                     Err(Unshared::TooLarge(bytes)) => {
-                        return Err(Refused::Asked(format!(
-                            "what is revoked would take {bytes} bytes, and the cluster keeps no more than {}; lift some, or take \
-                             rights away in the rules",
-                            MAX_SHARED
-                        )));
+                        return Err(Refused::Asked(without_room(bytes)));
                     }
                     Err(Unshared::Failed(why)) => return Err(Refused::Away(why)),
                 },
@@ -343,6 +339,15 @@ fn check_keys(judged: &InForce, kept: &Kept, revocation: &Revocation) -> Result<
     spec.revoked = kept.revoked(name, spec.revoked, now);
     let encoded = IssuerSetSpec::new(vec![spec]).encode();
     encoded.map(drop).map_err(|error| format!("{} cannot be revoked: {error}", revocation.target))
+}
+
+/// With what is asked for, it would be so many bytes.
+fn without_room(bytes: usize) -> String {
+    format!(
+        "there is no room for it: with it, what is revoked, suspended and pinned would take {bytes} bytes, and the cluster keeps \
+         {MAX_SHARED} at most; nothing has changed; lift what is needed no more (`tidegate revoke --list`), or take the right \
+         away in the rules"
+    )
 }
 
 /// Whether a caller passes a suspended Guard by leaving the token out.

@@ -5,11 +5,11 @@
 
 use std::collections::BTreeSet;
 
+use tidegate_compiler::revocation::INDENT;
 use tidegate_compiler::tree;
 use tidegate_proto::MAX_SUSPENSION_S;
 
 use super::kept::{Broken, Frozen, Kept, MAX_SUSPENSIONS, Revocation, Suspension, check_text};
-use super::overlay::INDENT;
 
 /// How far clocks of replicas may be apart, in seconds.
 const SKEW_S: i64 = 300;

@@ -5,20 +5,16 @@
 //!
 //! INVARIANT: what is added only refuses. Each has its end in it, so filters end it by their own clocks.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
+use tidegate_compiler::revocation::REFERENCE;
 use tidegate_compiler::{Compiled, revocation, tree};
 use tidegate_identity::PackKind;
 
 use super::kept::{Frozen, Revocation, Target};
 use crate::clock;
 use crate::rules::AcceptedRules;
-
-/// How far the forms of a frozen Caller stand from the left.
-pub(super) const INDENT: usize = 4;
-/// How a reference to the environment begins.
-const REFERENCE: &str = "${env.";
 
 /// The path of the rule of a revocation.
 pub(super) fn path(id: &str) -> String {
@@ -105,17 +101,12 @@ pub(super) fn freeze(caller: &str, rules: &AcceptedRules) -> Option<Frozen> {
             && text(&["metadata", "name"]) == Some(name)
     };
     let texts = rules.files.values().filter(|text| text.contains("Caller"));
-    let forms = texts.into_iter().find_map(|text| {
+    let (forms, environment) = texts.into_iter().find_map(|text| {
         let (with_values, _) = tree::read(text, Some(&rules.environment));
         let at = with_values.iter().position(|document| is_it(document.root()))?;
         let (as_written, _) = tree::read(text, None);
-        let forms = as_written.get(at)?.root().at(&["spec", "anyOf"])?;
-        forms.items().map(|form| form.block(INDENT)).collect::<Option<Vec<String>>>()
+        revocation::freeze(as_written.get(at)?.root(), &rules.environment)
     })?;
-    let named = |name: &str| forms.iter().any(|form| form.contains(&format!("{REFERENCE}{name}}}")));
-    let values = rules.environment.iter().filter(|(name, _)| named(name));
-    let environment: BTreeMap<String, String> =
-        values.map(|(name, value)| (name.clone(), value.clone())).collect();
     Some(Frozen { forms, environment })
 }
 

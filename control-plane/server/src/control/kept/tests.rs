@@ -122,3 +122,39 @@ fn there_is_a_limit_to_rules_that_revoke() {
     assert!(kept.revoke(asked(0), None, "me", NOW).unwrap_err().contains("256 such"));
     kept.revoke(key("a", 60), None, "me", NOW).unwrap();
 }
+
+/// Nobody who writes Callers takes the room that others' revocations need.
+#[test]
+fn dozens_of_the_largest_callers_are_revoked_at_the_same_time() {
+    let largest = |at: usize, accounts: usize| {
+        let accounts: Vec<String> = (0..accounts).map(|account| format!("w{account:0>62}")).collect();
+        format!(
+            "kind: Caller\nmetadata: {{name: large-{at}, namespace: data}}\nspec:\n  anyOf:\n  - peer: {{namespace: etl, \
+             serviceAccounts: [{}]}}\n",
+            accounts.join(", ")
+        )
+    };
+    let compile = |text: String| {
+        let mesh = "kind: Mesh\nmetadata: {name: prod}\nspec:\n  trustDomain: prod.example\n  rootNamespace: root\n  workloads: \
+                    [{namespace: sales, name: orders}]\n";
+        let files: crate::rules::Files =
+            [("mesh.yaml".to_owned(), mesh.to_owned()), ("a.yaml".to_owned(), text)].into();
+        let compiled = crate::serve::compile_files(&files, &Default::default()).output.is_some();
+        compiled.then(|| crate::rules::AcceptedRules { files, environment: Default::default() })
+    };
+    let most = (1..=256).rev().find(|accounts| compile(largest(0, *accounts)).is_some()).unwrap();
+    assert!((100..256).contains(&most), "the limit is one of bytes: {most}");
+    let mut kept = Kept::default();
+    for at in 0..44 {
+        let rules = compile(largest(at, most)).unwrap();
+        let frozen = super::super::overlay::freeze(&format!("data/large-{at}"), &rules);
+        let asked = AskedRevocation {
+            target: Target::Caller { name: format!("data/large-{at}") },
+            seconds: 60,
+            reason: "\u{fffd}".repeat(MAX_TEXT),
+        };
+        kept.revoke(asked, Some(frozen.unwrap()), &"somebody".repeat(30), NOW).unwrap();
+    }
+    let bytes = serde_json::to_vec(&kept).unwrap().len();
+    assert!((700_000..=crate::kube::MAX_SHARED).contains(&bytes), "{bytes}");
+}
