@@ -61,6 +61,7 @@ pub mod schema;
 pub mod spec;
 mod suggest;
 mod syntax;
+mod tally;
 mod text;
 mod tokens;
 pub mod tree;

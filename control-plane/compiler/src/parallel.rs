@@ -77,12 +77,28 @@ pub(crate) fn map_owned<T, R>(things: Vec<T>, work: impl Fn(T) -> R) -> Vec<R> {
 /// What `work` makes of each, where this is a part of work on many things itself: threads only where these are many, too.
 #[cfg(not(target_family = "wasm"))]
 pub(crate) fn map_within<T: Sync, R: Send>(things: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    if things.len() < MANY { things.iter().map(work).collect() } else { map(things, work) }
+    map_among(things.len(), things, work)
+}
+
+/// The same where these are some of so many.
+#[cfg(not(target_family = "wasm"))]
+pub(crate) fn map_among<T: Sync, R: Send>(
+    many: usize,
+    things: &[T],
+    work: impl Fn(&T) -> R + Sync,
+) -> Vec<R> {
+    if many < MANY { things.iter().map(work).collect() } else { map(things, work) }
 }
 
 /// What `work` makes of each.
 #[cfg(target_family = "wasm")]
 pub(crate) fn map_within<T, R>(things: &[T], work: impl Fn(&T) -> R) -> Vec<R> {
+    map(things, work)
+}
+
+/// What `work` makes of each.
+#[cfg(target_family = "wasm")]
+pub(crate) fn map_among<T, R>(_many: usize, things: &[T], work: impl Fn(&T) -> R) -> Vec<R> {
     map(things, work)
 }
 

@@ -4,11 +4,10 @@
 //! of maps; rules are ordered by id, issuers, claims and directories by name.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use tidegate_engine::model::{
-    Condition, FromModel, GuardModel, IssuerModel, Mode, Operand, PolicyModel, RuleModel,
-};
+use tidegate_engine::Encoder;
+use tidegate_engine::model::{FromModel, GuardModel, IssuerModel, Mode, PolicyModel, RuleModel, SharedRule};
 
 use tidegate_identity::issuer::MAX_ISSUERS;
 
@@ -23,6 +22,7 @@ use crate::parallel;
 use crate::place::Findings;
 use crate::rules::{Guard, Rule};
 use crate::suggest;
+use crate::tally::{Change, MANY, Tally};
 
 /// What one workload enforces.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,21 +53,39 @@ pub(crate) struct Planned {
     /// Or why it cannot be made, which is an error.
     pub(crate) policy: Result<Arc<WorkloadPolicy>, String>,
     pub(crate) findings: Vec<Diagnostic>,
+    pub(crate) tally: Tally,
+    /// What its rules section was written with, where that is kept for the next one.
+    encoder: Option<Arc<Mutex<Encoder>>>,
+}
+
+/// A policy, and what it was made with.
+struct Made {
+    policy: WorkloadPolicy,
+    tally: Tally,
+    encoder: Option<Arc<Mutex<Encoder>>>,
+    change: Option<Change>,
 }
 
 // === impl Planned ===
 
 impl Planned {
-    /// Makes a workload's policy of the Guards and rules that reach it.
+    /// Makes a workload's policy of the Guards and rules that reach it. `before`: of others, for the same mesh and issuers; what
+    /// is told beside it is how the rules differ, where that is known.
     pub(crate) fn new(
         id: &WorkloadId,
         mesh: &Mesh,
         issuers: &BTreeMap<String, Option<TrustedIssuer>>,
         guards: Vec<Arc<Guard>>,
         rules: Vec<Arc<Rule>>,
-    ) -> Self {
-        let policy = policy(id, mesh, &guards, &rules).map(Arc::new);
-        Self::of(id, issuers, guards, rules, policy)
+        before: Option<&Self>,
+    ) -> (Self, Option<Change>) {
+        match policy(id, mesh, &guards, &rules, before) {
+            Ok(Made { policy, tally, encoder, change }) => {
+                let planned = Self::of(id, issuers, guards, rules, Ok(Arc::new(policy)));
+                (Self { tally, encoder, ..planned }, change)
+            }
+            Err(why) => (Self::of(id, issuers, guards, rules, Err(why)), None),
+        }
     }
 
     /// The same policy, of Guards and rules that say the same from other places.
@@ -78,7 +96,8 @@ impl Planned {
         guards: Vec<Arc<Guard>>,
         rules: Vec<Arc<Rule>>,
     ) -> Self {
-        Self::of(id, issuers, guards, rules, self.policy.clone())
+        let moved = Self::of(id, issuers, guards, rules, self.policy.clone());
+        Self { tally: self.tally, encoder: self.encoder.clone(), ..moved }
     }
 
     fn of(
@@ -105,7 +124,8 @@ impl Planned {
                 related: Vec::new(),
             });
         }
-        Self { guards, rules, policy, findings: findings.into_found() }
+        let (tally, encoder) = (Tally::default(), None);
+        Self { guards, rules, policy, findings: findings.into_found(), tally, encoder }
     }
 }
 
@@ -130,7 +150,8 @@ fn policy(
     mesh: &Mesh,
     guards: &[Arc<Guard>],
     rules: &[Arc<Rule>],
-) -> Result<WorkloadPolicy, String> {
+    before: Option<&Planned>,
+) -> Result<Made, String> {
     let names = names(rules);
     let positions = Positions::joint(names.values().copied())
         .map_err(|_| "it has more than 65535 issuers, claims or directories".to_owned())?;
@@ -164,44 +185,82 @@ fn policy(
         })
         .collect();
     guards.sort_by(|a, b| a.id.cmp(&b.id));
-    let mut rules = parallel::map_within(rules, |rule| rule_model(rule, id, mesh, &moved));
-    rules.sort_by(|a, b| a.id.cmp(&b.id));
+    let make = |rule: &Rule| SharedRule::from(rule_model(rule, id, mesh, &moved));
+    // Of other issuers, claims or directories the same rule is another model.
+    let same_names = |before: &&Planned| {
+        before
+            .policy
+            .as_ref()
+            .is_ok_and(|policy| policy.model.issuers == issuers && policy.directories == directories)
+    };
+    let before = before.filter(|_| rules.len() >= MANY).filter(same_names);
+    let (models, change) = match before.map(|before| (before, &before.policy)) {
+        Some((before, Ok(policy))) => {
+            let (models, change) = again(&before.rules, &policy.model.rules, rules, make);
+            (models, Some(change))
+        }
+        _ => {
+            let mut models = parallel::map_within(rules, |rule| make(rule));
+            models.sort_by(|a, b| a.id.cmp(&b.id));
+            (models, None)
+        }
+    };
+    let tally = match (&change, before) {
+        (Some(change), Some(before)) => before.tally.after(change),
+        _ => models.iter().map(|model| Tally::of(model)).sum(),
+    };
     let model = PolicyModel {
         issuers,
         guards,
         directories: directories.iter().map(DirectoryQuery::to_string).collect(),
-        rules,
+        rules: models,
     };
-    let rules = tidegate_engine::encode(&model).map_err(|error| error.to_string())?;
-    Ok(WorkloadPolicy {
+    let encoder = before.and_then(|before| before.encoder.clone()).unwrap_or_default();
+    let section = encoder.lock().unwrap_or_else(PoisonError::into_inner).encode(&model);
+    let policy = WorkloadPolicy {
         covered: !model.guards.is_empty(),
         tcp_ports: tcp_ports.into_iter().collect(),
         issuers: model.issuers.iter().map(|issuer| issuer.name.clone()).collect(),
         directories,
-        reads_bodies: reads_bodies(&model),
-        rules,
+        reads_bodies: tally.reads_bodies(),
+        rules: section.map_err(|error| error.to_string())?,
         model,
-    })
+    };
+    Ok(Made { policy, tally, encoder: Some(encoder).filter(|_| rules.len() >= MANY), change })
 }
 
-fn reads_bodies(model: &PolicyModel) -> bool {
-    fn of(condition: &Condition) -> bool {
-        match condition {
-            Condition::All(parts) | Condition::Any(parts) => parts.iter().any(of),
-            Condition::Not(part) => of(part),
-            Condition::Compare(left, _, right) => operand(left) || operand(right),
-            Condition::Text(read, _) => operand(read),
-            Condition::True | Condition::Claim(..) | Condition::Within(_) => false,
+/// The models of these rules, both in the order of names: those that were made of rules that say the same, and new ones.
+fn again(
+    known: &[Arc<Rule>],
+    models: &[SharedRule],
+    rules: &[Arc<Rule>],
+    make: impl Fn(&Rule) -> SharedRule,
+) -> (Vec<SharedRule>, Change) {
+    let mut change = Change::default();
+    let mut made = Vec::with_capacity(rules.len());
+    let mut known = known.iter().zip(models).peekable();
+    for rule in rules {
+        let is_same = |(known, _): &(&Arc<Rule>, &SharedRule)| Arc::ptr_eq(known, rule);
+        // Names and all that rules say are compared only where something differs.
+        if known.peek().is_some_and(|known| !is_same(known)) {
+            while let Some((_, model)) = known.next_if(|(known, _)| known.name < rule.name) {
+                change.gone.push(model.clone());
+            }
         }
+        let same = known.next_if(|one| is_same(one) || one.0.says_the_same(rule));
+        made.push(match same {
+            Some((_, model)) => model.clone(),
+            None => {
+                let gone = known.next_if(|(known, _)| known.name == rule.name);
+                change.gone.extend(gone.map(|(_, model)| model.clone()));
+                let model = make(rule);
+                change.new.push(model.clone());
+                model
+            }
+        });
     }
-    fn operand(read: &Operand) -> bool {
-        match read {
-            Operand::Body(_) => true,
-            Operand::Length(inner) | Operand::Plus(inner, _) => operand(inner),
-            _ => false,
-        }
-    }
-    model.rules.iter().flat_map(|rule| rule.to.iter().flatten()).any(|operation| of(&operation.condition))
+    change.gone.extend(known.map(|(_, model)| model.clone()));
+    (made, change)
 }
 
 fn rule_model(rule: &Rule, id: &WorkloadId, mesh: &Mesh, moved: &BTreeMap<usize, Moved>) -> RuleModel {

@@ -91,11 +91,11 @@ fn what_is_decided_differently_is_shown() {
             let before = enforced(model, 4);
             let mut after = before.clone();
             match after.rules.is_empty() {
-                true => after.rules.push(other),
+                true => after.rules.push(other.into()),
                 false => {
                     let at = at.index(after.rules.len());
                     after.rules[at] =
-                        tidegate_engine::model::RuleModel { id: after.rules[at].id.clone(), ..other };
+                        tidegate_engine::model::RuleModel { id: after.rules[at].id.clone(), ..other }.into();
                 }
             }
             let after = enforced(after, 4);

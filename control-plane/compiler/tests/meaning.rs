@@ -114,7 +114,7 @@ spec:
             service_accounts: None
         }
     );
-    let to = rule.to.unwrap();
+    let to = rule.to.clone().unwrap();
     let literal = |text: &str| SegmentPattern::Literal(text.to_owned());
     let pattern = |segments: &[SegmentPattern]| PathPattern { segments: segments.to_vec() };
     assert_eq!(to[0].methods, Some(vec!["GET".to_owned(), "PUT".to_owned()]));

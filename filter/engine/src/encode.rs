@@ -1,28 +1,32 @@
 //! Writes a [`PolicyModel`] in the flat form, index included.
 //!
-//! INVARIANT: deterministic. The same model gives the same bytes on every machine.
-
-use std::borrow::Cow;
+//! INVARIANT: deterministic. The same model gives the same bytes on every machine, whatever was written before.
 
 use crate::layout::{
-    MAGIC, MAX_CONDITION_DEPTH, MAX_CONDITION_PARTS, MAX_ISSUERS, MAX_SECTION_BYTES, NONE, Table, VERSION,
-    code, word,
+    MAGIC, MAX_CONDITION_DEPTH, MAX_CONDITION_PARTS, MAX_SECTION_BYTES, NONE, VERSION, word,
 };
-use crate::model::{BodyField, ClaimRef, GuardModel, Lease, Mode, PolicyModel, RuleModel};
-use crate::packed::{MOST_FIELDS, Packed, pack};
+use crate::model::{BodyField, ClaimRef, IssuerModel, Lease, PolicyModel};
+use crate::packed::{Packed, pack};
 
 mod buckets;
+mod choice;
 mod clauses;
 mod conditions;
-mod interned;
+mod counts;
+mod encoder;
+mod found;
+mod link;
 mod place;
+mod pool;
 mod rules;
 mod shapes;
 
-use clauses::Clauses;
-use interned::{Map, Seed, Texts};
+pub use encoder::Encoder;
+
 use place::Place;
-use rules::Rarity;
+use pool::{Kind, ListOf, Pool, Thing};
+
+const TOO_MANY_FIELDS: &str = "the policy reads too many fields of bodies";
 
 /// Why a model cannot be encoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -87,175 +91,65 @@ pub enum EncodeError {
 /// # Errors
 /// When the model contains something that the format cannot say; nothing is ever left out.
 pub fn encode(model: &PolicyModel) -> Result<Vec<u8>, EncodeError> {
-    let mut rules: Vec<&RuleModel> = model.rules.iter().collect();
-    rules.sort_by(|a, b| a.id.cmp(&b.id));
-    if let Some([twice, _]) = rules.array_windows::<2>().find(|[a, b]| a.id == b.id) {
-        return Err(EncodeError::Duplicate(twice.id.clone()));
-    }
-    if model.issuers.len() > MAX_ISSUERS {
-        return Err(EncodeError::Issuers("more issuers are named than filters accept (64)".to_owned()));
-    }
-    for (position, issuer) in model.issuers.iter().enumerate() {
-        if model.issuers.iter().take(position).any(|earlier| earlier.name == issuer.name) {
-            return Err(EncodeError::Issuers(format!("issuer `{}` is there twice", issuer.name)));
-        }
-    }
-    let seed = Seed::default();
-    let mut writer = Writer {
-        model,
-        rarity: rules::rarity(model, seed),
-        tables: Default::default(),
-        packed: Default::default(),
-        text: Vec::new(),
-        // Most rules have three or four of their own.
-        strings: Map::with_capacity_and_hasher(4 * rules.len(), seed),
-        runs: Map::with_hasher(seed),
-        run: Vec::new(),
-        records: Map::with_hasher(seed),
-        shared: Map::with_capacity_and_hasher(4 * rules.len(), seed),
-        parts: 0,
-        of_operation: false,
-        body_fields: Vec::new(),
-    };
-    writer.issuers();
-    for guard in &model.guards {
-        writer.guard(guard)?;
-    }
-    for name in &model.directories {
-        let name = writer.string(name);
-        writer.push(Table::Directories, &[name]);
-    }
-    let written = rules.iter().map(|rule| writer.parts_of(rule)).collect::<Result<Vec<_>, _>>()?;
-    let mut clauses = Clauses::new(&rules, seed);
-    for (position, (rule, written)) in rules.iter().zip(&written).enumerate() {
-        writer.rule(rule, written)?;
-        clauses.add(position, rule, written);
-    }
-    clauses.write(&mut writer);
-    writer.finish()
+    Encoder::default().encode(model)
 }
 
-struct Writer<'m> {
-    model: &'m PolicyModel,
-    rarity: Rarity<'m>,
-    /// By position of the table.
-    tables: [Vec<u32>; Table::ALL.len()],
-    packed: [Vec<u32>; Packed::ALL.len()],
-    text: Vec<u8>,
-    strings: Texts<'m>,
-    /// Runs that are written once however often they occur, by content and table.
-    runs: Map<Vec<u32>, Vec<(usize, u32)>>,
-    /// The run that is being put together.
-    run: Vec<u32>,
-    /// The same of records: conditions and operands.
-    records: Map<(usize, [u32; 4]), u32>,
-    shared: Map<(Packed, [u32; MOST_FIELDS]), u32>,
+/// Writes things into the pool, and notes which these are: each behind what it refers to.
+struct Writer<'w> {
+    issuers: &'w [IssuerModel],
+    /// How many there are.
+    directories: usize,
+    pool: &'w mut Pool,
+    noted: &'w mut Vec<Thing>,
     /// How many parts the condition has that is being written.
     parts: u32,
     /// Whether it may read the body.
     of_operation: bool,
-    /// Fields of bodies, in the order of their operands.
-    body_fields: Vec<BodyField>,
 }
 
 // === impl Writer ===
 
-impl<'m> Writer<'m> {
-    /// Appends a record; returns its position.
-    fn push(&mut self, table: Table, record: &[u32]) -> u32 {
-        let Some(words) = self.tables.get_mut(table.position()) else { return NONE };
-        let position = words.len() / table.width();
-        words.extend_from_slice(record);
-        word(position)
+impl Writer<'_> {
+    fn note(&mut self, kind: Kind, number: u32) -> u32 {
+        self.noted.push(Thing::new(kind, number));
+        number
     }
 
-    /// Appends a record unless the same one is there already.
-    fn intern(&mut self, table: Table, record: [u32; 4]) -> u32 {
-        let key = (table.position(), record);
-        if let Some(known) = self.records.get(&key) {
-            return *known;
-        }
-        let position = self.push(table, &record);
-        self.records.insert(key, position);
-        position
+    fn string(&mut self, text: &str) -> u32 {
+        let number = self.pool.text(text);
+        self.note(Kind::Text, number)
     }
 
-    /// Appends a run and its length unless the same one is there already.
-    fn run(&mut self, table: Table, words: &[u32]) -> u32 {
-        let mut run = std::mem::take(&mut self.run);
-        run.clear();
-        run.push(word(words.len()));
-        run.extend_from_slice(words);
-        let known =
-            self.runs.get(&run).and_then(|known| known.iter().find(|(at, _)| *at == table.position()));
-        let position = match known {
-            Some((_, position)) => *position,
-            None => {
-                let position = self.push(table, &run);
-                self.runs.entry(run.clone()).or_default().push((table.position(), position));
-                position
-            }
-        };
-        self.run = run;
-        position
+    fn list(&mut self, of: ListOf, words: &[u32]) -> u32 {
+        let number = self.pool.list(of, words);
+        self.note(Kind::List, number)
     }
 
-    /// Appends a record to a packed table; returns its position.
-    fn put(&mut self, table: Packed, record: &[u32]) -> u32 {
-        let Some(words) = self.packed.get_mut(table.position()) else { return NONE };
-        let position = words.len() / table.fields();
-        words.extend_from_slice(record);
-        word(position)
+    fn automaton(&mut self, words: &[u32]) -> u32 {
+        let number = self.pool.automaton(words);
+        self.note(Kind::Automaton, number)
     }
 
-    /// Appends a record to a packed table unless the same one is there already.
-    fn share<const FIELDS: usize>(&mut self, table: Packed, record: [u32; FIELDS]) -> u32 {
-        let mut key = [NONE; MOST_FIELDS];
-        for (field, value) in key.iter_mut().zip(record) {
-            *field = value;
-        }
-        let words = self.packed.get(table.position()).map_or(0, Vec::len);
-        let position = word(words / table.fields());
-        let known = *self.shared.entry((table, key)).or_insert(position);
-        if known == position {
-            self.put(table, &record);
-        }
-        known
+    fn zone(&mut self, words: &[u32]) -> u32 {
+        let number = self.pool.zone(words);
+        self.note(Kind::Zone, number)
     }
 
-    fn string(&mut self, text: impl Into<Cow<'m, str>>) -> u32 {
-        let text = text.into();
-        if let Some(known) = self.strings.get(&text) {
-            return *known;
-        }
-        let position = word(self.text.len());
-        let mut length = word(text.len());
-        loop {
-            let group = length.to_le_bytes().first().map_or(0, |byte| byte & 63);
-            length >>= 6;
-            if length == 0 {
-                self.text.push(group);
-                break;
-            }
-            self.text.push(group | 64);
-        }
-        self.text.extend_from_slice(text.as_bytes());
-        self.strings.insert(text, position);
-        position
+    /// `None`: there are too many.
+    fn field(&mut self, field: &BodyField) -> Option<u32> {
+        let number = self.pool.field(field)?;
+        Some(self.note(Kind::Field, number))
     }
 
-    fn list(&mut self, items: &[u32]) -> u32 {
-        self.run(Table::Lists, items)
-    }
-
-    fn strings(&mut self, items: &'m [String]) -> u32 {
-        let items: Vec<u32> = items.iter().map(|item| self.string(item)).collect();
-        self.list(&items)
+    fn record<const WIDTH: usize>(&mut self, kind: Kind, record: [u32; WIDTH]) -> u32 {
+        let number = self.pool.record(kind, record);
+        self.note(kind, number)
     }
 
     fn optional<'t, T>(
         &mut self,
         items: Option<&'t [T]>,
+        of: ListOf,
         place: Place<'_>,
         field: &str,
         mut item: impl FnMut(&mut Self, &'t T) -> Result<u32, EncodeError>,
@@ -265,36 +159,9 @@ impl<'m> Writer<'m> {
             Some([]) => Err(EncodeError::Empty(format!("{place}.{field}"))),
             Some(items) => {
                 let words = items.iter().map(|one| item(self, one)).collect::<Result<Vec<u32>, _>>()?;
-                Ok(self.list(&words))
+                Ok(self.list(of, &words))
             }
         }
-    }
-
-    fn issuers(&mut self) {
-        for issuer in &self.model.issuers {
-            let slots: Vec<u32> = issuer.slots.iter().map(|path| self.strings(path)).collect();
-            let record = [self.string(&issuer.name), self.list(&slots)];
-            self.push(Table::Issuers, &record);
-        }
-    }
-
-    fn guard(&mut self, guard: &'m GuardModel) -> Result<(), EncodeError> {
-        let place = Place::Guard(&guard.id);
-        let ports = self.optional(guard.ports.as_deref(), place, "ports", |_, port| Ok(u32::from(*port)))?;
-        let audiences = self
-            .optional(guard.audiences.as_deref(), place, "audience", |writer, one| Ok(writer.string(one)))?;
-        let mode = match guard.mode {
-            Mode::Enforce => code::ENFORCE,
-            Mode::Shadow => code::SHADOW,
-        };
-        let record = [self.string(&guard.id), mode, ports, audiences];
-        self.push(Table::Guards, &record);
-        Ok(())
-    }
-
-    fn finish(self) -> Result<Vec<u8>, EncodeError> {
-        let out = section(&self.tables, &self.packed, &self.text);
-        if out.len() > MAX_SECTION_BYTES { Err(EncodeError::TooLarge(out.len())) } else { Ok(out) }
     }
 }
 

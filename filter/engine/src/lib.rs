@@ -56,7 +56,7 @@ pub use candidate::{CandidateDifference, CandidateOutcome, compare};
 pub use decide::{decide, decide_suspended, wanted_fields};
 pub use decision::{Decision, Guarding, RuleIx, ShadowDifference};
 pub use directory::{Directories, InvalidDirectories};
-pub use encode::{EncodeError, encode};
+pub use encode::{EncodeError, Encoder, encode};
 pub use layout::{InvalidRules, MAX_SECTION_BYTES, VERSION};
 pub use policy::{PolicySet, RuleView};
 pub use reason::{Ambiguity, Outcome, Reason, TokenFault};

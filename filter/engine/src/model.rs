@@ -6,6 +6,9 @@
 //! INVARIANT: *absent* (`None`: no constraint) and *empty* (`Some` of an empty list: refused by [`crate::encode`]) are
 //! different things. There is no way to write "unsupported".
 
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
 /// Everything that one workload enforces, apart from keys and directories.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PolicyModel {
@@ -16,8 +19,14 @@ pub struct PolicyModel {
     /// Names of directories that conditions refer to. Position is the directory's index.
     pub directories: Vec<String>,
     /// Rules that target the workload.
-    pub rules: Vec<RuleModel>,
+    pub rules: Vec<SharedRule>,
 }
+
+/// A rule that several policies may have. Whoever changes it gets a copy of its own.
+///
+/// INVARIANT: a rule does not change as long as anybody else has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SharedRule(Arc<RuleModel>);
 
 /// Where a field is in a request's body.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -101,6 +110,35 @@ pub enum OnExpiry {
     Reset,
     /// The stream may go on for as long as it lasts.
     Keep,
+}
+
+// === impl SharedRule ===
+
+impl SharedRule {
+    /// Whether it is the same in memory, and so says the same.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl From<RuleModel> for SharedRule {
+    fn from(rule: RuleModel) -> Self {
+        Self(Arc::new(rule))
+    }
+}
+
+impl Deref for SharedRule {
+    type Target = RuleModel;
+
+    fn deref(&self) -> &RuleModel {
+        &self.0
+    }
+}
+
+impl DerefMut for SharedRule {
+    fn deref_mut(&mut self) -> &mut RuleModel {
+        Arc::make_mut(&mut self.0)
+    }
 }
 
 // === impl Lease ===

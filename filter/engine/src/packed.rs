@@ -219,12 +219,19 @@ pub(crate) fn pack(table: Packed, values: &[u32]) -> (u32, [u8; 8], Vec<u8>) {
         _ => 4,
     });
     let stride: usize = widths.into_iter().map(usize::from).sum();
-    let mut bytes = Vec::with_capacity(stride * (values.len() / fields));
+    // Four bytes are written at a time: of those behind a field the next one is written over them, or nothing is there.
+    let length = stride * (values.len() / fields);
+    let mut bytes = vec![0; length + 4];
+    let mut at = 0;
     for record in values.chunks(fields) {
         for (value, width) in record.iter().zip(widths) {
-            bytes.extend(value.wrapping_add(1).to_le_bytes().iter().take(usize::from(width)));
+            if let Some(four) = bytes.get_mut(at..).and_then(<[u8]>::first_chunk_mut) {
+                *four = value.wrapping_add(1).to_le_bytes();
+            }
+            at += usize::from(width);
         }
     }
+    bytes.truncate(length);
     (word(values.len() / fields), widths, bytes)
 }
 

@@ -45,7 +45,7 @@ pub fn decide_suspended(model: &PolicyModel, request: &Request<'_>, revoking: &[
         if let Some(refused) = token_revoked(request, revoking) {
             return refused;
         }
-        let mut rules: Vec<&RuleModel> = model.rules.iter().collect();
+        let mut rules: Vec<&RuleModel> = model.rules.iter().map(|rule| &**rule).collect();
         rules.sort_by(|a, b| a.id.cmp(&b.id));
         // Any from, whatever is called; a token that is not accepted may be anybody's.
         let is_about = |from: &FromModel| {
@@ -96,7 +96,7 @@ pub fn decide(model: &PolicyModel, request: &Request<'_>) -> Decision {
         let refusal = ShadowDifference { outcome: Outcome::Deny, reason, rule: None };
         return enforce(guarding, refusal, refusal);
     }
-    let mut rules: Vec<&RuleModel> = model.rules.iter().collect();
+    let mut rules: Vec<&RuleModel> = model.rules.iter().map(|rule| &**rule).collect();
     rules.sort_by(|a, b| a.id.cmp(&b.id));
     // The first rule of a kind that matches; `best`: with a body that is the best for the request, where none was read.
     let first = |effect: Effect, mode: Mode, best: bool| {
@@ -151,7 +151,7 @@ pub fn decide(model: &PolicyModel, request: &Request<'_>) -> Decision {
 /// Both readings of a path, as data and as separated, where some operation takes encoded slashes for data.
 pub fn readings<'p>(model: &PolicyModel, path: &'p Path<'_>) -> Option<(Path<'p>, Path<'static>)> {
     let keeps = |rule: &RuleModel| rule.to.iter().flatten().any(|operation| operation.encoded_slashes);
-    if model.rules.iter().any(keeps) { path.readings() } else { None }
+    if model.rules.iter().any(|rule| keeps(rule)) { path.readings() } else { None }
 }
 
 /// Finds what is missing as [`crate::unlisted`] must: rule by rule, directory by directory, every id that any token has.
@@ -169,7 +169,8 @@ pub fn unlisted<'a>(model: &'a PolicyModel, request: &Request<'a>) -> Option<Unl
         .filter_map(|claim| if let ClaimValue::String(id) = claim { Some(id.as_str()) } else { None })
         .collect();
     ids.sort_unstable();
-    let mut rules: Vec<&RuleModel> = model.rules.iter().filter(|rule| rule.mode == Mode::Enforce).collect();
+    let rules = model.rules.iter().map(|rule| &**rule);
+    let mut rules: Vec<&RuleModel> = rules.filter(|rule| rule.mode == Mode::Enforce).collect();
     rules.sort_by(|a, b| a.id.cmp(&b.id));
     let (allows, denies): (Vec<&RuleModel>, Vec<&RuleModel>) =
         rules.into_iter().partition(|rule| rule.effect == Effect::Allow);

@@ -52,23 +52,26 @@ pub fn model() -> PolicyModel {
         issuers: vec![],
         guards: vec![GuardModel { id: "sales/g".into(), mode: Mode::Enforce, ports: None, audiences: None }],
         directories: vec![],
-        rules: vec![RuleModel {
-            id: "sales/read".into(),
-            effect: Effect::Allow,
-            mode: Mode::Enforce,
-            owner: "team".into(),
-            contact: String::new(),
-            disclosure: Disclosure::Full,
-            audit: Default::default(),
-            lease: Lease::default(),
-            revokes: false,
-            from: vec![from],
-            to: Some(vec![OperationModel {
-                methods: Some(vec!["GET".into()]),
-                paths: Some(vec![path]),
-                ..OperationModel::default()
-            }]),
-        }],
+        rules: vec![
+            RuleModel {
+                id: "sales/read".into(),
+                effect: Effect::Allow,
+                mode: Mode::Enforce,
+                owner: "team".into(),
+                contact: String::new(),
+                disclosure: Disclosure::Full,
+                audit: Default::default(),
+                lease: Lease::default(),
+                revokes: false,
+                from: vec![from],
+                to: Some(vec![OperationModel {
+                    methods: Some(vec!["GET".into()]),
+                    paths: Some(vec![path]),
+                    ..OperationModel::default()
+                }]),
+            }
+            .into(),
+        ],
     }
 }
 

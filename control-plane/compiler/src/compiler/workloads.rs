@@ -9,7 +9,8 @@ use crate::parallel;
 use crate::place::Findings;
 use crate::plan::{Planned, WorkloadPolicy};
 use crate::rules::{Guard, Rule};
-use crate::warnings::{self, Budget, Notes, Size};
+use crate::tally::Change;
+use crate::warnings::{self, Budget, Notes};
 
 use super::files::File;
 
@@ -30,7 +31,6 @@ type Name = (Arc<str>, usize);
 struct Workload {
     planned: Planned,
     notes: Notes,
-    size: Size,
 }
 
 /// What reaches a workload now.
@@ -150,28 +150,25 @@ impl Workloads {
         self.touched.clear();
         let known = &self.planned;
         let planned = parallel::map_owned(changed, |(Reaching { id, guards, rules }, kept)| {
-            let planned = match (kept, known.get(id)) {
-                (Kept::Policy, Some(known)) => known.planned.moved(id, issuers, guards, rules),
-                _ => Planned::new(id, mesh, issuers, guards, rules),
+            let known = known.get(id).map(|known| &known.planned);
+            let (planned, change) = match (kept, known) {
+                (Kept::Policy, Some(known)) => (known.moved(id, issuers, guards, rules), None),
+                (_, known) => Planned::new(id, mesh, issuers, guards, rules, known),
             };
-            (id, (planned, kept))
+            (id, (planned, kept, change))
         });
-        let mut fresh: BTreeMap<&WorkloadId, (Planned, Kept)> = planned.into_iter().collect();
+        let mut fresh: BTreeMap<&WorkloadId, (Planned, Kept, Option<Change>)> = planned.into_iter().collect();
         // How much is compared depends on the workloads before.
         let mut budget = Budget::new();
-        let mut unnoted: Vec<(&WorkloadId, Planned, Size, usize)> = Vec::new();
+        let mut unnoted: Vec<(&WorkloadId, Planned, Option<Change>, usize)> = Vec::new();
         for id in mesh.workloads.keys() {
             let known = self.planned.get(id);
-            let (planned, kept) = match (fresh.remove(id), known) {
-                (Some((planned, kept)), _) => (Some(planned), kept),
-                (None, _) => (None, Kept::All),
+            let (planned, kept, change) = match fresh.remove(id) {
+                Some((planned, kept, change)) => (Some(planned), kept, change),
+                None => (None, Kept::All, None),
             };
-            // The same policy has the same size.
-            let size = match (&planned, kept, known) {
-                (Some(planned), Kept::Nothing, _) | (Some(planned), _, None) => Size::of(planned),
-                (_, _, known) => known.map(|known| known.size).unwrap_or_default(),
-            };
-            let compared = budget.take(size);
+            let tally = planned.as_ref().or(known.map(|known| &known.planned)).map(|planned| planned.tally);
+            let compared = budget.take(tally.unwrap_or_default());
             let noted =
                 kept != Kept::Nothing && known.is_some_and(|known| known.notes.compared() == compared);
             match (planned, noted) {
@@ -185,17 +182,21 @@ impl Workloads {
                     unnoted.extend(
                         planned
                             .or(known.map(|known| known.planned.clone()))
-                            .map(|planned| (id, planned, size, compared)),
+                            .map(|planned| (id, planned, change, compared)),
                     );
                 }
             }
         }
-        let notes = parallel::map(&unnoted, |(_, planned, _, compared)| match &planned.policy {
-            Ok(policy) => Notes::new(&policy.model, *compared),
+        let known = &self.planned;
+        let notes = parallel::map(&unnoted, |(id, planned, change, compared)| match &planned.policy {
+            Ok(policy) => {
+                let before = change.as_ref().and_then(|change| Some((&known.get(*id)?.notes, change)));
+                Notes::new(&policy.model, *compared, before)
+            }
             Err(_) => Notes::default(),
         });
-        for ((id, planned, size, _), notes) in unnoted.into_iter().zip(notes) {
-            self.planned.insert(id.clone(), Workload { planned, notes, size });
+        for ((id, planned, _, _), notes) in unnoted.into_iter().zip(notes) {
+            self.planned.insert(id.clone(), Workload { planned, notes });
         }
         for workload in self.planned.values() {
             findings.extend(workload.planned.findings.iter().cloned());

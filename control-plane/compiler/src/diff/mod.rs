@@ -13,7 +13,7 @@ mod joint;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tidegate_engine::model::{Effect, GuardModel, Mode, PolicyModel, RuleModel};
+use tidegate_engine::model::{Effect, GuardModel, Mode, PolicyModel, RuleModel, SharedRule};
 use tidegate_engine::{
     Body, ClaimValue, Directories, HeaderFacts, Outcome, Peer, Request, TokenState, VerifiedToken, normal,
     reference,
@@ -134,7 +134,7 @@ fn guarding(guards: &[GuardModel]) -> String {
 
 fn workload(id: &WorkloadId, before: PolicyModel, after: PolicyModel, difference: &mut Difference) {
     let (before, after) = joint::models(before, after);
-    let by_id = |model: &PolicyModel| -> BTreeMap<String, RuleModel> {
+    let by_id = |model: &PolicyModel| -> BTreeMap<String, SharedRule> {
         let enforced = model.rules.iter().filter(|rule| rule.mode == Mode::Enforce);
         enforced.map(|rule| (rule.id.clone(), rule.clone())).collect()
     };
@@ -146,7 +146,7 @@ fn workload(id: &WorkloadId, before: PolicyModel, after: PolicyModel, difference
             continue;
         }
         for rule in old_rule.into_iter().chain(new_rule) {
-            let meeting = |rules: &BTreeMap<String, RuleModel>| -> Vec<RuleModel> {
+            let meeting = |rules: &BTreeMap<String, SharedRule>| -> Vec<SharedRule> {
                 rules.values().filter(|other| may_meet(rule, other)).cloned().collect()
             };
             let pair = Pair::new(&before, meeting(&old), meeting(&new));
@@ -169,7 +169,7 @@ struct Pair {
 // === impl Pair ===
 
 impl Pair {
-    fn new(joint: &PolicyModel, before: Vec<RuleModel>, after: Vec<RuleModel>) -> Self {
+    fn new(joint: &PolicyModel, before: Vec<SharedRule>, after: Vec<SharedRule>) -> Self {
         let guard = GuardModel {
             id: String::new(),
             mode: Mode::Enforce,
@@ -189,7 +189,8 @@ impl Pair {
     ///
     /// A request that matches several rules that differ is found with each of them, and noted under the one behind it.
     fn try_rule(&self, id: &WorkloadId, rule: &RuleModel, difference: &mut Difference) {
-        let rules: Vec<&RuleModel> = self.before.rules.iter().chain(&self.after.rules).collect();
+        let rules = self.before.rules.iter().chain(&self.after.rules);
+        let rules: Vec<&RuleModel> = rules.map(|rule| &**rule).collect();
         let examples = match classes::of(rule, &rules, &self.before) {
             Ok(examples) => examples,
             Err(why) => {

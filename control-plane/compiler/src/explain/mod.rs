@@ -82,7 +82,7 @@ pub fn explain(model: &PolicyModel, request: &Request<'_>) -> Explanation {
 
 /// Rules in the order in which the first that matches decides.
 fn sorted(model: &PolicyModel) -> Vec<&RuleModel> {
-    let mut rules: Vec<&RuleModel> = model.rules.iter().collect();
+    let mut rules: Vec<&RuleModel> = model.rules.iter().map(|rule| &**rule).collect();
     rules.sort_by(|a, b| a.id.cmp(&b.id));
     rules
 }
@@ -236,7 +236,7 @@ fn token_required(model: &PolicyModel, request: &Request<'_>) -> bool {
                 .iter()
                 .any(|from| !from.issuers.is_empty() && reference::peer_matches(&from.peer, request.peer))
     };
-    !has_token && model.rules.iter().any(demands)
+    !has_token && model.rules.iter().any(|rule| demands(rule))
 }
 
 /// A peer for people: its trust domain only where another one is demanded.

@@ -6,29 +6,31 @@
 //! INVARIANT: "wholly covered" is proven, not guessed: what is not understood covers nothing ([`cover`]).
 
 mod cover;
+mod near;
 mod never;
 mod overlap;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use tidegate_engine::model::{Effect, Mode, PeerModel, PolicyModel, RuleModel};
+use tidegate_engine::model::{Effect, Mode, PolicyModel, RuleModel, SharedRule};
 
 use crate::diagnostic::{Code, Related};
 use crate::parallel;
 use crate::place::Findings;
-use crate::plan::Planned;
 use crate::rules::Rule;
 use crate::suggest;
+use crate::tally::{Change, MANY, Tally, looks};
 
 pub(crate) use cover::{demands, glob_matches};
+use near::{Near, Places, callers, compared_with};
 pub(crate) use overlap::may_meet;
-
-/// Denies and Allows with the same callers that a rule is compared with, at most.
-const MOST_COMPARED: usize = 24;
 
 /// Pairs of Denies and Allows that are looked at for evasion, at most; with more, some evasions are not told.
 const MOST_PAIRS: usize = 4_000_000;
+
+/// After more changes than these all rules are looked at.
+const FEW: usize = 64;
 
 /// What there is to say about the rules of one workload, if it is so at all workloads of a rule.
 #[derive(Debug, Default)]
@@ -39,10 +41,14 @@ pub(crate) struct Notes {
     covered: Vec<(String, Cover)>,
     evaded: Vec<(String, Evasion)>,
     never: Vec<String>,
+    /// The Denies that were looked at for evasion.
+    denies: Vec<SharedRule>,
+    /// Where they are many, for the next notes.
+    places: Option<Arc<Mutex<Places>>>,
 }
 
 /// A rule that makes another one superfluous.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Cover {
     by: String,
     /// Whether it is a Deny that makes an Allow superfluous.
@@ -52,7 +58,7 @@ struct Cover {
 }
 
 /// Allows that let callers in without the token that a Deny looks at.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Evasion {
     by: BTreeSet<String>,
     issuers: BTreeSet<String>,
@@ -63,23 +69,6 @@ pub(crate) struct Budget {
     pairs: usize,
 }
 
-/// How many rules a workload has, and how many of them are Denies that look at tokens.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Size {
-    rules: usize,
-    denies: usize,
-}
-
-// === impl Size ===
-
-impl Size {
-    /// Of a workload's policy, if there is one.
-    pub(crate) fn of(planned: &Planned) -> Self {
-        let rules = planned.policy.as_ref().map_or(&[][..], |policy| &policy.model.rules);
-        Self { rules: rules.len(), denies: rules.iter().filter(|rule| looks(rule)).count() }
-    }
-}
-
 // === impl Budget ===
 
 impl Budget {
@@ -88,8 +77,8 @@ impl Budget {
     }
 
     /// How many Denies of the next workload.
-    pub(crate) fn take(&mut self, size: Size) -> usize {
-        let Size { rules, denies } = size;
+    pub(crate) fn take(&mut self, tally: Tally) -> usize {
+        let Tally { rules, denies, .. } = tally;
         let compared = self.pairs.checked_div(rules).unwrap_or(0).min(denies);
         self.pairs = self.pairs.saturating_sub(compared.saturating_mul(rules));
         compared
@@ -99,26 +88,88 @@ impl Budget {
 // === impl Notes ===
 
 impl Notes {
-    /// Looks at the rules of a workload, and at so many of its Denies for evasion.
-    pub(crate) fn new(model: &PolicyModel, compared: usize) -> Self {
+    /// Looks at the rules of a workload, and at so many of its Denies for evasion. `before`: what was noted of others, and how
+    /// these differ from them.
+    pub(crate) fn new(model: &PolicyModel, compared: usize, before: Option<(&Self, &Change)>) -> Self {
+        let after = before.and_then(|(before, change)| before.after(model, compared, change));
+        after.unwrap_or_else(|| Self::of(model, compared))
+    }
+
+    fn of(model: &PolicyModel, compared: usize) -> Self {
         let near = Near::new(model);
-        let mut left = compared;
-        let rules = model.rules.iter().map(|rule| {
-            let is_compared = left > 0 && looks(rule);
-            left = left.saturating_sub(usize::from(is_compared));
-            (rule, is_compared)
-        });
-        let found = parallel::map_within(&rules.collect::<Vec<_>>(), |(rule, is_compared)| {
-            let evasion = if *is_compared { near.evasion(rule) } else { None };
-            (near.cover(rule), evasion, never::is_contradictory(rule))
-        });
+        let denies: Vec<SharedRule> = compared_denies(model, compared).cloned().collect();
+        let covered =
+            parallel::map_within(&model.rules, |rule| (near.cover(rule), never::is_contradictory(rule)));
+        let evaded = parallel::map_among(model.rules.len(), &denies, |rule| evasion(model, rule));
         let mut notes = Self { compared, ..Self::default() };
-        for (rule, (cover, evasion, is_contradictory)) in model.rules.iter().zip(found) {
+        for (rule, (cover, is_contradictory)) in model.rules.iter().zip(covered) {
             notes.covered.extend(cover.map(|cover| (rule.id.clone(), cover)));
-            notes.evaded.extend(evasion.map(|evasion| (rule.id.clone(), evasion)));
             notes.never.extend(is_contradictory.then(|| rule.id.clone()));
         }
+        notes.evaded =
+            denies.iter().zip(evaded).filter_map(|(rule, found)| Some((rule.id.clone(), found?))).collect();
+        notes.denies = denies;
+        notes.places = (model.rules.len() >= MANY).then(|| Arc::new(Mutex::new(Places::new(model))));
         notes
+    }
+
+    /// The same after a few rules have changed. `None`: most would have to be looked at.
+    fn after(&self, model: &PolicyModel, compared: usize, change: &Change) -> Option<Self> {
+        let changed = || change.gone.iter().chain(&change.new);
+        if changed().count() > FEW {
+            return None;
+        }
+        let mut touched = BTreeSet::new();
+        for rule in changed().filter(|rule| rule.mode == Mode::Enforce) {
+            for from in &rule.from {
+                touched.extend(callers(&from.peer)?);
+            }
+        }
+        let kept = self.places.clone()?;
+        let mut places = kept.lock().unwrap_or_else(PoisonError::into_inner);
+        places.change(change);
+        // Whoever is compared with one of them: it has a caller of the same namespace.
+        let namespaces: BTreeSet<&str> = touched.iter().map(|(namespace, _)| *namespace).collect();
+        let is_touched = |rule: &&SharedRule| compared_with(rule).any(|key| touched.contains(&key));
+        let affected: Vec<&SharedRule> =
+            namespaces.iter().flat_map(|namespace| places.with(namespace)).filter(is_touched).collect();
+        let wanted = affected.iter().flat_map(|rule| compared_with(rule)).collect();
+        let near = Near::some(&places, &wanted);
+        let names: BTreeSet<&str> =
+            affected.iter().copied().chain(changed()).map(|rule| rule.id.as_str()).collect();
+        let is_kept = |name: &str| !names.contains(name);
+        let mut covered: Vec<(String, Cover)> =
+            self.covered.iter().filter(|(name, _)| is_kept(name)).cloned().collect();
+        covered.extend(affected.iter().filter_map(|rule| Some((rule.id.clone(), near.cover(rule)?))));
+        covered.sort_by(|(a, _), (b, _)| a.cmp(b));
+        covered.dedup_by(|(a, _), (b, _)| a == b);
+        let mut never: Vec<String> = self.never.iter().filter(|name| is_kept(name)).cloned().collect();
+        let again = affected.iter().copied().chain(&change.new).filter(|rule| never::is_contradictory(rule));
+        never.extend(again.map(|rule| rule.id.clone()));
+        never.sort();
+        never.dedup();
+        let denies: Vec<SharedRule> = compared_denies(model, compared).cloned().collect();
+        let found =
+            parallel::map_among(model.rules.len(), &denies, |rule| match self.evasion(rule, change) {
+                Some(known) => known.cloned(),
+                None => evasion(model, rule),
+            });
+        let evaded = denies.iter().zip(found).filter_map(|(rule, found)| Some((rule.id.clone(), found?)));
+        let evaded = evaded.collect();
+        drop(places);
+        Some(Self { compared, covered, evaded, never, denies, places: Some(kept) })
+    }
+
+    /// What is noted of a Deny, if nothing of it has changed.
+    fn evasion(&self, rule: &SharedRule, change: &Change) -> Option<Option<&Evasion>> {
+        let at = self.denies.binary_search_by(|known| known.id.cmp(&rule.id)).ok()?;
+        self.denies.get(at).filter(|known| known.is_same(rule))?;
+        let mut changed = change.gone.iter().chain(&change.new).filter(|other| lets_in(other));
+        if changed.any(|other| overlap::operations(rule, other)) {
+            return None;
+        }
+        let at = self.evaded.binary_search_by(|(name, _)| name.cmp(&rule.id)).ok();
+        Some(at.and_then(|at| self.evaded.get(at)).map(|(_, evasion)| evasion))
     }
 
     /// Whether as many Denies were looked at.
@@ -127,11 +178,13 @@ impl Notes {
     }
 }
 
-/// Whether a Deny looks at tokens.
-fn looks(rule: &RuleModel) -> bool {
-    rule.effect == Effect::Deny
-        && rule.mode == Mode::Enforce
-        && rule.from.iter().any(|from| !from.issuers.is_empty())
+/// The Denies that are looked at for evasion: the first ones.
+fn compared_denies(model: &PolicyModel, compared: usize) -> impl Iterator<Item = &SharedRule> {
+    model.rules.iter().filter(|rule| looks(rule)).take(compared)
+}
+
+fn lets_in(rule: &RuleModel) -> bool {
+    rule.effect == Effect::Allow && rule.mode == Mode::Enforce
 }
 
 /// The rules of a workload by their names.
@@ -224,72 +277,9 @@ struct Evaded<'w> {
     workloads: usize,
 }
 
-/// Enforced rules of a workload by their callers.
-struct Near<'m> {
-    model: &'m PolicyModel,
-    /// By namespace and account; without an account: those of the whole namespace.
-    of: BTreeMap<(&'m str, Option<&'m str>), Sides<'m>>,
-    /// Those with callers that no namespace limits.
-    broad: Sides<'m>,
-}
-
-#[derive(Default)]
-struct Sides<'m> {
-    denies: Vec<&'m RuleModel>,
-    allows: Vec<&'m RuleModel>,
-}
-
-// === impl Sides ===
-
-impl<'m> Sides<'m> {
-    fn add(&mut self, rule: &'m RuleModel) {
-        let side = if rule.effect == Effect::Deny { &mut self.denies } else { &mut self.allows };
-        if side.last().is_none_or(|last| last.id != rule.id) {
-            side.push(rule);
-        }
-    }
-}
-
 // === impl Near ===
 
-impl<'m> Near<'m> {
-    fn new(model: &'m PolicyModel) -> Self {
-        let mut near = Self { model, of: BTreeMap::new(), broad: Sides::default() };
-        for rule in model.rules.iter().filter(|rule| rule.mode == Mode::Enforce) {
-            for from in &rule.from {
-                match &from.peer {
-                    PeerModel::Mesh { namespace, service_accounts: None, .. } => {
-                        near.of.entry((namespace, None)).or_default().add(rule);
-                    }
-                    PeerModel::Mesh { namespace, service_accounts: Some(accounts), .. } => {
-                        for account in accounts {
-                            near.of.entry((namespace, Some(account))).or_default().add(rule);
-                        }
-                    }
-                    PeerModel::AnyMesh { .. } | PeerModel::NoPeer | PeerModel::Anyone => near.broad.add(rule),
-                }
-            }
-        }
-        near
-    }
-
-    /// Rules that may cover the rule's first entry, as many as are compared. Denies first: they matter more.
-    fn candidates(&self, rule: &RuleModel) -> Vec<&'m RuleModel> {
-        let mut sides = vec![&self.broad];
-        if let Some(PeerModel::Mesh { namespace, service_accounts, .. }) =
-            rule.from.first().map(|from| &from.peer)
-        {
-            sides.extend(self.of.get(&(namespace.as_str(), None)));
-            let account = service_accounts.iter().flatten().next();
-            sides.extend(
-                account.and_then(|account| self.of.get(&(namespace.as_str(), Some(account.as_str())))),
-            );
-        }
-        let denies = sides.iter().flat_map(|sides| &sides.denies).take(MOST_COMPARED);
-        let allows = sides.iter().flat_map(|sides| &sides.allows).take(MOST_COMPARED);
-        denies.chain(allows).copied().collect()
-    }
-
+impl Near<'_> {
     /// A Deny that covers an Allow wholly, or another rule of its effect that does.
     fn cover(&self, rule: &RuleModel) -> Option<Cover> {
         if rule.mode == Mode::Shadow {
@@ -309,34 +299,35 @@ impl<'m> Near<'m> {
             same: other.effect == rule.effect && cover::covers(rule, other),
         })
     }
+}
 
-    /// Whether Allows let the requests in that a Deny refuses by a token, and none of them demands it.
-    fn evasion(&self, rule: &RuleModel) -> Option<Evasion> {
-        let allows = self.model.rules.iter();
-        let allows = allows.filter(|other| other.effect == Effect::Allow && other.mode == Mode::Enforce);
-        let allows: Vec<&RuleModel> = allows.filter(|other| overlap::operations(rule, other)).collect();
-        let looking = rule.from.iter().filter(|from| !from.issuers.is_empty());
-        let mut by = BTreeSet::new();
-        let mut issuers = BTreeSet::new();
-        for from in looking {
-            let meeting = allows
-                .iter()
-                .flat_map(|other| other.from.iter().map(move |entry| (other, entry)))
-                .filter(|(_, entry)| overlap::peers(&from.peer, &entry.peer));
-            let demands = |entry: &tidegate_engine::model::FromModel| {
-                from.issuers.iter().all(|issuer| entry.issuers.contains(issuer))
-            };
-            let meeting: Vec<_> = meeting.collect();
-            if meeting.is_empty() || meeting.iter().any(|(_, entry)| demands(entry)) {
-                return None;
-            }
-            by.extend(meeting.iter().map(|(other, _)| other.id.clone()));
-            issuers.extend(from.issuers.iter().filter_map(|issuer| {
-                self.model.issuers.get(usize::from(*issuer)).map(|issuer| issuer.name.clone())
-            }));
+/// Whether Allows let the requests in that a Deny refuses by a token, and none of them demands it.
+fn evasion(model: &PolicyModel, rule: &RuleModel) -> Option<Evasion> {
+    let allows = model.rules.iter().map(|other| &**other).filter(|other| lets_in(other));
+    let allows: Vec<&RuleModel> = allows.filter(|other| overlap::operations(rule, other)).collect();
+    let looking = rule.from.iter().filter(|from| !from.issuers.is_empty());
+    let mut by = BTreeSet::new();
+    let mut issuers = BTreeSet::new();
+    for from in looking {
+        let meeting = allows
+            .iter()
+            .flat_map(|other| other.from.iter().map(move |entry| (other, entry)))
+            .filter(|(_, entry)| overlap::peers(&from.peer, &entry.peer));
+        let demands = |entry: &tidegate_engine::model::FromModel| {
+            from.issuers.iter().all(|issuer| entry.issuers.contains(issuer))
+        };
+        let meeting: Vec<_> = meeting.collect();
+        if meeting.is_empty() || meeting.iter().any(|(_, entry)| demands(entry)) {
+            return None;
         }
-        (!by.is_empty()).then_some(Evasion { by, issuers })
+        by.extend(meeting.iter().map(|(other, _)| other.id.clone()));
+        issuers.extend(
+            from.issuers.iter().filter_map(|issuer| {
+                model.issuers.get(usize::from(*issuer)).map(|issuer| issuer.name.clone())
+            }),
+        );
     }
+    (!by.is_empty()).then_some(Evasion { by, issuers })
 }
 
 fn names(by: &BTreeMap<&str, &Rule>) -> String {

@@ -79,8 +79,8 @@ fn with(methods: &[&str], deny: &[&str]) -> Fence {
             ..OperationModel::default()
         }]),
     };
-    let mut rules = vec![rule("a/a", Effect::Allow, methods)];
-    rules.extend((!deny.is_empty()).then(|| rule("a/b", Effect::Deny, deny)));
+    let mut rules = vec![rule("a/a", Effect::Allow, methods).into()];
+    rules.extend((!deny.is_empty()).then(|| rule("a/b", Effect::Deny, deny).into()));
     let guard =
         GuardModel { id: "a/g".into(), mode: Mode::Enforce, ports: Some(vec![8080]), audiences: None };
     fence(

@@ -93,7 +93,7 @@ impl Aim {
         sent.path = sent.path.replace("/x", "/x:y");
         let rules: Vec<&RuleModel> = models
             .iter()
-            .flat_map(|model| &model.rules)
+            .flat_map(|model| model.rules.iter().map(|rule| &**rule))
             .filter(|rule| rule.mode == Mode::Enforce && (rule.effect == Effect::Allow || self.picks[5] < 4))
             .collect();
         if self.aimed && !rules.is_empty() {

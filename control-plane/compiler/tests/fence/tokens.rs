@@ -24,7 +24,8 @@ fn tokens_only(mut model: PolicyModel, audiences: bool) -> PolicyModel {
     let audiences = audiences.then(|| vec!["https://orders.example".to_owned()]);
     model.guards = vec![GuardModel { id: "sales/g".into(), mode: Mode::Enforce, ports: None, audiences }];
     for (at, rule) in model.rules.iter_mut().enumerate() {
-        for from in rule.from.iter_mut().filter(|_| rule.effect == Effect::Allow) {
+        let allows = rule.effect == Effect::Allow;
+        for from in rule.from.iter_mut().filter(|_| allows) {
             from.issuers = vec![if at % 3 == 0 { 1 } else { 0 }];
             if from.issuers == [1] {
                 from.condition = Condition::True;

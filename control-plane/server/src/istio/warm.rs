@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tidegate_compiler::WorkloadPolicy;
-use tidegate_engine::model::{Effect, Mode, PolicyModel, RuleModel};
+use tidegate_engine::model::{Effect, Mode, PolicyModel, SharedRule};
 use tidegate_identity::{InvalidKeys, IssuerSetSpec, IssuerSpec};
 use tidegate_proto::v1 as pb;
 
@@ -94,11 +94,13 @@ pub fn change(before: &Terms, after: &Terms) -> Change {
 /// All but rules is the same, no Allow is gone, and no Deny has come; what is in Shadow decides nothing. What a rule means
 /// depends on the order of issuers and directories, so these are compared as they stand.
 fn rules_widen(before: &PolicyModel, after: &PolicyModel) -> bool {
-    let of = |model: &PolicyModel, effect: Effect| -> Vec<RuleModel> {
+    let of = |model: &PolicyModel, effect: Effect| -> BTreeMap<String, SharedRule> {
         let enforced = model.rules.iter().filter(|rule| rule.mode == Mode::Enforce && rule.effect == effect);
-        enforced.cloned().collect()
+        enforced.map(|rule| (rule.id.clone(), rule.clone())).collect()
     };
-    let all_in = |some: Vec<RuleModel>, others: Vec<RuleModel>| some.iter().all(|rule| others.contains(rule));
+    let all_in = |some: BTreeMap<String, SharedRule>, others: BTreeMap<String, SharedRule>| {
+        some.iter().all(|(id, rule)| others.get(id) == Some(rule))
+    };
     before.guards == after.guards
         && before.issuers == after.issuers
         && before.directories == after.directories

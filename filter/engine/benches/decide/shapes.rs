@@ -148,7 +148,7 @@ fn policy(rules: Vec<RuleModel>) -> PolicyModel {
             audiences: Some(vec!["https://orders.example".into()]),
         }],
         directories: vec![],
-        rules,
+        rules: rules.into_iter().map(Into::into).collect(),
     }
 }
 

@@ -1,31 +1,47 @@
 //! The hash table of the index: entries by bucket, within a bucket by tag.
 
 use crate::index;
-use crate::layout::word;
+use crate::layout::{size, word};
 use crate::packed::Packed;
 
-use super::Writer;
+use super::link::Linker;
 
 /// Writes the entries (keys and targets).
-pub(super) fn write(writer: &mut Writer<'_>, entries: &[(u64, u32)]) {
+pub(super) fn write(linker: &mut Linker<'_>, entries: &[(u64, u32)]) {
     // Two entries to a bucket: half as many starts, and a look-up reads both at once.
     let buckets = word(entries.len() / 2).max(1);
-    let mut filed: Vec<(u32, u32, u32)> = entries
-        .iter()
-        .map(|(key, target)| (index::bucket(*key, buckets), index::tag(*key), *target))
-        .collect();
-    filed.sort_unstable();
-    filed.dedup();
-    let mut rest = filed.as_slice();
-    let mut start = 0;
-    writer.put(Packed::Starts, &[0]);
-    for bucket in 0..buckets {
-        let (here, behind) = rest.split_at(rest.partition_point(|(at, _, _)| *at <= bucket));
-        for (_, tag, target) in here {
-            writer.put(Packed::Entries, &[*tag, *target]);
+    // How many entries are in buckets before each.
+    let mut ends = vec![0_u32; size(buckets).saturating_add(1)];
+    for (key, _) in entries {
+        if let Some(end) = ends.get_mut(size(index::bucket(*key, buckets)).saturating_add(1)) {
+            *end = end.saturating_add(1);
         }
-        rest = behind;
-        start += word(here.len());
-        writer.put(Packed::Starts, &[start]);
+    }
+    let mut sum = 0_u32;
+    for end in &mut ends {
+        sum = sum.saturating_add(*end);
+        *end = sum;
+    }
+    // Each begins where the one before ends, and grows to where it ends itself.
+    let mut filed = vec![(0, 0); entries.len()];
+    for (key, target) in entries {
+        let Some(end) = ends.get_mut(size(index::bucket(*key, buckets))) else { continue };
+        if let Some(place) = filed.get_mut(size(*end)) {
+            *place = (index::tag(*key), *target);
+        }
+        *end = end.saturating_add(1);
+    }
+    let (mut begin, mut start) = (0, 0);
+    linker.append(Packed::Starts, &[0]);
+    for end in ends.iter().take(size(buckets)) {
+        let here = filed.get_mut(begin..size(*end)).unwrap_or_default();
+        begin = size(*end);
+        here.sort_unstable();
+        let mut before = None;
+        for entry in here.iter().filter(|entry| before.replace(**entry) != Some(**entry)) {
+            linker.append(Packed::Entries, &[entry.0, entry.1]);
+            start += 1;
+        }
+        linker.append(Packed::Starts, &[start]);
     }
 }

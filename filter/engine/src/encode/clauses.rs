@@ -1,17 +1,13 @@
 //! Cuts rules into clauses, and tells what each demands literally.
 
-use std::collections::HashSet;
-
 use crate::index::{self, MAX_BEGINNING, MAX_LABELS, MAX_SEGMENTS, Shape};
 use crate::layout::{NONE, code, word};
 use crate::model::{
     Condition, Effect, FromModel, HostPattern, Mode, Operand, OperationModel, PathPattern, PeerModel,
     Relation, RuleModel, SegmentPattern, Test, TextTest,
 };
-use crate::packed::Packed;
 
-use super::rules::Written;
-use super::{Map, Seed, Writer, buckets, claim_word, shapes};
+use super::claim_word;
 
 /// Up to so many pairs of a from and an operation each is a clause; of more, each from or each operation.
 const MAX_PAIRS: usize = 256;
@@ -23,7 +19,7 @@ const FEW_CLAUSES: usize = 16;
 const MAX_KEYS: usize = 64;
 
 /// Most values of a claim that a clause is filed under.
-const MAX_VALUES: usize = 8;
+pub(super) const MAX_VALUES: usize = 8;
 
 /// What a path demands of its segments.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,10 +32,10 @@ struct PathParts {
 }
 
 /// A clause with one of each of what it demands.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Item {
-    /// What an entry of the index points to.
-    pub target: u32,
+    /// Which of the rule's clauses it is of; 0 where these are not told apart.
+    pub clause: u32,
     subject: (u32, u64),
     claim: Claim,
     value: u64,
@@ -49,151 +45,126 @@ pub(super) struct Item {
 
 /// A claim, and of which kind its values are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-struct Claim {
-    word: u32,
-    kind: u32,
+pub(super) struct Claim {
+    pub word: u32,
+    pub kind: u32,
 }
 
 /// A claim without one of whose values a condition does not hold.
-struct Demanded {
-    claim: Claim,
-    values: Values,
+pub(super) struct Demanded {
+    pub claim: Claim,
+    pub values: Values,
 }
 
 /// Nearly always there is one.
-enum Values {
+pub(super) enum Values {
     One([u64; 1]),
     /// In order, none twice.
     Some(Vec<u64>),
 }
 
-/// A from, and what its condition demands.
-#[derive(Clone, Copy)]
-struct Entry<'e> {
-    from: &'e FromModel,
-    demanded: &'e [Demanded],
+/// What a rule is filed under.
+#[derive(Debug, Default)]
+pub(super) struct Filed {
+    /// Which of the rule's froms and operations each clause is of, where they are told apart; [`NONE`] for any.
+    pub clauses: Vec<[u32; 2]>,
+    pub items: Vec<Item>,
 }
 
-/// Whom a from is for: trust domain, namespace, account.
-type Subject<'m> = (u32, &'m str, &'m str, &'m str);
-
-pub(super) struct Clauses<'m> {
-    /// In how many froms a claim is demanded to have a value.
-    rarity: Map<(Claim, u64), u32>,
-    /// By rule and from, what its condition demands.
-    demanded: Vec<Vec<Vec<Demanded>>>,
-    clauses: Vec<[u32; 3]>,
-    items: Vec<Item>,
-    /// Who needs a token, with a from that says so.
-    token_required: Vec<(u64, u32)>,
-    known: HashSet<Subject<'m>, Seed>,
+/// Whom a from is for.
+pub(super) struct Subject<'m> {
+    pub kind: u32,
+    pub trust_domain: &'m str,
+    pub namespace: &'m str,
+    pub account: &'m str,
+    /// What it is in the index.
+    pub part: u64,
 }
 
-// === impl Clauses ===
-
-impl<'m> Clauses<'m> {
-    /// Of rules in the order of their positions.
-    pub fn new(rules: &[&RuleModel], seed: Seed) -> Self {
-        let mut rarity = Map::with_hasher(seed);
-        let of_from = |from: &FromModel| {
-            let mut all = Vec::new();
-            demanded(&from.condition, &mut all);
-            all
-        };
-        let demanded: Vec<Vec<Vec<Demanded>>> =
-            rules.iter().map(|rule| rule.from.iter().map(of_from).collect()).collect();
-        for one in demanded.iter().flatten().flatten() {
-            for value in one.values.as_slice() {
-                *rarity.entry((one.claim, *value)).or_default() += 1;
-            }
+/// What a rule is filed under. `chosen`: of each from, which of the claims that its condition demands.
+pub(super) fn file(rule: &RuleModel, chosen: &[Option<(Claim, Vec<u64>)>]) -> Filed {
+    let mut filed = Filed::default();
+    let froms = || (0..).zip(rule.from.iter().zip(chosen)).map(|(at, from)| (at, Some(from)));
+    let to = || (0..).zip(rule.to.iter().flatten()).map(|(at, one)| (at, Some(one)));
+    let froms: Vec<(u32, Option<_>)> = froms().collect();
+    let to: Vec<(u32, Option<&OperationModel>)> =
+        if rule.to.is_some() { to().collect() } else { vec![(NONE, None)] };
+    let any_from = [(NONE, None)];
+    let any_to = [(NONE, None)];
+    let few = froms.len() * to.len() <= FEW_CLAUSES;
+    // Every pair if these are few; else the longer side only, which is the more selective one.
+    let (froms, to) = if froms.len() * to.len() <= MAX_PAIRS {
+        (froms.as_slice(), to.as_slice())
+    } else if froms.len() >= to.len() {
+        (froms.as_slice(), any_to.as_slice())
+    } else {
+        (any_from.as_slice(), to.as_slice())
+    };
+    for (from, from_model) in froms {
+        for (operation, operation_model) in to {
+            let clause = if few {
+                0
+            } else {
+                filed.clauses.push([*from, *operation]);
+                word(filed.clauses.len() - 1)
+            };
+            let claim = from_model.and_then(|(_, chosen)| chosen.clone());
+            let from = from_model.map(|(from, _)| from);
+            filed.file(clause, rule.effect, from, claim, *operation_model);
         }
-        let (clauses, items, token_required) = (Vec::new(), Vec::new(), Vec::new());
-        Self { rarity, demanded, clauses, items, token_required, known: HashSet::with_hasher(seed) }
     }
+    filed
+}
 
-    /// Takes the rule that is at this position.
-    pub fn add(&mut self, position: usize, rule: &'m RuleModel, written: &Written) {
-        let demanded = self.demanded.get_mut(position).map(std::mem::take).unwrap_or_default();
-        let position = word(position);
-        if rule.effect == Effect::Allow && rule.mode == Mode::Enforce {
-            for (at, from) in written.froms.iter().zip(&rule.from) {
-                if !from.issuers.is_empty() {
-                    self.require_token(*at, from);
+/// Who needs a token where a rule lets them in: by position of the from that says so.
+pub(super) fn token_required(rule: &RuleModel) -> Vec<(u32, Subject<'_>)> {
+    if rule.effect != Effect::Allow || rule.mode != Mode::Enforce {
+        return Vec::new();
+    }
+    let froms = (0..).zip(&rule.from).filter(|(_, from)| !from.issuers.is_empty());
+    froms.flat_map(|(at, from)| subjects_of(from).into_iter().map(move |subject| (at, subject))).collect()
+}
+
+fn subjects_of(from: &FromModel) -> Vec<Subject<'_>> {
+    let one = |kind, trust_domain, namespace, account, part| {
+        vec![Subject { kind, trust_domain, namespace, account, part }]
+    };
+    match &from.peer {
+        PeerModel::Mesh { trust_domain, namespace, service_accounts } => {
+            let part = index::namespace_part(namespace);
+            match service_accounts {
+                None => one(code::SUBJECT_NAMESPACE, trust_domain, namespace, "", part),
+                Some(accounts) => {
+                    let of = |account| Subject {
+                        kind: code::SUBJECT_ACCOUNT,
+                        trust_domain,
+                        namespace,
+                        account,
+                        part: index::account_part(part, account),
+                    };
+                    accounts.iter().map(|account| of(account.as_str())).collect()
                 }
             }
         }
-        let froms: Vec<(u32, Option<Entry<'_>>)> = written
-            .froms
-            .iter()
-            .copied()
-            .zip(rule.from.iter().zip(&demanded).map(|(from, demanded)| Some(Entry { from, demanded })))
-            .collect();
-        let to: Vec<(u32, Option<&OperationModel>)> = match (&written.operations, &rule.to) {
-            (Some(positions), Some(models)) => {
-                positions.iter().copied().zip(models.iter().map(Some)).collect()
-            }
-            _ => vec![(NONE, None)],
-        };
-        let any_from = [(NONE, None)];
-        let any_to = [(NONE, None)];
-        let few = froms.len() * to.len() <= FEW_CLAUSES;
-        // Every pair if these are few; else the longer side only, which is the more selective one.
-        let (froms, to) = if froms.len() * to.len() <= MAX_PAIRS {
-            (froms.as_slice(), to.as_slice())
-        } else if froms.len() >= to.len() {
-            (froms.as_slice(), any_to.as_slice())
-        } else {
-            (any_from.as_slice(), to.as_slice())
-        };
-        for (from, from_model) in froms {
-            for (operation, operation_model) in to {
-                let target = if few {
-                    position << 2 | code::TARGET_RULE
-                } else {
-                    self.clauses.push([position, *from, *operation]);
-                    word(self.clauses.len() - 1) << 2 | code::TARGET_CLAUSE
-                };
-                self.file(target, rule.effect, *from_model, *operation_model);
-            }
+        PeerModel::AnyMesh { trust_domain } => {
+            one(code::SUBJECT_NONE, trust_domain, "", "", index::any_mesh_part(trust_domain))
         }
+        PeerModel::NoPeer => one(code::PEER_NONE, "", "", "-", index::WITHOUT_PEER),
+        PeerModel::Anyone => one(code::PEER_ANYONE, "", "", "*", index::ANYONE),
     }
+}
 
-    fn require_token(&mut self, at: u32, from: &'m FromModel) {
-        let mut subject = |subject: Subject<'m>, part: u64| {
-            if self.known.insert(subject) {
-                self.token_required.push((part, at));
-            }
-        };
-        match &from.peer {
-            PeerModel::Mesh { trust_domain, namespace, service_accounts } => {
-                let part = index::namespace_part(namespace);
-                match service_accounts {
-                    None => subject((code::SUBJECT_NAMESPACE, trust_domain, namespace, ""), part),
-                    Some(accounts) => {
-                        for account in accounts {
-                            let named =
-                                (code::SUBJECT_ACCOUNT, trust_domain.as_str(), namespace.as_str(), account);
-                            subject((named.0, named.1, named.2, named.3), index::account_part(part, account));
-                        }
-                    }
-                }
-            }
-            PeerModel::AnyMesh { trust_domain } => {
-                subject((code::SUBJECT_NONE, trust_domain, "", ""), index::any_mesh_part(trust_domain));
-            }
-            PeerModel::NoPeer => subject((code::PEER_NONE, "", "", "-"), index::WITHOUT_PEER),
-            PeerModel::Anyone => subject((code::PEER_ANYONE, "", "", "*"), index::ANYONE),
-        }
-    }
+// === impl Filed ===
 
+impl Filed {
     fn file(
         &mut self,
-        target: u32,
+        clause: u32,
         effect: Effect,
-        entry: Option<Entry<'_>>,
+        from: Option<&FromModel>,
+        claim: Option<(Claim, Vec<u64>)>,
         operation: Option<&OperationModel>,
     ) {
-        let from = entry.map(|entry| entry.from);
         let mut subjects = from.map_or_else(|| vec![(code::SUBJECT_NONE, 0)], subjects);
         let mut paths: Vec<PathParts> = operation
             .and_then(|operation| operation.paths.as_ref())
@@ -203,8 +174,7 @@ impl<'m> Clauses<'m> {
             .and_then(|hosts| hosts.iter().map(host_part).collect::<Option<_>>())
             .unwrap_or_else(|| vec![(0, 0)]);
         let none = (Claim { word: NONE, kind: 0 }, vec![0]);
-        let (mut claim, mut values) =
-            entry.and_then(|entry| self.rarest(entry.demanded)).unwrap_or_else(|| none.clone());
+        let (mut claim, mut values) = claim.unwrap_or_else(|| none.clone());
         // A claim that cannot be told makes a Deny match: such a request looks there.
         if effect == Effect::Deny && claim.word != NONE {
             values.push(index::UNTELLABLE);
@@ -238,35 +208,11 @@ impl<'m> Clauses<'m> {
                 for value in &values {
                     for host in &hosts {
                         let (subject, value, host, path) = (*subject, *value, *host, *path);
-                        self.items.push(Item { target, subject, claim, value, host, path });
+                        self.items.push(Item { clause, subject, claim, value, host, path });
                     }
                 }
             }
         }
-    }
-
-    /// Of the claims that a condition demands the one whose values are the rarest.
-    fn rarest(&self, demanded: &[Demanded]) -> Option<(Claim, Vec<u64>)> {
-        let often = |demanded: &Demanded| {
-            let values = demanded.values.as_slice().iter();
-            let known = values.map(|value| self.rarity.get(&(demanded.claim, *value)));
-            known.map(|often| often.copied().unwrap_or(0)).max().unwrap_or(0)
-        };
-        let all = demanded.iter().filter(|demanded| demanded.values.as_slice().len() <= MAX_VALUES);
-        all.min_by_key(|demanded| (often(demanded), demanded.values.as_slice().len(), demanded.claim))
-            .map(|demanded| (demanded.claim, demanded.values.as_slice().to_vec()))
-    }
-
-    /// Writes clauses and index.
-    pub fn write(self, writer: &mut Writer<'_>) {
-        for clause in &self.clauses {
-            writer.put(Packed::Clauses, clause);
-        }
-        let mut entries = shapes::file(writer, &self.items);
-        for (subject, from) in self.token_required {
-            entries.push((index::token_required(subject), from << 2 | code::TARGET_TOKEN_REQUIRED));
-        }
-        buckets::write(writer, &entries);
     }
 }
 
@@ -309,7 +255,7 @@ impl Item {
     }
 
     /// Whether it is only there for claims that cannot be told.
-    pub fn untellable(&self) -> bool {
+    pub fn is_untellable(&self) -> bool {
         self.claim.word != NONE && self.value == index::UNTELLABLE
     }
 }
@@ -392,7 +338,7 @@ fn path_parts(path: &PathPattern) -> PathParts {
 }
 
 /// What a condition demands: it is false where such a claim is absent, or of this kind and has none of the values.
-fn demanded(condition: &Condition, all: &mut Vec<Demanded>) {
+pub(super) fn demanded(condition: &Condition, all: &mut Vec<Demanded>) {
     let one = |claim, kind, values| Demanded { claim: Claim { word: claim_word(claim), kind }, values };
     match condition {
         Condition::Claim(claim, Test::OneOf(values))
@@ -451,7 +397,7 @@ impl Values {
         }
     }
 
-    fn as_slice(&self) -> &[u64] {
+    pub fn as_slice(&self) -> &[u64] {
         match self {
             Self::One(one) => one,
             Self::Some(values) => values,

@@ -1,13 +1,11 @@
 //! Writes conditions and what they are made of.
 
-use crate::body::MAX_BODY_FIELDS;
-use crate::layout::{
-    MAX_CONDITION_DEPTH, MAX_CONDITION_PARTS, MAX_OPERAND_DEPTH, NONE, Table, code, long_words, word,
-};
+use crate::layout::{MAX_CONDITION_DEPTH, MAX_CONDITION_PARTS, MAX_OPERAND_DEPTH, NONE, code, long_words};
 use crate::model::{ClaimRef, Condition, Operand, Relation, Test, TextTest};
 use crate::{normal, pattern, schedule};
 
-use super::{EncodeError, Place, Writer, claim_word};
+use super::pool::{Kind, ListOf};
+use super::{EncodeError, Place, TOO_MANY_FIELDS, Writer, claim_word};
 
 fn refuse(place: Place<'_>) -> impl Fn(&'static str) -> EncodeError {
     move |why| EncodeError::Condition { place: place.to_string(), why }
@@ -15,11 +13,11 @@ fn refuse(place: Place<'_>) -> impl Fn(&'static str) -> EncodeError {
 
 // === impl Writer ===
 
-impl<'m> Writer<'m> {
+impl Writer<'_> {
     /// Children are written before their parent.
     pub(super) fn condition(
         &mut self,
-        condition: &'m Condition,
+        condition: &Condition,
         issuers: &[u16],
         place: Place<'_>,
         depth: u32,
@@ -49,39 +47,40 @@ impl<'m> Writer<'m> {
             }
             Condition::Within(within) => {
                 let zone = schedule::encode_zone(&within.zone).map_err(refuse(place))?;
-                let zone = self.run(Table::Zones, &zone);
-                let windows = self.optional(Some(&within.windows), place, "windows", |_, window| {
-                    schedule::encode_window(*window).map_err(refuse(place))
-                })?;
+                let zone = self.zone(&zone);
+                let windows =
+                    self.optional(Some(&within.windows), ListOf::Numbers, place, "windows", |_, window| {
+                        schedule::encode_window(*window).map_err(refuse(place))
+                    })?;
                 [code::WITHIN, zone, windows, 0]
             }
         };
-        Ok(self.intern(Table::Conditions, record))
+        Ok(self.record(Kind::Condition, record))
     }
 
     /// What says that all of these hold, as [`Writer::condition`] does of a [`Condition::All`].
-    pub(super) fn all(
+    pub(super) fn all<'c>(
         &mut self,
-        parts: impl IntoIterator<Item = &'m Condition>,
+        parts: impl IntoIterator<Item = &'c Condition>,
         issuers: &[u16],
         place: Place<'_>,
     ) -> Result<u32, EncodeError> {
         self.begin(place, 0)?;
         let parts = self.conditions(parts, issuers, place, 1)?;
-        Ok(self.intern(Table::Conditions, [code::ALL, parts, 0, 0]))
+        Ok(self.record(Kind::Condition, [code::ALL, parts, 0, 0]))
     }
 
     /// A list of conditions.
-    fn conditions(
+    fn conditions<'c>(
         &mut self,
-        parts: impl IntoIterator<Item = &'m Condition>,
+        parts: impl IntoIterator<Item = &'c Condition>,
         issuers: &[u16],
         place: Place<'_>,
         depth: u32,
     ) -> Result<u32, EncodeError> {
         let parts = parts.into_iter().map(|part| self.condition(part, issuers, place, depth));
         let parts = parts.collect::<Result<Vec<u32>, _>>()?;
-        Ok(self.list(&parts))
+        Ok(self.list(ListOf::Conditions, &parts))
     }
 
     /// Counts one more part of a condition.
@@ -99,7 +98,7 @@ impl<'m> Writer<'m> {
     fn test(
         &mut self,
         claim: ClaimRef,
-        test: &'m Test,
+        test: &Test,
         issuers: &[u16],
         place: Place<'_>,
     ) -> Result<[u32; 4], EncodeError> {
@@ -107,8 +106,7 @@ impl<'m> Writer<'m> {
         Ok(match test {
             Test::Present => [code::PRESENT, at, 0, 0],
             Test::OneOf(values) => {
-                let list =
-                    self.optional(Some(values), place, "values", |writer, value| Ok(writer.string(value)))?;
+                let list = self.texts(values, place)?;
                 [code::ONE_OF, at, list, 0]
             }
             Test::Integer(value) => {
@@ -129,7 +127,7 @@ impl<'m> Writer<'m> {
     }
 
     fn directory(&self, directory: u16, place: Place<'_>) -> Result<u32, EncodeError> {
-        if self.model.directories.len() <= usize::from(directory) {
+        if self.directories <= usize::from(directory) {
             return Err(EncodeError::Dangling { place: place.to_string(), what: "directory" });
         }
         Ok(u32::from(directory))
@@ -143,7 +141,7 @@ impl<'m> Writer<'m> {
         issuers: &[u16],
         place: Place<'_>,
     ) -> Result<u32, EncodeError> {
-        let known = self.model.issuers.get(usize::from(claim.issuer));
+        let known = self.issuers.get(usize::from(claim.issuer));
         if !issuers.contains(&claim.issuer) || known.is_none() {
             return Err(EncodeError::Dangling { place: place.to_string(), what: "token" });
         }
@@ -158,7 +156,7 @@ impl<'m> Writer<'m> {
     /// What it is made of is written before it.
     fn operand(
         &mut self,
-        operand: &'m Operand,
+        operand: &Operand,
         issuers: &[u16],
         place: Place<'_>,
         depth: u32,
@@ -195,15 +193,8 @@ impl<'m> Writer<'m> {
                 if text.parse() != Ok(field.clone()) {
                     return Err(refuse(place)("no body has this field"));
                 }
-                let known = self.body_fields.iter().position(|known| known == field);
-                let at = known.unwrap_or_else(|| {
-                    self.body_fields.push(field.clone());
-                    self.body_fields.len() - 1
-                });
-                if at >= MAX_BODY_FIELDS {
-                    return Err(refuse(place)("the policy reads too many fields of bodies"));
-                }
-                [code::OPERAND_BODY, self.string(text), word(at), 0]
+                let at = self.field(field).ok_or_else(|| refuse(place)(TOO_MANY_FIELDS))?;
+                [code::OPERAND_BODY, self.string(&text), at, 0]
             }
             Operand::Now => [code::OPERAND_NOW, 0, 0, 0],
             Operand::TokenClock => [code::OPERAND_TOKEN_CLOCK, 0, 0, 0],
@@ -219,15 +210,18 @@ impl<'m> Writer<'m> {
                 [code::OPERAND_PLUS, self.operand(to, issuers, place, depth + 1)?, low, high]
             }
         };
-        Ok(self.intern(Table::Operands, [kind, a, b, c]))
+        Ok(self.record(Kind::Operand, [kind, a, b, c]))
     }
 
-    fn text_test(&mut self, test: &'m TextTest, place: Place<'_>) -> Result<[u32; 2], EncodeError> {
+    fn texts(&mut self, values: &[String], place: Place<'_>) -> Result<u32, EncodeError> {
+        self.optional(Some(values), ListOf::Texts, place, "values", |writer, value| Ok(writer.string(value)))
+    }
+
+    fn text_test(&mut self, test: &TextTest, place: Place<'_>) -> Result<[u32; 2], EncodeError> {
         Ok(match test {
             TextTest::Present => [code::TEXT_PRESENT, 0],
             TextTest::OneOf(values) => {
-                let list =
-                    self.optional(Some(values), place, "values", |writer, value| Ok(writer.string(value)))?;
+                let list = self.texts(values, place)?;
                 [code::TEXT_ONE_OF, list]
             }
             TextTest::Prefix(text) => [code::TEXT_PREFIX, self.string(text)],
@@ -236,7 +230,7 @@ impl<'m> Writer<'m> {
             TextTest::Glob(glob) => [code::TEXT_GLOB, self.string(glob)],
             TextTest::Pattern(automaton) => {
                 let run = pattern::encode(automaton).map_err(refuse(place))?;
-                [code::TEXT_PATTERN, self.run(Table::Automata, &run)]
+                [code::TEXT_PATTERN, self.automaton(&run)]
             }
         })
     }

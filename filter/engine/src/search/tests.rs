@@ -58,7 +58,7 @@ fn policy(effect: Effect, rule: impl Fn(usize) -> (FromModel, OperationModel)) -
     let slots = vec![vec!["x".into()], vec!["y".into()]];
     let model = PolicyModel {
         issuers: vec![IssuerModel { name: "a".into(), slots }],
-        rules: rules.collect(),
+        rules: rules.map(Into::into).collect(),
         ..PolicyModel::default()
     };
     PolicySet::decode(&encode(&model).unwrap()).unwrap()
@@ -278,8 +278,10 @@ fn rules_of_many_parts_are_told_apart_by_their_longer_side() {
         let to = (to > 0).then(|| (0..to).map(|at| segment(first + at)).collect());
         rule(id, (0..froms).map(|at| account(first + at)).collect(), to)
     };
-    let rules =
-        (0..20).flat_map(|at| [of(3 * at, 300, 0), of(3 * at + 1, 300, 2), of(3 * at + 2, 2, 300)]).collect();
+    let rules = (0..20)
+        .flat_map(|at| [of(3 * at, 300, 0), of(3 * at + 1, 300, 2), of(3 * at + 2, 2, 300)])
+        .map(Into::into)
+        .collect();
     let policy =
         PolicySet::decode(&encode(&PolicyModel { rules, ..PolicyModel::default() }).unwrap()).unwrap();
     let count = candidates(&policy, "/s2001", "orders.example", ClaimValue::Absent);

@@ -94,9 +94,9 @@ fn publish(effect: Effect) -> PolicyModel {
         to: Some(vec![OperationModel { condition, ..OperationModel::default() }]),
     };
     let is_orders = Condition::Text(Operand::Body(topic), TextTest::Glob("orders-*".into()));
-    model.rules.push(rule("sales/topic", effect, is_orders));
+    model.rules.push(rule("sales/topic", effect, is_orders).into());
     if effect == Effect::Deny {
-        model.rules.push(rule("sales/rest", Effect::Allow, Condition::True));
+        model.rules.push(rule("sales/rest", Effect::Allow, Condition::True).into());
     }
     model
 }

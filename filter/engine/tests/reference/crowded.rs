@@ -112,7 +112,7 @@ fn operation() -> impl Strategy<Value = OperationModel> {
         .prop_map(|(hosts, paths)| OperationModel { hosts, paths, ..OperationModel::default() })
 }
 
-fn rule() -> impl Strategy<Value = RuleModel> {
+pub fn rule() -> impl Strategy<Value = RuleModel> {
     (
         prop_oneof![2 => Just(Effect::Allow), 1 => Just(Effect::Deny)],
         prop_oneof![4 => Just(Mode::Enforce), 1 => Just(Mode::Shadow)],
@@ -134,7 +134,7 @@ fn rule() -> impl Strategy<Value = RuleModel> {
         })
 }
 
-fn policy() -> impl Strategy<Value = PolicyModel> {
+pub fn policy() -> impl Strategy<Value = PolicyModel> {
     // Few kinds of rules, each many times with other froms: rules that differ in one thing.
     (proptest::collection::vec(rule(), 1..6), proptest::collection::vec((any::<usize>(), from()), 0..60))
         .prop_map(|(kinds, copies)| {
@@ -146,9 +146,9 @@ fn policy() -> impl Strategy<Value = PolicyModel> {
             for (kind, from) in copies {
                 let mut rule = kinds[kind % kinds.len()].clone();
                 rule.from[0] = from;
-                model.rules.push(rule);
+                model.rules.push(rule.into());
             }
-            model.rules.extend(kinds);
+            model.rules.extend(kinds.into_iter().map(SharedRule::from));
             if let Some(FromModel {
                 peer: PeerModel::Mesh { service_accounts: Some(accounts), .. }, ..
             }) = model.rules.last_mut().and_then(|rule| rule.from.first_mut())
@@ -232,40 +232,43 @@ fn a_rule_is_found_by_all_that_it_demands() {
     let size = 6usize;
     for at in 0..size.pow(5) {
         let digit = |place: u32| at / size.pow(place) % size;
-        model.rules.push(RuleModel {
-            id: format!("sales/rule-{at:05}"),
-            effect: Effect::Allow,
-            mode: Mode::Enforce,
-            owner: String::new(),
-            contact: String::new(),
-            disclosure: Disclosure::Full,
-            audit: Default::default(),
-            lease: Lease::default(),
-            revokes: false,
-            from: vec![FromModel {
-                peer: PeerModel::Mesh {
-                    trust_domain: "prod.example".into(),
-                    namespace: "etl".into(),
-                    service_accounts: Some(vec![ACCOUNTS[digit(0)].to_owned()]),
-                },
-                issuers: vec![0],
-                condition: Condition::Claim(
-                    ClaimRef { issuer: 0, slot: 0 },
-                    Test::OneOf(vec![GROUPS[digit(1)].to_owned()]),
-                ),
-            }],
-            to: Some(vec![OperationModel {
-                hosts: Some(vec![HostPattern::Exact(HOSTS[digit(2)].to_owned())]),
-                paths: Some(vec![PathPattern {
-                    segments: vec![
-                        SegmentPattern::Literal(format!("v{}", digit(3))),
-                        SegmentPattern::One,
-                        SegmentPattern::Glob(format!("team-{}-*", digit(4))),
-                    ],
+        model.rules.push(
+            RuleModel {
+                id: format!("sales/rule-{at:05}"),
+                effect: Effect::Allow,
+                mode: Mode::Enforce,
+                owner: String::new(),
+                contact: String::new(),
+                disclosure: Disclosure::Full,
+                audit: Default::default(),
+                lease: Lease::default(),
+                revokes: false,
+                from: vec![FromModel {
+                    peer: PeerModel::Mesh {
+                        trust_domain: "prod.example".into(),
+                        namespace: "etl".into(),
+                        service_accounts: Some(vec![ACCOUNTS[digit(0)].to_owned()]),
+                    },
+                    issuers: vec![0],
+                    condition: Condition::Claim(
+                        ClaimRef { issuer: 0, slot: 0 },
+                        Test::OneOf(vec![GROUPS[digit(1)].to_owned()]),
+                    ),
+                }],
+                to: Some(vec![OperationModel {
+                    hosts: Some(vec![HostPattern::Exact(HOSTS[digit(2)].to_owned())]),
+                    paths: Some(vec![PathPattern {
+                        segments: vec![
+                            SegmentPattern::Literal(format!("v{}", digit(3))),
+                            SegmentPattern::One,
+                            SegmentPattern::Glob(format!("team-{}-*", digit(4))),
+                        ],
+                    }]),
+                    ..OperationModel::default()
                 }]),
-                ..OperationModel::default()
-            }]),
-        });
+            }
+            .into(),
+        );
     }
     let policy = decoded(&model);
     for at in (0..size.pow(5)).step_by(97) {

@@ -126,7 +126,7 @@ fn with_rules(rules: Vec<RuleModel>) -> PolicyModel {
     PolicyModel {
         issuers: vec![IssuerModel { name: "a".into(), slots: vec![vec!["x".into()], vec!["y".into()]] }],
         directories: NAMES.iter().map(|name| (*name).to_owned()).collect(),
-        rules,
+        rules: rules.into_iter().map(Into::into).collect(),
         ..closed()
     }
 }
@@ -395,7 +395,7 @@ fn an_id_is_missing_whatever_the_body_will_say() {
         });
     }
     // A Deny may match with a body, and then again it may not.
-    model.rules.push(RuleModel { id: "sales/two".into(), effect: Effect::Deny, ..rule });
+    model.rules.push(RuleModel { id: "sales/two".into(), effect: Effect::Deny, ..rule }.into());
     assert!(missing(&model, &fresh, &worker).is_some());
     model.rules[1].to = None;
     assert_eq!(missing(&model, &fresh, &worker), None);
@@ -406,7 +406,9 @@ fn nothing_is_missing_where_being_listed_would_deny() {
     let mut model = with_rules(vec![allow("sales/one", claim(0, Test::Listed(0)))]);
     let fresh = [directory("a", &[], NOW)];
     assert!(missing(&model, &fresh, &texts(["8", ""])).is_some());
-    model.rules.push(RuleModel { effect: Effect::Deny, ..allow("sales/two", claim(0, Test::Listed(0))) });
+    model
+        .rules
+        .push(RuleModel { effect: Effect::Deny, ..allow("sales/two", claim(0, Test::Listed(0))) }.into());
     assert_eq!(missing(&model, &fresh, &texts(["8", ""])), None);
 }
 

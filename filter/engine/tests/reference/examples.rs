@@ -47,19 +47,22 @@ fn without_a_guard_nothing_is_refused() {
 #[test]
 fn a_path_that_can_be_read_otherwise_is_refused_even_where_any_path_is_allowed() {
     let mut model = closed();
-    model.rules.push(RuleModel {
-        id: "sales/any".into(),
-        effect: Effect::Allow,
-        mode: Mode::Enforce,
-        owner: String::new(),
-        contact: String::new(),
-        disclosure: Disclosure::Full,
-        audit: Default::default(),
-        lease: Lease::default(),
-        revokes: false,
-        from: vec![FromModel { peer: PeerModel::Anyone, issuers: vec![], condition: Condition::True }],
-        to: None,
-    });
+    model.rules.push(
+        RuleModel {
+            id: "sales/any".into(),
+            effect: Effect::Allow,
+            mode: Mode::Enforce,
+            owner: String::new(),
+            contact: String::new(),
+            disclosure: Disclosure::Full,
+            audit: Default::default(),
+            lease: Lease::default(),
+            revokes: false,
+            from: vec![FromModel { peer: PeerModel::Anyone, issuers: vec![], condition: Condition::True }],
+            to: None,
+        }
+        .into(),
+    );
     assert_eq!(outcome(&model, &plain()).reason, Reason::AllowedBy);
     let odd = Sent { path: "/v1/%2e%2e/admin".into(), ..plain() };
     assert_eq!(outcome(&model, &odd).reason, Reason::Ambiguous(Ambiguity::Path));
@@ -83,7 +86,7 @@ fn what_would_never_match_is_not_encoded() {
             to: Some(vec![OperationModel::default()]),
         };
         change(&mut rule);
-        model.rules.push(rule);
+        model.rules.push(rule.into());
         encode(&model)
     };
     assert!(empty(|_| {}).is_ok());
@@ -112,19 +115,22 @@ fn what_refuses_before_any_rule_is_named() {
     let mut model = closed();
     model.issuers.push(IssuerModel { name: "a".into(), slots: vec![] });
     model.guards[0].audiences = Some(vec!["https://orders.example".into()]);
-    model.rules.push(RuleModel {
-        id: "sales/any".into(),
-        effect: Effect::Allow,
-        mode: Mode::Enforce,
-        owner: String::new(),
-        contact: String::new(),
-        disclosure: Disclosure::Full,
-        audit: Default::default(),
-        lease: Lease::default(),
-        revokes: false,
-        from: vec![FromModel { peer: PeerModel::Anyone, issuers: vec![], condition: Condition::True }],
-        to: None,
-    });
+    model.rules.push(
+        RuleModel {
+            id: "sales/any".into(),
+            effect: Effect::Allow,
+            mode: Mode::Enforce,
+            owner: String::new(),
+            contact: String::new(),
+            disclosure: Disclosure::Full,
+            audit: Default::default(),
+            lease: Lease::default(),
+            revokes: false,
+            from: vec![FromModel { peer: PeerModel::Anyone, issuers: vec![], condition: Condition::True }],
+            to: None,
+        }
+        .into(),
+    );
     let token = |audience: &str, expires_at| {
         Token::Verified(VerifiedToken { audiences: vec![audience.into()], expires_at, slots: vec![] })
     };
@@ -189,24 +195,27 @@ fn what_refuses_before_any_rule_is_named() {
 fn a_condition_has_at_most_so_many_parts() {
     let with_parts = |parts: usize| {
         let mut model = closed();
-        model.rules.push(RuleModel {
-            id: "sales/any".into(),
-            effect: Effect::Allow,
-            mode: Mode::Enforce,
-            owner: String::new(),
-            contact: String::new(),
-            disclosure: Disclosure::Full,
-            audit: Default::default(),
-            lease: Lease::default(),
-            revokes: false,
-            from: vec![FromModel {
-                peer: PeerModel::Anyone,
-                issuers: vec![],
-                // The list itself is a part.
-                condition: Condition::All(vec![Condition::True; parts - 1]),
-            }],
-            to: None,
-        });
+        model.rules.push(
+            RuleModel {
+                id: "sales/any".into(),
+                effect: Effect::Allow,
+                mode: Mode::Enforce,
+                owner: String::new(),
+                contact: String::new(),
+                disclosure: Disclosure::Full,
+                audit: Default::default(),
+                lease: Lease::default(),
+                revokes: false,
+                from: vec![FromModel {
+                    peer: PeerModel::Anyone,
+                    issuers: vec![],
+                    // The list itself is a part.
+                    condition: Condition::All(vec![Condition::True; parts - 1]),
+                }],
+                to: None,
+            }
+            .into(),
+        );
         model
     };
     assert_eq!(outcome(&with_parts(4096), &plain()).reason, Reason::AllowedBy);

@@ -311,7 +311,7 @@ pub fn policy() -> impl Strategy<Value = PolicyModel> {
                 ],
                 guards,
                 directories: vec!["fresh".into(), "stale".into(), "missing".into()],
-                rules,
+                rules: rules.into_iter().map(Into::into).collect(),
             }
         },
     )

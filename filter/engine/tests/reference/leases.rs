@@ -40,19 +40,26 @@ proptest! {
 fn with_lease(lease: Lease) -> PolicyModel {
     PolicyModel {
         issuers: vec![IssuerModel { name: "a".into(), slots: vec![] }],
-        rules: vec![RuleModel {
-            id: "sales/stream".into(),
-            effect: Effect::Allow,
-            mode: Mode::Enforce,
-            owner: String::new(),
-            contact: String::new(),
-            disclosure: Disclosure::Full,
-            audit: Default::default(),
-            lease,
-            revokes: false,
-            from: vec![FromModel { peer: PeerModel::Anyone, issuers: vec![0], condition: Condition::True }],
-            to: None,
-        }],
+        rules: vec![
+            RuleModel {
+                id: "sales/stream".into(),
+                effect: Effect::Allow,
+                mode: Mode::Enforce,
+                owner: String::new(),
+                contact: String::new(),
+                disclosure: Disclosure::Full,
+                audit: Default::default(),
+                lease,
+                revokes: false,
+                from: vec![FromModel {
+                    peer: PeerModel::Anyone,
+                    issuers: vec![0],
+                    condition: Condition::True,
+                }],
+                to: None,
+            }
+            .into(),
+        ],
         ..closed()
     }
 }

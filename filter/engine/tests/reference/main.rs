@@ -12,6 +12,7 @@ use tidegate_engine::{
     normal, reference,
 };
 
+mod again;
 mod bodies;
 mod candidates;
 mod crowded;
@@ -121,7 +122,7 @@ proptest! {
             lease: Lease::default(),
             revokes: false,
             ..extra
-        });
+        }.into());
         if before.outcome == Outcome::Deny {
             prop_assert_eq!(outcome(&more, &sent).outcome, Outcome::Deny);
             for position in 0..model.rules.len() {

@@ -93,7 +93,7 @@ fn deny(id: &str, issuers: Vec<u16>) -> RuleModel {
 fn with_rule(rule: RuleModel) -> PolicyModel {
     PolicyModel {
         issuers: vec![IssuerModel { name: "a".into(), slots: vec![] }],
-        rules: vec![RuleModel { id: "a/first".into(), revokes: false, ..rule.clone() }, rule],
+        rules: vec![RuleModel { id: "a/first".into(), revokes: false, ..rule.clone() }.into(), rule.into()],
         ..closed()
     }
 }
@@ -103,7 +103,7 @@ fn what_takes_something_back_is_an_enforced_deny_of_any_operation() {
     let refused = |change: fn(&mut RuleModel)| {
         let mut rule = deny("b/rule", vec![]);
         change(&mut rule);
-        let error = encode(&PolicyModel { rules: vec![rule], ..closed() }).unwrap_err();
+        let error = encode(&PolicyModel { rules: vec![rule.into()], ..closed() }).unwrap_err();
         assert!(matches!(error, EncodeError::Rule { .. }), "{error}");
         error.to_string()
     };

@@ -74,7 +74,8 @@ fn rule(id: &str, effect: Effect, condition: Condition) -> RuleModel {
 fn model(allow: Condition, deny: Condition) -> PolicyModel {
     let mut model = closed();
     model.issuers.push(IssuerModel { name: "a".into(), slots: vec![vec!["iat".into()]] });
-    model.rules = vec![rule("a/allow", Effect::Allow, allow), rule("a/deny", Effect::Deny, deny)];
+    model.rules =
+        vec![rule("a/allow", Effect::Allow, allow).into(), rule("a/deny", Effect::Deny, deny).into()];
     model
 }
 
@@ -123,8 +124,8 @@ fn only_what_may_end_the_request_counts() {
     assert_eq!(told(&model(Condition::True, Condition::Not(Box::new(before(1020))))), 1020);
     // Another Allow does not matter, nor what only a Shadow rule says.
     let mut two = model(before(1010), never());
-    two.rules.push(rule("a/zz", Effect::Allow, before(1005)));
-    two.rules.push(RuleModel { mode: Mode::Shadow, ..rule("a/shadow", Effect::Deny, before(1004)) });
+    two.rules.push(rule("a/zz", Effect::Allow, before(1005)).into());
+    two.rules.push(RuleModel { mode: Mode::Shadow, ..rule("a/shadow", Effect::Deny, before(1004)) }.into());
     assert_eq!(told(&two), 1010);
     // A token becomes too old; a stream's grace is added.
     let iat = Operand::Plus(Box::new(Operand::Claim(ClaimRef { issuer: 0, slot: 0 })), 60);

@@ -23,9 +23,9 @@ fn with_condition(effect: Effect, condition: Condition) -> PolicyModel {
         to: Some(vec![OperationModel { condition, ..OperationModel::default() }]),
     };
     let mut model = closed();
-    model.rules.push(rule("sales/it", effect, condition));
+    model.rules.push(rule("sales/it", effect, condition).into());
     if effect == Effect::Deny {
-        model.rules.push(rule("sales/rest", Effect::Allow, Condition::True));
+        model.rules.push(rule("sales/rest", Effect::Allow, Condition::True).into());
     }
     model
 }

@@ -8,7 +8,8 @@ use crate::testing::{NOW, model};
 fn policy(names: &[&str]) -> PolicySet {
     let mut model = model();
     let rule = model.rules.remove(0);
-    model.rules = names.iter().map(|name| RuleModel { id: (*name).to_owned(), ..rule.clone() }).collect();
+    model.rules =
+        names.iter().map(|name| RuleModel { id: (*name).to_owned(), ..(*rule).clone() }.into()).collect();
     PolicySet::decode(&encode(&model).unwrap()).unwrap()
 }
 

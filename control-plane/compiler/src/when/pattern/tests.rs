@@ -7,26 +7,29 @@ use super::*;
 fn accepts(pattern: &Pattern, text: &str) -> bool {
     let model = PolicyModel {
         guards: vec![GuardModel { id: "a/g".into(), mode: Mode::Enforce, ports: None, audiences: None }],
-        rules: vec![RuleModel {
-            id: "a/r".into(),
-            effect: Effect::Allow,
-            mode: Mode::Enforce,
-            owner: String::new(),
-            contact: String::new(),
-            disclosure: Disclosure::Full,
-            audit: Default::default(),
-            lease: Lease::default(),
-            revokes: false,
-            from: vec![FromModel {
-                peer: PeerModel::Anyone,
-                issuers: vec![],
-                condition: Condition::Text(
-                    Operand::Text(text.to_owned()),
-                    TextTest::Pattern(pattern.clone()),
-                ),
-            }],
-            to: None,
-        }],
+        rules: vec![
+            RuleModel {
+                id: "a/r".into(),
+                effect: Effect::Allow,
+                mode: Mode::Enforce,
+                owner: String::new(),
+                contact: String::new(),
+                disclosure: Disclosure::Full,
+                audit: Default::default(),
+                lease: Lease::default(),
+                revokes: false,
+                from: vec![FromModel {
+                    peer: PeerModel::Anyone,
+                    issuers: vec![],
+                    condition: Condition::Text(
+                        Operand::Text(text.to_owned()),
+                        TextTest::Pattern(pattern.clone()),
+                    ),
+                }],
+                to: None,
+            }
+            .into(),
+        ],
         ..PolicyModel::default()
     };
     let bytes = tidegate_engine::encode(&model).expect("the model encodes");

@@ -319,7 +319,7 @@ impl<'a> Eye<'a> {
                 audiences: Some(vec![AUDIENCE.to_owned()]),
             }],
             directories: vec!["directory".to_owned()],
-            rules,
+            rules: rules.into_iter().map(Into::into).collect(),
         };
         let policy = PolicySet::decode(&encode(&model).ok()?).ok()?;
         let token = VerifiedToken { audiences: vec![AUDIENCE.to_owned()], expires_at: i64::MAX, slots };

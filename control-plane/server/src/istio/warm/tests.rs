@@ -1,4 +1,4 @@
-use tidegate_engine::model::{GuardModel, IssuerModel};
+use tidegate_engine::model::{GuardModel, IssuerModel, RuleModel};
 use tidegate_identity::PackKind;
 
 use super::*;
@@ -30,7 +30,7 @@ fn terms() -> Terms {
             issuers: vec![issuer],
             guards: vec![guard],
             directories: vec!["d".into()],
-            rules: vec![rule("a", Effect::Allow)],
+            rules: vec![rule("a", Effect::Allow).into()],
         },
         issuers: vec![spec],
         directories: [("d".to_owned(), ["1".to_owned(), "2".to_owned()].into())].into(),
@@ -57,13 +57,13 @@ fn what_is_wider_and_what_is_not() {
     let cases: [(&str, Change, Edit); 19] = [
         ("nothing", Change::Same, |_| {}),
         ("keys count longer", Change::Same, |t| t.issuers[0].valid_until = 2000),
-        ("an Allow more", Change::Wider, |t| t.model.rules.push(rule("b", Effect::Allow))),
+        ("an Allow more", Change::Wider, |t| t.model.rules.push(rule("b", Effect::Allow).into())),
         ("an Allow less", Change::Narrower, |t| t.model.rules.clear()),
         ("another Allow", Change::Narrower, |t| t.model.rules[0].id = "c".into()),
         ("an Allow in Shadow", Change::Narrower, |t| t.model.rules[0].mode = Mode::Shadow),
-        ("a Deny more", Change::Narrower, |t| t.model.rules.push(rule("b", Effect::Deny))),
+        ("a Deny more", Change::Narrower, |t| t.model.rules.push(rule("b", Effect::Deny).into())),
         ("a Deny in Shadow", Change::Wider, |t| {
-            t.model.rules.push(RuleModel { mode: Mode::Shadow, ..rule("b", Effect::Deny) });
+            t.model.rules.push(RuleModel { mode: Mode::Shadow, ..rule("b", Effect::Deny) }.into());
         }),
         ("no Guard any more", Change::Wider, |t| t.guarded = false),
         ("another Guard", Change::Narrower, |t| t.model.guards[0].ports = Some(vec![80])),
@@ -94,7 +94,7 @@ fn what_is_wider_and_what_is_not() {
 #[test]
 fn the_way_back_from_what_is_wider_is_narrower() {
     let edits: [(&str, Edit); 5] = [
-        ("an Allow", |t| t.model.rules.push(rule("b", Effect::Allow))),
+        ("an Allow", |t| t.model.rules.push(rule("b", Effect::Allow).into())),
         ("a key", |t| t.issuers[0].keys.push(jwk("k"))),
         ("unguarded", |t| t.guarded = false),
         ("an id", |t| {
@@ -112,7 +112,7 @@ fn the_way_back_from_what_is_wider_is_narrower() {
 #[test]
 fn an_id_more_is_narrower_where_a_deny_may_read_it() {
     let mut before = terms();
-    before.model.rules.push(rule("b", Effect::Deny));
+    before.model.rules.push(rule("b", Effect::Deny).into());
     let mut after = before.clone();
     after.directories.get_mut("d").unwrap().insert("3".into());
     assert_eq!(change(&before, &after), Change::Narrower);

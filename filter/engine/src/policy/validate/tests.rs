@@ -47,7 +47,7 @@ fn sharing(count: usize, listed: usize) -> PolicyModel {
     PolicyModel {
         issuers: vec![IssuerModel { name: "a".into(), slots: vec![vec!["x".into()]] }],
         directories: vec!["d".into()],
-        rules: (0..count).map(rule).collect(),
+        rules: (0..count).map(|at| rule(at).into()).collect(),
         ..PolicyModel::default()
     }
 }
