@@ -23,7 +23,7 @@ const FEWEST: usize = 2;
 pub struct RuleSet {
     /// Counts what was accepted.
     pub number: u64,
-    /// SHA-256 of the files and their environment, hexadecimal.
+    /// SHA-256 of the files' digests and their environment, hexadecimal.
     pub digest: String,
     /// When it was accepted last, in Unix seconds.
     pub at: i64,
@@ -41,23 +41,66 @@ pub(super) struct History {
     sets: Vec<RuleSet>,
 }
 
+/// Digests of rule sets, each of which differs little from the one before.
+#[derive(Debug, Default)]
+pub(super) struct Digests {
+    /// What was asked for last, and the digest of each of its files.
+    last: Option<(Arc<AcceptedRules>, Vec<[u8; 32]>)>,
+}
+
 /// The digest of a rule set. `is_own`: files that are not of the rules' authors.
 pub fn digest(rules: &AcceptedRules, is_own: impl Fn(&str) -> bool) -> String {
-    let mut content = Vec::new();
-    let mut add = |text: &str| {
-        content.extend_from_slice(&u64::try_from(text.len()).unwrap_or(u64::MAX).to_be_bytes());
-        content.extend_from_slice(text.as_bytes());
-    };
-    for (path, text) in rules.files.iter().filter(|(path, _)| !is_own(path)) {
-        add(path);
-        add(text);
-    }
-    add("");
+    let files: Vec<[u8; 32]> = rules.files.iter().map(|(path, text)| of_file(path, text)).collect();
+    of_files(rules, &files, is_own)
+}
+
+fn add(content: &mut Vec<u8>, text: &str) {
+    content.extend_from_slice(&u64::try_from(text.len()).unwrap_or(u64::MAX).to_be_bytes());
+    content.extend_from_slice(text.as_bytes());
+}
+
+fn of_file(path: &str, text: &str) -> [u8; 32] {
+    let mut content = Vec::with_capacity(path.len().saturating_add(text.len()).saturating_add(16));
+    add(&mut content, path);
+    add(&mut content, text);
+    sha256(&content)
+}
+
+/// Of digests of files, so that those need not be read again that have not changed.
+fn of_files(rules: &AcceptedRules, files: &[[u8; 32]], is_own: impl Fn(&str) -> bool) -> String {
+    let files = rules.files.keys().zip(files).filter(|(path, _)| !is_own(path)).map(|(_, digest)| digest);
+    let files: Vec<u8> = files.flatten().copied().collect();
+    let mut content = Vec::with_capacity(files.len().saturating_add(8));
+    content.extend_from_slice(&u64::try_from(files.len()).unwrap_or(u64::MAX).to_be_bytes());
+    content.extend(files);
     for (name, value) in &rules.environment {
-        add(name);
-        add(value);
+        add(&mut content, name);
+        add(&mut content, value);
     }
     hex(&sha256(&content))
+}
+
+// === impl Digests ===
+
+impl Digests {
+    /// As [`digest`] gives it.
+    pub(super) fn of(&mut self, rules: &Arc<AcceptedRules>, is_own: impl Fn(&str) -> bool) -> String {
+        let last = self.last.take();
+        let before = last.iter().flat_map(|(before, files)| before.files.iter().zip(files));
+        let mut before = before.peekable();
+        let of = |(path, text): (&String, &String)| {
+            while before.next_if(|((known, _), _)| *known < path).is_some() {}
+            // Comparing what is there twice is quicker than hashing it once.
+            match before.next_if(|((known, _), _)| *known == path) {
+                Some(((_, known), digest)) if known == text => *digest,
+                _ => of_file(path, text),
+            }
+        };
+        let files: Vec<[u8; 32]> = rules.files.iter().map(of).collect();
+        let digest = of_files(rules, &files, is_own);
+        self.last = Some((Arc::clone(rules), files));
+        digest
+    }
 }
 
 // === impl History ===
@@ -204,5 +247,26 @@ mod tests {
         let mut with_mesh = one.clone();
         with_mesh.files.insert("mesh".to_owned(), "x".to_owned());
         assert_eq!(digest(&with_mesh, |path| path == "mesh"), digest(&one, |_| false));
+    }
+    #[test]
+    fn what_was_asked_before_changes_no_digest() {
+        let mut digests = Digests::default();
+        let set = |files: &[(&str, &str)]| {
+            let files = files.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect();
+            Arc::new(AcceptedRules { files, environment: Default::default() })
+        };
+        let sets = [
+            set(&[("b", "1"), ("d", "1"), ("mesh", "1")]),
+            set(&[("b", "2"), ("d", "1"), ("mesh", "2")]),
+            set(&[("a", "1"), ("c", "1"), ("d", "1")]),
+            set(&[]),
+            set(&[("d", "1")]),
+            set(&[("c", "1"), ("d", "1"), ("e", "1")]),
+            set(&[("c", "d1"), ("e", "1")]),
+        ];
+        for set in sets.iter().chain(&sets[..2]) {
+            let is_own = |path: &str| path == "mesh";
+            assert_eq!(digests.of(set, is_own), digest(set, is_own), "{set:?}");
+        }
     }
 }

@@ -26,7 +26,7 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 pub use self::act::{Refused, Told};
-use self::history::History;
+use self::history::{Digests, History};
 pub use self::history::{RuleSet, digest};
 pub use self::kept::{
     AskedPin, AskedRevocation, AskedSuspension, Broken, Kept, MAX_REVOCATION_S, Pin, Revocation, Suspension,
@@ -68,6 +68,7 @@ struct Inner {
     /// What is written down, with what ended a short time ago.
     stored: Kept,
     history: History,
+    digests: Digests,
     /// What was accepted last.
     judged: Option<Arc<InForce>>,
     /// For what nobody wrote as it is; absent where nothing is.
@@ -118,6 +119,7 @@ impl Control {
         let inner = Inner {
             stored,
             history: History::open(state.clone())?,
+            digests: Digests::default(),
             judged: None,
             compiler: None,
             made_of: None,
@@ -145,8 +147,10 @@ impl Control {
     }
 
     /// What rules that are accepted now will be called.
-    pub(crate) fn name(&self, rules: &AcceptedRules) -> RuleSet {
-        self.lock().history.next(rules, digest(rules, is_of_cluster), clock::now())
+    pub(crate) fn name(&self, rules: &Arc<AcceptedRules>) -> RuleSet {
+        let mut inner = self.lock();
+        let digest = inner.digests.of(rules, is_of_cluster);
+        inner.history.next(rules, digest, clock::now())
     }
 
     /// Rules were accepted. Blocking.
