@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use tidegate_compiler::explain::{Explanation, PartTrace, RuleTrace, describe_peer, trace};
+use tidegate_compiler::explain::{Check, Explanation, PartTrace, RuleTrace, Subject, describe_peer, trace};
 use tidegate_compiler::{Compiled, RuleTests, rule_object};
 use tidegate_engine::model::PeerModel;
 use tidegate_engine::{Directories, HeaderFacts, Peer, Request, Truth, normal};
@@ -63,6 +63,31 @@ pub struct Point {
     pub seen_false: bool,
     /// Whether it can be false at all.
     pub can_be_false: bool,
+    /// Of an operation what must hold besides method, host and path, as of a launch its template, its region and its account. Shown
+    /// beside the operation, which counts as a whole.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<Part>,
+}
+
+/// A part of a condition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Part {
+    /// What must hold.
+    pub demand: String,
+    /// Whether a test saw it hold.
+    pub seen_true: bool,
+    /// Whether a test saw it not hold.
+    pub seen_false: bool,
+}
+
+/// What no test has seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gap {
+    /// In one line.
+    pub text: String,
+    /// What it is made of, each in a line of its own.
+    pub parts: Vec<String>,
 }
 
 /// What a condition is about.
@@ -170,21 +195,77 @@ impl Seen {
             }
         }
         for operation in &rule.to {
-            self.see(ConditionKind::To, &operation.title, operation.holds, is_caller, true);
+            let (parts, others): (Vec<&Check>, Vec<&Check>) =
+                operation.checks.iter().partition(|check| check.subject == Subject::Condition);
+            let called = others.iter().all(|check| check.holds == Truth::True);
+            let point = self.see(ConditionKind::To, &operation.title, operation.holds, is_caller, true);
+            let Some(point) = point else { continue };
+            for check in parts.into_iter().filter(|check| is_claim_test(check)) {
+                point.part(&check.demand, check.holds, is_caller && called);
+            }
         }
     }
 
-    fn see(&mut self, kind: ConditionKind, demand: &str, holds: Truth, matters: bool, can_be_false: bool) {
+    fn see(
+        &mut self,
+        kind: ConditionKind,
+        demand: &str,
+        holds: Truth,
+        matters: bool,
+        can_be_false: bool,
+    ) -> Option<&mut Point> {
         let at = self.points.iter().position(|point| point.kind == kind && point.demand == demand);
         let at = at.unwrap_or_else(|| {
             let demand = demand.to_owned();
-            self.points.push(Point { kind, demand, seen_true: false, seen_false: false, can_be_false });
+            let (seen_true, seen_false, parts) = (false, false, Vec::new());
+            self.points.push(Point { kind, demand, seen_true, seen_false, can_be_false, parts });
             self.points.len() - 1
         });
-        if let Some(point) = self.points.get_mut(at).filter(|_| matters) {
-            point.seen_true |= holds == Truth::True;
-            point.seen_false |= holds == Truth::False;
+        let point = self.points.get_mut(at)?;
+        point.seen_true |= matters && holds == Truth::True;
+        point.seen_false |= matters && holds == Truth::False;
+        Some(point)
+    }
+}
+
+// === impl Point ===
+
+impl Point {
+    fn part(&mut self, demand: &str, holds: Truth, matters: bool) {
+        let at = self.parts.iter().position(|part| part.demand == demand).unwrap_or_else(|| {
+            self.parts.push(Part { demand: demand.to_owned(), seen_true: false, seen_false: false });
+            self.parts.len() - 1
+        });
+        if let Some(part) = self.parts.get_mut(at) {
+            part.seen_true |= matters && holds == Truth::True;
+            part.seen_false |= matters && holds == Truth::False;
         }
+    }
+
+    /// What of it no test has seen.
+    fn gap(&self) -> Option<Gap> {
+        let never = match (self.seen_true, self.seen_false || !self.can_be_false) {
+            (true, true) => return None,
+            (true, false) => "never false",
+            (false, true) => "never true",
+            (false, false) => "never seen",
+        };
+        if self.parts.len() < 2 {
+            return Some(Gap { text: format!("{never}: {}", self.demand), parts: Vec::new() });
+        }
+        // The parts say what comes then.
+        let operation = self.demand.split(" where ").next().unwrap_or_default();
+        let part = |part: &Part| {
+            let seen = match (part.seen_true, part.seen_false) {
+                (true, true) => "seen both ways",
+                (true, false) => "never false",
+                (false, true) => "never true",
+                (false, false) => "never seen",
+            };
+            format!("{seen}: {}", part.demand)
+        };
+        let parts = self.parts.iter().map(part).collect();
+        Some(Gap { text: format!("{never}: {operation} where all of these hold"), parts })
     }
 }
 
@@ -201,16 +282,10 @@ impl Count {
 
 impl RuleCoverage {
     /// What no test has seen, in words.
-    pub fn gaps(&self) -> Vec<String> {
+    pub fn gaps(&self) -> Vec<Gap> {
         if !self.conditions.iter().any(|point| point.seen_true || point.seen_false) {
-            return vec!["no test comes near it".to_owned()];
+            return vec![Gap { text: "no test comes near it".to_owned(), parts: Vec::new() }];
         }
-        let gap = |point: &Point| match (point.seen_true, point.seen_false || !point.can_be_false) {
-            (true, true) => None,
-            (true, false) => Some(format!("never false: {}", point.demand)),
-            (false, true) => Some(format!("never true: {}", point.demand)),
-            (false, false) => Some(format!("never seen: {}", point.demand)),
-        };
-        self.conditions.iter().filter_map(gap).collect()
+        self.conditions.iter().filter_map(Point::gap).collect()
     }
 }

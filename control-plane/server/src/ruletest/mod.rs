@@ -17,7 +17,7 @@ use tidegate_engine::{Outcome, PolicySet, decide};
 
 use crate::explain::report::{Decided, NearestReport, RuleReport, outcome};
 
-pub use coverage::{ConditionKind, Count, Coverage, Point, RuleCoverage};
+pub use coverage::{ConditionKind, Count, Coverage, Gap, Part, Point, RuleCoverage};
 
 /// What came of all tests.
 #[derive(Debug, Clone, Serialize)]

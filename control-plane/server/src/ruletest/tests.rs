@@ -200,3 +200,56 @@ fn a_candidate_is_asked_the_same_and_fails_nothing() {
         assert_eq!(unasked, expected.iter().filter(|(_, decided)| decided.is_none()).count());
     }
 }
+
+/// Its template, its region and its account are lines of their own, and say what was seen of each.
+#[test]
+fn each_part_of_a_launch_is_told_by_itself() {
+    let rules = "\
+kind: Mesh
+metadata: {name: mesh}
+spec:
+  trustDomain: prod.example
+  rootNamespace: mesh-config
+  workloads: [{namespace: sales, name: orders, labels: {app: orders}, serviceAccount: orders}]
+  gateways: [{namespace: egress, name: external, labels: {gateway: external}, serviceAccount: external}]
+---
+kind: Guard
+metadata: {name: egress, namespace: egress}
+spec: {mode: Enforce, audience: 'https://egress.example'}
+---
+kind: AccessRule
+metadata: {name: launches, namespace: egress}
+spec:
+  owner: team-release
+  target: {gateway: egress/external}
+  effect: Allow
+  mode: Enforce
+  from: [{peer: {namespace: ci, serviceAccounts: [runner]}}]
+  to:
+  - launch: {service: dataflow, project: acme, region: europe-west4, template: 'gs://acme-templates/orders/*', runAs: etl@acme.iam.gserviceaccount.com, unchecked: [parameters]}
+";
+    let tests = "\
+kind: RuleTest
+metadata: {name: launches}
+spec:
+  workload: egress/external
+  tests:
+  - name: another account
+    request:
+      peer: ci/runner
+      method: POST
+      url: https://dataflow.googleapis.com/v1b3/projects/acme/locations/europe-west4/templates:launch?gcsPath=gs://acme-templates/orders/v1
+      body: {environment.serviceAccountEmail: admin@acme.iam.gserviceaccount.com}
+    expect: Deny
+";
+    let sources = [("rules.yaml", rules), ("launches.test.yaml", tests)]
+        .map(|(path, text)| SourceFile { path: path.into(), text: text.into() });
+    let inputs = Inputs { sources: &sources, env: BTreeMap::new(), now: None };
+    let compilation = compile(&inputs);
+    let compiled = compilation.output.unwrap_or_else(|| panic!("{:#?}", compilation.diagnostics));
+    let report = run(&compiled, &check_tests(&inputs, &compiled), NOW);
+    let [rule] = report.coverage.by_rule.as_slice() else { panic!("{report:#?}") };
+    let gaps = rule.gaps();
+    let launch = gaps.iter().find(|gap| gap.text.contains("templates:launch")).unwrap();
+    insta::assert_snapshot!(format!("{}\n{}", launch.text, launch.parts.join("\n")));
+}

@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::cli::paint::{Color, Style};
 use crate::cli::text::{count, hanging, visible};
 use crate::explain::report::{ConditionReport, Decided, NearestReport, decision_word};
-use crate::ruletest::{CandidateReport, Coverage, Report, RuleCoverage, TestReport};
+use crate::ruletest::{CandidateReport, Coverage, Gap, Report, RuleCoverage, TestReport};
 
 /// Rules with gaps that are told without `-v`.
 const FEW: usize = 3;
@@ -223,7 +223,7 @@ fn coverage(coverage: &Coverage, view: &View<'_>, style: Style) -> String {
         text.push_str(&style.paint(Color::Bad, &format!(", and {least} % are demanded")));
     }
     text.push('\n');
-    let with_gaps: Vec<(&RuleCoverage, Vec<String>)> =
+    let with_gaps: Vec<(&RuleCoverage, Vec<Gap>)> =
         by_rule.iter().map(|rule| (rule, rule.gaps())).filter(|(_, gaps)| !gaps.is_empty()).collect();
     let shown = if view.verbose { with_gaps.len() } else { FEW };
     for (rule, gaps) in with_gaps.iter().take(shown) {
@@ -231,7 +231,10 @@ fn coverage(coverage: &Coverage, view: &View<'_>, style: Style) -> String {
         let place = style.paint(Color::Dim, &format!("{place}:{}", rule.line));
         text.push_str(&format!("  {}  {place}\n", rule.rule));
         let most = if view.verbose { gaps.len() } else { FEW };
-        gaps.iter().take(most).for_each(|gap| text.push_str(&hanging("    - ", 6, gap)));
+        for gap in gaps.iter().take(most) {
+            text.push_str(&hanging("    - ", 6, &gap.text));
+            gap.parts.iter().for_each(|part| text.push_str(&hanging("      - ", 8, part)));
+        }
         if gaps.len() > most {
             text.push_str(&format!("    - and {} more\n", gaps.len() - most));
         }
