@@ -156,7 +156,7 @@ impl Envoy {
             .prefix(&format!("tidegate-envoy-{name}-"))
             .tempdir()
             .map_err(files("create a temporary folder"))?;
-        let config_path = directory.path().join("envoy.json");
+        let config_path = config_path(directory.path());
         let admin_path = directory.path().join("admin-address");
         let mut config = config.clone();
         // Anything but an object is left for Envoy to refuse.
@@ -164,7 +164,7 @@ impl Envoy {
             let address = json!({"socket_address": {"address": "127.0.0.1", "port_value": 0}});
             config.insert("admin".into(), json!({"address": address}));
         }
-        fs::write(&config_path, config.to_string()).map_err(files("write its configuration"))?;
+        fs::write(&config_path, format!("{config:#}\n")).map_err(files("write its configuration"))?;
         let log = fs::File::create(log_path(directory.path())).map_err(files("create its log"))?;
         let log_too = log.try_clone().map_err(files("create its log"))?;
 
@@ -227,6 +227,11 @@ impl Envoy {
             listener: listener.to_owned(),
             known: self.listeners.keys().cloned().collect(),
         })
+    }
+
+    /// Its configuration, with its private keys.
+    pub fn config_path(&self) -> PathBuf {
+        config_path(self.directory.path())
     }
 
     /// Its log file.
@@ -382,6 +387,10 @@ struct LocalAddress {
 struct SocketAddressStatus {
     address: String,
     port_value: u16,
+}
+
+fn config_path(directory: &Path) -> PathBuf {
+    directory.join("envoy.json")
 }
 
 fn log_path(directory: &Path) -> PathBuf {

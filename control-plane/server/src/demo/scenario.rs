@@ -183,6 +183,7 @@ pub fn commands(world: &World) -> Result<Vec<(&'static str, String)>> {
             format!("curl -i -X POST {gateway}/v1/orders/7 --cacert {ca} {host} {}", bearer("vm")),
         ),
         ("a CI job: allowed", format!("curl -i -X PUT {runner}/v1/schema {host} {}", bearer("job"))),
+        ("how its Envoy has the filter", format!("cat {}", world.service.config_path().display())),
         ("who enforces what", format!("curl http://{}/fleet", world.control_plane()?.admin_addr)),
     ])
 }
