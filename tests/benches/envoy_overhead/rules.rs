@@ -60,7 +60,7 @@ pub fn section(rules: usize) -> Result<Vec<u8>> {
             audiences: Some(vec![AUDIENCE.into()]),
         }],
         directories: Vec::new(),
-        rules: (0..rules).map(rule).collect(),
+        rules: (0..rules).map(|at| rule(at).into()).collect(),
     };
     Ok(encode(&model)?)
 }

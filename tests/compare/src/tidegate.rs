@@ -59,7 +59,7 @@ impl Tidegate {
                 audiences: Some(vec!["https://orders.example".into()]),
             }],
             directories: vec![],
-            rules: (0..rules).map(rule).collect(),
+            rules: (0..rules).map(|at| rule(at).into()).collect(),
         };
         Ok(Box::new(Self {
             policy: PolicySet::decode(&encode(&model)?)?,

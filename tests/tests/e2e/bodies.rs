@@ -35,22 +35,29 @@ fn model() -> PolicyModel {
         issuers: vec![],
         guards: vec![GuardModel { id: "sales/g".into(), mode: Mode::Enforce, ports: None, audiences: None }],
         directories: vec![],
-        rules: vec![RuleModel {
-            id: "sales/publish".into(),
-            effect: Effect::Allow,
-            mode: Mode::Enforce,
-            owner: "team".into(),
-            contact: String::new(),
-            disclosure: Disclosure::Full,
-            audit: Default::default(),
-            lease: Lease::default(),
-            revokes: false,
-            from: vec![FromModel { peer: PeerModel::Anyone, issuers: vec![], condition: Condition::True }],
-            to: Some(vec![
-                operation(true, is_orders(BodyField::Protobuf(vec![1]))),
-                operation(false, is_orders(BodyField::Json(vec![vec!["topic".into()]]))),
-            ]),
-        }],
+        rules: vec![
+            RuleModel {
+                id: "sales/publish".into(),
+                effect: Effect::Allow,
+                mode: Mode::Enforce,
+                owner: "team".into(),
+                contact: String::new(),
+                disclosure: Disclosure::Full,
+                audit: Default::default(),
+                lease: Lease::default(),
+                revokes: false,
+                from: vec![FromModel {
+                    peer: PeerModel::Anyone,
+                    issuers: vec![],
+                    condition: Condition::True,
+                }],
+                to: Some(vec![
+                    operation(true, is_orders(BodyField::Protobuf(vec![1]))),
+                    operation(false, is_orders(BodyField::Json(vec![vec!["topic".into()]]))),
+                ]),
+            }
+            .into(),
+        ],
     }
 }
 
