@@ -86,7 +86,7 @@ pub struct Part {
 pub struct Gap {
     /// In one line.
     pub text: String,
-    /// What it is made of, each in a line of its own.
+    /// What it is made of and was not seen both ways, each in a line of its own; what never held first.
     pub parts: Vec<String>,
 }
 
@@ -255,16 +255,14 @@ impl Point {
         }
         // The parts say what comes then.
         let operation = self.demand.split(" where ").next().unwrap_or_default();
-        let part = |part: &Part| {
-            let seen = match (part.seen_true, part.seen_false) {
-                (true, true) => "seen both ways",
-                (true, false) => "never false",
-                (false, true) => "never true",
-                (false, false) => "never seen",
-            };
-            format!("{seen}: {}", part.demand)
-        };
-        let parts = self.parts.iter().map(part).collect();
+        // What never held is why the operation did not; what held and did not is no gap.
+        let lacking = self.parts.iter().filter(|part| !part.seen_true);
+        let others = self.parts.iter().filter(|part| part.seen_true && !part.seen_false);
+        let lacking = lacking.map(|part| {
+            let never = if part.seen_false { "never true" } else { "never seen" };
+            format!("{never}: {}", part.demand)
+        });
+        let parts = lacking.chain(others.map(|part| format!("never false: {}", part.demand))).collect();
         Some(Gap { text: format!("{never}: {operation} where all of these hold"), parts })
     }
 }

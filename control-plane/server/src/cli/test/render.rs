@@ -233,7 +233,11 @@ fn coverage(coverage: &Coverage, view: &View<'_>, style: Style) -> String {
         let most = if view.verbose { gaps.len() } else { FEW };
         for gap in gaps.iter().take(most) {
             text.push_str(&hanging("    - ", 6, &gap.text));
-            gap.parts.iter().for_each(|part| text.push_str(&hanging("      - ", 8, part)));
+            let most = if view.verbose { gap.parts.len() } else { FEW };
+            gap.parts.iter().take(most).for_each(|part| text.push_str(&hanging("      - ", 8, part)));
+            if gap.parts.len() > most {
+                text.push_str(&format!("      - and {} more; -v shows them\n", gap.parts.len() - most));
+            }
         }
         if gaps.len() > most {
             text.push_str(&format!("    - and {} more\n", gaps.len() - most));
