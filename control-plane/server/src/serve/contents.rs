@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use tidegate_compiler::{Compiled, TrustedIssuer, WorkloadPolicy};
+use tidegate_compiler::{Compiled, TrustedIssuer, WorkloadId, WorkloadPolicy};
 use tidegate_engine::directory::{DirectoryModel, encode_directories};
 use tidegate_identity::{InvalidKeys, IssuerSetSpec, IssuerSpec};
 use tidegate_proto::v1 as pb;
@@ -21,6 +21,9 @@ use crate::push::Lookups;
 #[derive(Debug, Default)]
 pub struct Assembler {
     store: SectionStore,
+    /// Of the last round the policies and their rules sections: a policy that is still the same in memory is not hashed again.
+    /// Policies never change.
+    made: BTreeMap<WorkloadId, (Arc<WorkloadPolicy>, Arc<Section>)>,
 }
 
 /// Sections that several workloads share are made once per round.
@@ -54,15 +57,24 @@ impl Assembler {
         kept: &Kept,
         now: i64,
     ) -> Result<BTreeMap<String, Contents>, InvalidKeys> {
+        let before = std::mem::take(&mut self.made);
+        let mut made = BTreeMap::new();
         let mut round = self.round(compiled, keys, directories, kept, now);
         let workloads = compiled.workloads.iter();
         let contents = workloads
             .map(|(id, policy)| {
                 let name = id.to_string();
-                let contents = round.workload(&name, policy)?;
+                let rules = match before.get(id) {
+                    Some((known, section)) if Arc::ptr_eq(known, policy) => section.clone(),
+                    _ => round.rules(policy),
+                };
+                made.insert(id.clone(), (policy.clone(), rules.clone()));
+                let contents = round.workload(&name, policy, rules)?;
                 Ok((name, contents))
             })
             .collect::<Result<BTreeMap<_, _>, InvalidKeys>>()?;
+        drop(before);
+        self.made = made;
         self.store.sweep();
         Ok(contents)
     }
@@ -87,7 +99,8 @@ impl Assembler {
         let sections = both
             .map(|(id, policy)| {
                 let name = id.to_string();
-                let sections = round.workload(&name, policy)?.sections;
+                let rules = round.rules(policy);
+                let sections = round.workload(&name, policy, rules)?.sections;
                 Ok((name, sections))
             })
             .collect::<Result<Vec<_>, InvalidKeys>>()?;
@@ -125,8 +138,17 @@ impl Assembler {
 // === impl Round ===
 
 impl<'a> Round<'a> {
-    fn workload(&mut self, name: &str, policy: &'a WorkloadPolicy) -> Result<Contents, InvalidKeys> {
-        let mut sections = vec![self.store.section(pb::SectionKind::Rules, &policy.rules)];
+    fn rules(&mut self, policy: &WorkloadPolicy) -> Arc<Section> {
+        self.store.section(pb::SectionKind::Rules, &policy.rules)
+    }
+
+    fn workload(
+        &mut self,
+        name: &str,
+        policy: &'a WorkloadPolicy,
+        rules: Arc<Section>,
+    ) -> Result<Contents, InvalidKeys> {
+        let mut sections = vec![rules];
         if !policy.model.issuers.is_empty() {
             sections.push(self.keys(policy)?);
         }

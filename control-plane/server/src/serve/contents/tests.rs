@@ -95,6 +95,29 @@ fn every_workload_of_the_mesh_has_contents_and_says_whether_it_is_guarded() {
 }
 
 #[test]
+fn rules_of_policies_that_did_not_change_are_not_hashed_again() {
+    let mut assembler = Assembler::default();
+    let mut round = |compiled: &Compiled| {
+        let (keys, kept) = (KeyRing::default(), Kept::default());
+        let contents = assembler.contents(compiled, &keys, &Directories::default(), &kept, NOW).unwrap();
+        let section = |workload: &str| section(&contents[workload], pb::SectionKind::Rules).unwrap().clone();
+        [section("sales/orders"), section("sales/ledger")].map(|section| Arc::downgrade(&section))
+    };
+    let mut compiled = compiled();
+    let first = round(&compiled);
+    // Nobody else holds them.
+    assert!(first.iter().all(|section| section.strong_count() == 1));
+    for (id, policy) in &mut compiled.workloads {
+        if id.name == "orders" {
+            Arc::make_mut(policy).rules.push(0);
+        }
+    }
+    let second = round(&compiled);
+    assert!(first[0].upgrade().is_none() && second[0].upgrade().is_some());
+    assert!(std::sync::Weak::ptr_eq(&first[1], &second[1]) && first[1].upgrade().is_some());
+}
+
+#[test]
 fn only_issuers_and_directories_that_rules_read_travel() {
     let compiled = compiled();
     let contents = Assembler::default()
