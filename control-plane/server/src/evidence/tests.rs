@@ -104,6 +104,7 @@ fn inputs() -> Inputs {
                 revocation(Target::Caller { name: "data/orders-etl".to_owned() }),
             ],
             broken: vec![],
+            rollouts: vec![],
             suspensions: vec![Suspension {
                 id: "s-1".to_owned(),
                 workload: "sales/orders".to_owned(),
