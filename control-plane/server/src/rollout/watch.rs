@@ -62,10 +62,13 @@ impl Rollouts {
             let is_left = rollout.canaries.iter().any(|name| present.contains_key(name.as_str()));
             let tally = self.tallies.entry(name.clone()).or_default();
             let may = if rollout.canaries.is_empty() { is_settled || tally.is_settled } else { may_replace };
-            if is_left || present.is_empty() || !may {
+            let connected: BTreeSet<&str> =
+                vms.iter().filter(|vm| vm.connected).map(|vm| vm.instance.as_str()).collect();
+            if is_left || connected.is_empty() || !may {
                 continue;
             }
-            let there = present.iter().map(|(name, compares)| (*name, *compares));
+            let there = present.iter().filter(|(name, _)| connected.contains(*name));
+            let there = there.map(|(name, compares)| (*name, *compares));
             let chosen = choose(there, plan.canary.of(present.len()), (name, &rollout.rules.digest));
             info!(
                 workload = name,

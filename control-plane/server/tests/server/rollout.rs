@@ -2,10 +2,12 @@
 
 use serde_json::{Value, json};
 use tidegate::serve::Running;
+use tidegate_identity::RevokedKind;
 use tidegate_proto::v1 as pb;
 use tidegate_proto::v1::subscribe_request::Message as Up;
 
 use crate::commands::{Ran, run};
+use crate::control::revoked;
 use crate::fixture::*;
 
 const CALLER: &str = r#"
@@ -213,6 +215,7 @@ async fn rules_that_refuse_too_much_are_given_up_and_the_next_change_begins_from
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_revoked_reaches_every_proxy_with_whichever_rules_it_has() {
     let place = place("{canary: 1, hold: 1h}");
+    place.write("dataflow.yaml", DATAFLOW_RULE);
     let running = place.start().await;
     let (mut canary, mut others) = tried(&place, &running).await;
     let revoke = ["revoke", "data/etl", "--for", "1h", "--reason", "x"];
@@ -252,6 +255,15 @@ async fn what_is_revoked_reaches_every_proxy_with_whichever_rules_it_has() {
         assert!(!other.install().await.rules_mention("tidegate-revoked"));
     }
     assert!(canary.install().await.rules_mention("sales/new"));
+    let kid = ["revoke", "--kid", "k-1", "--issuer", "google", "--for", "24h", "--reason", "leaked"];
+    assert_eq!(tidegate(&running, &kid).await.code, 0);
+    let is_revoked = |received: &Received| {
+        assert!(revoked(received).contains(&(RevokedKind::Key, "k-1".to_owned())));
+    };
+    is_revoked(canary.install().await);
+    for other in &mut others {
+        is_revoked(other.install().await);
+    }
     let suspend =
         ["suspend", WORKLOAD, "--to", "shadow", "--for", "1h", "--reason", "close", "--ticket", "INC-1"];
     assert_eq!(tidegate(&running, &suspend).await.code, 0);
