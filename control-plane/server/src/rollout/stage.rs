@@ -1,6 +1,6 @@
 //! What is held back when rules change.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tidegate_compiler::{Compiled, TrustedIssuer, WorkloadId, WorkloadPolicy};
@@ -162,12 +162,19 @@ fn of<'c>(compiled: &'c Compiled, id: &WorkloadId) -> Option<Base<'c>> {
     Some((compiled.workloads.get(id)?.clone(), &compiled.issuers))
 }
 
-/// An issuer whose tokens the rules read, and that is not what it was: trust that was taken back is not held back.
+/// An issuer whose tokens the rules read, and that is not what it was: trust that was taken back is not held back, and rules that
+/// were written for one issuer are not for another of its name.
 fn lost<'p>(policy: &'p WorkloadPolicy, before: &[TrustedIssuer], now: &[TrustedIssuer]) -> Option<&'p str> {
-    let pack = |all: &[TrustedIssuer], name: &str| {
-        all.iter().find(|issuer| issuer.name == name).map(|issuer| issuer.pack)
+    let is_same = |before: &TrustedIssuer, now: &TrustedIssuer| {
+        let issuers = |of: &TrustedIssuer| of.issuers.iter().cloned().collect::<BTreeSet<String>>();
+        let is_for_fewer =
+            now.allowed_namespaces.is_some() && now.allowed_namespaces != before.allowed_namespaces;
+        before.pack == now.pack && issuers(before) == issuers(now) && !is_for_fewer
     };
-    let names = policy.model.issuers.iter().map(|issuer| issuer.name.as_str());
-    let mut lost = names.filter(|name| pack(now, name).is_none() || pack(now, name) != pack(before, name));
-    lost.next()
+    fn find<'a>(all: &'a [TrustedIssuer], name: &str) -> Option<&'a TrustedIssuer> {
+        all.iter().find(|issuer| issuer.name == name)
+    }
+    let mut names = policy.model.issuers.iter().map(|issuer| issuer.name.as_str());
+    names
+        .find(|name| !find(before, name).zip(find(now, name)).is_some_and(|(one, other)| is_same(one, other)))
 }

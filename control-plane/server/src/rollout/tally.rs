@@ -60,6 +60,10 @@ impl Tally {
             more.requests = more.requests.saturating_add(requests);
             more.new_refusals = more.new_refusals.saturating_add(refusals);
         }
+        // Who comes and goes again and again is not remembered for longer than the fleet does.
+        let vm = |one: &VmSight| (one.instance.clone(), one.generation);
+        let there: BTreeSet<(String, u64)> = vms.iter().map(vm).collect();
+        self.counted.retain(|vm, _| there.contains(vm));
         self.count_restarts(vms, canaries, now);
         self.is_begun = true;
         more
@@ -71,12 +75,14 @@ impl Tally {
         for vm in vms {
             proxies.entry(&vm.instance).or_default().push(vm);
         }
+        self.known.retain(|name, _| proxies.contains_key(name.as_str()));
+        self.restarted.retain(|name, _| proxies.contains_key(name.as_str()));
         for (name, vms) in proxies {
             let is_new = !self.known.contains_key(name);
             let known = self.known.entry(name.to_owned()).or_default();
             let is_gone = vms.iter().any(|vm| !vm.connected && known.contains(&vm.generation));
             let newcomers = vms.iter().filter(|vm| vm.connected && !known.contains(&vm.generation)).count();
-            known.extend(vms.iter().map(|vm| vm.generation));
+            *known = vms.iter().map(|vm| vm.generation).collect();
             if is_new || newcomers == 0 || !is_gone || !self.is_begun {
                 continue;
             }

@@ -273,9 +273,25 @@ fn an_issuer_that_is_no_longer_trusted_is_not_held_back() {
     world.change(in_force(1, &text(TRIED, job)));
     let kept = text(TRIED, &job.replace("project: 1", "project: 2"));
     assert_eq!(world.change(in_force(2, &kept)), [WORKLOAD], "the rules are held back");
+    // Its keys may change, which all get.
+    assert_eq!(
+        world.change(in_force(3, &kept.replace("gitlab.invalid/keys", "gitlab.invalid/new"))),
+        [WORKLOAD]
+    );
+    assert!(world.report().is_some());
     let gone = text(TRIED, &allow("/v1/new")).replace("name: gitlab", "name: other");
-    assert!(world.change(in_force(3, &gone)).is_empty(), "and the issuer is not");
+    assert!(world.change(in_force(4, &gone)).is_empty(), "and the issuer is not");
     assert_eq!(world.report(), None);
+    for (what, instead) in [
+        ("issuer: \"https://gitlab.example\"", "issuer: \"https://gitlab.other\""),
+        ("pack: gitlab", "allowedNamespaces: [sales], pack: gitlab"),
+    ] {
+        let mut world = World::new();
+        world.change(in_force(1, &text(TRIED, job)));
+        let changed = kept.replace(what, instead);
+        assert_ne!(changed, kept);
+        assert!(world.change(in_force(2, &changed)).is_empty(), "{instead}");
+    }
 }
 
 #[test]
