@@ -40,6 +40,7 @@ mod e2e {
     pub mod plugin_object;
     pub mod records;
     pub mod revocations;
+    pub mod rollout;
     pub mod rotation;
     pub mod transport;
 }
@@ -147,6 +148,12 @@ async fn issuers_change_keys_and_misbehave() -> Result<()> {
 async fn candidates_are_counted_and_change_nothing() -> Result<()> {
     let mut rig = Rig::start(Setup::new(EnvoyRelease::Current, 1)).await?;
     e2e::candidate::a_candidate_is_counted_and_changes_nothing(&mut rig).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changed_rules_that_refuse_too_much_are_given_up() -> Result<()> {
+    let rig = Rig::start(Setup::new(EnvoyRelease::Current, 1)).await?;
+    e2e::rollout::a_canary_goes_back_when_it_refuses_too_much(&rig).await
 }
 
 /// A rule that is changed on disk is enforced everywhere, and what it replaces is not any more.

@@ -22,7 +22,7 @@ fn blocks<'t>(text: &'t str, language: &str) -> Vec<&'t str> {
 #[test]
 fn the_first_rule_compiles_and_lets_exactly_its_caller_in() {
     let yaml = blocks(README, "yaml");
-    assert_eq!(yaml.len(), 6, "a new block needs a test of its own here");
+    assert_eq!(yaml.len(), 7, "a new block needs a test of its own here");
     let compilation = tidegate_compiler::compile(&Inputs {
         sources: &[SourceFile { path: "rules/orders.yaml".into(), text: yaml[0].into() }],
         env: Default::default(),
@@ -174,6 +174,24 @@ fn the_rule_on_data_lets_exactly_its_topics_pass() {
     }
 }
 
+#[test]
+fn the_rollout_is_one_and_says_what_the_text_says() {
+    let yaml = blocks(README, "yaml");
+    let guard = yaml[0].split("---\n").find(|document| document.contains("kind: Guard")).unwrap();
+    let text = yaml[0].replace(guard, &format!("{}\n", yaml[4]));
+    assert_ne!(text, yaml[0]);
+    let sources = [SourceFile { path: "rules/orders.yaml".into(), text }];
+    let inputs = Inputs { sources: &sources, env: Default::default(), now: None };
+    let compilation = tidegate_compiler::compile(&inputs);
+    let output = compilation.output.unwrap_or_else(|| panic!("{:#?}", compilation.diagnostics));
+    let (_, policy) = output.workloads.iter().find(|(id, _)| id.to_string() == "sales/orders-api").unwrap();
+    let rollout = policy.rollout.unwrap();
+    assert_eq!([1, 1, 2, 20].map(|proxies| rollout.canary.of(proxies)), [1, 1, 1, 2]);
+    assert_eq!(rollout.hold_s, 600);
+    let abort_on = rollout.abort_on.unwrap();
+    assert_eq!((abort_on.new_refusals.to_string().as_str(), abort_on.min_requests), ("1%", 100));
+}
+
 /// A block that is no object of ours.
 fn values(block: usize) -> Value {
     serde_saphyr::from_str(blocks(README, "yaml")[block]).expect("it is YAML")
@@ -186,7 +204,7 @@ fn file(path: &str) -> String {
 /// That it connects is tested where the program is: `control-plane/server/tests/server/telemetry.rs`.
 #[test]
 fn the_collector_takes_what_the_command_below_sends() {
-    let collector = values(4);
+    let collector = values(5);
     let known: Value = serde_saphyr::from_str(&file("manifests/observability/otel-collector.yaml")).unwrap();
     assert_eq!(collector, known);
     let at = collector["receivers"]["otlp"]["protocols"]["grpc"]["endpoint"].as_str().unwrap();
@@ -206,7 +224,7 @@ fn the_collector_takes_what_the_command_below_sends() {
 /// That Envoy writes so, and has the label, is tested on Envoy: `observability/three_sides.rs`.
 #[test]
 fn istio_is_told_what_the_documentation_says() {
-    let mesh = &values(5)["meshConfig"];
+    let mesh = &values(6)["meshConfig"];
     let names: Vec<&String> = mesh.as_object().unwrap().keys().collect();
     assert_eq!(names, ["accessLogFile", "accessLogFormat", "defaultConfig"]);
     let telemetry = file("control-plane/docs/telemetry.md");

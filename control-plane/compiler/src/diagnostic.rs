@@ -118,6 +118,7 @@ codes! {
     IssuerConflict = "TG0307", Error, "Two TrustedIssuers claim the same tokens.";
     ReservedName = "TG0308", Error, "A name that only revocations have.";
     CallerTooLarge = "TG0309", Error, "A Caller of more forms, items or bytes than can be revoked.";
+    RolloutConflict = "TG0310", Error, "Two Guards of a workload declare different rollouts.";
     PeerNotStated = "TG0401", Error, "An entry must say who the peer is.";
     TokenRequired = "TG0402", Error, "An entry that names nobody without a token.";
     AnyoneTooWide = "TG0403", Error, "`anyone` needs exact methods and paths.";

@@ -54,6 +54,7 @@ mod place;
 mod plan;
 mod resources;
 pub mod revocation;
+mod rollout;
 mod rules;
 mod ruletest;
 mod schedule;
@@ -76,6 +77,7 @@ pub use issuers::{KeySource, TrustedIssuer};
 pub use mesh::{Mesh, Workload, WorkloadId, is_system_namespace};
 pub use place::{Kind, ObjectId};
 pub use plan::WorkloadPolicy;
+pub use rollout::{AbortOn, Canary, Rollout, Share};
 pub use ruletest::{Expectation, RuleTest, RuleTests, check as check_tests, rule_object, split_url};
 pub use syntax::moment;
 

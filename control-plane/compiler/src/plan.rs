@@ -20,6 +20,7 @@ use crate::mesh::{Mesh, WorkloadId};
 use crate::moved::Moved;
 use crate::parallel;
 use crate::place::Findings;
+use crate::rollout::{self, Rollout};
 use crate::rules::{Guard, Rule};
 use crate::suggest;
 use crate::tally::{Change, MANY, Tally};
@@ -41,6 +42,8 @@ pub struct WorkloadPolicy {
     pub directories: Vec<DirectoryQuery>,
     /// Whether its rules read bodies: it needs the build of the module that does.
     pub reads_bodies: bool,
+    /// How changed rules reach its proxies; `None`: all at once.
+    pub rollout: Option<Rollout>,
 }
 
 /// One workload's policy, and what it was made of.
@@ -109,6 +112,7 @@ impl Planned {
     ) -> Self {
         let mut findings = Findings::default();
         warn_audiences(&guards, &rules, issuers, &mut findings);
+        rollout::refuse_two(guards.iter().map(|guard| &**guard), &mut findings);
         if let Err(why) = &policy {
             findings.push(Diagnostic {
                 file: String::new(),
@@ -175,6 +179,8 @@ fn policy(
         .flat_map(|guard| guard.tcp_ports.iter().copied())
         .collect();
     let directories: Vec<DirectoryQuery> = positions.directories.into_keys().collect();
+    // Where two differ, that is an error, and nothing is made of this.
+    let rollout = rollout::of(guards.iter().map(|guard| &**guard)).unwrap_or_default();
     let mut guards: Vec<GuardModel> = guards
         .iter()
         .map(|guard| GuardModel {
@@ -223,6 +229,7 @@ fn policy(
         issuers: model.issuers.iter().map(|issuer| issuer.name.clone()).collect(),
         directories,
         reads_bodies: tally.reads_bodies(),
+        rollout,
         rules: section.map_err(|error| error.to_string())?,
         model,
     };

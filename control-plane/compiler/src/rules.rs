@@ -16,6 +16,7 @@ use crate::objects::Object;
 use crate::operation::{self, check_ports, names_exact_operations};
 use crate::place::{Findings, Place, Source};
 use crate::revocation::is_revocation;
+use crate::rollout::{self, Rollout};
 use crate::schedule::{self, Ending};
 use crate::spec::{
     AccessRuleSpec, DisclosureSpec, EffectSpec, GuardSpec, ModeSpec, OnExpirySpec, OneOrMany, TargetSpec,
@@ -39,6 +40,7 @@ pub(crate) struct Guard {
     /// Ports that speak no HTTP and pass unguarded.
     pub(crate) tcp_ports: Vec<u16>,
     pub(crate) audiences: Option<Vec<String>>,
+    pub(crate) rollout: Option<Rollout>,
     pub(crate) reach: Reach,
 }
 
@@ -67,12 +69,13 @@ pub(crate) struct Rule {
 impl Guard {
     /// Whether this is the same but for its place.
     pub(crate) fn says_the_same(&self, other: &Self) -> bool {
-        let Self { source: _, name, mode, ports, tcp_ports, audiences, reach } = self;
+        let Self { source: _, name, mode, ports, tcp_ports, audiences, rollout, reach } = self;
         *name == other.name
             && *mode == other.mode
             && *ports == other.ports
             && *tcp_ports == other.tcp_ports
             && *audiences == other.audiences
+            && *rollout == other.rollout
             && *reach == other.reach
     }
 }
@@ -139,6 +142,8 @@ pub(crate) fn check_guard(
     let ports = check_ports(&place.key("ports"), spec.ports.as_deref(), findings);
     let tcp_ports =
         check_ports(&place.key("tcpPorts"), spec.tcp_ports.as_deref(), findings).unwrap_or_default();
+    let rollout = spec.rollout.as_ref();
+    let rollout = rollout.and_then(|spec| rollout::check(&place.key("rollout"), spec, findings));
     refuse_both(&place, ports.as_deref().unwrap_or_default(), &tcp_ports, findings);
     if refuse_system_namespace(&object.source, context, findings) {
         return None;
@@ -153,6 +158,7 @@ pub(crate) fn check_guard(
         ports,
         tcp_ports,
         audiences,
+        rollout,
         reach,
     })
 }

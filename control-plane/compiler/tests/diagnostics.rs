@@ -269,6 +269,36 @@ kind: Guard
 metadata: {name: empty, namespace: sales}
 spec: {mode: Enforce, tcpPorts: []}
 ";
+    refuses_rollouts_that_are_none: "\
+kind: Guard
+metadata: {name: amounts, namespace: sales}
+spec: {mode: Enforce, rollout: {canary: 100%, hold: 9s, abortOn: {newRefusals: '1', minRequests: 0}}}
+---
+kind: Guard
+metadata: {name: more, namespace: etl}
+spec: {mode: Enforce, rollout: {canary: 0, hold: 2d, abortOn: {newRefusals: 100%}, pause: 1m}}
+---
+kind: Guard
+metadata: {name: nothing, namespace: etl}
+spec: {mode: Enforce, rollout: {canary: 0, hold: 2d, abortOn: {newRefusals: 100%}}}
+---
+kind: Guard
+metadata: {name: short, namespace: etl}
+spec: {mode: Enforce, rollout: {canary: '0.001%', hold: 30s, abortOn: {newRefusals: 0%}}}
+---
+kind: Guard
+metadata: {name: empty, namespace: etl}
+spec: {mode: Enforce, rollout: {}}
+";
+    refuses_two_rollouts_for_one_workload: "\
+kind: Guard
+metadata: {name: all, namespace: mesh-config}
+spec: {mode: Enforce, rollout: {canary: 1, hold: 5m}}
+---
+kind: Guard
+metadata: {name: some, namespace: sales}
+spec: {mode: Enforce, rollout: {canary: 1, hold: 10m}}
+";
     refuses_issuers_that_cannot_be_trusted: "\
 kind: TrustedIssuer
 metadata: {name: a}

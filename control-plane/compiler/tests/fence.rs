@@ -61,6 +61,7 @@ fn compiled(model: &PolicyModel, tcp_ports: &[u16]) -> Compiled {
         issuers: Vec::new(),
         directories: Vec::new(),
         reads_bodies: false,
+        rollout: None,
     };
     Compiled {
         mesh: Mesh {

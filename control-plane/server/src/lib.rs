@@ -33,6 +33,7 @@ pub mod package;
 pub mod plugin_config;
 pub mod preflight;
 pub mod push;
+pub mod rollout;
 pub mod rules;
 pub mod ruletest;
 pub mod serve;

@@ -119,6 +119,10 @@ pub struct Metrics {
     pub revocations_broken: Gauge,
     /// Workloads whose Guards are suspended.
     pub suspensions: Gauge,
+    /// Workloads where canaries try changed rules.
+    pub rollouts_tried: Gauge,
+    /// Workloads where changed rules were given up.
+    pub rollouts_aborted: Gauge,
     /// 1 while earlier rules are pinned.
     pub pinned: Gauge,
 }
@@ -258,6 +262,8 @@ impl Default for Metrics {
             revocations: Gauge::default(),
             revocations_broken: Gauge::default(),
             suspensions: Gauge::default(),
+            rollouts_tried: Gauge::default(),
+            rollouts_aborted: Gauge::default(),
             pinned: Gauge::default(),
         };
         let registry = &mut metrics.registry;
@@ -388,6 +394,16 @@ impl Default for Metrics {
             metrics.revocations_broken.clone(),
         );
         registry.register("suspended", "Workloads whose Guards are suspended", metrics.suspensions.clone());
+        registry.register(
+            "rollouts_canary",
+            "Workloads where canaries try changed rules, and the other proxies keep those before",
+            metrics.rollouts_tried.clone(),
+        );
+        registry.register(
+            "rollouts_aborted",
+            "Workloads where changed rules were given up, and all proxies keep those before",
+            metrics.rollouts_aborted.clone(),
+        );
         registry.register("pinned", "1 while earlier rules are pinned", metrics.pinned.clone());
         metrics
     }

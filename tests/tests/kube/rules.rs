@@ -86,6 +86,22 @@ async fn a_broken_new_rule_of_one_namespace_holds_back_no_other(cluster: Cluster
     running.shutdown().await.unwrap();
 }
 
+async fn a_guard_that_wants_changed_rules_tried_first_is_refused(cluster: Cluster) {
+    cluster.apply(pod("sales", "orders-abc-1", "orders")).await;
+    let guard = cluster.apply(guard("sales")).await;
+    let running = cluster.serve().await;
+    cluster.condition(&guard, "Accepted", "True", "Accepted").await;
+    cluster.edit(&guard, json!({"spec": {"rollout": {"canary": "10%", "hold": "5m"}}})).await;
+    let (refused, _) = cluster.condition(&guard, "Accepted", "False", "RefusedLastGoodStays").await;
+    let message = refused["message"].as_str().unwrap();
+    let said = "error[TG0501]: Guard `sales/all`: `spec.rollout`: rollouts are not supported where the control plane reads rules from a \
+                cluster; Istio's policies would have to allow";
+    assert!(message.starts_with(said), "{message}");
+    cluster.edit(&guard, json!({"spec": {"rollout": null}})).await;
+    cluster.condition(&guard, "Accepted", "True", "Accepted").await;
+    running.shutdown().await.unwrap();
+}
+
 async fn a_guard_tells_of_pods_without_proxies_and_of_proxies_without_filters(cluster: Cluster) {
     cluster.apply(pod("sales", "orders-abc-1", "orders")).await;
     let mut bare = pod("sales", "orders-abc-2", "orders");
@@ -119,6 +135,7 @@ mod on {
     use super::*;
     on_every_tier!(a_rule_is_created_edited_broken_mended_and_deleted);
     on_every_tier!(a_broken_new_rule_of_one_namespace_holds_back_no_other);
+    on_every_tier!(a_guard_that_wants_changed_rules_tried_first_is_refused);
     on_every_tier!(a_guard_tells_of_pods_without_proxies_and_of_proxies_without_filters);
     on_every_tier!(nothing_is_written_while_nothing_changes);
 }

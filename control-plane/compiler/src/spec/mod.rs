@@ -12,6 +12,7 @@ use serde::de::{self, SeqAccess, Visitor};
 
 mod issuer;
 mod resource;
+mod rollout;
 mod rule;
 mod shapes;
 mod test;
@@ -22,6 +23,7 @@ pub use issuer::{
     TrustedIssuerSpec,
 };
 pub use resource::{JobKindSpec, LaunchServiceSpec, LaunchSpec, ProtocolSpec, ResourcesSpec};
+pub use rollout::{AbortOnSpec, AmountSpec, RolloutSpec};
 pub use rule::{
     AccessRuleSpec, AuditSpec, DaySpec, DisclosureSpec, EffectSpec, FieldSpec, FromSpec, GrpcSpec, HttpSpec,
     OnExpirySpec, OperationSpec, PeerSpec, ScheduleSpec, TargetSpec, TokenOnlySpec, WindowSpec,
@@ -109,6 +111,8 @@ pub struct GuardSpec {
     pub ports: Option<Vec<u16>>,
     /// Which ports speak no HTTP and pass unguarded; absent: none.
     pub tcp_ports: Option<Vec<u16>>,
+    /// How changed rules reach proxies; absent: all at once.
+    pub rollout: Option<RolloutSpec>,
 }
 
 /// Whether something is enforced.

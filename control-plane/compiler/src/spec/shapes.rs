@@ -7,8 +7,8 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::{
-    ActorSpec, ClaimJson, ClaimValueSpec, DecisionSpec, ExpectationSpec, IdSpec, OneOrMany, ShadowSpec,
-    TestTokenFields, TestTokenSpec,
+    ActorSpec, AmountSpec, ClaimJson, ClaimValueSpec, DecisionSpec, ExpectationSpec, IdSpec, OneOrMany,
+    ShadowSpec, TestTokenFields, TestTokenSpec,
 };
 
 /// An implementation that is one schema.
@@ -35,6 +35,8 @@ shape!(OneOrMany, true, |_generator| json_schema!({
 }));
 
 shape!(IdSpec, true, |_generator| json_schema!({"type": ["integer", "string"]}));
+
+shape!(AmountSpec, true, |_generator| json_schema!({"type": ["integer", "string"]}));
 
 shape!(ClaimValueSpec, true, |_generator| json_schema!({
     "anyOf": [

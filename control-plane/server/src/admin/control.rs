@@ -16,9 +16,10 @@ use serde::{Deserialize, Serialize};
 use super::access::{self, Writer};
 use super::{Admin, lock};
 use crate::control::{
-    AskedPin, AskedRevocation, AskedSuspension, Broken, Control, ControlReport, Pin, Refused, Revocation,
-    RuleSet, Suspension,
+    AskedPin, AskedRevocation, AskedRollout, AskedSuspension, Broken, Control, ControlReport, Pin, Refused,
+    Revocation, RuleSet, Suspension,
 };
+use crate::rollout::RolloutReport;
 
 /// Largest request, in bytes.
 const MAX_BODY: usize = 64 << 10;
@@ -52,6 +53,9 @@ pub struct ControlState {
     /// Rules that can be gone back to, oldest first.
     #[serde(default)]
     pub history: Vec<RuleSet>,
+    /// Changed rules that not all proxies enforce.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rollouts: Vec<RolloutReport>,
 }
 
 pub(super) fn router(admin: &Admin) -> Router<Admin> {
@@ -60,6 +64,7 @@ pub(super) fn router(admin: &Admin) -> Router<Admin> {
         .route("/control/suspensions", post(suspend))
         .route("/control/entries/{id}", delete(lift))
         .route("/control/pin", post(pin).delete(release))
+        .route("/control/rollouts", post(end_rollout))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(from_fn_with_state(admin.clone(), access::admit_writer))
 }
@@ -79,8 +84,20 @@ fn state(admin: &Admin) -> ControlState {
     let (up_to_date, errors) =
         (diagnosis.up_to_date, diagnosis.findings.iter().filter(|found| found.is_error()).count());
     drop(diagnosis);
-    let ControlReport { accepted, pin, revocations, broken, suspensions, history } = admin.control.report();
-    ControlState { offered, accepted, up_to_date, errors, pin, revocations, broken, suspensions, history }
+    let ControlReport { accepted, pin, revocations, broken, suspensions, history, rollouts } =
+        admin.control.report();
+    ControlState {
+        offered,
+        accepted,
+        up_to_date,
+        errors,
+        pin,
+        revocations,
+        broken,
+        suspensions,
+        history,
+        rollouts,
+    }
 }
 
 async fn revoke(
@@ -110,6 +127,14 @@ async fn pin(
         return (StatusCode::CONFLICT, why).into_response();
     }
     answer(&admin, asked, move |control, asked| control.pin(&asked, &writer.0)).await
+}
+
+async fn end_rollout(
+    State(admin): State<Admin>,
+    Extension(writer): Extension<Writer>,
+    asked: Result<Json<AskedRollout>, JsonRejection>,
+) -> Response {
+    answer(&admin, asked, move |control, asked| control.end_rollout(asked, &writer.0)).await
 }
 
 async fn lift(

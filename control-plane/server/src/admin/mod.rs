@@ -29,7 +29,7 @@ use crate::control::Control;
 use crate::directories::DirectoryReport;
 use crate::keys::{IssuerReport, Reports};
 use crate::kube::Leadership;
-use crate::push::{FleetReport, Followed, Following, Hub, IssuerUseReport, Wanted, stopped};
+use crate::push::{FleetReport, Followed, Following, Hub, IssuerUseReport, stopped};
 use crate::serve::{CandidateReport, Diagnosis, InForce};
 use crate::transport::{Acceptor, Arrival, Socket, TransportOptions};
 
@@ -98,18 +98,7 @@ pub(crate) async fn serve_probes(admin: Admin, acceptor: Acceptor) -> std::io::R
 
 /// Who enforces what, compared with what is on offer.
 pub fn fleet(hub: &Hub) -> FleetReport {
-    let releases = hub.distributor.releases().into_iter();
-    let wanted = releases.map(|(workload, release)| {
-        let manifest = release.manifest();
-        let wanted = Wanted {
-            sha256: *release.sha256(),
-            revision: release.revision(),
-            uses: manifest.used_capabilities.clone(),
-            suspended_until: manifest.suspended_until,
-        };
-        (workload, wanted)
-    });
-    hub.fleet.report(wanted, clock::now())
+    hub.fleet.report(hub.distributor.wanted(), clock::now())
 }
 
 /// What there is to say about the candidate, and what filters say of it.

@@ -12,7 +12,7 @@ mod section;
 
 pub use interlock::Interlocks;
 pub use key::{EvidenceSignature, Keyring, TrustedKey};
-pub use publisher::{BundleError, Contents, Publisher};
+pub use publisher::{BundleError, Contents, Publisher, Releases};
 pub use release::Release;
 pub use revision::{Revision, Revisions};
 pub use section::{Section, SectionStore};

@@ -1,6 +1,6 @@
 //! From contents to signed releases.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use base64::Engine;
@@ -12,6 +12,8 @@ use super::{Keyring, Release, Revision, Revisions, Section};
 use crate::state::{StateDir, StateError};
 
 const FILE: &str = "manifests.json";
+/// Those of canaries.
+const CANARIES: &str = "canary-manifests.json";
 
 /// How long a manifest may be installed after it was signed, in seconds. Bounds installing, never enforcing.
 const INSTALLABLE_S: i64 = 24 * 3600;
@@ -53,8 +55,24 @@ pub struct Publisher {
     keys: Keyring,
     revisions: Revisions,
     /// By workload.
-    current: BTreeMap<String, (pb::Manifest, pb::SignedManifest)>,
+    current: Signed,
+    /// What canaries get instead. INVARIANT: later than what the others of the workload get, and written down before any
+    /// filter has it: what comes after it has to be later.
+    canaries: Signed,
     unsaved: bool,
+    unsaved_canaries: bool,
+}
+
+/// Manifests by workload.
+type Signed = BTreeMap<String, (pb::Manifest, pb::SignedManifest)>;
+
+/// What is on offer.
+#[derive(Debug, Default)]
+pub struct Releases {
+    /// To every proxy of a workload that is no canary.
+    pub all: BTreeMap<String, Arc<Release>>,
+    /// To its canaries.
+    pub canaries: BTreeMap<String, Arc<Release>>,
 }
 
 // === impl Publisher ===
@@ -69,19 +87,24 @@ impl Publisher {
     /// The same with keys that are not the state folder's own.
     pub fn with_keys(state: Arc<StateDir>, keys: Keyring, now: i64) -> Result<Self, BundleError> {
         let mut revisions = Revisions::open(state.clone(), now)?;
-        let mut current = BTreeMap::new();
-        let stored: BTreeMap<String, String> = state.read_json(FILE)?.unwrap_or_default();
-        for (workload, signed) in stored {
-            let (manifest, signed) = decode(&signed)
-                .filter(|(manifest, _)| manifest.audience == workload)
-                .ok_or_else(|| state.damaged(FILE, format!("the manifest of `{workload}` does not parse")))?;
-            revisions.at_least(manifest.revision.unwrap_or_default().into())?;
-            // One of another key is signed anew.
-            if keys.is_signed(&signed) {
-                current.insert(workload, (manifest, signed));
+        let mut read = |file: &'static str| -> Result<Signed, BundleError> {
+            let mut current = Signed::new();
+            let stored: BTreeMap<String, String> = state.read_json(file)?.unwrap_or_default();
+            for (workload, signed) in stored {
+                let (manifest, signed) =
+                    decode(&signed).filter(|(manifest, _)| manifest.audience == workload).ok_or_else(
+                        || state.damaged(file, format!("the manifest of `{workload}` does not parse")),
+                    )?;
+                revisions.at_least(manifest.revision.unwrap_or_default().into())?;
+                // One of another key is signed anew.
+                if keys.is_signed(&signed) {
+                    current.insert(workload, (manifest, signed));
+                }
             }
-        }
-        Ok(Self { state, keys, revisions, current, unsaved: false })
+            Ok(current)
+        };
+        let (current, canaries) = (read(FILE)?, read(CANARIES)?);
+        Ok(Self { state, keys, revisions, current, canaries, unsaved: false, unsaved_canaries: false })
     }
 
     /// The keys that sign.
@@ -100,6 +123,7 @@ impl Publisher {
             self.revisions.at_least(Revision { epoch, counter: 0 })?;
             // Filters may have had later ones of another replica.
             self.current.clear();
+            self.canaries.clear();
             self.unsaved = true;
         }
         Ok(())
@@ -112,27 +136,66 @@ impl Publisher {
         contents: BTreeMap<String, Contents>,
         now: i64,
     ) -> Result<BTreeMap<String, Arc<Release>>, BundleError> {
-        let stale = |(workload, contents): &(&String, &Contents)| {
-            !self.current.get(*workload).is_some_and(|(manifest, _)| is_current(manifest, contents, now))
+        Ok(self.publish_staged(contents, BTreeMap::new(), now)?.all)
+    }
+
+    /// The same, with what canaries of some workloads get instead of what is in `contents`.
+    pub fn publish_staged(
+        &mut self,
+        contents: BTreeMap<String, Contents>,
+        canaries: BTreeMap<String, Contents>,
+        now: i64,
+    ) -> Result<Releases, BundleError> {
+        let known = (self.current.len(), self.canaries.len());
+        // Filters may have had what canaries got: whatever comes after it has to be later.
+        for (ended, _) in self.canaries.extract_if(.., |workload, _| !canaries.contains_key(workload)) {
+            self.current.remove(&ended);
+        }
+        let is_stale = |known: &Signed, (workload, contents): (&String, &Contents)| {
+            !known.get(workload).is_some_and(|(manifest, _)| is_current(manifest, contents, now))
         };
-        let changed = contents.iter().filter(stale).map(|(workload, _)| workload.clone()).collect::<Vec<_>>();
-        if !changed.is_empty() {
-            let count = u64::try_from(changed.len()).unwrap_or(u64::MAX);
-            for (workload, revision) in changed.iter().zip(self.revisions.take(count)?) {
+        let changed: BTreeSet<String> = contents
+            .iter()
+            .filter(|one| is_stale(&self.current, *one))
+            .map(|(workload, _)| workload.clone())
+            .collect();
+        let is_later = |workload: &String| {
+            let of = |known: &Signed| known.get(workload).and_then(|(manifest, _)| manifest.revision);
+            of(&self.canaries).map(Revision::from) > of(&self.current).map(Revision::from)
+        };
+        let tried: Vec<String> = canaries
+            .iter()
+            .filter(|(workload, contents)| {
+                changed.contains(*workload)
+                    || !is_later(workload)
+                    || is_stale(&self.canaries, (workload, contents))
+            })
+            .map(|(workload, _)| workload.clone())
+            .collect();
+        let count = u64::try_from(changed.len().saturating_add(tried.len())).unwrap_or(u64::MAX);
+        if count > 0 {
+            let mut revisions = self.revisions.take(count)?;
+            for (workload, revision) in changed.iter().zip(&mut revisions) {
                 if let Some(contents) = contents.get(workload) {
                     let signed = self.sign(workload, contents, revision, now)?;
                     self.current.insert(workload.clone(), signed);
                 }
             }
+            for (workload, revision) in tried.iter().zip(&mut revisions) {
+                if let Some(contents) = canaries.get(workload) {
+                    let signed = self.sign(workload, contents, revision, now)?;
+                    self.canaries.insert(workload.clone(), signed);
+                }
+            }
         }
-        let known = self.current.len();
         self.current.retain(|workload, _| contents.contains_key(workload));
-        self.unsaved |= !changed.is_empty() || self.current.len() < known;
-        let releases = contents.into_iter().filter_map(|(workload, contents)| {
-            let (manifest, signed) = self.current.get(&workload)?.clone();
-            Some((workload, Arc::new(Release::new(manifest, signed, contents.sections, contents.candidate))))
-        });
-        Ok(releases.collect())
+        self.unsaved |= count > 0 || (self.current.len(), self.canaries.len()) < known;
+        self.unsaved_canaries |= !tried.is_empty();
+        if self.unsaved_canaries {
+            self.state.write_json(CANARIES, &stored(&self.canaries))?;
+            self.unsaved_canaries = false;
+        }
+        Ok(Releases { all: releases(&self.current, contents), canaries: releases(&self.canaries, canaries) })
     }
 
     fn sign(
@@ -166,15 +229,27 @@ impl Publisher {
         if !self.unsaved {
             return Ok(());
         }
-        let stored: BTreeMap<&String, String> = self
-            .current
-            .iter()
-            .map(|(workload, (_, signed))| (workload, STANDARD.encode(signed.encode_to_vec())))
-            .collect();
-        self.state.write_json(FILE, &stored)?;
+        self.state.write_json(FILE, &stored(&self.current))?;
+        // Afterwards: as long as a canary's is there, what is not later than it is signed anew.
+        if !self.canaries.is_empty() || self.state.read(CANARIES)?.is_some() {
+            self.state.write_json(CANARIES, &stored(&self.canaries))?;
+        }
         self.unsaved = false;
         Ok(())
     }
+}
+
+fn stored(signed: &Signed) -> BTreeMap<&String, String> {
+    let encode = |(_, signed): &(_, pb::SignedManifest)| STANDARD.encode(signed.encode_to_vec());
+    signed.iter().map(|(workload, signed)| (workload, encode(signed))).collect()
+}
+
+fn releases(signed: &Signed, contents: BTreeMap<String, Contents>) -> BTreeMap<String, Arc<Release>> {
+    let releases = contents.into_iter().filter_map(|(workload, contents)| {
+        let (manifest, signed) = signed.get(&workload)?.clone();
+        Some((workload, Arc::new(Release::new(manifest, signed, contents.sections, contents.candidate))))
+    });
+    releases.collect()
 }
 
 /// Whether the manifest says exactly this and can be installed for long enough.

@@ -11,6 +11,7 @@ use crate::admin::ControlState;
 use crate::clock;
 use crate::control::{Broken, RuleSet};
 use crate::push::{FleetReport, Standing, WorkloadReport};
+use crate::rollout::{RolloutReport, RolloutState};
 
 /// Most proxies of a workload that are told one by one, unless all are asked for.
 const MAX_TOLD: usize = 10;
@@ -156,6 +157,9 @@ pub(super) fn about_control(control: &ControlState, now: i64, style: Style) -> S
             ),
         ));
     }
+    for one in &control.rollouts {
+        told.push_str(&about_rollout(one, now, style));
+    }
     for one in &control.suspensions {
         told.push_str(&hanging(
             &style.paint(Color::Warn, "SUSPENDED   "),
@@ -204,6 +208,47 @@ pub(super) fn about_control(control: &ControlState, now: i64, style: Style) -> S
     told
 }
 
+/// Changed rules that are held back.
+fn about_rollout(one: &RolloutReport, now: i64, style: Style) -> String {
+    let rules = format!("rules {} ({})", one.rules, short(&one.digest));
+    let before = format!("rules {} ({})", one.before, short(&one.before_digest));
+    let bound =
+        one.most_new_refusals.as_ref().map_or(String::new(), |most| format!(", at most {most} may be"));
+    let seen = match one.requests {
+        0 => "no request was compared".to_owned(),
+        requests => {
+            format!("{} of {requests} requests are refused anew{bound}", one.new_refusals)
+        }
+    };
+    let (label, color, text) = match one.state {
+        RolloutState::Canary => {
+            let held = i64::try_from(one.held_s).unwrap_or(i64::MAX);
+            let left = match i64::from(one.hold_s).saturating_sub(held) {
+                left if one.canaries.is_empty() => format!("{} when a proxy is there", span(left)),
+                left => format!("{} left", span(left.max(0))),
+            };
+            let text = format!(
+                "{}: {rules} on {} of {}, {left}, the others keep {before}; {seen}",
+                one.workload,
+                one.canaries.len(),
+                count(one.proxies, "proxy").replace("proxys", "proxies"),
+            );
+            ("CANARY      ", Color::Warn, text)
+        }
+        RolloutState::Aborted => {
+            let since = one.at.map_or(String::new(), |at| format!(" {} ago", span(now - at)));
+            let by = one.by.as_ref().map_or(String::new(), |by| format!(" (by {by})"));
+            let text = format!(
+                "{}: {rules} were given up{since}, all proxies keep {before}: {}{by}; {seen}",
+                one.workload,
+                one.why.as_deref().unwrap_or("nobody said why"),
+            );
+            ("ABORTED     ", Color::Bad, text)
+        }
+    };
+    hanging(&style.paint(color, label), 12, &text)
+}
+
 fn table(fleet: &FleetReport, style: Style) -> String {
     let head = ["WORKLOAD", "ENFORCING", "REVISION", "DIGEST", "STATE"].map(str::to_owned);
     let rows = fleet.workloads.iter().map(|(name, workload)| {
@@ -238,6 +283,11 @@ fn state(workload: &WorkloadReport, style: Style) -> String {
     if workload.lacking > 0 {
         words.push(style.paint(Color::Warn, &format!("{} lacking", count(workload.lacking, "VM"))));
     }
+    if let Some(canary) = &workload.canary {
+        let proxies = workload.proxies.iter().filter(|one| canary.instances.contains(&one.instance));
+        let canaries = count(proxies.count(), "canary").replace("canarys", "canaries");
+        words.push(style.paint(Color::Warn, &canaries));
+    }
     if workload.suspended_until.is_some() {
         words.push(style.paint(Color::Warn, "suspended"));
     }
@@ -254,7 +304,8 @@ fn details(name: &str, workload: &WorkloadReport, all: bool, now: i64, style: St
         .proxies
         .iter()
         .filter(|proxy| {
-            all || (proxy.standing != Standing::Enforcing && proxy.standing != Standing::Gone)
+            all || proxy.canary
+                || (proxy.standing != Standing::Enforcing && proxy.standing != Standing::Gone)
                 || !proxy.detail.is_empty() && proxy.standing != Standing::Gone
         })
         .collect();
@@ -266,6 +317,7 @@ fn details(name: &str, workload: &WorkloadReport, all: bool, now: i64, style: St
     for proxy in told.iter().take(most) {
         let vms = format!("{} of {}", proxy.enforcing, count(proxy.vms, "VM"));
         let detail = if proxy.detail.is_empty() { String::new() } else { format!("; {}", proxy.detail) };
+        let detail = if proxy.canary { format!(", canary{detail}") } else { detail };
         let seen = format!("heard of {} ago", span(now - proxy.seen_at));
         text.push_str(&labelled(
             proxy.standing.word(),

@@ -10,13 +10,15 @@ use serde::Serialize;
 use super::duration::Span;
 use super::fleet::{Output, about_control, chosen, named};
 use super::paint::Style;
-use super::running::{AdminTls, DEFAULT_ADMIN, ask};
+use super::rollback::refused;
+use super::running::{AdminTls, Answer, DEFAULT_ADMIN, Method, ask, tell};
 use super::text::{count, labelled};
 use super::{Ending, complain, print};
 use crate::admin::ControlState;
 use crate::clock;
-use crate::control::digest;
+use crate::control::{AskedRollout, RolloutAction, RolloutDone, digest};
 use crate::push::{FleetReport, Standing};
+use crate::rollout::RolloutState;
 use crate::rules::{AcceptedRules, load, load_environment};
 
 /// How often it is asked.
@@ -24,12 +26,14 @@ const EVERY: Duration = Duration::from_millis(250);
 /// Most proxies that are told.
 const MAX_TOLD: usize = 20;
 
-/// Say how far rules have come
+/// Say how far rules have come, and end what canaries try
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   tidegate rollout status
-  tidegate rollout status --wait enforced --rules rules --timeout 5m")]
+  tidegate rollout status --wait enforced --rules rules --timeout 5m
+  tidegate rollout promote sales/orders-api --reason 'looked at it, OPS-7'
+  tidegate rollout abort sales/orders-api --reason 'the month-end close is refused'")]
 pub(super) struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -38,6 +42,55 @@ pub(super) struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Status(StatusArguments),
+    Promote(PromoteArguments),
+    Abort(AbortArguments),
+}
+
+/// Give the rules that canaries try to every proxy now
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tidegate rollout promote sales/orders-api --reason 'a Deny that must not wait, OPS-7'
+
+A Guard with `rollout` gives changed rules to some proxies first. This ends the wait; it also puts rules in force that were given
+up (aborted). It asks who does it (`tidegate serve --admin-writers`).
+
+Exit codes: 0 it worked; 1 refused: nothing is held back there, or you may not; 2 the command line is wrong; 3 the control plane
+does not answer.")]
+struct PromoteArguments {
+    #[command(flatten)]
+    end: EndArguments,
+}
+
+/// Take changed rules back from the canaries that try them
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tidegate rollout abort sales/orders-api --reason 'the month-end close is refused'
+
+All proxies enforce the rules before again, until the rules change or somebody promotes these. It asks who does it (`tidegate serve
+--admin-writers`).
+
+Exit codes: 0 it worked; 1 refused: no canary tries anything there, or you may not; 2 the command line is wrong; 3 the control
+plane does not answer.")]
+struct AbortArguments {
+    #[command(flatten)]
+    end: EndArguments,
+}
+
+#[derive(Debug, Args)]
+struct EndArguments {
+    /// The workload, namespace/name
+    #[arg(value_name = "WORKLOAD")]
+    workload: String,
+    /// Why; it is kept and shown
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    /// Admin address of a running control plane
+    #[arg(long, value_name = "URL", default_value = DEFAULT_ADMIN)]
+    admin: String,
+    #[command(flatten)]
+    tls: AdminTls,
 }
 
 /// Say on how many proxies what is in force is enforced, and wait for it
@@ -52,9 +105,15 @@ With --rules it waits until exactly these rules are on offer, before it looks at
 plane may not have seen them; it has to read a folder with the same files. Proxies that went away more than a minute ago are not waited for, and neither are workloads
 without any filter; both are told.
 
-Exit codes: 0 every proxy enforces what is on offer; 1 a filter refused it, the control plane refused the rules, or earlier
-rules are pinned, so that waiting is of no use; 2 the command line is wrong; 3 the control plane does not answer; 4 it did
-not happen in time, or, without --wait, has not yet.")]
+Where a Guard has changed rules tried by canaries first (`rollout`), they are enforced when all proxies have them: wait for longer
+than `hold`. With -o json, `progress` is enforced, pending, canary, aborted, refusedByFilters, rulesRefused or pinned, and
+`control.rollouts` has every workload that holds changed rules back: `state` (canary, aborted), `canaries`, `proxies`, `heldS`, `holdS`,
+`requests`, `newRefusals`, `why`.
+
+Exit codes: 0 every proxy enforces what is on offer; 1 a filter refused it, the rules were given up after canaries had tried them,
+the control plane refused the rules, or earlier rules are pinned, so that waiting is of no use; 2 the command line is wrong; 3 the
+control plane does not answer; 4 it did not happen in time, or, without --wait, has not yet: canaries try the rules, or filters
+have not answered.")]
 struct StatusArguments {
     /// Wait for this
     #[arg(long, value_enum)]
@@ -95,6 +154,10 @@ enum Progress {
     Enforced,
     /// It may still come.
     Pending,
+    /// Canaries enforce it, and the others will.
+    Canary,
+    /// Canaries tried it, and it was given up.
+    Aborted,
     /// A filter has refused it.
     RefusedByFilters,
     /// The control plane refused the rules.
@@ -122,6 +185,22 @@ struct Status {
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     match &arguments.command {
         Command::Status(arguments) => status(arguments),
+        Command::Promote(arguments) => end(&arguments.end, RolloutAction::Promote),
+        Command::Abort(arguments) => end(&arguments.end, RolloutAction::Abort),
+    }
+}
+
+fn end(arguments: &EndArguments, action: RolloutAction) -> anyhow::Result<Ending> {
+    let EndArguments { workload, reason, admin, tls } = arguments;
+    let asked = AskedRollout { workload: workload.clone(), action, reason: reason.clone() };
+    match tell::<_, RolloutDone>(admin, tls, Method::POST, "/control/rollouts", Some(&asked))? {
+        Answer::Refused(why) => refused(&why),
+        Answer::Done(RolloutDone { workload, rules }) => {
+            print(&format!(
+                "All proxies of {workload} get rules {rules}.\nNext: `tidegate rollout status --workload {workload}`.\n"
+            ))?;
+            Ok(Ending::Done)
+        }
     }
 }
 
@@ -144,7 +223,7 @@ fn status(arguments: &StatusArguments) -> anyhow::Result<Ending> {
     }
     while let Some(deadline) = deadline.filter(|deadline| Instant::now() < *deadline) {
         match &last {
-            Ok(status) if status.progress != Progress::Pending => break,
+            Ok(status) if !matches!(status.progress, Progress::Pending | Progress::Canary) => break,
             Ok(status) => {
                 let line = format!("{} of {} proxies enforce it", status.enforcing, status.proxies);
                 if ends_line && line != shown {
@@ -168,8 +247,10 @@ fn status(arguments: &StatusArguments) -> anyhow::Result<Ending> {
     }
     Ok(match status.progress {
         Progress::Enforced => Ending::Done,
-        Progress::RefusedByFilters | Progress::RulesRefused | Progress::Pinned => Ending::Refused,
-        Progress::Pending => {
+        Progress::RefusedByFilters | Progress::RulesRefused | Progress::Pinned | Progress::Aborted => {
+            Ending::Refused
+        }
+        Progress::Pending | Progress::Canary => {
             if arguments.wait.is_some() {
                 complain(&format!("not enforced within {}", arguments.timeout));
             }
@@ -203,6 +284,11 @@ fn judge(control: ControlState, workloads: FleetReport, wanted: Option<&str>) ->
         && (wanted.is_some()
             || control.pin.is_some()
             || control.offered.as_ref().map(|set| &set.digest) == control.accepted.as_ref().map(|set| &set.digest));
+    let is_any = |state: RolloutState| {
+        let mut rollouts =
+            control.rollouts.iter().filter(|one| workloads.workloads.contains_key(&one.workload));
+        rollouts.any(|one| one.state == state)
+    };
     let waits = |wanted: &str| control.pin.as_ref().is_some_and(|pin| pin.digest != wanted);
     let progress = if !is_offered && wanted.is_some_and(waits) {
         Progress::Pinned
@@ -212,6 +298,10 @@ fn judge(control: ControlState, workloads: FleetReport, wanted: Option<&str>) ->
         Progress::Pending
     } else if refusing > 0 {
         Progress::RefusedByFilters
+    } else if is_any(RolloutState::Aborted) {
+        Progress::Aborted
+    } else if is_any(RolloutState::Canary) {
+        Progress::Canary
     } else if enforcing == proxies {
         Progress::Enforced
     } else {
@@ -272,6 +362,8 @@ fn describe(status: &Status, wanted: Option<&str>, now: i64, style: Style) -> St
     text.push_str(match status.progress {
         Progress::Enforced => "\nEnforced.\n",
         Progress::Pending => "\nNot enforced everywhere yet.\n",
+        Progress::Canary => "\nCanaries enforce the changed rules, the other proxies those before.\n",
+        Progress::Aborted => "\nThe changed rules were given up: those before are enforced. Change the rules, or `tidegate rollout promote`.\n",
         Progress::RefusedByFilters => "\nRefused by filters: they keep what they had. The rules have to change, or the filters.\n",
         Progress::RulesRefused => "\nThe rules are refused by the control plane; `tidegate check` says why.\n",
         Progress::Pinned => "\nThese rules are not offered: earlier ones are pinned. `tidegate rollback --release` lets them through.\n",

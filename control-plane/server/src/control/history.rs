@@ -2,6 +2,7 @@
 //!
 //! INVARIANT: numbers only grow, and a number always means the same rules. The newest is always there.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -136,12 +137,12 @@ impl History {
         }
     }
 
-    /// Writes it down, unless it is there.
+    /// Writes it down, unless it is there. `keep`: numbers of those that stay, however old they are.
     pub(super) fn add(
         &mut self,
         set: &RuleSet,
         rules: &Arc<AcceptedRules>,
-        keep: Option<u64>,
+        keep: &BTreeSet<u64>,
     ) -> Result<(), StateError> {
         if self.sets.last().is_some_and(|last| last.number >= set.number) {
             return Ok(());
@@ -152,7 +153,8 @@ impl History {
         while self.sets.len() > FEWEST
             && (self.sets.len() > MAX_SETS || self.sets.iter().map(|set| set.bytes).sum::<u64>() > MAX_BYTES)
         {
-            let Some(at) = self.sets.iter().position(|set| Some(set.number) != keep) else { break };
+            let earlier = self.sets.split_last().map(|(_, earlier)| earlier).unwrap_or_default();
+            let Some(at) = earlier.iter().position(|set| !keep.contains(&set.number)) else { break };
             gone.push(self.sets.remove(at).number);
         }
         self.state.write_json(FILE, &self.sets)?;
@@ -199,7 +201,7 @@ mod tests {
     fn add(history: &mut History, text: &str, keep: Option<u64>) -> RuleSet {
         let rules = Arc::new(rules(text));
         let set = history.next(&rules, digest(&rules, |_| false), 7);
-        history.add(&set, &rules, keep).unwrap();
+        history.add(&set, &rules, &keep.into_iter().collect()).unwrap();
         set
     }
 

@@ -179,6 +179,11 @@ impl Maker<'_> {
         }
     }
 
+    /// These rules with all revocations; `None`: they do not compile so.
+    pub(super) fn alone(mut self, rules: &AcceptedRules) -> Option<Compiled> {
+        self.compile(rules, &BTreeSet::new()).ok()
+    }
+
     /// Every revocation that is a rule; those that what is in force has are.
     fn all_broken(&self, why: &str) -> Vec<Broken> {
         let is_in_force = |id: &str| {

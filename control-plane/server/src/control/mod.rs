@@ -16,6 +16,7 @@ mod history;
 mod kept;
 mod make;
 mod overlay;
+mod staging;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -33,9 +34,11 @@ pub use self::kept::{
     Target,
 };
 use self::make::{HALVINGS, Made, MadeOf, Maker};
+pub use self::staging::{AskedRollout, RolloutAction, RolloutDone};
 use crate::clock;
 use crate::kube::{SharedKept, is_of_cluster};
 use crate::push::{Hub, stopped};
+use crate::rollout::{RolloutReport, Rollouts};
 use crate::rules::{AcceptedRules, RuleStore};
 use crate::serve::InForce;
 use crate::state::{StateDir, StateError};
@@ -77,6 +80,8 @@ struct Inner {
     made_of: Option<MadeOf>,
     /// Revocations that do not go together with the newest rules, and why.
     broken: Vec<Broken>,
+    /// What is held back of changed rules.
+    rollouts: Rollouts,
 }
 
 /// Everything there is to say.
@@ -98,6 +103,8 @@ pub struct ControlReport {
     pub suspensions: Vec<Suspension>,
     /// Rules that can be gone back to, oldest first.
     pub history: Vec<RuleSet>,
+    /// Changed rules that not all proxies enforce.
+    pub rollouts: Vec<RolloutReport>,
 }
 
 // === impl Control ===
@@ -124,6 +131,7 @@ impl Control {
             compiler: None,
             made_of: None,
             broken: Vec::new(),
+            rollouts: Rollouts::open(state.clone())?,
         };
         let kept_in = watch::Sender::default();
         let control = Self { state, hub, inner: Mutex::new(inner), out, kept: kept_in, shared, is_fenced };
@@ -170,9 +178,8 @@ impl Control {
                 pin.by
             );
         }
-        let is_pinned = |set: &&RuleSet| kept.pin.as_ref().is_some_and(|pin| pin.digest == set.digest);
-        let pinned = inner.history.sets().iter().rev().find(is_pinned).map(|set| set.number);
-        if let Err(error) = inner.history.add(&judged.set, &judged.rules, pinned) {
+        let needed = staging::needed(&inner, &kept);
+        if let Err(error) = inner.history.add(&judged.set, &judged.rules, &needed) {
             error!("rules are in force, and cannot be gone back to: {error}");
         }
     }
@@ -219,6 +226,7 @@ impl Control {
             broken: inner.broken.iter().chain(&kept.unbelieved).cloned().collect(),
             suspensions: kept.suspensions.clone(),
             history: inner.history.sets().to_vec(),
+            rollouts: inner.rollouts.report(self.out.borrow().as_deref()),
         }
     }
 
@@ -319,6 +327,7 @@ impl Control {
         inner.made_of = of;
         inner.broken = broken;
         if let Some(output) = output {
+            let output = self.stage(inner, output);
             self.hub.directories.set_queries(output.queries.clone());
             self.out.send_replace(Some(output));
         }

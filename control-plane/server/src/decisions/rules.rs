@@ -1,6 +1,6 @@
 //! The rules that decisions rest on: which were in force when, where they are written, and who changed them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,7 +13,8 @@ use tokio::time::sleep;
 use super::git;
 use super::read::Known;
 use super::record::{Recorded, Revision, RuleSource};
-use crate::push::{Hub, stopped};
+use crate::bundle::{Release, hex};
+use crate::push::{Hub, Wanted, stopped};
 use crate::rules::{AcceptedRules, SetName, read};
 use crate::serve::InForce;
 use crate::state::StateDir;
@@ -38,6 +39,8 @@ struct Era {
     after: Option<Revision>,
     /// The last revision so far.
     until: Revision,
+    /// Digests of what canaries got, hexadecimal.
+    canaries: BTreeSet<String>,
 }
 
 /// Rules for a decision.
@@ -55,14 +58,17 @@ impl History {
         self.eras.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// These rules are on offer; `last` was signed last.
-    fn offered(&self, in_force: &Arc<InForce>, last: Revision) {
+    /// These rules are on offer; `last` was signed last, and `canaries` got what has these digests.
+    fn offered(&self, in_force: &Arc<InForce>, last: Revision, canaries: BTreeSet<String>) {
         let mut eras = self.lock();
         match eras.back_mut() {
-            Some(era) if Arc::ptr_eq(&era.in_force, in_force) => era.until = era.until.max(last),
+            Some(era) if Arc::ptr_eq(&era.in_force, in_force) => {
+                era.until = era.until.max(last);
+                era.canaries.extend(canaries);
+            }
             before => {
                 let after = before.map(|era| era.until);
-                eras.push_back(Era { in_force: in_force.clone(), after, until: last });
+                eras.push_back(Era { in_force: in_force.clone(), after, until: last, canaries });
                 if eras.len() > ERAS {
                     eras.pop_front();
                 }
@@ -74,20 +80,34 @@ impl History {
     pub(crate) fn of(&self, recorded: &Recorded, hub: &Hub) -> Option<Rules> {
         let eras = self.lock();
         let now = eras.back()?;
-        let release = hub.distributor.release(&recorded.workload);
-        let is_current = recorded.digest.as_ref().is_some_and(|digest| {
-            release.is_some_and(|release| *digest == crate::bundle::hex(release.sha256()))
-        });
-        if is_current {
-            return Some(Rules { in_force: now.in_force.clone(), decided: true });
+        let digest = recorded.digest.as_deref();
+        let is = |release: &Release| digest == Some(hex(release.sha256()).as_str());
+        let decided = |in_force: Arc<InForce>| Some(Rules { in_force, decided: true });
+        let before =
+            |in_force: &Arc<InForce>| in_force.before(&recorded.workload).map_or(in_force.clone(), Arc::new);
+        if hub.distributor.canary(&recorded.workload).is_some_and(|canary| is(&canary.release)) {
+            return decided(now.in_force.clone());
+        }
+        if hub.distributor.release(&recorded.workload).is_some_and(|release| is(&release)) {
+            return decided(before(&now.in_force));
         }
         let era = recorded.revision.and_then(|revision| {
             eras.iter().find(|era| era.after.is_some_and(|after| revision > after) && revision <= era.until)
         });
-        Some(match era {
-            Some(era) => Rules { in_force: era.in_force.clone(), decided: true },
-            None => Rules { in_force: now.in_force.clone(), decided: false },
-        })
+        match era {
+            Some(era) if digest.is_some_and(|digest| era.canaries.contains(digest)) => {
+                decided(era.in_force.clone())
+            }
+            Some(era) => decided(before(&era.in_force)),
+            None => Some(Rules { in_force: now.in_force.clone(), decided: false }),
+        }
+    }
+
+    /// Whether no proxy of a workload is to enforce what its rules say now.
+    pub(crate) fn is_aborted(&self, workload: &str) -> bool {
+        let eras = self.lock();
+        let staged = eras.back().into_iter().flat_map(|era| &era.in_force.staged);
+        staged.into_iter().any(|(id, staged)| staged.canaries.is_none() && id.to_string() == workload)
     }
 }
 
@@ -113,8 +133,8 @@ pub(crate) async fn follow(
         }
         let current = offered.borrow_and_update().clone();
         let Some(in_force) = current else { continue };
-        let last = last_revision(&hub);
-        hub.decisions.history().offered(&in_force, last);
+        let (last, canaries) = signed(&hub);
+        hub.decisions.history().offered(&in_force, last, canaries);
         let packs: BTreeMap<_, _> =
             in_force.compiled.issuers.iter().map(|issuer| (issuer.name.clone(), issuer.pack)).collect();
         let before = hub.decisions.known();
@@ -133,14 +153,17 @@ pub(crate) async fn follow(
     }
 }
 
-/// The last revision that was signed.
-fn last_revision(hub: &Hub) -> Revision {
-    let releases = hub.distributor.releases();
-    let revisions = releases.values().map(|release| release.revision());
-    revisions
+/// The last revision that was signed, and digests of what canaries get.
+fn signed(hub: &Hub) -> (Revision, BTreeSet<String>) {
+    let wanted = hub.distributor.wanted();
+    let canaries: Vec<&Wanted> =
+        wanted.values().filter_map(|wanted| Some(&*wanted.canary.as_ref()?.0)).collect();
+    let revisions = wanted.values().chain(canaries.iter().copied()).map(|wanted| wanted.revision);
+    let last = revisions
         .map(|revision| Revision { epoch: revision.epoch, counter: revision.counter })
         .max()
-        .unwrap_or(Revision { epoch: 0, counter: 0 })
+        .unwrap_or(Revision { epoch: 0, counter: 0 });
+    (last, canaries.into_iter().map(|canary| hex(&canary.sha256)).collect())
 }
 
 /// Where every rule is written, with the last change of its file.
@@ -178,7 +201,7 @@ fn locate(state: &StateDir, in_force: &InForce) -> Option<Located> {
     let inputs = Inputs { sources: &sources, env: environment, now: None };
     let origins = check_tests(&inputs, &in_force.compiled).origins;
     let policies = in_force.compiled.workloads.values();
-    let rules: std::collections::BTreeSet<&str> =
+    let rules: BTreeSet<&str> =
         policies.flat_map(|policy| policy.model.rules.iter().map(|rule| rule.id.as_str())).collect();
     let place = |rule: &str| {
         let place = origins.get(&tidegate_compiler::rule_object(rule))?;

@@ -73,7 +73,7 @@ const FILES: [(&str, &str); 12] = [
 
 /// Kinds of exceptions. Those that passed or would have been refused are counted from records; the others are as of when the
 /// export was made.
-const KINDS: [(&str, &str); 21] = [
+const KINDS: [(&str, &str); 23] = [
     (
         "passed-unenforced",
         "requests that passed although they would have been refused: a Guard is in Shadow mode or was suspended",
@@ -94,6 +94,14 @@ const KINDS: [(&str, &str); 21] = [
     ("unguarded-port", "a port that passes as TCP"),
     ("suspended", "a workload whose Guards only report for a time, by hand"),
     ("revoked", "something that is taken back for a time, by hand"),
+    (
+        "changed-rules-held-back",
+        "a workload where canaries try changed rules, and other proxies enforce those before",
+    ),
+    (
+        "changed-rules-given-up",
+        "a workload where changed rules were tried and given up: those before are enforced",
+    ),
     ("revocation-not-in-force", "something that is to be taken back, and is not"),
     (
         "rules-held-back-by-revocation",

@@ -11,6 +11,7 @@ use crate::control::{Broken, RuleSet, Target};
 use crate::decisions::record::Moment;
 use crate::explain::access;
 use crate::push::Standing;
+use crate::rollout::RolloutState;
 use crate::uses::Verdict;
 
 /// How many workloads are named of one rule.
@@ -314,6 +315,27 @@ fn by_people(inputs: &Inputs, out: &mut Writer<'_>) -> io::Result<()> {
     for Broken { id, why, in_force } in &inputs.control.broken {
         let kind = if *in_force { "rules-held-back-by-revocation" } else { "revocation-not-in-force" };
         out.line(&Exception { kind, what: id, why, ..Exception::default() }.line())?;
+    }
+    for one in &inputs.control.rollouts {
+        let (kind, from, why) = match one.state {
+            RolloutState::Canary => ("changed-rules-held-back", one.since, "canaries try them first"),
+            RolloutState::Aborted => (
+                "changed-rules-given-up",
+                one.at.unwrap_or(one.since),
+                one.why.as_deref().unwrap_or_default(),
+            ),
+        };
+        let what = format!("rule set {} (those of {} are enforced)", one.rules, one.before);
+        let exception = Exception {
+            kind,
+            workload: &one.workload,
+            what: &what,
+            from: at(from),
+            by: one.by.as_deref().unwrap_or_default(),
+            why,
+            ..Exception::default()
+        };
+        out.line(&exception.line())?;
     }
     if let Some(pin) = &inputs.control.pin {
         let what = format!("rule set {}", pin.number);

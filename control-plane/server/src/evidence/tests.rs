@@ -8,6 +8,7 @@ use crate::control::{Pin, Revocation, Suspension, Target};
 use crate::decisions::record::{Difference, Gap, GapCause, Outcome, Recorded, RuleRef};
 use crate::decisions::run::{Run, RunKind};
 use crate::export::attributes::testing::recorded;
+use crate::rollout::{RolloutReport, RolloutState};
 use crate::serve::compile_files;
 use crate::state::StateDir;
 use crate::uses::{Away, RuleUse, Verdict};
@@ -104,6 +105,14 @@ fn inputs() -> Inputs {
                 revocation(Target::Caller { name: "data/orders-etl".to_owned() }),
             ],
             broken: vec![],
+            rollouts: vec![
+                rollout("sales/orders", RolloutState::Canary),
+                RolloutReport {
+                    why: Some("+40 of 60 requests are refused".to_owned()),
+                    at: Some(3),
+                    ..rollout("lab/scratch", RolloutState::Aborted)
+                },
+            ],
             suspensions: vec![Suspension {
                 id: "s-1".to_owned(),
                 workload: "sales/orders".to_owned(),
@@ -439,6 +448,29 @@ fn what_is_missing_is_said() {
     }
 }
 
+fn rollout(workload: &str, state: RolloutState) -> RolloutReport {
+    RolloutReport {
+        workload: workload.to_owned(),
+        state,
+        rules: 3,
+        digest: "d3".to_owned(),
+        before: 2,
+        before_digest: "d2".to_owned(),
+        since: 2,
+        canaries: ["orders-1".to_owned()].into(),
+        proxies: 3,
+        hold_s: 60,
+        held_s: 0,
+        requests: 0,
+        new_refusals: 0,
+        most_new_refusals: None,
+        min_requests: None,
+        why: None,
+        by: None,
+        at: None,
+    }
+}
+
 #[test]
 fn tables_say_who_did_what_and_what_is_not_as_it_should_be() {
     let state = tempfile::tempdir().unwrap();
@@ -466,6 +498,8 @@ fn tables_say_who_did_what_and_what_is_not_as_it_should_be() {
         "unguarded,lab/scratch,",
         "suspended,sales/orders,s-1,1970-01-01T00:00:01.000000Z,1970-01-01T00:00:02.000000Z,somebody,'@import month end,OPS-7,",
         "pinned,,rule set 2,",
+        "changed-rules-held-back,sales/orders,rule set 3 (those of 2 are enforced),1970-01-01T00:00:02.000000Z,,,canaries",
+        "changed-rules-given-up,lab/scratch,rule set 3 (those of 2 are enforced),1970-01-01T00:00:03.000000Z,,,'+40 of",
         "bypassed,sales/orders,orders-7d9f,",
     ] {
         has("exceptions.csv", line);

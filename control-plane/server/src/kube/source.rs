@@ -20,6 +20,7 @@ use super::Options;
 use super::index::Index;
 use super::pods::{Seen, Workloads, gateways_of, mesh};
 use crate::push::{Hub, stopped};
+use crate::rollout::refused_in_cluster;
 use crate::rules::{Environment, Files, Finding, Loaded, judge_objects, load_directory, load_environment};
 use crate::serve::{InForce, RuleJudgement};
 
@@ -194,7 +195,13 @@ impl State {
         let root = options.root_namespace.clone();
         let judgement = &mut self.source.judgement;
         let outcome = judgement.consider(&now.0, &now.1, |loaded, environment, last_good, compile| {
-            judge_objects(loaded, environment, last_good, &root, compile)
+            judge_objects(loaded, environment, last_good, &root, |files, environment| {
+                let (mut found, output) = compile(files, environment);
+                let refused = refused_in_cluster(files, environment);
+                let output = output.filter(|_| refused.is_empty());
+                found.extend(refused);
+                (found, output)
+            })
         });
         judgement.source_fails(outcome.as_ref().err().map(ToString::to_string));
         let mut findings: BTreeMap<String, Vec<Finding>> = BTreeMap::new();

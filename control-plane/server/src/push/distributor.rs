@@ -1,13 +1,14 @@
 //! What is on offer, per workload.
 //!
-//! INVARIANT: a workload's offer changes only when its manifest does, so streams wake only when there is something new.
+//! INVARIANT: a workload's offer changes only when one of its manifests does, or who gets which, so streams wake only when there
+//! is something new.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::watch;
 
-use super::Offer;
+use super::{Offer, Wanted};
 use crate::bundle::Release;
 use crate::directories::Directories;
 
@@ -23,8 +24,30 @@ pub struct Distributor {
 struct Published {
     /// Whether anything was ever published; before, an unknown workload may only not be known yet.
     any: bool,
-    offers: HashMap<String, watch::Sender<Arc<Offer>>>,
+    offers: HashMap<String, watch::Sender<Offered>>,
     lookups: Arc<Lookups>,
+}
+
+/// What is on offer to the proxies of a workload.
+#[derive(Debug, Clone)]
+pub struct Offered {
+    all: Arc<Offer>,
+    canaries: Option<CanaryOffer>,
+}
+
+#[derive(Debug, Clone)]
+struct CanaryOffer {
+    offer: Arc<Offer>,
+    instances: Arc<BTreeSet<String>>,
+}
+
+/// What some proxies of a workload get instead of the others' release.
+#[derive(Debug, Clone)]
+pub struct CanaryRelease {
+    /// What they get.
+    pub release: Arc<Release>,
+    /// Their names.
+    pub instances: Arc<BTreeSet<String>>,
 }
 
 /// What `Lookup` is answered from.
@@ -42,7 +65,7 @@ pub struct Lookups {
 #[derive(Debug)]
 pub enum Subscription {
     /// This workload's offers.
-    To(watch::Receiver<Arc<Offer>>),
+    To(watch::Receiver<Offered>),
     /// No such workload.
     Unknown,
     /// Nothing is published yet; ask again.
@@ -54,25 +77,31 @@ pub enum Subscription {
 impl Distributor {
     /// Replaces everything that is on offer. Streams of workloads that are gone end; returns which these are.
     pub fn publish(&self, releases: &BTreeMap<String, Arc<Release>>, lookups: Lookups) -> Vec<String> {
+        self.publish_staged(releases, BTreeMap::new(), lookups)
+    }
+
+    /// The same, with what canaries of some workloads get instead.
+    pub fn publish_staged(
+        &self,
+        releases: &BTreeMap<String, Arc<Release>>,
+        mut canaries: BTreeMap<String, CanaryRelease>,
+        lookups: Lookups,
+    ) -> Vec<String> {
         let mut published = self.published.write().unwrap_or_else(PoisonError::into_inner);
         published.any = true;
         published.lookups = Arc::new(lookups);
         let gone = published.offers.extract_if(|workload, _| !releases.contains_key(workload));
         let gone = gone.map(|(workload, _)| workload).collect();
         for (workload, release) in releases {
-            let offer = || Arc::new(Offer::new(release.clone()));
+            let canary = canaries.remove(workload);
             match published.offers.get(workload) {
                 Some(sender) => {
-                    sender.send_if_modified(|current| {
-                        let changed = current.release().sha256() != release.sha256();
-                        if changed {
-                            *current = offer();
-                        }
-                        changed
-                    });
+                    sender.send_if_modified(|current| current.replace(release, canary));
                 }
                 None => {
-                    published.offers.insert(workload.clone(), watch::Sender::new(offer()));
+                    let mut offered = Offered { all: Arc::new(Offer::new(release.clone())), canaries: None };
+                    offered.replace(release, canary);
+                    published.offers.insert(workload.clone(), watch::Sender::new(offered));
                 }
             }
         }
@@ -108,7 +137,7 @@ impl Distributor {
         let published = self.published.read().unwrap_or_else(PoisonError::into_inner);
         releases.iter().any(|(workload, release)| {
             let offered = published.offers.get(workload);
-            offered.is_some_and(|offered| offered.borrow().release().revision() > release.revision())
+            offered.is_some_and(|offered| offered.borrow().all.release().revision() > release.revision())
         })
     }
 
@@ -122,25 +151,39 @@ impl Distributor {
         }
     }
 
-    /// The current release of a workload.
+    /// The current release of a workload, to all but canaries.
     pub fn release(&self, workload: &str) -> Option<Arc<Release>> {
         let published = self.published.read().unwrap_or_else(PoisonError::into_inner);
-        published.offers.get(workload).map(|sender| sender.borrow().release().clone())
+        published.offers.get(workload).map(|sender| sender.borrow().all.release().clone())
     }
 
-    /// The current releases.
+    /// What canaries of a workload get, where there are any.
+    pub fn canary(&self, workload: &str) -> Option<CanaryRelease> {
+        let published = self.published.read().unwrap_or_else(PoisonError::into_inner);
+        published.offers.get(workload)?.borrow().canary()
+    }
+
+    /// What is to be enforced by whom.
+    pub fn wanted(&self) -> BTreeMap<String, Wanted> {
+        let published = self.published.read().unwrap_or_else(PoisonError::into_inner);
+        let offers = published.offers.iter();
+        offers.map(|(workload, sender)| (workload.clone(), sender.borrow().wanted())).collect()
+    }
+
+    /// The current releases, to all but canaries.
     pub fn releases(&self) -> BTreeMap<String, Arc<Release>> {
         let published = self.published.read().unwrap_or_else(PoisonError::into_inner);
         let offers = published.offers.iter();
-        offers.map(|(workload, sender)| (workload.clone(), sender.borrow().release().clone())).collect()
+        offers.map(|(workload, sender)| (workload.clone(), sender.borrow().all.release().clone())).collect()
     }
 
     /// The current releases, and the directories that they were made with.
     pub fn on_offer(&self) -> (BTreeMap<String, Arc<Release>>, Arc<Directories>) {
         let published = self.published.read().unwrap_or_else(PoisonError::into_inner);
         let offers = published.offers.iter();
-        let releases =
-            offers.map(|(workload, sender)| (workload.clone(), sender.borrow().release().clone())).collect();
+        let releases = offers
+            .map(|(workload, sender)| (workload.clone(), sender.borrow().all.release().clone()))
+            .collect();
         (releases, published.lookups.directories.clone())
     }
 
@@ -168,6 +211,55 @@ impl Distributor {
 
     fn lookups(&self) -> Arc<Lookups> {
         self.published.read().unwrap_or_else(PoisonError::into_inner).lookups.clone()
+    }
+}
+
+// === impl Offered ===
+
+impl Offered {
+    /// What this proxy gets.
+    pub fn of(&self, instance: &str) -> &Arc<Offer> {
+        let canary = self.canaries.as_ref().filter(|canary| canary.instances.contains(instance));
+        canary.map_or(&self.all, |canary| &canary.offer)
+    }
+
+    /// Whether anything is another now. What stays the same stays encoded.
+    fn replace(&mut self, release: &Arc<Release>, canary: Option<CanaryRelease>) -> bool {
+        let known = |release: &Release| {
+            let offers = std::iter::once(&self.all).chain(self.canaries.iter().map(|canary| &canary.offer));
+            offers.into_iter().find(|offer| offer.release().sha256() == release.sha256()).cloned()
+        };
+        let offer =
+            |release: &Arc<Release>| known(release).unwrap_or_else(|| Arc::new(Offer::new(release.clone())));
+        let next = Self {
+            all: offer(release),
+            canaries: canary
+                .map(|canary| CanaryOffer { offer: offer(&canary.release), instances: canary.instances }),
+        };
+        let is_same = Arc::ptr_eq(&next.all, &self.all)
+            && match (&next.canaries, &self.canaries) {
+                (None, None) => true,
+                (Some(next), Some(known)) => {
+                    Arc::ptr_eq(&next.offer, &known.offer) && next.instances == known.instances
+                }
+                _ => false,
+            };
+        *self = next;
+        !is_same
+    }
+
+    fn canary(&self) -> Option<CanaryRelease> {
+        let CanaryOffer { offer, instances } = self.canaries.as_ref()?;
+        Some(CanaryRelease { release: offer.release().clone(), instances: instances.clone() })
+    }
+
+    fn wanted(&self) -> Wanted {
+        let CanaryRelease { release, instances } = match self.canary() {
+            Some(canary) => canary,
+            None => return Wanted::of(self.all.release()),
+        };
+        let canary = Wanted::of(&release);
+        Wanted { canary: Some((Box::new(canary), instances)), ..Wanted::of(self.all.release()) }
     }
 }
 

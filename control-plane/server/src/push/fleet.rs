@@ -5,21 +5,24 @@
 //! INVARIANT: what is remembered of a workload's filters is bounded whatever they say and however often they come and go, and is
 //! never taken from another one's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use tidegate_proto::v1 as pb;
 
-use crate::bundle::{Revision, Sha256, hex};
+use crate::bundle::{Release, Revision, Sha256, hex};
 
 mod proxies;
 mod relayed;
+mod report;
 mod vm;
 
 pub use proxies::{ProxyReport, Standing};
 pub(super) use relayed::Mirrored;
+pub use report::{CanaryReport, CountersReport, FleetReport, IssuerUseReport, VmReport, WorkloadReport};
 
 /// How long a VM that went away is still shown, in seconds.
 const SHOWN_AFTER_DISCONNECT_S: i64 = 600;
@@ -82,6 +85,8 @@ struct Vm {
     refusal: Option<Refusal>,
     seen_at: i64,
     counters: Option<pb::Counters>,
+    /// The manifest that it enforced then, and its totals when it said so first.
+    counted: (Vec<u8>, pb::Counters),
     issuers: Vec<pb::IssuerUse>,
     /// It was connected to another replica, which was lost sight of.
     is_lost: bool,
@@ -101,124 +106,6 @@ pub struct Refusal {
     pub at: i64,
 }
 
-/// The whole index at one time.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct FleetReport {
-    /// By workload (`namespace/name`).
-    pub workloads: BTreeMap<String, WorkloadReport>,
-}
-
-/// A workload that has a Bundle or filters.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct WorkloadReport {
-    /// SHA-256 of the manifest that is to be enforced; absent when the workload has none (any more).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub manifest: Option<String>,
-    /// Its revision.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub revision: Option<Revision>,
-    /// Connected VMs.
-    pub connected: usize,
-    /// Connected VMs that enforce this manifest.
-    pub enforcing: usize,
-    /// Connected VMs that lack a capability which it uses.
-    pub lacking: usize,
-    /// VMs that were connected to another replica, which was lost sight of a moment ago: what they enforce is not known.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub lost: usize,
-    /// Until when its Guards only report, in Unix seconds; absent: they refuse.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub suspended_until: Option<i64>,
-    /// Every proxy, with what all of its VMs together come to.
-    pub proxies: Vec<ProxyReport>,
-    /// Capabilities that it uses.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub uses: Vec<String>,
-    /// Every VM, also those that went away lately.
-    pub vms: Vec<VmReport>,
-}
-
-/// A filter VM.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct VmReport {
-    /// Pod or process name. Self-reported.
-    pub instance: String,
-    /// Hexadecimal. Another one after each start of the VM.
-    pub generation: String,
-    /// Whether a stream is open.
-    pub connected: bool,
-    /// Self-reported.
-    pub filter_version: String,
-    /// What the filter can evaluate.
-    pub capabilities: Vec<String>,
-    /// What it lacks of what it is to enforce: requests whose rules need it are refused.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub lacks: Vec<String>,
-    /// `unspecified`, `not_ready`, `ready` or `invalid`.
-    pub state: String,
-    /// SHA-256 of the manifest it enforces; absent when none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub manifest: Option<String>,
-    /// Revision of the manifest it enforces, where known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub revision: Option<Revision>,
-    /// Whether that is what it is to enforce.
-    pub up_to_date: bool,
-    /// The last push, if the filter refused it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub refusal: Option<Refusal>,
-    /// Unix seconds of its last message.
-    pub seen_at: i64,
-    /// Its totals, from its last receipt.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub counters: Option<CountersReport>,
-    /// Until when the keys of each issuer may be used as it has them, in Unix seconds, from its last receipt.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub keys_valid_until: BTreeMap<String, i64>,
-}
-
-/// How much one workload uses the tokens of one issuer, as its filters say.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct IssuerUseReport {
-    /// `namespace/name`.
-    pub workload: String,
-    /// Name of the TrustedIssuer.
-    pub issuer: String,
-    /// Requests with a verified token, over the VMs that are shown.
-    pub verified: u64,
-    /// Requests with a token that must not be accepted, over the VMs that are shown.
-    pub refused: u64,
-    /// Unix seconds; absent: never. Also of VMs that are no longer shown.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub last_verified_at: Option<i64>,
-}
-
-/// [`pb::Counters`] for people.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-#[allow(missing_docs)]
-pub struct CountersReport {
-    pub allowed: u64,
-    pub denied: u64,
-    pub shadow_differences: u64,
-    pub signature_checks_host: u64,
-    pub signature_checks_fallback: u64,
-    pub token_cache_hits: u64,
-    pub nacks: u64,
-    pub candidate_compared: u64,
-    pub candidate_would_allow: u64,
-    pub candidate_would_deny: u64,
-    pub candidate_unknown: u64,
-    pub suspended: u64,
-}
-
-fn is_zero(count: &usize) -> bool {
-    *count == 0
-}
-
 /// What a workload is to enforce.
 #[derive(Debug, Clone)]
 pub struct Wanted {
@@ -230,6 +117,58 @@ pub struct Wanted {
     pub uses: Vec<String>,
     /// Until when its Guards only report, in Unix seconds; 0: they refuse.
     pub suspended_until: i64,
+    /// What canaries are to enforce instead, and which proxies these are.
+    pub canary: Option<(Box<Wanted>, Arc<BTreeSet<String>>)>,
+}
+
+/// What changed rules are judged by: a VM of a workload where some proxies have them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VmSight {
+    /// Pod or process name.
+    pub instance: String,
+    /// Random per VM start.
+    pub generation: u64,
+    /// Whether a stream is open.
+    pub connected: bool,
+    /// Unix seconds of its last message.
+    pub seen_at: i64,
+    /// SHA-256 of the manifest that it enforces; empty: none.
+    pub enforced: Vec<u8>,
+    /// SHA-256 of the manifest that it enforced when it sent its counts.
+    pub counted: Vec<u8>,
+    /// The last push, if the filter refused it.
+    pub refusal: Option<Refusal>,
+    /// Whether it compares rules with a candidate.
+    pub compares: bool,
+    /// Its counts when it first said that it enforces that.
+    pub first: Compared,
+    /// Its last counts.
+    pub now: Compared,
+}
+
+/// How a VM compares rules with a candidate, in totals since it started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Compared {
+    /// Requests that were compared.
+    pub requests: u64,
+    /// Those of them that were refused and that the candidate would have allowed.
+    pub would_allow: u64,
+}
+
+// === impl Wanted ===
+
+impl Wanted {
+    /// What a release says.
+    pub fn of(release: &Release) -> Self {
+        let manifest = release.manifest();
+        Self {
+            sha256: *release.sha256(),
+            revision: release.revision(),
+            uses: manifest.used_capabilities.clone(),
+            suspended_until: manifest.suspended_until,
+            canary: None,
+        }
+    }
 }
 
 // === impl Fleet ===
@@ -252,6 +191,7 @@ impl Fleet {
             refusal: None,
             seen_at: now,
             counters,
+            counted: Default::default(),
             issuers,
             is_lost: false,
         };
@@ -299,6 +239,9 @@ impl Fleet {
             vm.enforced.clone_from(&receipt.manifest_sha256);
             vm.revision = receipt.revision.map(Revision::from);
             vm.counters = receipt.counters.or(vm.counters);
+            if vm.counted.0 != receipt.manifest_sha256 {
+                vm.counted = (receipt.manifest_sha256.clone(), vm.counters.unwrap_or_default());
+            }
             vm.issuers = kept_issuers(&receipt.issuers);
         });
         self.verified(key, &receipt.issuers, now);
@@ -369,22 +312,33 @@ impl Fleet {
 
     /// The index, compared with what each workload is to enforce. `now`: Unix seconds.
     pub fn report(&self, wanted: impl IntoIterator<Item = (String, Wanted)>, now: i64) -> FleetReport {
-        let wanted = wanted.into_iter().map(|(workload, wanted)| {
+        let wanted: BTreeMap<String, Wanted> = wanted.into_iter().collect();
+        let workloads = wanted.iter().map(|(workload, wanted)| {
+            let canary = wanted.canary.as_ref().map(|(canary, instances)| CanaryReport {
+                manifest: hex(&canary.sha256),
+                revision: canary.revision,
+                instances: BTreeSet::clone(instances),
+            });
             let report = WorkloadReport {
                 manifest: Some(hex(&wanted.sha256)),
                 revision: Some(wanted.revision),
-                uses: wanted.uses,
+                uses: wanted.uses.clone(),
                 suspended_until: Some(wanted.suspended_until).filter(|until| *until > now),
+                canary,
                 ..Default::default()
             };
-            (workload, report)
+            (workload.clone(), report)
         });
-        let mut report = FleetReport { workloads: wanted.collect() };
+        let mut report = FleetReport { workloads: workloads.collect() };
         for (key, vm) in &self.lock().all {
             let workload = report.workloads.entry(key.workload.clone()).or_default();
             workload.lost +=
                 usize::from(vm.is_lost && now.saturating_sub(vm.seen_at) <= proxies::GONE_AFTER_S);
-            let vm = vm.report(key, workload.manifest.as_deref(), &workload.uses);
+            let wanted = wanted.get(&key.workload).map(|wanted| match &wanted.canary {
+                Some((canary, instances)) if instances.contains(&key.instance) => canary,
+                _ => wanted,
+            });
+            let vm = vm.report(key, wanted);
             workload.connected += usize::from(vm.connected);
             workload.enforcing += usize::from(vm.connected && vm.up_to_date);
             workload.lacking += usize::from(vm.connected && !vm.lacks.is_empty());
@@ -394,6 +348,14 @@ impl Fleet {
             workload.proxies = proxies::proxies(workload, now);
         }
         report
+    }
+
+    /// The VMs of a workload, also those that went away lately.
+    pub fn sight(&self, workload: &str) -> Vec<VmSight> {
+        let first = VmKey { workload: workload.to_owned(), instance: String::new(), generation: 0 };
+        let vms = self.lock();
+        let own = vms.all.range(first..).take_while(|(key, _)| key.workload == workload);
+        own.map(|(key, vm)| vm.sight(key)).collect()
     }
 
     fn next_stream(&self) -> StreamId {

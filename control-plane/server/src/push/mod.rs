@@ -20,10 +20,13 @@ mod server;
 mod session;
 mod sink;
 
-pub use distributor::{Distributor, Lookups, Subscription};
+pub use distributor::{CanaryRelease, Distributor, Lookups, Offered, Subscription};
 pub use fleet::{
-    Fleet, FleetReport, IssuerUseReport, ProxyReport, Refusal, Standing, VmReport, Wanted, WorkloadReport,
+    CanaryReport, Compared, Fleet, FleetReport, IssuerUseReport, ProxyReport, Refusal, Standing, VmReport,
+    VmSight, Wanted, WorkloadReport,
 };
+#[cfg(test)]
+pub(crate) use fleet::{StreamId, VmKey};
 pub use frames::Offer;
 pub(crate) use relay::FollowTask;
 pub use relay::{Followed, Following, RelayOptions};

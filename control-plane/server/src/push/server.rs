@@ -27,7 +27,7 @@ use tracing::info;
 
 use super::inbound::Inbound;
 use super::relay::{self, Relay, Role};
-use super::{Distributor, Fleet, FleetReport, Wanted, session, sink};
+use super::{Distributor, Fleet, FleetReport, session, sink};
 use crate::clock;
 use crate::decisions::{Batches, Decisions, Written};
 use crate::directories::{Index, Looked};
@@ -229,9 +229,13 @@ impl Hub {
         self.decisions.take_again(workload, self.manifest_of(workload), batch, unwritten)
     }
 
-    /// SHA-256 of what it is to enforce now.
+    /// SHA-256 of what is to be enforced now as the newest rules say; `None`: nothing is.
     fn manifest_of(&self, workload: &str) -> Option<[u8; 32]> {
-        self.distributor.release(workload).map(|release| *release.sha256())
+        if self.decisions.history().is_aborted(workload) {
+            return None;
+        }
+        let canary = self.distributor.canary(workload).map(|canary| canary.release);
+        canary.or_else(|| self.distributor.release(workload)).map(|release| *release.sha256())
     }
 
     /// What a stream of this caller may use; nothing is metered where nobody was asked.
@@ -263,24 +267,19 @@ impl Hub {
 
     /// The text that Prometheus scrapes (OpenMetrics), with what the fleet looks like now.
     pub fn scrape(&self) -> String {
-        let releases = self.distributor.releases();
-        let issued = releases
-            .iter()
-            .map(|(workload, release)| (workload.clone(), release.manifest().issued_at))
-            .collect();
-        let wanted = releases.into_iter().map(|(workload, release)| {
-            let manifest = release.manifest();
-            let wanted = Wanted {
-                sha256: *release.sha256(),
-                revision: release.revision(),
-                uses: manifest.used_capabilities.clone(),
-                suspended_until: manifest.suspended_until,
-            };
-            (workload, wanted)
+        // Where canaries try something it is the newest that counts.
+        let newest = |workload: &str| self.distributor.canary(workload).map(|canary| canary.release);
+        let issued = self.distributor.releases().into_iter().map(|(workload, release)| {
+            let newest = newest(&workload).unwrap_or(release);
+            (workload, newest.manifest().issued_at)
         });
+        let issued = issued.collect();
         let now = clock::now();
         match self.relay.role() {
-            Role::Own => self.metrics.fleet.observe(&self.fleet.report(wanted, now), &issued, now),
+            Role::Own => {
+                let report = self.fleet.report(self.distributor.wanted(), now);
+                self.metrics.fleet.observe(&report, &issued, now);
+            }
             // The leader counts these filters among its own.
             Role::Follower(_) => self.metrics.fleet.observe(&FleetReport::default(), &BTreeMap::new(), now),
         }

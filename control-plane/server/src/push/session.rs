@@ -31,7 +31,7 @@ use super::inbound::{Inbound, Measured};
 use super::presence::Presence;
 use super::questions::Questions;
 use super::server::Sender;
-use super::{Hub, Offer, Subscription, stopped};
+use super::{Hub, Offer, Offered, Subscription, stopped};
 use crate::bundle::{Sha256, hex};
 use crate::metrics::ReasonLabel;
 use crate::transport::StreamPass;
@@ -92,9 +92,11 @@ struct Serving {
     /// When it is asked again who the peer is.
     identified_until: Instant,
     pass: Option<StreamPass>,
-    offers: watch::Receiver<Arc<Offer>>,
+    offers: watch::Receiver<Offered>,
     /// Whether the current offer was not looked at yet.
     fresh: bool,
+    /// The manifest that was offered last, or was enforced before.
+    offered: Option<Sha256>,
     /// Sections that need not travel.
     held: Vec<Sha256>,
     outstanding: Option<Outstanding>,
@@ -200,19 +202,17 @@ impl Serving {
         let key = VmKey { workload, instance: vm.instance, generation: vm.generation };
         // What it enforces already need not be sent again.
         let mut presence = Presence::enter(hub, key, &hello);
-        let fresh = {
-            let offer = offers.borrow();
-            let release = offer.release();
-            // A warm start has no candidate.
-            let lacks_candidate = presence.takes_candidate()
-                && release.candidate().iter().any(|section| !held.contains(section.sha256()));
-            release.sha256()[..] != hello.enforced_manifest[..] || lacks_candidate
-        };
+        let offer = offers.borrow().of(&presence.key.instance).clone();
+        let release = offer.release();
+        // A warm start has no candidate.
+        let lacks_candidate = presence.takes_candidate()
+            && release.candidate().iter().any(|section| !held.contains(section.sha256()));
+        let fresh = release.sha256()[..] != hello.enforced_manifest[..] || lacks_candidate;
         if !fresh {
-            let offer = offers.borrow();
-            presence.compare(offer.release());
-            presence.enforces(offer.release());
+            presence.compare(release);
+            presence.enforces(release);
         }
+        let offered = (!fresh).then(|| *release.sha256());
         Ok(Self {
             presence,
             proven,
@@ -220,6 +220,7 @@ impl Serving {
             pass: sender.pass,
             offers,
             fresh,
+            offered,
             held,
             outstanding: None,
             questions: Questions::default(),
@@ -235,7 +236,11 @@ impl Serving {
     ) -> Result<(), Status> {
         if self.fresh && self.outstanding.is_none() {
             self.fresh = false;
-            let offer = self.offers.borrow_and_update().clone();
+            let offer = self.offers.borrow_and_update().of(&self.presence.key.instance).clone();
+            // What changed may be for others.
+            if self.offered == Some(*offer.release().sha256()) {
+                return Ok(());
+            }
             self.identify_again(hub)?;
             self.offer(hub, offer, outbox);
             return Ok(());
@@ -294,6 +299,7 @@ impl Serving {
         outbox.extend(frames.iter().cloned());
         hub.metrics.pushes.inc();
         hub.metrics.push_bytes.inc_by(u64::try_from(bytes).unwrap_or(u64::MAX));
+        self.offered = Some(*offer.release().sha256());
         self.outstanding = Some(Outstanding { offer, deadline: Instant::now() + ANSWER_TIMEOUT });
     }
 

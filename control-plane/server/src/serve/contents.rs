@@ -16,6 +16,7 @@ use crate::control::Kept;
 use crate::directories::{Directories, Queries};
 use crate::keys::{IssuerKeys, KeyRing};
 use crate::push::Lookups;
+use crate::rollout::Staged;
 
 /// Puts sections together; keeps those that exist already.
 #[derive(Debug, Default)]
@@ -77,6 +78,41 @@ impl Assembler {
         self.made = made;
         self.store.sweep();
         Ok(contents)
+    }
+
+    /// Puts what is kept of rules before in the place of the contents of those workloads where changed rules are tried first, or
+    /// were given up. Returns what their canaries get: the changed rules, compared with those before.
+    ///
+    /// # Errors
+    /// When keys cannot be encoded; nothing has changed then.
+    pub fn stage(
+        &mut self,
+        contents: &mut BTreeMap<String, Contents>,
+        (compiled, staged): (&Compiled, &Staged),
+        keys: &KeyRing,
+        directories: &Directories,
+        kept: &Kept,
+        now: i64,
+    ) -> Result<BTreeMap<String, Contents>, InvalidKeys> {
+        let mut round = self.round(compiled, keys, directories, kept, now);
+        let before = staged
+            .iter()
+            .map(|(id, staged)| {
+                let name = id.to_string();
+                let before = round.workload(&name, &staged.before)?;
+                Ok((name, before, staged.canaries.is_some()))
+            })
+            .collect::<Result<Vec<_>, InvalidKeys>>()?;
+        let mut canaries = BTreeMap::new();
+        for (name, before, is_tried) in before {
+            let candidate = before.sections.clone();
+            if let Some(changed) = contents.insert(name.clone(), before)
+                && is_tried
+            {
+                canaries.insert(name, Contents { candidate, ..changed });
+            }
+        }
+        Ok(canaries)
     }
 
     /// Puts a candidate beside the contents of those workloads for which it says something else.
@@ -219,15 +255,22 @@ pub fn queries(compiled: &Compiled) -> Queries {
 }
 
 /// What lookups are answered from.
-pub fn lookups(compiled: &Compiled, directories: &Arc<Directories>) -> Lookups {
-    let reading = compiled.workloads.iter().filter(|(_, policy)| !policy.model.directories.is_empty());
-    let readable =
-        reading.map(|(id, policy)| (id.to_string(), policy.model.directories.iter().cloned().collect()));
-    let naming = compiled.workloads.iter().filter(|(_, policy)| !policy.model.issuers.is_empty());
-    let issuers = naming.map(|(id, policy)| {
-        (id.to_string(), policy.model.issuers.iter().map(|issuer| issuer.name.clone()).collect())
-    });
-    Lookups { readable: readable.collect(), issuers: issuers.collect(), directories: directories.clone() }
+pub fn lookups(compiled: &Compiled, staged: &Staged, directories: &Arc<Directories>) -> Lookups {
+    let policies = compiled.workloads.iter();
+    let staged = staged.iter().map(|(id, staged)| (id, &staged.before));
+    let mut lookups = Lookups { directories: directories.clone(), ..Lookups::default() };
+    for (id, policy) in policies.chain(staged) {
+        let model = &policy.model;
+        if !model.directories.is_empty() {
+            let readable = lookups.readable.entry(id.to_string()).or_default();
+            readable.extend(model.directories.iter().cloned());
+        }
+        if !model.issuers.is_empty() {
+            let issuers = lookups.issuers.entry(id.to_string()).or_default();
+            issuers.extend(model.issuers.iter().map(|issuer| issuer.name.clone()));
+        }
+    }
+    lookups
 }
 
 fn issuer_spec(issuer: &TrustedIssuer, known: Option<&IssuerKeys>) -> IssuerSpec {

@@ -21,13 +21,14 @@ use crate::directories::Queries;
 use crate::keys::KeySources;
 use crate::metrics::{Metrics, ReasonLabel};
 use crate::push::Hub;
+use crate::rollout::Staged;
 use crate::rules::{
     AcceptedRules, Environment, Files, Finding, Loaded, Origin, RuleStore, SetName, Verdict, judge,
 };
 use crate::state::StateError;
 
 /// Rules that compiled and are written down.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct InForce {
     pub compiled: Compiled,
     pub sources: Arc<KeySources>,
@@ -41,14 +42,38 @@ pub(crate) struct InForce {
     pub revoking: BTreeSet<String>,
     /// Those of them that it lacks, because they do not go together with it.
     pub left_out: BTreeSet<String>,
+    /// Workloads whose proxies keep rules before, but for canaries.
+    pub staged: Staged,
 }
 
 impl InForce {
     pub(crate) fn new(compiled: Compiled, rules: Arc<AcceptedRules>, set: RuleSet, since: Instant) -> Self {
         let sources = Arc::new(key_sources(&compiled));
         let queries = Arc::new(queries(&compiled));
-        let (revoking, left_out) = Default::default();
-        Self { compiled, sources, queries, since, rules, set, revoking, left_out }
+        let (revoking, left_out, staged) = Default::default();
+        Self { compiled, sources, queries, since, rules, set, revoking, left_out, staged }
+    }
+
+    /// The same while some proxies keep rules before, with the keys and directories that those need as well.
+    pub(crate) fn with_staged(&self, staged: Staged) -> Self {
+        let (mut sources, mut queries) = (key_sources(&self.compiled), queries(&self.compiled));
+        for before in staged.values().map(|staged| &staged.before) {
+            queries.extend(before.directories.iter().map(|one| (one.to_string(), one.clone())));
+            for issuer in &before.model.issuers {
+                if let Some(source) = sources.get_mut(&issuer.name) {
+                    source.used = true;
+                }
+            }
+        }
+        Self { sources: Arc::new(sources), queries: Arc::new(queries), staged, ..self.clone() }
+    }
+
+    /// The same, with the rules before as those of this workload.
+    pub(crate) fn before(&self, workload: &str) -> Option<Self> {
+        let (id, staged) = self.staged.iter().find(|(id, _)| id.to_string() == workload)?;
+        let mut before = self.clone();
+        before.compiled.workloads.insert(id.clone(), staged.before.clone());
+        Some(before)
     }
 }
 

@@ -45,6 +45,8 @@ use crate::transport::{Acceptor, Authenticate, Certificates, Roster, Security, W
 use crate::uses;
 
 pub use candidate::{CandidateReport, CandidateState, ComparisonReport};
+#[cfg(test)]
+pub(crate) use contents::Assembler;
 pub use error::ServeError;
 pub use judgement::Diagnosis;
 pub(crate) use judgement::{InForce, Judgement as RuleJudgement, compile_again, compile_files};
@@ -206,7 +208,7 @@ pub async fn start(options: Options) -> Result<Running, ServeError> {
         followed: followed.clone(),
         served: served_in,
     };
-    let control_task = control.clone();
+    let (control_task, try_out) = (control.clone(), control.clone().try_out());
     let admin = admin::Admin {
         hub: hub.clone(),
         diagnosis: diagnosis.clone(),
@@ -264,6 +266,7 @@ pub async fn start(options: Options) -> Result<Running, ServeError> {
     tasks.spawn(named("the reading of directories", follow));
     tasks.spawn(named("the publisher", publish.run()));
     tasks.spawn(named("the ends of revocations", control_task.run()));
+    tasks.spawn(named("the watch over canaries", try_out));
     tasks.spawn(named("the gRPC server", push::serve(hub.clone(), grpc.into_incoming(), authenticate)));
     tasks.spawn(named("the watch over what decisions rest on", follow_rules));
     tasks.spawn(named("the count of uses", follow_uses));

@@ -18,6 +18,7 @@ use crate::directories::Directories;
 use crate::keys::KeyRing;
 use crate::kube::Leadership;
 use crate::push::{Followed, Following, Hub, Lookups, stopped};
+use crate::rollout;
 use crate::transport::Roster;
 
 /// How long new rules wait for the first answer of an issuer that was never asked, and for directories that were never
@@ -211,6 +212,20 @@ fn publish(
             return false;
         }
     };
+    let canaries = match assembler.stage(
+        &mut contents,
+        (&in_force.compiled, &in_force.staged),
+        keys,
+        directories,
+        kept,
+        now,
+    ) {
+        Ok(canaries) => canaries,
+        Err(error) => {
+            error!("nothing new is pushed: the keys cannot be encoded: {error}");
+            return false;
+        }
+    };
     if let Some(candidate) = &round.candidate {
         let limits = candidate.limits(in_force);
         let without_keys = candidate.without_keys(in_force);
@@ -224,7 +239,7 @@ fn publish(
     let compared = contents.values().filter(|contents| !contents.candidate.is_empty()).count();
     hub.metrics.candidate_workloads.set(i64::try_from(compared).unwrap_or(i64::MAX));
     let before = publisher.last_revision();
-    let releases = match publisher.publish(contents, now) {
+    let releases = match publisher.publish_staged(contents, canaries, now) {
         Ok(releases) => releases,
         Err(error) => {
             error!("nothing new is pushed: {error}");
@@ -234,12 +249,14 @@ fn publish(
     hub.uses.offered(in_force, now);
     // First: whoever loses a workload must not get what is offered to it now.
     roster.replace(&in_force.compiled.mesh);
-    for gone in hub.distributor.publish(&releases, lookups(&in_force.compiled, directories)) {
+    let canaries = rollout::offers(&in_force.staged, &releases.canaries);
+    let lookups = lookups(&in_force.compiled, &in_force.staged, directories);
+    for gone in hub.distributor.publish_staged(&releases.all, canaries, lookups) {
         hub.metrics.forget_workload(&gone);
     }
     hub.key_desk.offers(keys.version);
     let revision = publisher.last_revision();
-    hub.metrics.workloads.set(i64::try_from(releases.len()).unwrap_or(i64::MAX));
+    hub.metrics.workloads.set(i64::try_from(releases.all.len()).unwrap_or(i64::MAX));
     hub.metrics.revision.set(i64::try_from(revision.counter).unwrap_or(i64::MAX));
     if revision != before {
         let changed = revision.counter.saturating_sub(before.counter);

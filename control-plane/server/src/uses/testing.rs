@@ -40,6 +40,7 @@ pub fn fleet(vms: &[(&str, bool)]) -> FleetReport {
     let mut names: Vec<&str> = vms.iter().map(|vm| vm.instance.as_str()).collect();
     names.dedup();
     let proxy = |instance: &str| ProxyReport {
+        canary: false,
         instance: instance.to_owned(),
         standing: Standing::Enforcing,
         vms: 1,

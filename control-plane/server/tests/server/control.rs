@@ -59,7 +59,7 @@ async fn tidegate(running: &Running, arguments: &[&str]) -> Ran {
     .unwrap()
 }
 
-fn revoked(received: &Received) -> Vec<(RevokedKind, String)> {
+pub fn revoked(received: &Received) -> Vec<(RevokedKind, String)> {
     let keys = received.manifest.sections.iter().find(|one| one.kind() == pb::SectionKind::Keys).unwrap();
     let set = IssuerSetSpec::decode(&received.sections[&keys.sha256]).unwrap();
     set.issuers.into_iter().flat_map(|issuer| issuer.revoked).map(|one| (one.kind, one.value)).collect()

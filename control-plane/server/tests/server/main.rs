@@ -24,6 +24,7 @@ mod otlp;
 mod otlp_tls;
 mod push;
 mod reference;
+mod rollout;
 mod startup;
 mod telemetry;
 mod token;

@@ -171,3 +171,49 @@ fn the_warm_start_holds_manifest_and_sections() {
     assert_eq!(bundle.manifest.as_ref(), Some(releases["a/a"].signed()));
     assert_eq!(bundle.sections[0].content, b"rules");
 }
+
+#[test]
+fn canaries_get_what_is_later_than_what_others_have_and_what_comes_after_is_later_still() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut publisher = open(folder.path(), NOW);
+    let (old, new) = (|| contents(&[("a/a", "old")]), || contents(&[("a/a", "new")]));
+    let first = publisher.publish(old(), NOW).unwrap();
+    let tried = publisher.publish_staged(old(), new(), NOW).unwrap();
+    assert_eq!(tried.all["a/a"].sha256(), first["a/a"].sha256(), "what others have stays");
+    assert!(tried.canaries["a/a"].revision() > first["a/a"].revision());
+    let again = publisher.publish_staged(old(), new(), NOW).unwrap();
+    assert_eq!(again.canaries["a/a"].sha256(), tried.canaries["a/a"].sha256());
+    // Others get something, and whoever becomes a canary then has to be able to take what canaries have.
+    let more = publisher.publish_staged(contents(&[("a/a", "older")]), new(), NOW).unwrap();
+    assert!(more.all["a/a"].revision() > tried.canaries["a/a"].revision());
+    assert!(more.canaries["a/a"].revision() > more.all["a/a"].revision());
+    let back = publisher.publish(contents(&[("a/a", "older")]), NOW).unwrap();
+    assert!(back["a/a"].revision() > more.canaries["a/a"].revision(), "the same again, for canaries to take");
+
+    let tried = publisher.publish_staged(contents(&[("a/a", "older")]), new(), NOW).unwrap();
+    let all = publisher.publish(new(), NOW).unwrap();
+    assert!(all["a/a"].revision() > tried.canaries["a/a"].revision());
+}
+
+#[test]
+fn what_canaries_have_is_known_after_a_crash() {
+    let folder = tempfile::tempdir().unwrap();
+    let old = || contents(&[("a/a", "old")]);
+    let mut publisher = open(folder.path(), NOW);
+    publisher.publish(old(), NOW).unwrap();
+    publisher.save().unwrap();
+    let tried = publisher.publish_staged(old(), contents(&[("a/a", "new")]), NOW).unwrap();
+    // Nothing is saved.
+    drop(publisher);
+    let mut publisher = open(folder.path(), NOW);
+    let again = publisher.publish_staged(old(), contents(&[("a/a", "new")]), NOW).unwrap();
+    assert_eq!(again.canaries["a/a"].sha256(), tried.canaries["a/a"].sha256());
+    drop(publisher);
+    let mut publisher = open(folder.path(), NOW);
+    let back = publisher.publish(old(), NOW).unwrap();
+    assert!(back["a/a"].revision() > tried.canaries["a/a"].revision());
+    publisher.save().unwrap();
+    drop(publisher);
+    let kept = open(folder.path(), NOW).publish(old(), NOW).unwrap();
+    assert_eq!(kept["a/a"].sha256(), back["a/a"].sha256(), "and then it is over");
+}

@@ -22,12 +22,14 @@ pub(in crate::cli) fn control() -> ControlState {
         broken: Vec::new(),
         suspensions: Vec::new(),
         history: Vec::new(),
+        rollouts: Vec::new(),
     }
 }
 
 pub(in crate::cli) fn workload(proxies: &[(&str, Standing, &str)]) -> WorkloadReport {
     let proxies = proxies.iter().map(|(instance, standing, detail)| ProxyReport {
         instance: (*instance).to_owned(),
+        canary: false,
         standing: *standing,
         vms: 3,
         enforcing: if *standing == Standing::Enforcing { 3 } else { 1 },

@@ -1,6 +1,7 @@
 use super::*;
 use crate::cli::fleet::tests::{control, set, workload};
 use crate::control::Pin;
+use crate::rollout::RolloutReport;
 
 const D: &str = "4be210c1aa";
 
@@ -65,6 +66,78 @@ fn who_holds_it_up_is_told() {
         "  lagging   a/a q: enforces revision 3 still",
         "Not enforced everywhere yet.",
     ] {
+        assert!(told.contains(line), "{line}\n---\n{told}");
+    }
+}
+
+fn held_back(workload: &str, state: RolloutState) -> RolloutReport {
+    RolloutReport {
+        workload: workload.into(),
+        state,
+        rules: 12,
+        digest: D.into(),
+        before: 11,
+        before_digest: "00ff00ff00".into(),
+        since: 1_799_999_900,
+        canaries: ["p".to_owned(), "q".to_owned()].into(),
+        proxies: 20,
+        hold_s: 300,
+        held_s: 120,
+        requests: 340,
+        new_refusals: 2,
+        most_new_refusals: Some("1%".into()),
+        min_requests: Some(100),
+        why: None,
+        by: None,
+        at: None,
+    }
+}
+
+#[test]
+fn what_canaries_try_is_waited_for_and_what_was_given_up_is_not() {
+    let all = [("p", Standing::Enforcing, "")];
+    let with = |rollouts| ControlState { rollouts, ..control() };
+    let tried = held_back("a/a", RolloutState::Canary);
+    assert_eq!(progress(with(vec![tried.clone()]), &all, None), Progress::Canary);
+    assert_eq!(progress(with(vec![tried.clone()]), &all, Some(D)), Progress::Canary);
+    assert_eq!(progress(with(vec![tried.clone()]), &all, Some("other")), Progress::Pending);
+    let refusing = [("p", Standing::Refusing, "")];
+    assert_eq!(progress(with(vec![tried.clone()]), &refusing, None), Progress::RefusedByFilters);
+    let aborted = RolloutReport {
+        why: Some("the filter of `p` refuses the rules".into()),
+        at: Some(1_799_999_940),
+        ..held_back("a/a", RolloutState::Aborted)
+    };
+    assert_eq!(progress(with(vec![tried.clone(), aborted.clone()]), &all, None), Progress::Aborted);
+    let elsewhere = vec![held_back("b/b", RolloutState::Canary), held_back("b/c", RolloutState::Aborted)];
+    assert_eq!(
+        progress(with(elsewhere), &all, None),
+        Progress::Enforced,
+        "of workloads that nobody asked for"
+    );
+
+    let told = |rollout: RolloutReport| {
+        describe(&judge(with(vec![rollout]), fleet(&all), None), None, 1_800_000_000, Style::Plain)
+            .replace("\n            ", " ")
+    };
+    let unchosen = RolloutReport { canaries: Default::default(), requests: 0, ..tried.clone() };
+    for (rollout, line) in [
+        (
+            tried,
+            "CANARY      a/a: rules 12 (4be210c1) on 2 of 20 proxies, 3 min left, the others keep rules 11 (00ff00ff); 2 of 340 requests \
+             are refused anew, at most 1% may be\n",
+        ),
+        (
+            unchosen,
+            "on 0 of 20 proxies, 3 min when a proxy is there, the others keep rules 11 (00ff00ff); no request was compared\n",
+        ),
+        (
+            aborted,
+            "ABORTED     a/a: rules 12 (4be210c1) were given up 60 s ago, all proxies keep rules 11 (00ff00ff): the filter of `p` refuses \
+             the rules; 2 of 340 requests are refused anew, at most 1% may be\n",
+        ),
+    ] {
+        let told = told(rollout);
         assert!(told.contains(line), "{line}\n---\n{told}");
     }
 }

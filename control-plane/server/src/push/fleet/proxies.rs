@@ -19,6 +19,9 @@ pub(super) const GONE_AFTER_S: i64 = 60;
 pub struct ProxyReport {
     /// Pod or process name. Self-reported.
     pub instance: String,
+    /// Whether it tries changed rules.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub canary: bool,
     /// What it comes to.
     pub standing: Standing,
     /// Connected VMs.
@@ -88,7 +91,13 @@ pub(super) fn proxies(workload: &WorkloadReport, now: i64) -> Vec<ProxyReport> {
     for vm in &workload.vms {
         by_name.entry(&vm.instance).or_default().push(vm);
     }
-    by_name.into_iter().map(|(instance, vms)| proxy(instance, &vms, now)).collect()
+    let is_canary =
+        |name: &str| workload.canary.as_ref().is_some_and(|canary| canary.instances.contains(name));
+    let report = |(instance, vms): (&str, Vec<&VmReport>)| ProxyReport {
+        canary: is_canary(instance),
+        ..proxy(instance, &vms, now)
+    };
+    by_name.into_iter().map(report).collect()
 }
 
 fn proxy(instance: &str, vms: &[&VmReport], now: i64) -> ProxyReport {
@@ -123,5 +132,13 @@ fn proxy(instance: &str, vms: &[&VmReport], now: i64) -> ProxyReport {
         };
         (Standing::Lagging, detail)
     };
-    ProxyReport { instance: instance.to_owned(), standing, vms: live.len(), enforcing, seen_at, detail }
+    ProxyReport {
+        instance: instance.to_owned(),
+        canary: false,
+        standing,
+        vms: live.len(),
+        enforcing,
+        seen_at,
+        detail,
+    }
 }

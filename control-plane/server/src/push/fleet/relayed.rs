@@ -214,6 +214,7 @@ fn heard(report: pb::FilterReport, now: i64) -> Vm {
         refusal: report.refusal.map(refusal),
         seen_at: at(report.heard_s_ago),
         counters: report.counters,
+        counted: Default::default(),
         issuers: kept_issuers(&report.issuers),
         is_lost: false,
     }
@@ -251,7 +252,13 @@ mod tests {
     }
 
     fn counts(fleet: &Fleet, now: i64) -> (usize, usize, usize) {
-        let wanted = Wanted { sha256: [9; 32], revision: REVISION, uses: Vec::new(), suspended_until: 0 };
+        let wanted = Wanted {
+            sha256: [9; 32],
+            revision: REVISION,
+            uses: Vec::new(),
+            suspended_until: 0,
+            canary: None,
+        };
         let report = fleet.report([("a/a".to_owned(), wanted)], now).workloads.remove("a/a").unwrap();
         (report.connected, report.enforcing, report.lost)
     }
@@ -288,7 +295,13 @@ mod tests {
         tell(&here, &there, &mut mirrored, 15).await;
         assert_eq!(counts(&there, 15), (2, 1, 0));
         let same = |fleet: &Fleet| {
-            let wanted = Wanted { sha256: [9; 32], revision: REVISION, uses: Vec::new(), suspended_until: 0 };
+            let wanted = Wanted {
+                sha256: [9; 32],
+                revision: REVISION,
+                uses: Vec::new(),
+                suspended_until: 0,
+                canary: None,
+            };
             (fleet.report([("a/a".to_owned(), wanted)], 15), fleet.usage())
         };
         assert_eq!(same(&here), same(&there), "the leader sees what the replica sees");

@@ -7,7 +7,13 @@ fn key(generation: u64) -> VmKey {
 }
 
 fn wanted() -> Wanted {
-    Wanted { sha256: [9; 32], revision: REVISION, uses: vec!["bodies/1".to_owned()], suspended_until: 0 }
+    Wanted {
+        sha256: [9; 32],
+        revision: REVISION,
+        uses: vec!["bodies/1".to_owned()],
+        suspended_until: 0,
+        canary: None,
+    }
 }
 
 fn report(fleet: &Fleet) -> WorkloadReport {

@@ -1,15 +1,35 @@
-//! One filter VM, as it is shown.
+//! One filter VM, as it is shown and judged.
 
 use tidegate_proto::v1 as pb;
 
-use super::{CountersReport, Vm, VmKey, VmReport};
+use super::{Compared, CountersReport, Vm, VmKey, VmReport, VmSight, Wanted};
 use crate::bundle::hex;
 
 // === impl Vm ===
 
 impl Vm {
-    pub(super) fn report(&self, key: &VmKey, wanted: Option<&str>, uses: &[String]) -> VmReport {
+    pub(super) fn sight(&self, key: &VmKey) -> VmSight {
+        let compared = |counters: &pb::Counters| Compared {
+            requests: counters.candidate_compared,
+            would_allow: counters.candidate_would_allow,
+        };
+        VmSight {
+            instance: key.instance.clone(),
+            generation: key.generation,
+            connected: self.stream.is_some(),
+            seen_at: self.seen_at,
+            enforced: self.enforced.clone(),
+            counted: self.counted.0.clone(),
+            refusal: self.refusal.clone(),
+            compares: self.capabilities.iter().any(|known| known == tidegate_proto::CANDIDATE),
+            first: compared(&self.counted.1),
+            now: self.counters.as_ref().map(compared).unwrap_or_default(),
+        }
+    }
+
+    pub(super) fn report(&self, key: &VmKey, wanted: Option<&Wanted>) -> VmReport {
         let manifest = (!self.enforced.is_empty()).then(|| hex(&self.enforced));
+        let uses = wanted.map(|wanted| wanted.uses.as_slice()).unwrap_or_default();
         VmReport {
             instance: key.instance.clone(),
             generation: format!("{:016x}", key.generation),
@@ -24,7 +44,7 @@ impl Vm {
                 pb::FilterState::Invalid => "invalid",
             }
             .to_owned(),
-            up_to_date: manifest.is_some() && manifest.as_deref() == wanted,
+            up_to_date: wanted.is_some_and(|wanted| self.enforced == wanted.sha256),
             manifest,
             revision: self.revision,
             refusal: self.refusal.clone(),

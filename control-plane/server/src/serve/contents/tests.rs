@@ -135,7 +135,7 @@ fn only_issuers_and_directories_that_rules_read_travel() {
     assert_eq!(directory.lists(DIRECTORY, "2", NOW), Truth::False);
     assert_eq!(directory.lists(DIRECTORY, "1", NOW + 25 * 3_600), Truth::Unknown, "it gets stale");
     assert_eq!(directory.lists("other", "1", NOW), Truth::Unknown, "it does not travel");
-    let lookups = lookups(&compiled, &directories(&["1"]));
+    let lookups = lookups(&compiled, &Staged::new(), &directories(&["1"]));
     assert_eq!(lookups.readable.keys().collect::<Vec<_>>(), ["sales/orders"]);
     assert_eq!(lookups.readable["sales/orders"], BTreeSet::from([DIRECTORY.to_owned()]));
 }

@@ -1,0 +1,352 @@
+use tidegate_proto::v1 as pb;
+
+use super::*;
+use crate::bundle::{Publisher, Sha256};
+use crate::directories::{Directories, Index};
+use crate::keys::KeyRing;
+use crate::push::{Hub, Lookups, VmKey};
+use crate::rules::{AcceptedRules, Environment, Files};
+use crate::serve::{InForce, compile_files};
+
+use std::time::Duration;
+
+use crate::control::Kept;
+
+const WORKLOAD: &str = "sales/orders";
+const NOW: i64 = 1_800_000_000;
+const SECOND: Duration = Duration::from_secs(1);
+
+fn text(rollout: &str, rule: &str) -> String {
+    format!(
+        r#"
+kind: Mesh
+metadata: {{name: prod}}
+spec:
+  trustDomain: prod.example
+  rootNamespace: root
+  workloads: [{{namespace: sales, name: orders, labels: {{app: orders}}, serviceAccount: orders}}]
+---
+kind: Guard
+metadata: {{name: sales, namespace: sales}}
+spec: {{mode: Enforce, audience: "https://orders.sales.example"{rollout}}}
+---
+kind: TrustedIssuer
+metadata: {{name: gitlab}}
+spec: {{issuer: "https://gitlab.example", pack: gitlab, keys: {{jwksUri: "https://gitlab.invalid/keys"}}}}
+---
+kind: AccessRule
+metadata: {{name: etl, namespace: sales}}
+spec:
+  owner: billing
+  effect: Allow
+  mode: Enforce
+{rule}
+"#
+    )
+}
+
+fn allow(path: &str) -> String {
+    format!(
+        "  from: [{{peer: {{namespace: etl}}}}]\n  to: [{{http: {{methods: [POST], paths: [\"{path}\"]}}}}]"
+    )
+}
+
+fn in_force(number: u64, text: &str) -> InForce {
+    let files = Files::from([("rules.yaml".to_owned(), text.to_owned())]);
+    let compiled = compile_files(&files, &Environment::new());
+    let compiled = compiled.output.unwrap_or_else(|| panic!("{:#?}", compiled.diagnostics));
+    let rules = Arc::new(AcceptedRules { files, environment: Environment::new() });
+    let set = RuleSet { number, digest: format!("digest-{number}"), at: NOW, files: 1, bytes: 1 };
+    InForce::new(compiled, rules, set, Instant::now())
+}
+
+struct World {
+    rollouts: Rollouts,
+    hub: Hub,
+    publisher: Publisher,
+    in_force: Option<InForce>,
+    now: i64,
+    state: Arc<StateDir>,
+    _folder: tempfile::TempDir,
+}
+
+impl World {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let state = Arc::new(StateDir::open(folder.path()).unwrap());
+        Self {
+            rollouts: Rollouts::open(state.clone()).unwrap(),
+            hub: Hub::new(Index::new(SECOND)),
+            publisher: Publisher::open(state.clone(), NOW).unwrap(),
+            in_force: None,
+            now: NOW,
+            state,
+            _folder: folder,
+        }
+    }
+
+    fn change(&mut self, output: InForce) -> Vec<String> {
+        self.change_with(output, false, |_| None)
+    }
+
+    /// Takes rules, and returns which workloads keep those before.
+    fn change_with(
+        &mut self,
+        output: InForce,
+        is_pinned: bool,
+        compile: impl FnMut(&str) -> Option<tidegate_compiler::Compiled>,
+    ) -> Vec<String> {
+        let change = Change {
+            output: &output,
+            current: self.in_force.as_ref(),
+            is_pinned,
+            fleet: &self.hub.fleet,
+            now: self.now,
+        };
+        let staged = self.rollouts.stage(&change, compile);
+        let mut next = output.with_staged(staged);
+        self.rollouts.choose(&next, &self.hub, self.now);
+        next.staged = self.rollouts.staged(&next.staged);
+        self.offer(next)
+    }
+
+    fn offer(&mut self, next: InForce) -> Vec<String> {
+        let (keys, directories, kept) = (KeyRing::default(), Directories::default(), Kept::default());
+        let mut assembler = crate::serve::Assembler::default();
+        let now = self.now;
+        let mut contents = assembler.contents(&next.compiled, &keys, &directories, &kept, now).unwrap();
+        let staged = (&next.compiled, &next.staged);
+        let canaries = assembler.stage(&mut contents, staged, &keys, &directories, &kept, now).unwrap();
+        let releases = self.publisher.publish_staged(contents, canaries, now).unwrap();
+        let canaries = offers(&next.staged, &releases.canaries);
+        self.hub.distributor.publish_staged(&releases.all, canaries, Lookups::default());
+        let names = next.staged.keys().map(ToString::to_string).collect();
+        self.in_force = Some(next);
+        names
+    }
+
+    /// So many looks, a second each.
+    fn pass(&mut self, seconds: i64) {
+        for _ in 0..seconds {
+            self.now += 1;
+            let in_force = self.in_force.clone().unwrap();
+            if self.rollouts.look(&in_force, &self.hub, SECOND, self.now) {
+                let staged = self.rollouts.staged(&in_force.staged);
+                self.offer(in_force.with_staged(staged));
+            }
+        }
+    }
+
+    fn connect(&self, name: &str, generation: u64) -> (VmKey, crate::push::StreamId) {
+        let key = VmKey { workload: WORKLOAD.into(), instance: name.into(), generation };
+        let hello = pb::Hello { capabilities: vec![tidegate_proto::CANDIDATE.into()], ..Default::default() };
+        let stream = self.hub.fleet.connect(&key, &hello, self.now);
+        (key, stream)
+    }
+
+    fn canaries(&self) -> Vec<String> {
+        let rollout = self.rollouts.stored.workloads.get(WORKLOAD);
+        rollout.map(|one| one.canaries.iter().cloned().collect()).unwrap_or_default()
+    }
+
+    fn canary_manifest(&self) -> Sha256 {
+        *self.hub.distributor.canary(WORKLOAD).unwrap().release.sha256()
+    }
+
+    fn report(&self) -> Option<RolloutReport> {
+        self.rollouts.report(self.in_force.as_ref()).pop()
+    }
+}
+
+const TRIED: &str = ", rollout: {canary: 1, hold: 1m}";
+
+/// Rules that are tried, with so many proxies.
+fn tried(proxies: &[&str]) -> World {
+    let mut world = World::new();
+    assert!(
+        world.change(in_force(1, &text(TRIED, &allow("/v1/old")))).is_empty(),
+        "the first rules are for all"
+    );
+    for name in proxies {
+        world.connect(name, 1);
+    }
+    assert_eq!(world.change(in_force(2, &text(TRIED, &allow("/v1/new")))), [WORKLOAD]);
+    world
+}
+
+#[test]
+fn the_time_begins_when_a_canary_enforces_the_rules_and_stands_while_none_does() {
+    let mut world = tried(&["a", "b", "c"]);
+    let [canary] = world.canaries()[..].to_vec().try_into().unwrap_or_else(|all| panic!("{all:?}"));
+    world.pass(30);
+    assert_eq!(world.report().unwrap().held_s, 0);
+    let (key, stream) = world.connect(&canary, 1);
+    world.hub.fleet.enforces(&key, &world.canary_manifest(), None, world.now);
+    world.pass(40);
+    assert_eq!(world.report().unwrap().held_s, 40);
+    world.hub.fleet.disconnect(&key, stream, world.now);
+    world.pass(30);
+    assert_eq!(world.report().unwrap().held_s, 40);
+    let (key, _) = world.connect(&canary, 1);
+    world.hub.fleet.enforces(&key, &world.canary_manifest(), None, world.now);
+    world.pass(19);
+    assert!(world.report().is_some());
+    world.pass(1);
+    assert_eq!(world.report(), None);
+    assert!(world.in_force.unwrap().staged.is_empty() && world.hub.distributor.canary(WORKLOAD).is_none());
+}
+
+#[test]
+fn another_canary_is_chosen_when_all_are_gone_and_not_before() {
+    let mut world = tried(&["a", "b", "c"]);
+    let before = world.canaries();
+    let (key, stream) = world.connect(&before[0], 1);
+    world.hub.fleet.disconnect(&key, stream, world.now);
+    world.pass(100);
+    assert_eq!(world.canaries(), before, "a control plane that began a moment ago waits for it");
+    world.rollouts.since = Instant::now().checked_sub(Duration::from_secs(100)).unwrap();
+    world.pass(1);
+    let after = world.canaries();
+    assert_eq!((before.len(), after.len()), (1, 2), "{after:?}");
+    let (key, _) = world.connect(after.iter().find(|name| !before.contains(name)).unwrap(), 1);
+    world.hub.fleet.enforces(&key, &world.canary_manifest(), None, world.now);
+    world.pass(60);
+    assert_eq!(world.report(), None, "it is tried to the end");
+}
+
+#[test]
+fn where_no_canary_can_be_had_it_ends_all_the_same() {
+    let mut nobody = World::new();
+    nobody.change(in_force(1, &text(TRIED, &allow("/v1/old"))));
+    nobody.change(in_force(2, &text(TRIED, &allow("/v1/new"))));
+    nobody.pass(59);
+    assert!(nobody.report().is_some());
+    nobody.pass(1);
+    assert_eq!(nobody.report(), None, "nobody is protected by waiting");
+
+    let mut deaf = tried(&["a", "b"]);
+    deaf.pass(719);
+    assert_eq!(deaf.report().unwrap().state, RolloutState::Canary);
+    deaf.pass(1);
+    let report = deaf.report().unwrap();
+    assert_eq!(report.state, RolloutState::Aborted, "{report:?}");
+}
+
+#[test]
+fn after_a_start_proxies_have_time_to_come_back_before_one_is_chosen() {
+    let mut world = World::new();
+    world.change(in_force(1, &text(TRIED, &allow("/v1/old"))));
+    world.change(in_force(2, &text(TRIED, &allow("/v1/new"))));
+    world.connect("a", 1);
+    world.pass(1);
+    assert!(world.canaries().is_empty());
+    world.connect("b", 1);
+    world.rollouts.since = Instant::now().checked_sub(Duration::from_secs(15)).unwrap();
+    world.pass(1);
+    assert_eq!(world.canaries().len(), 1);
+}
+
+#[test]
+fn filters_that_start_anew_again_and_again_are_no_good_sign() {
+    for (others_too, expected) in [(false, RolloutState::Aborted), (true, RolloutState::Canary)] {
+        let mut world = tried(&["a", "b"]);
+        let canary = world.canaries().remove(0);
+        let other = if canary == "a" { "b" } else { "a" };
+        world.pass(1);
+        for generation in 1..4 {
+            for name in [canary.as_str(), other].into_iter().take(1 + usize::from(others_too)) {
+                let (key, stream) = world.connect(name, generation);
+                world.hub.fleet.disconnect(&key, stream, world.now);
+                world.connect(name, generation + 1);
+            }
+            world.pass(11);
+        }
+        assert_eq!(world.report().unwrap().state, expected);
+    }
+}
+
+#[test]
+fn an_issuer_that_is_no_longer_trusted_is_not_held_back() {
+    let job =
+        "  from: [{anyMesh: true, tokens: [{issuer: gitlab, gitlab: {project: 1, protectedRef: true}}]}]";
+    let mut world = World::new();
+    world.change(in_force(1, &text(TRIED, job)));
+    let kept = text(TRIED, &job.replace("project: 1", "project: 2"));
+    assert_eq!(world.change(in_force(2, &kept)), [WORKLOAD], "the rules are held back");
+    // Its keys may change, which all get.
+    assert_eq!(
+        world.change(in_force(3, &kept.replace("gitlab.invalid/keys", "gitlab.invalid/new"))),
+        [WORKLOAD]
+    );
+    assert!(world.report().is_some());
+    let gone = text(TRIED, &allow("/v1/new")).replace("name: gitlab", "name: other");
+    assert!(world.change(in_force(4, &gone)).is_empty(), "and the issuer is not");
+    assert_eq!(world.report(), None);
+    for (what, instead) in [
+        ("issuer: \"https://gitlab.example\"", "issuer: \"https://gitlab.other\""),
+        ("pack: gitlab", "allowedNamespaces: [sales], pack: gitlab"),
+    ] {
+        let mut world = World::new();
+        world.change(in_force(1, &text(TRIED, job)));
+        let changed = kept.replace(what, instead);
+        assert_ne!(changed, kept);
+        assert!(world.change(in_force(2, &changed)).is_empty(), "{instead}");
+    }
+}
+
+#[test]
+fn an_end_that_is_brought_forward_reaches_those_who_keep_the_rules() {
+    let until = |day: &str, path: &str| text(TRIED, &format!("{}\n  notAfter: {day}", allow(path)));
+    let mut world = World::new();
+    world.change(in_force(1, &until("2030-12-31", "/v1/old")));
+    assert!(world.change(in_force(2, &until("2030-06-30", "/v1/old"))).is_empty(), "only the end is another");
+    assert_eq!(world.change(in_force(3, &until("2030-03-31", "/v1/new"))), [WORKLOAD]);
+    let kept = world.in_force.as_ref().unwrap().staged.values().next().unwrap().before.clone();
+    let expected = in_force(9, &until("2030-03-31", "/v1/old"));
+    let expected = expected.compiled.workloads.values().next().unwrap();
+    assert_eq!((&kept.model.rules, &kept.rules), (&expected.model.rules, &expected.rules));
+    // The next change is compared with the rules as they were.
+    assert_eq!(world.change(in_force(5, &until("2030-12-31", "/v1/newer"))), [WORKLOAD]);
+    let kept = world.in_force.as_ref().unwrap().staged.values().next().unwrap().before.clone();
+    let good = in_force(9, &until("2030-06-30", "/v1/old"));
+    assert_eq!(kept.rules, good.compiled.workloads.values().next().unwrap().rules);
+    // One that is put off is a change like others, and a rule that had none gets one.
+    assert_eq!(world.change(in_force(4, &until("2031-12-31", "/v1/old"))), [WORKLOAD]);
+    let mut world = World::new();
+    world.change(in_force(1, &text(TRIED, &allow("/v1/old"))));
+    assert_eq!(world.change(in_force(2, &until("2030-03-31", "/v1/new"))), [WORKLOAD]);
+    let kept = world.in_force.as_ref().unwrap().staged.values().next().unwrap().before.clone();
+    assert_eq!(
+        kept.rules,
+        in_force(9, &until("2030-03-31", "/v1/old")).compiled.workloads.values().next().unwrap().rules
+    );
+}
+
+#[test]
+fn a_pin_and_rules_before_that_are_not_here_hold_nothing_back() {
+    let mut world = tried(&["a", "b"]);
+    let earlier = in_force(1, &text(TRIED, &allow("/v1/old")));
+    assert!(world.change_with(earlier, true, |_| None).is_empty());
+    assert_eq!(world.report(), None);
+    // When it is released, the newest are tried.
+    assert_eq!(world.change(in_force(2, &text(TRIED, &allow("/v1/new")))), [WORKLOAD]);
+
+    // After a restart.
+    world.rollouts.save();
+    world.rollouts = Rollouts::open(world.state.clone()).unwrap();
+    world.in_force = None;
+    let again = || in_force(2, &text(TRIED, &allow("/v1/new")));
+    let base = in_force(1, &text(TRIED, &allow("/v1/old"))).compiled;
+    let kept = world.change_with(again(), false, |digest| (digest == "digest-1").then(|| base.clone()));
+    assert_eq!(kept, [WORKLOAD]);
+    world.in_force = None;
+    assert!(world.change_with(again(), false, |_| None).is_empty());
+}
+
+#[test]
+fn what_stands_on_disk_is_read_again() {
+    let mut world = tried(&["a", "b"]);
+    world.rollouts.abort(WORKLOAD, "it refuses too much".into(), "me", NOW).unwrap();
+    let stored = world.rollouts.stored.clone();
+    assert_eq!(Rollouts::open(world.state.clone()).unwrap().stored, stored);
+}
