@@ -277,6 +277,46 @@ async fn a_replica_that_loses_the_leader_serves_what_it_has_for_a_while_and_its_
     two.shutdown().await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_revoked_does_not_wait_for_a_replica_that_lost_the_leader() {
+    let cluster = Cluster::fake().await;
+    prepared(&cluster).await;
+    let secrets = secrets(&cluster).await;
+    let wire = Wire::new().await;
+    let of = |name: &str| {
+        let mut options = replica(&cluster, name, &secrets);
+        let RuleSource::Cluster(cluster) = &mut options.rules else { panic!() };
+        // Nobody gives up for this alone before the test does.
+        cluster.lease.duration = Duration::from_secs(60);
+        options
+    };
+    let mut options = of("one");
+    relay(&mut options).address = Some(wire.at.to_string());
+    let one = cluster.serve_with(options).await;
+    wire.lead_to(Some(one.grpc_addr));
+    let two = cluster.serve_with(of("two")).await;
+    follows(&two).await;
+    let filter = Filter::start(two.grpc_addr, "sales/orders", "orders-abc-2");
+    until("rules", async || filter.mentions("owner-of-/v1/first")).await;
+    wire.lead_to(None);
+    until("it is cut", async || admin(&two, "/readyz").await.1.contains("degraded")).await;
+    assert_eq!(admin(&two, "/readyz").await.0, 200);
+
+    let asked =
+        json!({"target": {"kind": "caller", "name": "data/etl"}, "seconds": 3600, "reason": "leaked"});
+    let (status, told) = tell(&one, "POST", "/control/revocations", &asked).await;
+    assert_eq!(status, 200, "{told}");
+    let took = until("it stops", async || admin(&two, "/readyz").await.0 == 503).await;
+    println!("a replica that lost the leader stops serving {took:?} after something was revoked");
+    let told = admin(&two, "/readyz").await.1;
+    assert!(told.contains("something is revoked that never came"), "{told}");
+    wire.lead_to(Some(one.grpc_addr));
+    until("it is enforced", async || filter.mentions("tidegate-revoked-r-1")).await;
+    follows(&two).await;
+    one.shutdown().await.unwrap();
+    two.shutdown().await.unwrap();
+}
+
 /// A record of a request that was refused.
 async fn report(running: &Running, id: &str) -> Result<u64, tonic::Status> {
     let batch = pb::ReportRequest {

@@ -148,6 +148,7 @@ impl Cluster {
         };
         tasks.spawn(named("the keeping of policies", keeper.run()));
         let followers = leadership.subscribe();
+        let kept = control.kept();
         let (elected_in, elected) = watch::channel(Leadership::default());
         let shared = SharedTask { shared: self.shared, control, hub: hub.clone(), elected, leadership };
         tasks.spawn(named("the sharing of revocations", shared.run()));
@@ -166,6 +167,7 @@ impl Cluster {
             replica: self.options.lease.identity.clone(),
             keys: replicas.signer,
             leadership: followers,
+            kept,
             followed: replicas.followed,
             served: replicas.served,
             lost_after: self.options.lease.duration * LOST_AFTER,

@@ -1,10 +1,11 @@
 //! A replica that follows: keeps a stream to whoever the Lease names, and hands on what comes.
 //!
 //! INVARIANT: a replica that cannot reach the leader goes on with what it had from it for as long as it takes to elect another
-//! one, and then offers nothing: its filters find a replica that can.
+//! one, unless something is revoked meanwhile, and then offers nothing: its filters find a replica that can.
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use pb::follow_request::Message as Up;
@@ -23,6 +24,7 @@ use super::uplink::{WAITING, request};
 use super::{Followed, Following, Link, RelayOptions, Relayed, Role};
 use crate::bundle::Keyring;
 use crate::clock;
+use crate::control::Kept;
 use crate::kube::Leadership;
 use crate::push::{Hub, stopped};
 use crate::transport::{Security, scattered};
@@ -37,6 +39,8 @@ const MAX_HELD: usize = 28_000;
 const MAX_ANSWER: usize = 16 << 20;
 /// How long the publisher may take to offer what came.
 const OFFERED_WITHIN: Duration = Duration::from_secs(30);
+/// How long a leader may take from what is revoked in the cluster to what it has on offer.
+const SETTLED: Duration = Duration::from_secs(5);
 
 /// Follows until the server stops.
 pub(crate) struct FollowTask {
@@ -49,6 +53,8 @@ pub(crate) struct FollowTask {
     /// What the leader's signatures are checked with.
     pub(crate) keys: Arc<Keyring>,
     pub(crate) leadership: watch::Receiver<Leadership>,
+    /// What is revoked, as the cluster has it.
+    pub(crate) kept: watch::Receiver<Arc<Kept>>,
     pub(crate) followed: watch::Sender<Followed>,
     /// The number of what was put on offer last.
     pub(crate) served: watch::Receiver<u64>,
@@ -66,6 +72,15 @@ enum Target {
         leader: String,
         address: String,
     },
+}
+
+/// What has come.
+#[derive(Default)]
+struct Come {
+    /// Rounds of all leaders.
+    rounds: AtomicU64,
+    /// What was revoked in what was on offer here last, of a leader or of this replica's own; absent: nothing ever was.
+    kept: Mutex<Option<Arc<Kept>>>,
 }
 
 /// Why a stream ended.
@@ -87,7 +102,7 @@ impl FollowTask {
     pub(crate) async fn run(self) -> Result<(), Infallible> {
         let mut stop = self.hub.stopping();
         let mut leadership = self.leadership.clone();
-        let mut number = 0;
+        let come = Come::default();
         loop {
             let target = self.target(&leadership.borrow_and_update());
             match &target {
@@ -102,9 +117,13 @@ impl FollowTask {
                 Target::At { .. } => self.hub.relay.set(Role::Follower(None)),
             }
             tokio::select! {
-                () = self.follow(&target, &mut number) => {}
+                () = self.follow(&target, &come) => {}
                 () = changed(&mut leadership, |now| self.target(now) != target) => {}
                 () = stopped(&mut stop) => return Ok(()),
+            }
+            if target == Target::Nobody {
+                let kept = self.kept.borrow().clone();
+                come.had(Some(kept).filter(|_| self.hub.distributor.is_ready()));
             }
         }
     }
@@ -124,7 +143,7 @@ impl FollowTask {
     }
 
     /// Never ends.
-    async fn follow(&self, target: &Target, number: &mut u64) {
+    async fn follow(&self, target: &Target, come: &Come) {
         let (Target::At { leader, address }, Some(options)) = (target, &self.options) else {
             return std::future::pending().await;
         };
@@ -132,7 +151,7 @@ impl FollowTask {
         let (mut pause, mut cut_at, mut said) = (RETRY.0, Instant::now(), None);
         loop {
             let begun = Instant::now();
-            let Err(Ended { why, is_final }) = self.stream((address, options), number).await;
+            let Err(Ended { why, is_final }) = self.stream((address, options), come).await;
             let was_current = self.followed.borrow().state == Following::Current;
             if was_current {
                 (cut_at, said) = (Instant::now(), None);
@@ -145,8 +164,13 @@ impl FollowTask {
                 self.say(Following::Impossible(why));
                 return std::future::pending().await;
             }
-            let is_lost = cut_at.elapsed() >= self.lost_after;
-            self.say(if is_lost { Following::Lost(why) } else { self.without(Some(why)) });
+            let is_revoked = self.is_revoked_since(come);
+            let is_lost = is_revoked || cut_at.elapsed() >= self.lost_after;
+            self.say(match is_lost {
+                true if is_revoked => Following::Lost(format!("something is revoked that never came; {why}")),
+                true => Following::Lost(why),
+                false => self.without(Some(why)),
+            });
             if was_current && begun.elapsed() > RETRY.1 {
                 // It had worked, and every connection has an end.
                 pause = RETRY.0;
@@ -162,7 +186,7 @@ impl FollowTask {
     async fn stream(
         &self,
         (address, options): (&str, &RelayOptions),
-        number: &mut u64,
+        come: &Come,
     ) -> Result<Infallible, Ended> {
         let channel = dial(address, options, &self.security).await.map_err(Ended::later)?;
         let mut assembler = Assembler::new(self.keys.clone(), &self.hub.distributor.releases());
@@ -179,7 +203,8 @@ impl FollowTask {
         let down = opened.map_err(|_| Ended::later("it does not answer".to_owned()))?.map_err(Ended::from)?;
         let tied = Tied::new(&self.hub, Link::new(up.clone()));
         tokio::select! {
-            ended = self.read(down.into_inner(), &mut assembler, &tied.link, number) => ended,
+            ended = self.read(down.into_inner(), &mut assembler, &tied.link, come) => ended,
+            ended = self.settle(come) => ended,
             ended = self.tell(&up) => ended,
         }
     }
@@ -190,7 +215,7 @@ impl FollowTask {
         mut down: Streaming<pb::FollowResponse>,
         assembler: &mut Assembler,
         link: &Link,
-        number: &mut u64,
+        come: &Come,
     ) -> Result<Infallible, Ended> {
         loop {
             let message = down.message().await.map_err(Ended::from)?;
@@ -201,8 +226,9 @@ impl FollowTask {
                 Some(Down::Chunk(chunk)) => assembler.chunk(&chunk)?,
                 Some(Down::RoundEnd(_)) => {
                     let (releases, members) = assembler.end()?;
-                    *number = number.saturating_add(1);
-                    self.offer(Relayed { number: *number, releases, members }).await?;
+                    let number = come.rounds.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+                    come.had(Some(self.kept.borrow().clone()));
+                    self.offer(Relayed { number, releases, members }).await?;
                 }
                 Some(Down::Answer(answer)) => link.answered(&answer),
                 Some(Down::RecordsTaken(taken)) => link.taken(taken.nonce),
@@ -238,6 +264,27 @@ impl FollowTask {
         }
     }
 
+    /// Whether something is revoked that the last round did not have, as far as it can be told from here.
+    fn is_revoked_since(&self, come: &Come) -> bool {
+        let Some(had) = come.lock().clone() else { return false };
+        let is_known = |id: &String| had.revocations.iter().any(|known| known.id == *id);
+        !self.kept.borrow().revocations.iter().all(|one| is_known(&one.id))
+    }
+
+    /// What is revoked while a stream lives has come by it soon after, whichever is told here first.
+    async fn settle(&self, come: &Come) -> Result<Infallible, Ended> {
+        let mut kept = self.kept.clone();
+        loop {
+            if kept.changed().await.is_err() {
+                // The server ends.
+                return std::future::pending().await;
+            }
+            let now = kept.borrow_and_update().clone();
+            sleep(SETTLED).await;
+            come.had(Some(now));
+        }
+    }
+
     /// What is said while the leader is not followed yet, or not any more.
     fn without(&self, why: Option<String>) -> Following {
         match why {
@@ -258,6 +305,18 @@ impl FollowTask {
             followed.state = state;
             true
         });
+    }
+}
+
+// === impl Come ===
+
+impl Come {
+    fn had(&self, kept: Option<Arc<Kept>>) {
+        *self.lock() = kept;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<Kept>>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -101,12 +101,14 @@ impl Leading {
                 return Some(Frame::data(data));
             }
             let step = tokio::select! {
-                step = self.phase.step(&self.hub, &mut self.inbound, &mut self.outbox) => step,
+                // First: whoever does not lead says nothing else.
+                biased;
                 // An error means that the server is gone.
-                _ = self.serves.wait_for(|serves| !serves) => {
+                _ = self.serves.wait_for(|serves| !serves), if !self.phase.is_over() => {
                     Err(Status::unavailable("this replica does not lead"))
                 }
-                () = stopped(&mut self.stop) => Err(stopping()),
+                () = stopped(&mut self.stop), if !self.phase.is_over() => Err(stopping()),
+                step = self.phase.step(&self.hub, &mut self.inbound, &mut self.outbox) => step,
             };
             match step {
                 Ok(Some(())) => {}
@@ -124,6 +126,10 @@ impl Leading {
 // === impl Phase ===
 
 impl Phase {
+    fn is_over(&self) -> bool {
+        matches!(self, Self::Ended)
+    }
+
     async fn step(
         &mut self,
         hub: &Arc<Hub>,
