@@ -99,7 +99,8 @@ impl Assembler {
             .iter()
             .map(|(id, staged)| {
                 let name = id.to_string();
-                let before = round.workload(&name, &staged.before)?;
+                let rules = round.rules(&staged.before);
+                let before = round.workload(&name, &staged.before, rules)?;
                 Ok((name, before, staged.canaries.is_some()))
             })
             .collect::<Result<Vec<_>, InvalidKeys>>()?;
