@@ -12,7 +12,7 @@ use super::found::Seed;
 use super::pool::{Pool, Records};
 use super::rules::{conjuncts, equality};
 
-/// Choices of a rule: where they begin and end.
+/// Where something of a rule begins and ends among that of others.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Range {
     begin: u32,
@@ -56,16 +56,12 @@ enum Which {
 // === impl Range ===
 
 impl Range {
-    fn of<T>(self, all: &[T]) -> &[T] {
-        all.get(size(self.begin)..size(self.end)).unwrap_or_default()
-    }
-
     pub fn new<T>(begin: usize, all: &[T]) -> Self {
         Self { begin: word(begin), end: word(all.len()) }
     }
 
-    pub fn get<T>(self, all: &[T]) -> &[T] {
-        self.of(all)
+    pub fn of<T>(self, all: &[T]) -> &[T] {
+        all.get(size(self.begin)..size(self.end)).unwrap_or_default()
     }
 
     pub fn begin(self) -> u32 {

@@ -85,6 +85,16 @@ impl Encoder {
     /// # Errors
     /// When the model contains something that the format cannot say; nothing is ever left out.
     pub fn encode(&mut self, model: &PolicyModel) -> Result<Vec<u8>, EncodeError> {
+        let was_new = self.models.is_empty();
+        let section = self.write(model);
+        if section.is_ok() || was_new {
+            return section;
+        }
+        // What nothing refers to any more may be why.
+        self.write(model)
+    }
+
+    fn write(&mut self, model: &PolicyModel) -> Result<Vec<u8>, EncodeError> {
         let section = self.update(model).and_then(|header| self.link(&header));
         if section.is_err() {
             // What is half done is not gone on with.
@@ -170,7 +180,7 @@ impl Encoder {
     /// A rule goes.
     fn forget(&mut self, recipe: &Recipe) {
         self.rarity.remove(recipe.choices);
-        self.known.change(recipe.items.get(&self.items), false);
+        self.known.change(recipe.items.of(&self.items), false);
     }
 
     /// Something is rarer now, or not so rare any more.
@@ -183,7 +193,7 @@ impl Encoder {
                 let recipe = self.recipe(&rule, choices)?;
                 if let Some(known) = self.recipes.get_mut(at) {
                     let before = std::mem::replace(known, recipe);
-                    self.known.change(before.items.get(&self.items), false);
+                    self.known.change(before.items.of(&self.items), false);
                 }
             }
         }
@@ -218,7 +228,7 @@ impl Encoder {
             self.items.push(item);
         }
         let items = Range::new(items, &self.items);
-        self.known.change(items.get(&self.items), true);
+        self.known.change(items.of(&self.items), true);
         Ok(Recipe { choices, noted, items, from_list, to_list, head, id, clauses, token_required })
     }
 
@@ -277,7 +287,7 @@ impl Encoder {
             linker.header(*table, record);
         }
         for (recipe, model) in self.recipes.iter().zip(&self.models) {
-            for thing in recipe.noted.get(&self.noted) {
+            for thing in recipe.noted.of(&self.noted) {
                 linker.place(*thing).ok_or_else(|| EncodeError::Condition {
                     place: Place::Rule(&model.id).to_string(),
                     why: TOO_MANY_FIELDS,
@@ -339,7 +349,7 @@ impl Encoder {
     /// What the index points to for a rule. `first`: of its clauses, if these are told apart.
     fn file(&self, recipe: &Recipe, position: u32, first: u32, all: &mut BTreeMap<u32, Vec<Target>>) {
         let items = recipe.items;
-        let of_rule = (items.begin()..).zip(items.get(&self.items).iter().zip(items.get(&self.full)));
+        let of_rule = (items.begin()..).zip(items.of(&self.items).iter().zip(items.of(&self.full)));
         for (at, (item, full)) in of_rule {
             let target = if recipe.clauses.is_empty() {
                 position << 2 | code::TARGET_RULE

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use proptest::sample::Index;
-use tidegate_engine::model::{Condition, GuardModel, Mode, PolicyModel, RuleModel, SharedRule};
+use tidegate_engine::model::*;
 use tidegate_engine::{Encoder, encode};
 
 use crate::{cases, crowded, policy, rule};
@@ -121,5 +121,48 @@ proptest! {
             apply(&mut model, change, number);
             prop_assert_eq!(encoder.encode(&model), encode(&model), "{}", said);
         }
+    }
+}
+
+/// What was read once and is read no more takes nobody's place.
+#[test]
+fn fields_of_bodies_are_counted_of_the_policy_as_it_is() {
+    let reads = |id: &str, fields: std::ops::Range<u32>| -> SharedRule {
+        let read = fields.map(|field| Operand::Body(BodyField::Protobuf(vec![field])));
+        let condition = Condition::Any(read.map(|read| Condition::Text(read, TextTest::Present)).collect());
+        rule_of(id, vec![OperationModel { condition, ..OperationModel::default() }]).into()
+    };
+    let rules = vec![reads("a/a", 1..2), reads("a/b", 1..2)];
+    let mut model = PolicyModel { rules, ..PolicyModel::default() };
+    let mut encoder = Encoder::default();
+    for step in 0..8 {
+        model.rules[1] = reads("a/b", 500 * step + 1..500 * step + 501);
+        let written = encoder.encode(&model);
+        assert!(written.is_ok(), "{step}: {written:?}");
+        assert_eq!(written, encode(&model), "{step}");
+    }
+    // Of too many there is nothing, again and again, and what comes then is as good as new.
+    let good = model.clone();
+    model.rules[1] = reads("a/b", 1..1_100);
+    for _ in 0..2 {
+        assert_eq!(encoder.encode(&model), encode(&model));
+        assert!(encoder.encode(&model).is_err_and(|error| error.to_string().contains("too many fields")));
+        assert_eq!(encoder.encode(&good), encode(&good));
+    }
+}
+
+fn rule_of(id: &str, to: Vec<OperationModel>) -> RuleModel {
+    RuleModel {
+        id: id.to_owned(),
+        effect: Effect::Allow,
+        mode: Mode::Enforce,
+        owner: String::new(),
+        contact: String::new(),
+        disclosure: Disclosure::Full,
+        audit: Default::default(),
+        lease: Lease::default(),
+        revokes: false,
+        from: vec![FromModel { peer: PeerModel::Anyone, issuers: vec![], condition: Condition::True }],
+        to: Some(to),
     }
 }
