@@ -27,7 +27,9 @@ pub const TABLE: [Row; 51] = [
     (
         "tidegate.decision.stands_for",
         false,
-        "requests that the record stands for; more than 1 where a rule asks for samples",
+        "requests that the record stands for; more than 1 where a rule asks for samples, and in a flood of refusals of callers \
+         that have proven nothing (no mesh peer, no verified token): beyond 100 of one reason in a second and filter, one \
+         record stands for 64",
     ),
     (
         "tidegate.decision.degraded",
@@ -65,7 +67,7 @@ pub const TABLE: [Row; 51] = [
     ("gen_ai.request.model", true, "the agent's model, where a token says so"),
     ("http.request.method", true, "as sent; gRPC is `POST`"),
     ("server.address", true, "the host that was asked for, without its port"),
-    ("server.port", true, "the port that took it"),
+    ("server.port", true, "the port that took it; absent where no rule depends on it"),
     ("url.path", true, "as sent, without its query"),
     ("tidegate.operation.service", false, "service of the catalogue, e.g. `pubsub`"),
     ("tidegate.operation.method", false, "its method, e.g. `projects.topics.publish`"),
