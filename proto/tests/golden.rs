@@ -330,8 +330,11 @@ fn what_replicas_tell_each_other_keeps_its_form() {
         protocol_version: 1,
         replica: "tidegate-7d9f_0a1b2c3d".into(),
         held_sections: vec![vec![1; 32], vec![2; 32]],
+        highest_epoch: 0,
     };
-    golden("follower.bin", &up(told::Message::Follower(follower)));
+    golden("follower.bin", &up(told::Message::Follower(follower.clone())));
+    let later = Follower { highest_epoch: 1_795_200_000, ..follower };
+    golden("follower_with_epoch.bin", &up(told::Message::Follower(later)));
     let report = FilterReport {
         workload: "sales/orders-api".into(),
         vm: Some(vm()),
@@ -374,7 +377,12 @@ fn what_replicas_tell_each_other_keeps_its_form() {
     golden("round.bin", &answer(sent::Message::Round(round)));
     golden("round_release.bin", &answer(sent::Message::Release(signed())));
     golden("round_end.bin", &answer(sent::Message::RoundEnd(RoundEnd {})));
-    golden("records_taken.bin", &answer(sent::Message::RecordsTaken(RecordsTaken { nonce: 9 })));
+    golden(
+        "records_taken.bin",
+        &answer(sent::Message::RecordsTaken(RecordsTaken { nonce: 9, refused: false })),
+    );
+    let refused = RecordsTaken { nonce: 9, refused: true };
+    golden("records_refused.bin", &answer(sent::Message::RecordsTaken(refused)));
     // One encoder writes the chunks of both.
     let chunk = SectionChunk { sha256: vec![1; 32], offset: 4, content: vec![7; 9].into() };
     let to_filters = SubscribeResponse { message: Some(down::Message::Chunk(chunk.clone())) };

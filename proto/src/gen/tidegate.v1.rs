@@ -1387,6 +1387,9 @@ pub struct Follower {
     /// SHA-256 of every section that it holds; these need not travel again.
     #[prost(bytes = "vec", repeated, tag = "3")]
     pub held_sections: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    /// The latest epoch under which its filters may have something that the leader did not sign: the leader's has to be later.
+    #[prost(uint64, tag = "4")]
+    pub highest_epoch: u64,
 }
 /// Begins what has changed since the last round of this stream; the first one has everything.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1518,6 +1521,9 @@ pub struct RelayedRecords {
 pub struct RecordsTaken {
     #[prost(uint64, tag = "1")]
     pub nonce: u64,
+    /// It is not taken: the workload has no Bundle, it is malformed, or there are too many.
+    #[prost(bool, tag = "2")]
+    pub refused: bool,
 }
 /// Generated client implementations.
 #[cfg(feature = "client")]

@@ -151,6 +151,7 @@ async fn filters_stay_where_they_are_when_another_replica_leads(cluster: Cluster
 
     // Without a word.
     let since = Instant::now();
+    let gone_at = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     drop(one);
     let leads = |running: &Running| running.leadership().epoch.is_some();
     until("another one leads", async || leads(&two) || leads(&three)).await;
@@ -164,6 +165,9 @@ async fn filters_stay_where_they_are_when_another_replica_leads(cluster: Cluster
     all("owner-of-/v1/second").await;
     enforced(&cluster, &first, "2/2").await;
     assert_eq!(counts(&leader), (2, 2, 0));
+    let usage: Value = serde_json::from_str(&admin(&leader, "/usage").await.1).unwrap();
+    let heard_since = usage["since"].as_u64().unwrap();
+    assert!(heard_since > gone_at, "before, others heard of filters: {usage}");
     for filter in &filters {
         assert!(filter.revision().unwrap() > before, "it is newer");
         assert_eq!(filter.streams(), 1, "it goes on as it was");
@@ -317,6 +321,88 @@ async fn what_is_revoked_does_not_wait_for_a_replica_that_lost_the_leader() {
     two.shutdown().await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_could_not_read_the_lease_yet_signs_nothing_of_its_own() {
+    let mut cluster = Cluster::fake().await;
+    let first = prepared(&cluster).await;
+    let secrets = secrets(&cluster).await;
+    let one = cluster.serve_with(replica(&cluster, "one", &secrets)).await;
+    // The leader knows what it wrote last, and reads nothing.
+    cluster.fake.as_mut().unwrap().fail("GET", "leases", 503);
+    let two = tidegate::serve::start(replica(&cluster, "two", &secrets)).await.unwrap();
+    let filter = Filter::start(two.grpc_addr, "sales/orders", "orders-abc-2");
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_secs(2) {
+        assert!(!two.is_ready() && filter.revision().is_none(), "it is not known who leads");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    cluster.fake.as_mut().unwrap().mend();
+    follows(&two).await;
+    until("rules", async || filter.mentions("owner-of-/v1/first")).await;
+    assert_eq!(filter.revision().map(|(epoch, _)| epoch), one.leadership().epoch);
+    cluster.edit(&first, json!({"spec": {"owner": "owner-of-/v1/second"}})).await;
+    until("an edit", async || filter.mentions("owner-of-/v1/second")).await;
+    one.shutdown().await.unwrap();
+    two.shutdown().await.unwrap();
+}
+
+/// A filter refuses what is older than what it has, so what the leader has must become later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_replica_signed_while_it_was_alone_is_replaced_by_something_later() {
+    let mut cluster = Cluster::fake().await;
+    let first = prepared(&cluster).await;
+    let secrets = secrets(&cluster).await;
+    let one = cluster.serve_with(replica(&cluster, "one", &secrets)).await;
+    let before = one.leadership().epoch.unwrap();
+    // State that is made later has an epoch that is later than the leader's.
+    tokio::time::sleep(Duration::from_millis(2_100)).await;
+    cluster.fake.as_mut().unwrap().fail("GET", "leases", 503);
+    let two = cluster.serve_with(replica(&cluster, "two", &secrets)).await;
+    let filter = Filter::start(two.grpc_addr, "sales/orders", "orders-abc-2");
+    until("it has what is signed here", async || filter.mentions("owner-of-/v1/first")).await;
+    let alone = filter.revision().unwrap();
+    let own = filter.enforced().unwrap();
+    assert!(alone.0 > before, "{alone:?} {before}");
+    cluster.fake.as_mut().unwrap().mend();
+    follows(&two).await;
+    until("what the leader has is later", async || filter.revision().unwrap().0 > alone.0).await;
+    assert_ne!(filter.enforced().unwrap(), own);
+    assert_eq!(filter.revision().map(|(epoch, _)| epoch), one.leadership().epoch);
+    cluster.edit(&first, json!({"spec": {"owner": "owner-of-/v1/second"}})).await;
+    until("an edit", async || filter.mentions("owner-of-/v1/second")).await;
+    one.shutdown().await.unwrap();
+    two.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_api_server_and_leader_a_replica_goes_on_with_what_it_has() {
+    let mut cluster = Cluster::fake().await;
+    prepared(&cluster).await;
+    let secrets = secrets(&cluster).await;
+    let one = cluster.serve_with(replica(&cluster, "one", &secrets)).await;
+    let two = cluster.serve_with(replica(&cluster, "two", &secrets)).await;
+    follows(&two).await;
+    let filter = Filter::start(two.grpc_addr, "sales/orders", "orders-abc-2");
+    until("rules", async || filter.mentions("owner-of-/v1/first")).await;
+    cluster.fake.as_mut().unwrap().cut_off().await;
+    until("it knows", async || !two.leadership().reached).await;
+    drop(one);
+    until("it is cut", async || admin(&two, "/readyz").await.1.contains("degraded")).await;
+    // Longer than it would wait for an election.
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_secs(7) {
+        let (status, told) = admin(&two, "/readyz").await;
+        assert_eq!(status, 200, "{told}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let late = Filter::start(two.grpc_addr, "sales/orders", "orders-abc-1");
+    until("a new filter", async || late.mentions("owner-of-/v1/first")).await;
+    assert_eq!(filter.streams(), 1);
+    cluster.fake.as_mut().unwrap().come_back().await.unwrap();
+    until("it leads", async || two.leadership().epoch.is_some()).await;
+    two.shutdown().await.unwrap();
+}
+
 /// A record of a request that was refused.
 async fn report(running: &Running, id: &str) -> Result<u64, tonic::Status> {
     let batch = pb::ReportRequest {
@@ -451,14 +537,51 @@ async fn questions_are_answered_by_the_leader_and_with_no_while_it_cannot_be_rea
     two.shutdown().await.unwrap();
 }
 
-/// Files for mutual TLS of a replica with this id.
-fn files(cluster: &Cluster, authority: &Authority, name: &str, id: &str) -> TransportOptions {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_that_is_not_taken_is_no_fault_of_others() {
+    use pb::follow_request::Message as Told;
+    let cluster = Cluster::fake().await;
+    prepared(&cluster).await;
+    let secrets = secrets(&cluster).await;
+    let one = cluster.serve_with(replica(&cluster, "one", &secrets)).await;
+    let channel =
+        Endpoint::from_shared(format!("http://{}", one.grpc_addr)).unwrap().connect().await.unwrap();
+    let (up, requests) = tokio::sync::mpsc::channel(16);
+    let send = async |message| up.send(pb::FollowRequest { message: Some(message) }).await.unwrap();
+    let follower = pb::Follower { protocol_version: 1, replica: "test".into(), ..Default::default() };
+    send(Told::Follower(follower)).await;
+    let batch = |nonce, workload: &str, batch: &[u8]| {
+        Told::Records(pb::RelayedRecords { nonce, workload: workload.into(), after: 0, batch: batch.into() })
+    };
+    send(batch(1, "sales/unknown", &[])).await;
+    send(batch(2, "sales/orders", &[0xff])).await;
+    send(batch(3, "sales/orders", &[])).await;
+    let requests = tokio_stream::wrappers::ReceiverStream::new(requests);
+    let mut down = RelayClient::new(channel).follow(requests).await.unwrap().into_inner();
+    let mut answers = std::collections::BTreeMap::new();
+    while answers.len() < 3 {
+        let message = tokio::time::timeout(PATIENCE, down.message()).await.expect("an answer").unwrap();
+        if let Some(pb::follow_response::Message::RecordsTaken(taken)) = message.unwrap().message {
+            answers.insert(taken.nonce, taken.refused);
+        }
+    }
+    assert_eq!(answers.into_values().collect::<Vec<_>>(), [true, true, false]);
+    one.shutdown().await.unwrap();
+}
+
+/// Files for mutual TLS of a replica with this id, by one authority, that trusts another one.
+fn files(
+    cluster: &Cluster,
+    (authority, trusted): (&Authority, &Authority),
+    name: &str,
+    id: &str,
+) -> TransportOptions {
     let credential = authority.workload(id).unwrap();
     let at = |file: &str| cluster.folder.path().join(format!("{name}-{file}"));
     let files = TlsOptions { certificate: at("cert.pem"), key: at("key.pem"), authorities: at("ca.pem") };
     std::fs::write(&files.certificate, &credential.chain_pem).unwrap();
     std::fs::write(&files.key, &credential.key_pem).unwrap();
-    std::fs::write(&files.authorities, authority.pem()).unwrap();
+    std::fs::write(&files.authorities, trusted.pem()).unwrap();
     TransportOptions::mutual(files, "prod.example")
 }
 
@@ -470,8 +593,8 @@ async fn replicas_follow_each_other_and_nobody_else_follows_or_is_followed() {
     prepared(&cluster).await;
     let secrets = secrets(&cluster).await;
     let authority = Authority::new("mesh").unwrap();
-    let of = |name: &str, authority: &Authority, id: &str| Options {
-        transport: files(&cluster, authority, name, id),
+    let of = |name: &str, issuer: &Authority, id: &str| Options {
+        transport: files(&cluster, (issuer, &authority), name, id),
         ..replica(&cluster, name, &secrets)
     };
     let one = cluster.serve_with(of("one", &authority, OWN)).await;
@@ -502,6 +625,8 @@ async fn replicas_follow_each_other_and_nobody_else_follows_or_is_followed() {
         refused.lines().find_map(|found| found.strip_prefix(&line)).map_or(0, |count| count.parse().unwrap())
     };
     assert!(count("not_a_replica") >= 3, "{refused}");
+    let unknown = "tidegate_refused_connections_total{reason=\"unknown_authority\"} ";
+    assert!(refused.contains(unknown), "a certificate of another authority: {refused}");
 
     // Whoever leads under a foreign name is not followed.
     one.shutdown().await.unwrap();
@@ -536,7 +661,7 @@ async fn a_replica_that_does_not_lead_is_not_followed_and_a_stream_says_first_wh
         down.message().await.map(|message| message.unwrap().message.unwrap())
     };
     let follower = |protocol_version| {
-        let follower = pb::Follower { protocol_version, replica: "test".into(), held_sections: vec![] };
+        let follower = pb::Follower { protocol_version, replica: "test".into(), ..Default::default() };
         pb::follow_request::Message::Follower(follower)
     };
     let begun = open(&one, follower(1)).await.unwrap();

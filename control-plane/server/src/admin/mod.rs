@@ -198,6 +198,11 @@ fn following(leader: &str, state: Following) -> (StatusCode, String) {
         Following::Beginning(Some(why)) => {
             format!("not ready: `{leader}` leads, and nothing has come from it yet: {why}\n")
         }
+        Following::Ahead => {
+            format!(
+                "not ready: `{leader}` leads, and what filters have here is later than what it has; it has to begin anew\n"
+            )
+        }
         Following::Lost(why) => {
             format!("not ready: `{leader}` leads, and has not been followed for too long: {why}\n")
         }
@@ -223,7 +228,10 @@ async fn directories(State(admin): State<Admin>) -> Json<Vec<DirectoryReport>> {
 }
 
 async fn usage(State(admin): State<Admin>) -> Json<UsageReport> {
-    Json(UsageReport { since: admin.since, uses: admin.hub.fleet.usage() })
+    // A replica that began to lead hears of all filters only since then; epochs are of that time.
+    let term = admin.leadership.borrow().epoch.and_then(|epoch| i64::try_from(epoch).ok());
+    let since = admin.since.max(term.unwrap_or(0).min(clock::now()));
+    Json(UsageReport { since, uses: admin.hub.fleet.usage() })
 }
 
 async fn bundle(State(admin): State<Admin>, Path((namespace, name)): Path<(String, String)>) -> Response {

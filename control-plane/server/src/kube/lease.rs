@@ -27,6 +27,8 @@ use crate::push::{Hub, stopped};
 const RENEWED_AFTER: u32 = 5;
 /// How much of the duration is left when a holder that could not renew stops, as a part of it.
 const MARGIN: u32 = 5;
+/// After so many times the duration of a Lease that was never read a replica goes by what it has.
+const ALONE_AFTER: u32 = 2;
 /// Where the epoch of the term is.
 const EPOCH: &str = "tidegate.dev/epoch";
 /// Where other replicas reach the holder.
@@ -124,11 +126,14 @@ impl Election {
         // The lease as this one wrote it last.
         let mut own: Option<DynamicObject> = None;
         let mut said = None;
+        let (started, mut was_read) = (Instant::now(), false);
         loop {
             let begun = Instant::now();
             let limit = until.unwrap_or(begun + every).min(begun + every);
             let attempt = timeout(limit - begun, self.attempt(&mut watched, &mut own)).await;
-            match attempt.unwrap_or_else(|_| Attempt::Failed("it does not answer".to_owned())) {
+            let attempt = attempt.unwrap_or_else(|_| Attempt::Failed("it does not answer".to_owned()));
+            was_read |= !matches!(attempt, Attempt::Failed(_));
+            match attempt {
                 Attempt::Held { epoch, until: end } => {
                     until = Some(end);
                     if self.leadership.borrow().epoch.is_none() {
@@ -159,7 +164,11 @@ impl Election {
                     }
                     let known = self.leadership.borrow().clone();
                     let epoch = known.epoch.filter(|_| until.is_some_and(|end| Instant::now() < end));
-                    self.announce(Leadership { epoch, reached: false, is_known: true, ..known });
+                    // Before anybody said who leads, another one may: what is signed here would be later than what it signs.
+                    let is_known = known.is_known
+                        || was_read
+                        || started.elapsed() >= self.options.duration * ALONE_AFTER;
+                    self.announce(Leadership { epoch, reached: false, is_known, ..known });
                 }
             }
             let next = begun + every;
@@ -230,10 +239,11 @@ impl Election {
             }
             info!("`{holder}` did not renew the lease for {} s", seen.duration.as_secs_f32());
         }
-        // A term that goes on keeps its epoch; another one has another.
+        // A term that goes on keeps its epoch, unless filters elsewhere have something later; another one has another.
+        let asked = self.hub.asked_epoch();
         let epoch = match self.leadership.borrow().epoch {
-            Some(epoch) if is_ours && epoch == seen.epoch => epoch,
-            _ => next_epoch(seen.epoch),
+            Some(epoch) if is_ours && epoch == seen.epoch && asked < epoch => epoch,
+            _ => next_epoch(seen.epoch.max(asked)),
         };
         let Some(lease) = self.lease(Some(&seen), epoch) else { return Attempt::Failed("no lease".into()) };
         let replaced = api.replace(&self.options.name, &PostParams::default(), &lease).await;

@@ -132,12 +132,23 @@ impl Distributor {
         self.rounds.subscribe()
     }
 
-    /// Whether one of these releases is older than what its workload is offered.
+    /// The latest epoch of what is on offer.
+    pub(super) fn highest_epoch(&self) -> u64 {
+        let published = self.published.read().unwrap_or_else(PoisonError::into_inner);
+        let epochs = published.offers.values().map(|offered| offered.borrow().all.release().revision().epoch);
+        epochs.max().unwrap_or(0)
+    }
+
+    /// Whether one of these releases is older than what its workload is offered, or another one of the same revision.
     pub(crate) fn is_ahead_of(&self, releases: &BTreeMap<String, Arc<Release>>) -> bool {
         let published = self.published.read().unwrap_or_else(PoisonError::into_inner);
         releases.iter().any(|(workload, release)| {
             let offered = published.offers.get(workload);
-            offered.is_some_and(|offered| offered.borrow().all.release().revision() > release.revision())
+            offered.is_some_and(|offered| {
+                let offered = offered.borrow();
+                let offered = offered.all.release();
+                offered.revision() >= release.revision() && offered.sha256() != release.sha256()
+            })
         })
     }
 
@@ -302,12 +313,22 @@ mod tests {
                 revision: Some(revision.into()),
                 ..Default::default()
             };
-            let release = Release::relayed(manifest, Default::default(), Vec::new(), Vec::new());
+            let bytes = format!("{epoch} {counter}").into_bytes();
+            let signed = tidegate_proto::v1::SignedManifest { manifest: bytes, ..Default::default() };
+            let release = Release::relayed(manifest, signed, Vec::new(), Vec::new());
             BTreeMap::from([("a/a".to_owned(), Arc::new(release))])
         };
         let distributor = Distributor::default();
         assert!(!distributor.is_ahead_of(&release(1, 1)), "nothing is on offer");
         distributor.publish(&release(2, 5), Lookups::default());
+        let other = |epoch, counter| {
+            let mut manifest = release(epoch, counter)["a/a"].manifest().clone();
+            manifest.issued_at = 7;
+            let signed = tidegate_proto::v1::SignedManifest { manifest: vec![7], ..Default::default() };
+            BTreeMap::from([("a/a".to_owned(), Arc::new(Release::relayed(manifest, signed, vec![], vec![])))])
+        };
+        assert!(distributor.is_ahead_of(&other(2, 5)), "it has its revision, and says something else");
+        assert!(!distributor.is_ahead_of(&other(2, 6)));
         for (epoch, counter, is_older) in
             [(1, 9, true), (2, 4, true), (2, 5, false), (2, 6, false), (3, 1, false)]
         {

@@ -13,7 +13,7 @@ use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, k
 use tidegate_proto::MAX_CHUNK_BYTES;
 use tidegate_proto::v1 as pb;
 
-use crate::bundle::{Release, Section, Sha256};
+use crate::bundle::{Release, Revision, Section, Sha256};
 
 /// Chunks up to this size are copied together with their neighbours into one buffer, in bytes.
 const COALESCED_BYTES: usize = 16 << 10;
@@ -49,10 +49,11 @@ impl Offer {
         self.since.elapsed()
     }
 
-    /// What identifies a push of this release in `Ack` and `Nack`: the revision's counter, which is never 0, and never
-    /// the same for two releases.
+    /// What identifies a push of this release in `Ack` and `Nack`: of the revision's epoch and counter, which two releases on one
+    /// stream never have in common, whoever signed them. Never 0: counters begin with 1.
     pub fn nonce(&self) -> u64 {
-        self.release.revision().counter
+        let Revision { epoch, counter } = self.release.revision();
+        (epoch << 32) | (counter & u64::from(u32::MAX))
     }
 
     /// The push and the sections that are not `held`, as data for the wire. `with_candidate`: to a filter that knows what

@@ -28,7 +28,7 @@ pub use fleet::{
 #[cfg(test)]
 pub(crate) use fleet::{StreamId, VmKey};
 pub use frames::Offer;
-pub(crate) use relay::FollowTask;
+pub(crate) use relay::{FollowTask, Served};
 pub use relay::{Followed, Following, RelayOptions};
 pub(crate) use server::serve;
 pub use server::{Hub, serve_insecure, stopped};

@@ -203,6 +203,16 @@ impl Hub {
         self.key_desk.has_key(workload, issuer, key_id).await
     }
 
+    /// The latest epoch under which filters of replicas that follow may have something.
+    pub(crate) fn asked_epoch(&self) -> u64 {
+        self.relay.asked()
+    }
+
+    /// This replica has put something on offer that it signed under this epoch.
+    pub(crate) fn signed_under(&self, epoch: u64) {
+        self.relay.signed_under(epoch);
+    }
+
     /// A verified workload's filter tells which rules and keys it used.
     pub(super) fn used(&self, workload: &str, uses: pb::Uses) {
         match self.relay.role() {

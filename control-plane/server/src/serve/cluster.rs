@@ -15,7 +15,7 @@ use crate::kube::{
     self, Attachments, ClusterError, ClusterSource, Election, FenceView, Index, Judged, Keeper, Leadership,
     Options, PodRoster, SharedKept, SharedTask, StatusTask, Watched,
 };
-use crate::push::{FollowTask, Followed};
+use crate::push::{FollowTask, Followed, Served};
 use crate::rules::{LoadError, load_directory, load_environment};
 use crate::transport::{Roster, TransportOptions, WhoIs};
 
@@ -57,7 +57,7 @@ pub(super) struct Replicas<'t> {
     /// Where filters are listened for.
     pub(super) at: SocketAddr,
     pub(super) followed: watch::Sender<Followed>,
-    pub(super) served: watch::Receiver<u64>,
+    pub(super) served: watch::Receiver<Served>,
 }
 
 /// Why a cluster cannot be the source of rules.

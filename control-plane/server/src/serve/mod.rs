@@ -39,7 +39,7 @@ use crate::keys::{AddressGuard, Fetcher, IssuerReport, Reports};
 use crate::kube::Leadership;
 use crate::metrics::ExportMetrics;
 use crate::module_server::{self, Modules};
-use crate::push::{self, FleetReport, Followed, Hub};
+use crate::push::{self, FleetReport, Followed, Hub, Served};
 use crate::state::StateDir;
 use crate::transport::{Acceptor, Authenticate, Certificates, Roster, Security, WhoIs};
 use crate::uses;
@@ -183,7 +183,7 @@ pub async fn start(options: Options) -> Result<Running, ServeError> {
     let (offered_in, offered) = watch::channel(None);
     let (leadership_in, leadership) = watch::channel(Leadership::alone());
     let (followed_in, followed) = watch::channel(Followed::default());
-    let (served_in, served) = watch::channel(0);
+    let (served_in, served) = watch::channel(Served::default());
 
     let (is_fenced, shared) = match &place {
         Place::Folder(_) => (false, None),

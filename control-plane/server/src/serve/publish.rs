@@ -17,7 +17,7 @@ use crate::control::Kept;
 use crate::directories::Directories;
 use crate::keys::KeyRing;
 use crate::kube::Leadership;
-use crate::push::{Followed, Following, Hub, Lookups, stopped};
+use crate::push::{Followed, Following, Hub, Lookups, Served, stopped};
 use crate::rollout;
 use crate::transport::Roster;
 
@@ -51,7 +51,7 @@ pub(super) struct PublishTask {
     /// What another replica that leads has on offer.
     pub followed: watch::Receiver<Followed>,
     /// Tells what of that is on offer here.
-    pub served: watch::Sender<u64>,
+    pub served: watch::Sender<Served>,
 }
 
 /// What one round works with.
@@ -81,6 +81,10 @@ impl PublishTask {
     pub(super) async fn run(mut self) -> Result<(), JoinError> {
         let mut stop = self.hub.stopping();
         let mut assembler = Assembler::default();
+        let last = self.publisher.last_revision();
+        if last.counter > 0 {
+            self.hub.signed_under(last.epoch);
+        }
         loop {
             let wake = match self.next() {
                 Next::At(time) => time,
@@ -132,10 +136,17 @@ impl PublishTask {
                 self.ready.send_replace(false);
             }
             // What is on offer stays until it is known what follows.
-            Following::Nobody | Following::Beginning(_) | Following::Current | Following::Cut(_) => {}
+            Following::Nobody
+            | Following::Beginning(_)
+            | Following::Current
+            | Following::Cut(_)
+            | Following::Ahead => {}
         }
-        let Some(relayed) = followed.relayed.filter(|one| one.number > *self.served.borrow()) else { return };
-        if self.hub.distributor.is_ahead_of(&relayed.releases) {
+        let Some(relayed) = followed.relayed.filter(|one| one.number > self.served.borrow().number) else {
+            return;
+        };
+        let is_older = self.hub.distributor.is_ahead_of(&relayed.releases);
+        if is_older {
             error!("what the leader has on offer is older than what is on offer here, which stays");
         } else {
             // First: whoever loses a workload must not get what is offered to it now.
@@ -146,7 +157,7 @@ impl PublishTask {
             self.hub.metrics.workloads.set(i64::try_from(relayed.releases.len()).unwrap_or(i64::MAX));
             self.ready.send_replace(true);
         }
-        self.served.send_replace(relayed.number);
+        self.served.send_replace(Served { number: relayed.number, is_older });
     }
 
     fn next(&mut self) -> Next {
@@ -256,6 +267,7 @@ fn publish(
     }
     hub.key_desk.offers(keys.version);
     let revision = publisher.last_revision();
+    hub.signed_under(revision.epoch);
     hub.metrics.workloads.set(i64::try_from(releases.all.len()).unwrap_or(i64::MAX));
     hub.metrics.revision.set(i64::try_from(revision.counter).unwrap_or(i64::MAX));
     if revision != before {

@@ -99,7 +99,8 @@ impl Fleet {
             (Some(known), Some(current)) if known == current => known,
             // It has gone elsewhere since.
             (Some(_), _) => return None,
-            (None, Some(_)) if before.is_some_and(|before| before.seen_at >= vm.seen_at) => return None,
+            // In the same second the new stream is the later one, as a rule.
+            (None, Some(_)) if before.is_some_and(|before| before.seen_at > vm.seen_at) => return None,
             (None, _) => self.next_stream(),
         };
         vm.stream = Some(stream);

@@ -14,14 +14,13 @@ use pb::relay_client::RelayClient;
 use tidegate_proto::v1 as pb;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 use tracing::{info, warn};
 
 use super::dial::{CONNECT, dial, words};
 use super::round::{Assembler, Refused};
-use super::uplink::{WAITING, request};
-use super::{Followed, Following, Link, RelayOptions, Relayed, Role};
+use super::uplink::{MAX_BATCHES, WAITING, in_turn, request};
+use super::{Followed, Following, Link, RelayOptions, Relayed, Role, Served};
 use crate::bundle::Keyring;
 use crate::clock;
 use crate::control::Kept;
@@ -33,8 +32,6 @@ use crate::transport::{Security, scattered};
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// Most filters that are told of in one message.
 const TOLD_AT_ONCE: usize = 64;
-/// Most sections that the leader is told are here already; others travel again.
-const MAX_HELD: usize = 28_000;
 /// Largest message of a leader: who gets what, with 5 000 workloads under 1 MiB.
 const MAX_ANSWER: usize = 16 << 20;
 /// How long the publisher may take to offer what came.
@@ -57,7 +54,7 @@ pub(crate) struct FollowTask {
     pub(crate) kept: watch::Receiver<Arc<Kept>>,
     pub(crate) followed: watch::Sender<Followed>,
     /// The number of what was put on offer last.
-    pub(crate) served: watch::Receiver<u64>,
+    pub(crate) served: watch::Receiver<Served>,
     /// After this time without the leader nothing is offered any more.
     pub(crate) lost_after: Duration,
 }
@@ -88,6 +85,8 @@ struct Ended {
     why: String,
     /// It can never be otherwise while this leader leads.
     is_final: bool,
+    /// What the leader has is older than what is on offer here.
+    is_older: bool,
 }
 
 /// What a stream makes possible for as long as it lives.
@@ -151,7 +150,7 @@ impl FollowTask {
         let (mut pause, mut cut_at, mut said) = (RETRY.0, Instant::now(), None);
         loop {
             let begun = Instant::now();
-            let Err(Ended { why, is_final }) = self.stream((address, options), come).await;
+            let Err(Ended { why, is_final, is_older }) = self.stream((address, options), come).await;
             let was_current = self.followed.borrow().state == Following::Current;
             if was_current {
                 (cut_at, said) = (Instant::now(), None);
@@ -163,6 +162,16 @@ impl FollowTask {
             if is_final {
                 self.say(Following::Impossible(why));
                 return std::future::pending().await;
+            }
+            if is_older {
+                self.say(Following::Ahead);
+                sleep(scattered(pause)).await;
+                pause = (pause * 2).min(RETRY.1);
+                continue;
+            }
+            if !self.leadership.borrow().reached {
+                // Nobody can be elected now: to go on with what there is is the best there is.
+                cut_at = Instant::now();
             }
             let is_revoked = self.is_revoked_since(come);
             let is_lost = is_revoked || cut_at.elapsed() >= self.lost_after;
@@ -189,19 +198,24 @@ impl FollowTask {
         come: &Come,
     ) -> Result<Infallible, Ended> {
         let channel = dial(address, options, &self.security).await.map_err(Ended::later)?;
+        // Of another leader, where what this one has was older.
+        let is_ahead = self.followed.borrow().state == Following::Ahead;
+        let later = if is_ahead { self.hub.distributor.highest_epoch() } else { 0 };
         let mut assembler = Assembler::new(self.keys.clone(), &self.hub.distributor.releases());
         let (up, requests) = mpsc::channel(WAITING);
+        let (bulk, batches) = mpsc::channel(MAX_BATCHES);
         let follower = pb::Follower {
             protocol_version: tidegate_proto::VERSION,
             replica: self.replica.clone(),
-            held_sections: assembler.held().iter().take(MAX_HELD).map(|digest| digest.to_vec()).collect(),
+            held_sections: assembler.held().iter().map(|digest| digest.to_vec()).collect(),
+            highest_epoch: self.hub.relay.signed().max(later),
         };
         // The first one has room.
         let _ = up.try_send(request(Up::Follower(follower)));
         let mut client = RelayClient::new(channel).max_decoding_message_size(MAX_ANSWER);
-        let opened = timeout(CONNECT, client.follow(ReceiverStream::new(requests))).await;
+        let opened = timeout(CONNECT, client.follow(in_turn(requests, batches))).await;
         let down = opened.map_err(|_| Ended::later("it does not answer".to_owned()))?.map_err(Ended::from)?;
-        let tied = Tied::new(&self.hub, Link::new(up.clone()));
+        let tied = Tied::new(&self.hub, Link::new(up.clone(), bulk));
         tokio::select! {
             ended = self.read(down.into_inner(), &mut assembler, &tied.link, come) => ended,
             ended = self.settle(come) => ended,
@@ -227,11 +241,12 @@ impl FollowTask {
                 Some(Down::RoundEnd(_)) => {
                     let (releases, members) = assembler.end()?;
                     let number = come.rounds.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-                    come.had(Some(self.kept.borrow().clone()));
+                    let kept = self.kept.borrow().clone();
                     self.offer(Relayed { number, releases, members }).await?;
+                    come.had(Some(kept));
                 }
                 Some(Down::Answer(answer)) => link.answered(&answer),
-                Some(Down::RecordsTaken(taken)) => link.taken(taken.nonce),
+                Some(Down::RecordsTaken(taken)) => link.taken(&taken),
                 // "Unknown message kinds are ignored by the receiver."
                 None => {}
             }
@@ -241,16 +256,26 @@ impl FollowTask {
     /// Has it offered here. What comes next may rest on it, and waits.
     async fn offer(&self, relayed: Relayed) -> Result<(), Ended> {
         let number = relayed.number;
-        let before = self
-            .followed
-            .send_replace(Followed { state: Following::Current, relayed: Some(Arc::new(relayed)) });
-        if before.state != Following::Current {
-            info!("what the leader has on offer is on offer here");
-        }
+        self.followed.send_modify(|followed| {
+            if matches!(followed.state, Following::Lost(_)) {
+                // Nothing is taken back any more.
+                followed.state = Following::Beginning(None);
+            }
+            followed.relayed = Some(Arc::new(relayed));
+        });
         let mut served = self.served.clone();
-        let offered = timeout(OFFERED_WITHIN, served.wait_for(|served| *served >= number)).await;
+        let offered = timeout(OFFERED_WITHIN, served.wait_for(|served| served.number >= number)).await;
         match offered {
-            Ok(Ok(_)) => Ok(()),
+            Ok(Ok(served)) if served.is_older => {
+                let why = "what it has on offer is older than what is on offer here".to_owned();
+                Err(Ended { is_older: true, ..Ended::later(why) })
+            }
+            Ok(Ok(_)) => {
+                if self.say(Following::Current) {
+                    info!("what the leader has on offer is on offer here");
+                }
+                Ok(())
+            }
             Ok(Err(_)) | Err(_) => Err(Ended::later("what came from it is not offered here".to_owned())),
         }
     }
@@ -294,7 +319,8 @@ impl FollowTask {
         }
     }
 
-    fn say(&self, state: Following) {
+    /// False: that was said.
+    fn say(&self, state: Following) -> bool {
         self.followed.send_if_modified(|followed| {
             if followed.state == state {
                 return false;
@@ -304,7 +330,7 @@ impl FollowTask {
             }
             followed.state = state;
             true
-        });
+        })
     }
 }
 
@@ -324,7 +350,7 @@ impl Come {
 
 impl Ended {
     fn later(why: String) -> Self {
-        Self { why, is_final: false }
+        Self { why, is_final: false, is_older: false }
     }
 }
 
@@ -339,7 +365,7 @@ impl From<Status> for Ended {
 
 impl From<Refused> for Ended {
     fn from(refused: Refused) -> Self {
-        Self { why: refused.to_string(), is_final: matches!(refused, Refused::OtherKey(_)) }
+        Self { is_final: matches!(refused, Refused::OtherKey(_)), ..Self::later(refused.to_string()) }
     }
 }
 

@@ -88,7 +88,7 @@ struct Serving {
     sent: Sent,
     mirrored: Mirrored,
     questions: Questions,
-    batches: FuturesUnordered<BoxFuture<'static, Result<u64, Status>>>,
+    batches: FuturesUnordered<BoxFuture<'static, (u64, Result<(), Status>)>>,
 }
 
 // === impl Leading ===
@@ -177,6 +177,7 @@ impl Serving {
             Status::invalid_argument("`follower.held_sections`: a SHA-256 digest has 32 bytes")
         })?;
         info!(replica = follower.replica, "a replica follows");
+        hub.relay.ask(follower.highest_epoch, clock::now());
         hub.metrics.followers.inc();
         Ok(Self {
             rounds: hub.distributor.rounds(),
@@ -197,10 +198,12 @@ impl Serving {
     ) -> Result<(), Status> {
         if std::mem::take(&mut self.fresh) {
             self.rounds.mark_unchanged();
+            // In this order: whoever loses a workload must not get what is offered to it now.
+            let offered = self.hub.distributor.releases();
             if self.hub.distributor.is_ready()
                 && let Some(members) = self.hub.relay.members()
             {
-                let round = self.sent.round(&self.hub.distributor.releases(), members);
+                let round = self.sent.round(&offered, members);
                 outbox.extend(round.iter().flat_map(|round| round.iter().cloned()));
             }
             return Ok(());
@@ -219,10 +222,7 @@ impl Serving {
             // The sender lives as long as the hub.
             _ = self.rounds.changed() => self.fresh = true,
             unlisted = self.questions.unlisted() => outbox.extend(unlisted.map(|nonce| answer(nonce, false))),
-            Some(taken) = self.batches.next() => {
-                let taken = pb::RecordsTaken { nonce: taken? };
-                outbox.push_back(framed(&pb::FollowResponse { message: Some(Down::RecordsTaken(taken)) }));
-            }
+            Some((nonce, taken)) = self.batches.next() => outbox.push_back(records(nonce, taken.is_err())),
         }
         Ok(())
     }
@@ -251,7 +251,12 @@ impl Serving {
                     self.hub.uses.told(&uses.workload, &uses.uses.unwrap_or_default(), clock::now());
                 }
             }
-            Some(Up::Records(records)) => self.record(records)?,
+            Some(Up::Records(batch)) => {
+                let nonce = batch.nonce;
+                if !self.record(batch) {
+                    outbox.push_back(records(nonce, true));
+                }
+            }
             // "Unknown message kinds are ignored by the receiver."
             Some(Up::Follower(_)) | None => {}
         }
@@ -281,28 +286,25 @@ impl Serving {
         }
     }
 
-    /// Takes a batch as one of a filter that is connected here.
-    fn record(&mut self, records: pb::RelayedRecords) -> Result<(), Status> {
+    /// Takes a batch as one of a filter that is connected here. What is wrong with it is no fault of others at that replica.
+    fn record(&mut self, records: pb::RelayedRecords) -> bool {
         let pb::RelayedRecords { nonce, workload, after, batch } = records;
-        if self.batches.len() >= 2 * MAX_BATCHES {
-            return Err(Status::resource_exhausted("`records`: too many batches are not taken yet"));
-        }
-        if self.hub.distributor.release(&workload).is_none() {
-            return Err(Status::not_found("`records.workload`: it has no Bundle"));
+        if self.batches.len() >= 2 * MAX_BATCHES || self.hub.distributor.release(&workload).is_none() {
+            return false;
         }
         let raw = Bytes::from(batch);
-        let message = pb::ReportRequest::decode(raw.clone())
-            .map_err(|error| Status::invalid_argument(format!("`records.batch`: {error}")))?;
+        let Ok(message) = pb::ReportRequest::decode(raw.clone()) else { return false };
         let mut batches = self.hub.decisions.batches_after(&workload, after);
         let written = self.hub.decided(&mut batches, &message);
         let hub = self.hub.clone();
         self.batches.push(Box::pin(async move {
-            if let Some(written) = written {
-                until_written(&hub, &workload, &raw, written).await?;
-            }
-            Ok(nonce)
+            let taken = match written {
+                Some(written) => until_written(&hub, &workload, &raw, written).await,
+                None => Ok(()),
+            };
+            (nonce, taken)
         }));
-        Ok(())
+        true
     }
 }
 
@@ -312,6 +314,11 @@ impl Drop for Serving {
         self.hub.metrics.followers.dec();
         info!(replica = self.replica, "a replica does not follow any more");
     }
+}
+
+fn records(nonce: u64, refused: bool) -> Bytes {
+    let taken = pb::RecordsTaken { nonce, refused };
+    framed(&pb::FollowResponse { message: Some(Down::RecordsTaken(taken)) })
 }
 
 fn answer(nonce: u64, listed: bool) -> Bytes {

@@ -16,6 +16,7 @@ mod round;
 mod uplink;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use tokio::sync::watch;
@@ -29,6 +30,9 @@ use super::Hub;
 use crate::bundle::Release;
 use crate::metrics::ReasonLabel;
 use crate::transport::{Caller, Members, Roster, VerifiedPeer};
+
+/// How far the clock of another replica may be ahead, in seconds.
+const MAX_AHEAD_S: u64 = 86_400;
 
 /// How replicas reach and know each other.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +61,8 @@ pub enum Following {
     Cut(String),
     /// It was lost too long ago: nothing is on offer here.
     Lost(String),
+    /// What filters have here is later than what the leader has, which they refuse until it begins a later epoch.
+    Ahead,
 }
 
 /// The same, with what is to be on offer.
@@ -77,6 +83,14 @@ pub(crate) struct Relayed {
     pub(crate) members: Arc<Members>,
 }
 
+/// What of a leader was put on offer here last.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Served {
+    pub(crate) number: u64,
+    /// It was not: what is on offer is later.
+    pub(crate) is_older: bool,
+}
+
 /// What streams need to know of other replicas.
 #[derive(Debug, Default)]
 pub(crate) struct Relay {
@@ -85,6 +99,9 @@ pub(crate) struct Relay {
     /// Whether others may follow this one.
     serves: watch::Sender<bool>,
     role: RwLock<Role>,
+    /// The latest epoch that this replica signed under, and that one that follows may have filters with.
+    signed: AtomicU64,
+    asked: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -128,6 +145,28 @@ impl Relay {
         let is_own = matches!(role, Role::Own);
         *self.role.write().unwrap_or_else(PoisonError::into_inner) = role;
         self.serves.send_if_modified(|serves| std::mem::replace(serves, is_own) != is_own);
+    }
+
+    pub(super) fn signed_under(&self, epoch: u64) {
+        self.signed.fetch_max(epoch, Ordering::Relaxed);
+    }
+
+    pub(super) fn asked(&self) -> u64 {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    /// Filters of a replica that follows may have something under this epoch. `now`: Unix seconds, which epochs are of.
+    fn ask(&self, epoch: u64, now: i64) {
+        let latest = u64::try_from(now).unwrap_or(0).saturating_add(MAX_AHEAD_S);
+        // One that is far ahead would leave no room for later ones.
+        if epoch <= latest {
+            self.asked.fetch_max(epoch, Ordering::Relaxed);
+        }
+    }
+
+    /// The latest epoch that this replica signed under.
+    fn signed(&self) -> u64 {
+        self.signed.load(Ordering::Relaxed)
     }
 
     fn members(&self) -> Option<Arc<Members>> {
@@ -184,6 +223,17 @@ mod tests {
             "spiffe://td2/ns/gate/sa/tidegate",
         ] {
             assert_eq!(code(Some(peer(other))), Some(Code::PermissionDenied), "{other}");
+        }
+    }
+
+    #[test]
+    fn an_epoch_that_would_leave_no_room_for_later_ones_is_not_taken_over() {
+        let relay = Relay::default();
+        for (epoch, expected) in
+            [(1_000, 1_000), (900, 1_000), (u64::MAX, 1_000), (1_000 + MAX_AHEAD_S, 1_000 + MAX_AHEAD_S)]
+        {
+            relay.ask(epoch, 1_000);
+            assert_eq!(relay.asked(), expected, "{epoch}");
         }
     }
 

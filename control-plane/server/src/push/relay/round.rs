@@ -18,6 +18,8 @@ use crate::push::frames::Wire;
 use crate::push::hello::MAX_WORKLOAD;
 use crate::transport::Members;
 
+/// Most sections that the leader is told are here already; others travel again.
+const MAX_HELD: usize = 28_000;
 /// Largest section, in bytes.
 const MAX_SECTION: u64 = 128 << 20;
 /// Most bytes of sections in one round.
@@ -132,10 +134,15 @@ impl Sent {
 impl Assembler {
     /// Takes what one of these keys signed. `held`: releases whose sections are here.
     pub(super) fn new(keys: Arc<Keyring>, held: &BTreeMap<String, Arc<Release>>) -> Self {
+        Self::with(keys, held, MAX_HELD)
+    }
+
+    /// The same, where at most so many sections need not travel.
+    fn with(keys: Arc<Keyring>, held: &BTreeMap<String, Arc<Release>>, most: usize) -> Self {
         Self {
             keys,
             store: SectionStore::default(),
-            held: by_name(held),
+            held: by_name(held).into_iter().take(most).collect(),
             releases: BTreeMap::new(),
             members: None,
             building: None,

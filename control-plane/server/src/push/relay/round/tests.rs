@@ -270,3 +270,18 @@ fn a_round_that_does_not_hold_together_is_refused() {
     let round = pb::Round { gone: vec![], members: Some(members) };
     assert!(matches!(run(&|messages| messages[0] = Down::Round(round.clone())), Err(Refused::Malformed(_))));
 }
+
+#[test]
+fn sections_beyond_those_that_are_told_travel_again() {
+    let keys = keyring();
+    let one = release(&keys, "a/a", 1, &[(Rules, b"one"), (Keys, b"two"), (Rules, b"three")]);
+    let releases = all(&[&one]);
+    for most in 0..=3 {
+        let mut assembler = Assembler::with(keys.clone(), &releases, most);
+        let mut sent = Sent::new(assembler.held());
+        let frames = sent.round(&releases, who("orders")).unwrap();
+        assert_eq!(chunks(&frames), 3 - most);
+        let (taken, _) = take(&mut assembler, messages(&frames)).unwrap().unwrap();
+        assert_same(&taken, &releases);
+    }
+}
