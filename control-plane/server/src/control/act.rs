@@ -10,7 +10,7 @@ use super::kept::{
     self, AskedPin, AskedRevocation, AskedSuspension, Kept, Pin, Revocation, Suspension, Target,
 };
 use super::make::Made;
-use super::{Control, FILE, Inner, overlay};
+use super::{Control, FILE, Inner, overlay, staging};
 use crate::clock;
 use crate::kube::{MAX_SHARED, Unshared};
 use crate::serve::InForce;
@@ -69,8 +69,13 @@ impl Control {
         let frozen = match &asked.target {
             Target::Caller { name } => {
                 let in_force = self.out.borrow().clone();
-                let known = in_force.iter().chain([&judged]);
-                known.into_iter().find_map(|in_force| overlay::freeze(name, &in_force.rules))
+                let known = in_force.iter().chain([&judged]).map(|in_force| in_force.rules.clone());
+                // Proxies that keep rules before let in whom the newest know no more.
+                let before = staging::needed_by_rollouts(&inner);
+                let mut known: Vec<_> = known.chain(before).collect();
+                known.dedup_by(|one, other| Arc::ptr_eq(one, other));
+                let mut found = known.iter().map(|rules| overlay::freeze(name, rules));
+                found.find_map(Result::transpose).transpose().map_err(Refused::Asked)?
             }
             _ => None,
         };

@@ -92,22 +92,34 @@ pub(super) fn environment(revocation: &Revocation) -> impl Iterator<Item = (Stri
 }
 
 /// Who a Caller (`namespace/name`) is, as these rules say. `None`: they do not.
-pub(super) fn freeze(caller: &str, rules: &AcceptedRules) -> Option<Frozen> {
-    let (namespace, name) = caller.split_once('/')?;
+///
+/// # Errors
+/// With words where they do, and it cannot be written down.
+pub(super) fn freeze(caller: &str, rules: &AcceptedRules) -> Result<Option<Frozen>, String> {
+    let Some((namespace, name)) = caller.split_once('/') else { return Ok(None) };
     let is_it = |root: tree::Tree<'_>| {
         let text = |path: &[&str]| root.at(path).and_then(tree::Tree::text);
         text(&["kind"]) == Some("Caller")
             && text(&["metadata", "namespace"]) == Some(namespace)
             && text(&["metadata", "name"]) == Some(name)
     };
-    let texts = rules.files.values().filter(|text| text.contains("Caller"));
-    let (forms, environment) = texts.into_iter().find_map(|text| {
+    // A kind may be a reference to the environment, or written with escapes.
+    let may_be = |text: &&String| text.contains("Caller") || text.contains("${") || text.contains('\\');
+    for (path, text) in rules.files.iter().filter(|(_, text)| may_be(text)) {
         let (with_values, _) = tree::read(text, Some(&rules.environment));
-        let at = with_values.iter().position(|document| is_it(document.root()))?;
+        let Some(at) = with_values.iter().position(|document| is_it(document.root())) else { continue };
         let (as_written, _) = tree::read(text, None);
-        revocation::freeze(as_written.get(at)?.root(), &rules.environment)
-    })?;
-    Some(Frozen { forms, environment })
+        let frozen =
+            as_written.get(at).and_then(|written| revocation::freeze(written.root(), &rules.environment));
+        let (forms, environment) = frozen.ok_or_else(|| {
+            format!(
+                "Caller `{caller}` (`{path}`) cannot be written down as it is now, so that a change of it could free whoever is \
+                 revoked; write its `anyOf` as a list of plain maps, or revoke its tokens, subjects or keys"
+            )
+        })?;
+        return Ok(Some(Frozen { forms, environment }));
+    }
+    Ok(None)
 }
 
 /// Whoever brings a token of that machine or pod, from whichever trust domain and through whichever gateway.
@@ -182,10 +194,25 @@ mod tests {
         let environment = [("space", "etl"), ("number", "7"), ("other", "z")];
         let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         let rules = AcceptedRules { files: [("a.yaml".to_owned(), text.to_owned())].into(), environment };
-        assert_eq!(freeze("data/other", &rules), None);
-        let frozen = freeze("data/etl", &rules).unwrap();
+        assert_eq!(freeze("data/other", &rules), Ok(None));
+        let frozen = freeze("data/etl", &rules).unwrap().unwrap();
         let names: Vec<&str> = frozen.environment.keys().map(String::as_str).collect();
         assert_eq!((frozen.forms.len(), names), (2, vec!["number", "space"]));
         assert_eq!(frozen.forms[0], "    \"peer\":\n      \"namespace\": \"${env.space}\"\n");
+    }
+    #[test]
+    fn a_caller_is_found_however_its_kind_is_written_and_never_left_unfrozen() {
+        let environment = [("kind".to_owned(), "Caller".to_owned())].into();
+        let text = |kind: &str, spec: &str| {
+            format!("kind: {kind}\nmetadata: {{name: etl, namespace: data}}\nspec: {spec}\n")
+        };
+        let mut rules = AcceptedRules { files: Default::default(), environment };
+        for kind in ["Caller", "\"${env.kind}\"", "\"Call\\x65r\""] {
+            rules.files.insert("a.yaml".to_owned(), text(kind, "{anyOf: [{peer: {namespace: etl}}]}"));
+            assert!(freeze("data/etl", &rules).unwrap().is_some(), "{kind}");
+        }
+        rules.files.insert("a.yaml".to_owned(), text("Caller", "{}"));
+        let why = freeze("data/etl", &rules).unwrap_err();
+        assert!(why.contains("`data/etl` (`a.yaml`) cannot be written down"), "{why}");
     }
 }

@@ -18,6 +18,7 @@ use super::{Control, Inner};
 use crate::clock;
 use crate::push::stopped;
 use crate::rollout::Change;
+use crate::rules::AcceptedRules;
 use crate::serve::InForce;
 
 /// How often canaries are looked at.
@@ -166,6 +167,20 @@ pub(super) fn needed(inner: &Inner, kept: &Kept) -> BTreeSet<u64> {
     let sets = inner.history.sets().iter().rev();
     // The newest of each: it may have been accepted more than once.
     sets.filter_map(|set| digests.take(&set.digest).map(|_| set.number)).collect()
+}
+
+/// Rule sets that proxies may enforce while changed rules are held back, or given up.
+pub(super) fn needed_by_rollouts(inner: &Inner) -> Vec<Arc<AcceptedRules>> {
+    let digests = inner.rollouts.needed();
+    let mut rules = Vec::new();
+    for set in inner.history.sets().iter().rev().filter(|set| digests.contains(&set.digest)) {
+        match inner.history.rules(set.number) {
+            Ok(found) => rules.extend(found),
+            // Nobody keeps them then: they are not staged either.
+            Err(error) => error!(number = set.number, "earlier rules cannot be read: {error}"),
+        }
+    }
+    rules
 }
 
 /// An earlier rule set with everything that is revoked now; `None`: it is not here, or does not compile so.

@@ -342,3 +342,42 @@ async fn the_only_proxy_is_the_canary_and_a_change_without_a_rollout_is_for_all(
     }
     running.shutdown().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_changed_rules_know_no_more_is_revoked_where_those_before_let_it_in() {
+    let place = place("{canary: 1, hold: 1h}");
+    let both = format!("{}---{CALLER}", rule("old", "Allow", "/v1/old"));
+    place.write("caller.yaml", &CALLER.replace("name: etl", "name: other"));
+    place.write("rule.yaml", &both);
+    let running = place.start().await;
+    let (mut canary, mut others) = tried(&place, &running).await;
+    let revoke = ["revoke", "data/etl", "--for", "1h", "--reason", "x"];
+    for id in ["r-1", "r-2"] {
+        let ran = tidegate(&running, &revoke).await;
+        assert_eq!(ran.code, 0, "{ran:?}");
+        for other in &mut others {
+            let received = other.install().await;
+            assert!(
+                received.rules_mention(&format!("tidegate-revoked-{id}"))
+                    && received.rules_mention("sales/old")
+            );
+        }
+        assert!(canary.install().await.rules_mention(&format!("tidegate-revoked-{id}")));
+        assert_eq!(tidegate(&running, &["revoke", "--lift", id]).await.code, 0);
+        for one in others.iter_mut().chain([&mut canary]) {
+            assert!(!one.install().await.rules_mention("tidegate-revoked"));
+        }
+        if id == "r-1" {
+            // The same when they are given up.
+            let abort = ["rollout", "abort", WORKLOAD, "--reason", "x"];
+            assert_eq!(tidegate(&running, &abort).await.code, 0);
+            let before = others[0].last.named();
+            for one in others.iter_mut().chain([&mut canary]) {
+                assert_eq!(one.install().await.named(), before);
+            }
+        }
+    }
+    let unknown = ["revoke", "data/nobody", "--for", "1h", "--reason", "x"];
+    assert_eq!(tidegate(&running, &unknown).await.code, 1, "nobody was ever that");
+    running.shutdown().await.unwrap();
+}

@@ -147,7 +147,7 @@ fn dozens_of_the_largest_callers_are_revoked_at_the_same_time() {
     let mut kept = Kept::default();
     for at in 0..44 {
         let rules = compile(largest(at, most)).unwrap();
-        let frozen = super::super::overlay::freeze(&format!("data/large-{at}"), &rules);
+        let frozen = super::super::overlay::freeze(&format!("data/large-{at}"), &rules).unwrap();
         let asked = AskedRevocation {
             target: Target::Caller { name: format!("data/large-{at}") },
             seconds: 60,
