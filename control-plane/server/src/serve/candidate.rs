@@ -232,10 +232,15 @@ impl CandidateReport {
     pub fn with_fleet(mut self, fleet: &FleetReport, compared: impl Iterator<Item = String>) -> Self {
         for id in compared {
             let mut report = ComparisonReport::default();
-            let vms = fleet.workloads.get(&id).map(|workload| workload.vms.as_slice()).unwrap_or_default();
-            for vm in vms {
+            let workload = fleet.workloads.get(&id);
+            let canaries = workload.and_then(|workload| workload.canary.as_ref());
+            for vm in workload.map(|workload| workload.vms.as_slice()).unwrap_or_default() {
                 let knows = vm.capabilities.iter().any(|known| known == tidegate_proto::CANDIDATE);
                 report.connected += usize::from(vm.connected);
+                // A canary compares with something else: the rules before.
+                if canaries.is_some_and(|canaries| canaries.instances.contains(&vm.instance)) {
+                    continue;
+                }
                 report.comparing += usize::from(vm.connected && vm.up_to_date && knows);
                 if let Some(counters) = vm.counters {
                     report.compared = report.compared.saturating_add(counters.candidate_compared);
