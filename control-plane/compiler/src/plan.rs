@@ -44,6 +44,8 @@ pub struct WorkloadPolicy {
     pub reads_bodies: bool,
     /// How changed rules reach its proxies; `None`: all at once.
     pub rollout: Option<Rollout>,
+    /// Whether a Guard of the root namespace asks for that: others hold back nothing of the root namespace.
+    pub is_root_rollout: bool,
 }
 
 /// One workload's policy, and what it was made of.
@@ -112,7 +114,7 @@ impl Planned {
     ) -> Self {
         let mut findings = Findings::default();
         warn_audiences(&guards, &rules, issuers, &mut findings);
-        rollout::refuse_two(guards.iter().map(|guard| &**guard), &mut findings);
+        rollout::refuse_two(&guards, &id.namespace, &mut findings);
         if let Err(why) = &policy {
             findings.push(Diagnostic {
                 file: String::new(),
@@ -181,6 +183,8 @@ fn policy(
     let directories: Vec<DirectoryQuery> = positions.directories.into_keys().collect();
     // Where two differ, that is an error, and nothing is made of this.
     let rollout = rollout::of(guards.iter().map(|guard| &**guard)).unwrap_or_default();
+    let is_root_rollout =
+        guards.iter().any(|guard| guard.rollout.is_some() && rollout::is_in(guard, &mesh.root_namespace));
     let mut guards: Vec<GuardModel> = guards
         .iter()
         .map(|guard| GuardModel {
@@ -230,6 +234,7 @@ fn policy(
         directories,
         reads_bodies: tally.reads_bodies(),
         rollout,
+        is_root_rollout,
         rules: section.map_err(|error| error.to_string())?,
         model,
     };

@@ -3,6 +3,7 @@
 //! Pure: what is a canary and when one goes back is for those who know proxies.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::diagnostic::Code;
 use crate::place::{Findings, Place};
@@ -196,9 +197,17 @@ pub(crate) fn of<'g>(
     Ok(found.map(|(_, rollout)| rollout))
 }
 
-/// Says so where two Guards of a workload declare different rollouts.
-pub(crate) fn refuse_two<'g>(guards: impl Iterator<Item = &'g Guard>, findings: &mut Findings) {
-    if let Err((first, second)) = of(guards) {
+/// Whether a Guard is an object of this namespace.
+pub(crate) fn is_in(guard: &Guard, namespace: &str) -> bool {
+    guard.name.split_once('/').is_some_and(|(own, _)| own == namespace)
+}
+
+/// Says so where two Guards of a workload of this namespace declare different rollouts. What is said there is no error of
+/// the root namespace, unless it contradicts itself.
+pub(crate) fn refuse_two(guards: &[Arc<Guard>], namespace: &str, findings: &mut Findings) {
+    let (own, roots): (Vec<&Guard>, Vec<&Guard>) =
+        guards.iter().map(|guard| &**guard).partition(|guard| is_in(guard, namespace));
+    if let Err((first, second)) = of(roots.into_iter().chain(own)) {
         findings.add(
             &second.source.place().key("spec").key("rollout"),
             Code::RolloutConflict,

@@ -389,6 +389,23 @@ spec: {issuer: 'https://kubernetes.default.svc', pack: kubernetes, keys: {discov
 ";
 }
 
+/// Whatever names sort first: what a namespace says is no error of the root namespace.
+#[test]
+fn of_two_rollouts_the_guard_that_is_not_the_root_namespaces_is_wrong() {
+    let guard = |namespace: &str, hold: &str| {
+        format!(
+            "kind: Guard\nmetadata: {{name: g, namespace: {namespace}}}\nspec: {{mode: Enforce, rollout: {{canary: 1, hold: {hold}}}}}\n"
+        )
+    };
+    for namespace in ["etl", "sales"] {
+        let rules = format!("{}---\n{}", guard("mesh-config", "5m"), guard(namespace, "10m"));
+        let found = compile_rules(&rules);
+        assert_eq!(codes(&found), ["TG0310"], "{}", shown(&found));
+        let named = format!("Guard `{namespace}/g`: `spec.rollout`: Guard `mesh-config/g` declares");
+        assert!(shown(&found).contains(&named), "{}", shown(&found));
+    }
+}
+
 #[test]
 fn there_must_be_exactly_one_mesh() {
     let none = compile_files(&files(&[("issuers.yaml", ISSUERS)]));

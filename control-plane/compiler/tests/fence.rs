@@ -62,6 +62,7 @@ fn compiled(model: &PolicyModel, tcp_ports: &[u16]) -> Compiled {
         directories: Vec::new(),
         reads_bodies: false,
         rollout: None,
+        is_root_rollout: false,
     };
     Compiled {
         mesh: Mesh {

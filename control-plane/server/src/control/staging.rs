@@ -112,7 +112,8 @@ impl Control {
             return;
         }
         let Some(in_force) = self.out.borrow().clone() else { return };
-        if inner.rollouts.look(&in_force, &self.hub, passed, clock::now()) {
+        let kept = self.kept.borrow().clone();
+        if inner.rollouts.look(&in_force, &self.hub, &kept, passed, clock::now()) {
             self.stage_again(&inner, &in_force);
         }
     }

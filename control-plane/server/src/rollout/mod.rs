@@ -5,9 +5,9 @@
 //! canaries have enforced them for as long as `hold` says, everybody gets them; where they refuse too much, all go back.
 //!
 //! Only rules are held back. What is revoked, keys, directories, suspensions, a rollback and an earlier end of a rule reach every proxy
-//! at once, with
-//! whichever rules it has: what is kept are the names of rule sets, and the rules before are compiled anew with all that is
-//! revoked. Where that cannot be done, the changed rules go to everybody, because they have it.
+//! at once, with whichever rules it has: what is kept are the names of rule sets, and the rules before are compiled anew with all
+//! that is revoked. Where that cannot be done, or what changes is who is guarded, who anybody is, or what the root namespace
+//! enforces without having asked for this, the changed rules go to everybody.
 //!
 //! INVARIANT: what a workload keeps is what it enforced last before, never something newer that was given up.
 //!
@@ -24,7 +24,7 @@ mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tidegate_compiler::{WorkloadId, WorkloadPolicy};
@@ -67,6 +67,8 @@ pub(crate) struct Rollouts {
     tallies: BTreeMap<String, Tally>,
     /// When this control plane began to hear of proxies.
     since: Instant,
+    /// For how long it has looked at canaries.
+    looked: Duration,
 }
 
 /// What is kept.
@@ -87,6 +89,9 @@ struct Rollout {
     before: SetRef,
     /// Rules that are tried.
     rules: SetRef,
+    /// SHA-256 of the rules section that is tried, hexadecimal: rule sets differ by what others wrote.
+    #[serde(default)]
+    section: String,
     /// Unix seconds.
     since: i64,
     #[serde(flatten)]
@@ -97,6 +102,10 @@ struct Rollout {
     proxies: usize,
     /// For how long canaries have enforced them, in milliseconds.
     held_ms: u64,
+    /// For how long somebody has looked whether they do, in milliseconds: neither while this control plane was away, nor while
+    /// the workload was suspended.
+    #[serde(default)]
+    waited_ms: u64,
     /// Requests that canaries have compared.
     requests: u64,
     /// Those of them that are refused and were allowed before.
@@ -147,7 +156,14 @@ impl Rollouts {
     pub(crate) fn open(state: Arc<StateDir>) -> Result<Self, StateError> {
         let stored: Stored = state.read_json(FILE)?.unwrap_or_default();
         let written = stored.clone();
-        Ok(Self { state, stored, written, tallies: BTreeMap::new(), since: Instant::now() })
+        Ok(Self {
+            state,
+            stored,
+            written,
+            tallies: BTreeMap::new(),
+            since: Instant::now(),
+            looked: Duration::ZERO,
+        })
     }
 
     /// Whether anything has to be looked at again and again.

@@ -26,6 +26,8 @@ pub(super) struct Tally {
     is_begun: bool,
     /// Whether it began while proxies were there: nobody has to come back before one of them is chosen.
     pub(super) is_settled: bool,
+    /// For how long there has been no proxy, in milliseconds. Not kept: after a start proxies have as long again to come back.
+    pub(super) absent_ms: u64,
 }
 
 /// What came since the last look.

@@ -66,6 +66,7 @@ struct World {
     publisher: Publisher,
     in_force: Option<InForce>,
     now: i64,
+    kept: Kept,
     state: Arc<StateDir>,
     _folder: tempfile::TempDir,
 }
@@ -80,6 +81,7 @@ impl World {
             publisher: Publisher::open(state.clone(), NOW).unwrap(),
             in_force: None,
             now: NOW,
+            kept: Kept::default(),
             state,
             _folder: folder,
         }
@@ -130,11 +132,21 @@ impl World {
         for _ in 0..seconds {
             self.now += 1;
             let in_force = self.in_force.clone().unwrap();
-            if self.rollouts.look(&in_force, &self.hub, SECOND, self.now) {
+            if self.rollouts.look(&in_force, &self.hub, &self.kept, SECOND, self.now) {
                 let staged = self.rollouts.staged(&in_force.staged);
                 self.offer(in_force.with_staged(staged));
             }
         }
+    }
+
+    /// Another process, of which no proxy knows yet, takes these rules; the first ones are in its history.
+    fn restart(&mut self, output: InForce) -> Vec<String> {
+        self.rollouts.save();
+        self.rollouts = Rollouts::open(self.state.clone()).unwrap();
+        self.hub = Hub::new(Index::new(SECOND));
+        self.in_force = None;
+        let base = in_force(1, &text(TRIED, &allow("/v1/old"))).compiled;
+        self.change_with(output, false, |digest| (digest == "digest-1").then(|| base.clone()))
     }
 
     fn connect(&self, name: &str, generation: u64) -> (VmKey, crate::push::StreamId) {
@@ -349,4 +361,123 @@ fn what_stands_on_disk_is_read_again() {
     world.rollouts.abort(WORKLOAD, "it refuses too much".into(), "me", NOW).unwrap();
     let stored = world.rollouts.stored.clone();
     assert_eq!(Rollouts::open(world.state.clone()).unwrap().stored, stored);
+}
+
+#[test]
+fn what_is_guarded_and_who_anybody_is_are_never_held_back() {
+    let before = text(TRIED, &allow("/v1/old"));
+    let changed = text(TRIED, &allow("/v1/new"));
+    for (what, instead) in [
+        ("{mode: Enforce, aud", "{mode: Shadow, aud"),
+        ("{mode: Enforce, aud", "{mode: Enforce, ports: [8080], aud"),
+        ("{mode: Enforce, aud", "{mode: Enforce, tcpPorts: [5432], aud"),
+        ("trustDomain: prod.example", "trustDomain: other.example"),
+        (
+            "serviceAccount: orders}]",
+            "serviceAccount: orders}]\n  gateways: [{namespace: in, name: way, labels: {app: way}, serviceAccount: way}]",
+        ),
+    ] {
+        let was = before.replace(what, instead);
+        assert_ne!(was, before, "{what}");
+        let mut world = World::new();
+        world.change(in_force(1, &was));
+        assert!(world.change(in_force(2, &changed)).is_empty(), "{instead}");
+        assert_eq!(world.report(), None);
+        // With the same on both sides it is a change of rules.
+        let mut world = World::new();
+        world.change(in_force(1, &was));
+        assert_eq!(world.change(in_force(2, &changed.replace(what, instead))), [WORKLOAD], "{instead}");
+    }
+    // Nothing was guarded.
+    let (head, rest) = before.split_once("---\nkind: Guard").unwrap();
+    let (_, rest) = rest.split_once("---\n").unwrap();
+    let mut world = World::new();
+    world.change(in_force(1, &format!("{head}---\n{rest}")));
+    assert!(world.change(in_force(2, &changed)).is_empty());
+}
+
+#[test]
+fn a_guard_of_a_namespace_holds_back_nothing_of_the_root_namespace() {
+    let deny = |mode: &str, path: &str| {
+        format!(
+            "---\nkind: AccessRule\nmetadata: {{name: deny, namespace: root}}\nspec:\n  owner: sec\n  effect: Deny\n  mode: {mode}\n  \
+             from: [{{anyMesh: true}}]\n  to: [{{http: {{methods: [POST], paths: [\"{path}\"]}}}}]\n"
+        )
+    };
+    let own = |deny: &str, path: &str| text(TRIED, &allow(path)) + deny;
+    let roots = |deny: &str, path: &str| {
+        let guard = format!(
+            "---\nkind: Guard\nmetadata: {{name: all, namespace: root}}\nspec: {{mode: Enforce{TRIED}}}\n"
+        );
+        text("", &allow(path)) + deny + &guard
+    };
+    for (before, after, expected) in [
+        (own("", "/v1/old"), own(&deny("Enforce", "/a"), "/v1/old"), &[][..]),
+        (own(&deny("Enforce", "/a"), "/v1/old"), own(&deny("Enforce", "/b"), "/v1/new"), &[]),
+        (own(&deny("Shadow", "/a"), "/v1/old"), own(&deny("Enforce", "/a"), "/v1/old"), &[]),
+        (own(&deny("Enforce", "/a"), "/v1/old"), own("", "/v1/new"), &[]),
+        (own(&deny("Enforce", "/a"), "/v1/old"), own(&deny("Enforce", "/a"), "/v1/new"), &[WORKLOAD]),
+        (own(&deny("Shadow", "/a"), "/v1/old"), own(&deny("Shadow", "/b"), "/v1/new"), &[WORKLOAD]),
+        (roots("", "/v1/old"), roots(&deny("Enforce", "/a"), "/v1/old"), &[WORKLOAD]),
+    ] {
+        let mut world = World::new();
+        world.change(in_force(1, &before));
+        assert_eq!(world.change(in_force(2, &after)), expected, "{before}\n=>\n{after}");
+    }
+}
+
+#[test]
+fn time_in_which_no_control_plane_looked_decides_nothing() {
+    for is_there in [false, true] {
+        let mut world = tried(&["a", "b"]);
+        world.pass(30);
+        world.now += 100_000;
+        assert_eq!(world.restart(in_force(2, &text(TRIED, &allow("/v1/new")))), [WORKLOAD]);
+        if is_there {
+            world.connect("a", 2);
+        }
+        world.pass(40);
+        assert_eq!(world.report().map(|one| one.state), Some(RolloutState::Canary), "{is_there}");
+        // What was looked before the restart counts where it ends in nothing.
+        world.pass(20);
+        assert_eq!(world.report().is_some(), is_there, "nobody came in all of the time");
+        world.pass(629);
+        assert_eq!(world.report().is_some_and(|one| one.state == RolloutState::Canary), is_there);
+        world.pass(1);
+        assert_eq!(world.report().is_some_and(|one| one.state == RolloutState::Aborted), is_there);
+    }
+}
+
+#[test]
+fn what_was_given_up_stays_so_over_a_restart_with_other_rule_sets() {
+    let mut world = tried(&["a", "b"]);
+    world.rollouts.abort(WORKLOAD, "it refuses too much".into(), "me", NOW).unwrap();
+    let other = "---\nkind: Caller\nmetadata: {name: x, namespace: sales}\nspec: {anyOf: [{peer: {namespace: etl}}]}\n";
+    let changed = text(TRIED, &allow("/v1/new"));
+    assert_eq!(world.restart(in_force(3, &(changed + other))), [WORKLOAD]);
+    let report = world.report().unwrap();
+    assert_eq!((report.state, report.rules), (RolloutState::Aborted, 3));
+    assert_eq!(world.restart(in_force(4, &text(TRIED, &allow("/v1/newer")))), [WORKLOAD]);
+    assert_eq!(world.report().unwrap().state, RolloutState::Canary, "other rules are tried");
+}
+
+#[test]
+fn nothing_counts_while_the_workload_is_suspended() {
+    let mut world = tried(&["a", "b"]);
+    let (key, _) = world.connect(&world.canaries()[0], 1);
+    world.hub.fleet.enforces(&key, &world.canary_manifest(), None, world.now);
+    world.pass(10);
+    world.kept.suspensions.push(crate::control::Suspension {
+        id: "s-1".into(),
+        workload: WORKLOAD.into(),
+        reason: "x".into(),
+        ticket: "x".into(),
+        by: "me".into(),
+        at: world.now,
+        until: world.now + 101,
+    });
+    world.pass(100);
+    assert_eq!(world.report().unwrap().held_s, 10);
+    world.pass(10);
+    assert_eq!(world.report().unwrap().held_s, 20);
 }

@@ -12,10 +12,12 @@ use super::select::choose;
 use super::tally::More;
 use super::{Phase, Rollout, Rollouts, Staged, StagedPolicy, Tally};
 use crate::bundle::Release;
+use crate::control::Kept;
 use crate::push::{Hub, VmSight};
 use crate::serve::InForce;
 
-/// After its start so long a control plane waits for the proxies to come back, before it chooses among those that are there.
+/// After its start so long a control plane waits for the proxies to come back, before it chooses among those that are there
+/// or says that none is.
 const SETTLED: Duration = Duration::from_secs(15);
 /// A canary that is away for so long is gone. Proxies count as gone after the same time.
 const GONE_S: i64 = 60;
@@ -24,7 +26,7 @@ const SAVED_EVERY_MS: u64 = 10_000;
 /// So often filters of canaries may start anew where no others do.
 const MOST_RESTARTS: u32 = 2;
 /// Beyond twice the time that was asked for, so long is waited for a canary that enforces the rules, in seconds.
-const PATIENCE_S: i64 = 600;
+const PATIENCE_S: u64 = 600;
 /// What a look covers at most: no clock and no sleep of the machine makes a hold shorter.
 const LONGEST_LOOK: Duration = Duration::from_secs(5);
 
@@ -43,6 +45,10 @@ struct Scene<'s> {
     release: Option<&'s Release>,
     /// Proxies that are there, or were a short time ago; and whether they compare.
     present: BTreeMap<&'s str, bool>,
+    /// Whether whatever is refused passes for a time: that says nothing about the rules.
+    is_suspended: bool,
+    /// Whether proxies had the time to come back after the start.
+    is_settled: bool,
     now: i64,
 }
 
@@ -54,8 +60,9 @@ impl Rollouts {
         let is_settled = self.since.elapsed() >= SETTLED;
         let may_replace = self.since.elapsed().as_secs() >= u64::try_from(GONE_S).unwrap_or(0);
         let mut is_changed = false;
+        let policies = policies(in_force);
         for (name, rollout) in self.stored.workloads.iter_mut().filter(|(_, one)| one.phase == Phase::Tried) {
-            let Some(policy) = policy(in_force, name) else { continue };
+            let Some(policy) = policies.get(name) else { continue };
             let Some(plan) = &policy.rollout else { continue };
             let vms = hub.fleet.sight(name);
             let present = present(&vms, now);
@@ -87,21 +94,36 @@ impl Rollouts {
     }
 
     /// Looks at the canaries; `passed`: since the last look. True: what proxies are to enforce is another now.
-    pub(crate) fn look(&mut self, in_force: &InForce, hub: &Hub, passed: Duration, now: i64) -> bool {
+    pub(crate) fn look(
+        &mut self,
+        in_force: &InForce,
+        hub: &Hub,
+        kept: &Kept,
+        passed: Duration,
+        now: i64,
+    ) -> bool {
+        let passed = passed.min(LONGEST_LOOK);
+        self.looked = self.looked.saturating_add(passed);
+        let is_settled = self.looked >= SETTLED;
         let mut is_changed = self.choose(in_force, hub, now);
         let mut promoted = BTreeSet::new();
+        let policies = policies(in_force);
         let mut is_worth_saving = false;
         for (name, rollout) in self.stored.workloads.iter_mut().filter(|(_, one)| one.phase == Phase::Tried) {
-            let Some(policy) = policy(in_force, name) else { continue };
+            let Some(policy) = policies.get(name) else { continue };
             let Some(plan) = &policy.rollout else { continue };
             let vms = hub.fleet.sight(name);
             let offered = hub.distributor.canary(name).map(|canary| canary.release);
             let release = offered.as_deref().filter(|release| is_of(release, policy));
-            let scene = Scene { plan, vms: &vms, release, present: present(&vms, now), now };
+            let is_suspended = kept.suspended_until(name, now).is_some();
+            let present = present(&vms, now);
+            let scene = Scene { plan, vms: &vms, release, present, is_suspended, is_settled, now };
             let tally = self.tallies.entry(name.clone()).or_default();
-            let before = rollout.held_ms / SAVED_EVERY_MS;
+            let saved =
+                |rollout: &Rollout| (rollout.held_ms / SAVED_EVERY_MS, rollout.waited_ms / SAVED_EVERY_MS);
+            let before = saved(rollout);
             match scene.judge(rollout, tally, passed) {
-                Verdict::Wait => is_worth_saving |= rollout.held_ms / SAVED_EVERY_MS != before,
+                Verdict::Wait => is_worth_saving |= saved(rollout) != before,
                 Verdict::Promote(why) => {
                     info!(
                         workload = name,
@@ -161,14 +183,17 @@ impl Rollouts {
 
 impl Scene<'_> {
     fn judge(&self, rollout: &mut Rollout, tally: &mut Tally, passed: Duration) -> Verdict {
+        let passed = u64::try_from(passed.as_millis()).unwrap_or(0);
         if let Some(release) = self.release {
             if let Some(why) = self.refusal(rollout, release) {
                 return Verdict::Abort(why);
             }
             let More { requests, new_refusals } =
                 tally.look(self.vms, &rollout.canaries, release.sha256(), self.now);
-            rollout.requests = rollout.requests.saturating_add(requests);
-            rollout.new_refusals = rollout.new_refusals.saturating_add(new_refusals);
+            if !self.is_suspended {
+                rollout.requests = rollout.requests.saturating_add(requests);
+                rollout.new_refusals = rollout.new_refusals.saturating_add(new_refusals);
+            }
             let (of_canaries, of_others) = tally.restarts;
             if of_canaries > MOST_RESTARTS && of_others == 0 {
                 return Verdict::Abort(format!(
@@ -180,12 +205,12 @@ impl Scene<'_> {
                 && abort_on.new_refusals.is_exceeded(rollout.new_refusals, rollout.requests)
             {
                 return Verdict::Abort(format!(
-                    "{} of {} requests at canaries are refused that were allowed before; at most {} may be",
+                    "{} of {} requests at canaries are refused that were allowed before; at most {} may be; whoever the changed rules \
+                     refuse can bring that about by going on: if that was meant, promote them",
                     rollout.new_refusals, rollout.requests, abort_on.new_refusals
                 ));
             }
-            if self.enforcing(rollout, release) > 0 {
-                let passed = u64::try_from(passed.min(LONGEST_LOOK).as_millis()).unwrap_or(0);
+            if !self.is_suspended && self.enforcing(rollout, release) > 0 {
                 rollout.held_ms = rollout.held_ms.saturating_add(passed);
             }
         }
@@ -206,10 +231,18 @@ impl Scene<'_> {
                 None => "the time is over".to_owned(),
             });
         }
-        let waited = self.now.saturating_sub(rollout.since);
-        let hold = i64::from(self.plan.hold_s);
-        if waited >= hold && self.present.is_empty() {
-            return Verdict::Promote("the time is over, and there is no proxy".to_owned());
+        // Time in which nobody looked, or nothing could be seen, is no time that proxies had.
+        if self.is_suspended {
+            return Verdict::Wait;
+        }
+        rollout.waited_ms = rollout.waited_ms.saturating_add(passed);
+        tally.absent_ms = if self.present.is_empty() { tally.absent_ms.saturating_add(passed) } else { 0 };
+        if !self.is_settled {
+            return Verdict::Wait;
+        }
+        let (waited, hold) = (rollout.waited_ms / 1000, u64::from(self.plan.hold_s));
+        if tally.absent_ms / 1000 >= hold {
+            return Verdict::Promote("the time is over, and there was no proxy in all of it".to_owned());
         }
         if waited >= hold.saturating_mul(2).saturating_add(PATIENCE_S) {
             return Verdict::Abort(format!("no canary enforced them for long enough within {waited} s"));
@@ -251,9 +284,10 @@ fn abort(workload: &str, rollout: &mut Rollout, why: String, by: Option<String>,
     rollout.phase = Phase::Aborted { why, by, at: now };
 }
 
-fn policy<'i>(in_force: &'i InForce, workload: &str) -> Option<&'i Arc<WorkloadPolicy>> {
-    let (id, _) = in_force.staged.iter().find(|(id, _)| id.to_string() == workload)?;
-    in_force.compiled.workloads.get(id)
+/// Changed rules, by workload.
+fn policies(in_force: &InForce) -> BTreeMap<String, &Arc<WorkloadPolicy>> {
+    let staged = in_force.staged.keys();
+    staged.filter_map(|id| Some((id.to_string(), in_force.compiled.workloads.get(id)?))).collect()
 }
 
 /// Whether a release has these rules: what is on offer may be what stood there before.
