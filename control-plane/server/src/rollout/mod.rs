@@ -11,8 +11,8 @@
 //!
 //! INVARIANT: what a workload keeps is what it enforced last before, never something newer that was given up.
 //!
-//! INVARIANT: nothing is held back for ever but by a decision that is told: [`Phase::Tried`] has an end even where no canary is
-//! there, [`Phase::Aborted`] is shown, is a metric, and ends with the next change of the rules.
+//! INVARIANT: nothing is held back for ever but by a decision that is told: `Phase::Tried` has an end even where no canary is
+//! there, `Phase::Aborted` is shown, is a metric, and ends with the next change of the rules.
 
 mod cluster;
 mod report;
