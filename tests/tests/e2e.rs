@@ -38,6 +38,7 @@ mod e2e {
     pub mod leases;
     pub mod misbehaving_issuer;
     pub mod plugin_object;
+    pub mod printed;
     pub mod records;
     pub mod revocations;
     pub mod rollout;
@@ -274,6 +275,16 @@ async fn a_gateway_with_ports_needs_its_filter() -> Result<()> {
     let rig = Rig::start(Setup::new(EnvoyRelease::Current, 1)).await?;
     for release in [EnvoyRelease::Current, EnvoyRelease::Oldest] {
         e2e::gateway_ports::what_has_no_port_is_the_filters_to_refuse(&rig, release).await?;
+    }
+    Ok(())
+}
+
+/// Who runs Envoy without a mesh gets its whole configuration.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_printed_envoy_enforces() -> Result<()> {
+    for release in [EnvoyRelease::Current, EnvoyRelease::Oldest] {
+        let rig = Rig::start(Setup::new(release, 1)).await?;
+        e2e::printed::is_one_that_enforces(&rig, release).await?;
     }
     Ok(())
 }

@@ -270,6 +270,11 @@ fn commands_exist() {
             }
             other => panic!("the README has a command that this test does not know: {other:?}"),
         };
+        // Where the shell puts what is printed.
+        let arguments = match arguments {
+            [arguments @ .., ">", _] => arguments,
+            arguments => arguments,
+        };
         let typed = std::iter::once("tidegate").chain(arguments.iter().copied());
         if let Err(error) = tidegate::cli::command_line().try_get_matches_from(typed) {
             panic!("`{command}`: {error}");

@@ -1,10 +1,14 @@
 //! What a filter is configured with: who it is, whom to believe, where the control plane is.
 
+mod envoy;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
 use crate::bundle::TrustedKey;
+
+pub use envoy::{EnvoyProxy, HostPort, IDENTITY_FILES};
 
 /// The JSON of Envoy's and Istio's `pluginConfig`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -1,5 +1,6 @@
 //! `tidegate plugin-config`.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
@@ -11,9 +12,10 @@ use tidegate_compiler::Compiled;
 
 use crate::bundle::{Interlocks, Keyring};
 use crate::istio::interlocks_of;
-use crate::plugin_config::{ControlPlane, Peers, PluginConfig};
+use crate::plugin_config::{ControlPlane, EnvoyProxy, HostPort, IDENTITY_FILES, Peers, PluginConfig};
 use crate::rules::{self, SetName};
 use crate::serve::compile_files;
+use crate::transport::VerifiedPeer;
 
 /// Print the configuration of the filter at one workload, as JSON
 #[derive(Debug, Args)]
@@ -23,6 +25,8 @@ Examples:
   tidegate plugin-config --state state --workload ingress/dataflow-in --peers none
   tidegate plugin-config --state state --workload sales/orders-api --warm-start http://127.0.0.1:15081
   tidegate plugin-config --state state --workload sales/orders-api --fips
+  tidegate plugin-config --state state --workload sales/orders-api --envoy --upstream 127.0.0.1:8081 > envoy.yaml
+  tidegate plugin-config --state state --workload sales/orders-api --envoy --identity /etc/certs > envoy.yaml
 
 The state folder is the one of `tidegate serve`, which may run meanwhile.")]
 pub(super) struct Arguments {
@@ -32,9 +36,9 @@ pub(super) struct Arguments {
     /// Whose filter
     #[arg(long, value_name = "NAMESPACE/NAME")]
     workload: String,
-    /// Where a peer is to be found
-    #[arg(long, value_enum, default_value_t = Peers::Mesh)]
-    peers: Peers,
+    /// Where a peer is to be found [default: mesh; with --envoy and without --identity: none]
+    #[arg(long, value_enum)]
+    peers: Option<Peers>,
     /// Name of the Envoy cluster that leads to the control plane
     #[arg(long, value_name = "NAME", default_value = "tidegate")]
     cluster: String,
@@ -51,6 +55,36 @@ pub(super) struct Arguments {
     /// 140. Tokens signed with PS* or EdDSA are refused then
     #[arg(long)]
     fips: bool,
+    #[command(flatten)]
+    envoy: EnvoyArguments,
+}
+
+/// For those who run Envoy themselves.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "A whole Envoy")]
+struct EnvoyArguments {
+    /// Print what `envoy --config-path` reads: a listener with the filter before one upstream, as YAML
+    #[arg(long)]
+    envoy: bool,
+    /// The filter module, as `tidegate module --out` writes it
+    #[arg(long, value_name = "FILE", default_value = "tidegate_filter.wasm", requires = "envoy")]
+    module: PathBuf,
+    /// Where Envoy listens
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080", requires = "envoy")]
+    listen: SocketAddr,
+    /// What it guards
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8081", requires = "envoy")]
+    upstream: HostPort,
+    /// Where filters connect to `tidegate serve` (its --listen)
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:15080", requires = "envoy")]
+    control_plane: HostPort,
+    /// Folder with cert-chain.pem, key.pem and root-cert.pem: callers need a certificate of that authority, whose SPIFFE id
+    /// is who they are. Absent: plain text, and nobody is a mesh peer
+    #[arg(long, value_name = "DIR", requires = "envoy")]
+    identity: Option<PathBuf>,
+    /// SPIFFE id of the control plane: it is called by mutual TLS with the certificate of --identity. Absent: in plain text
+    #[arg(long, value_name = "SPIFFE_ID", requires = "identity")]
+    control_plane_id: Option<VerifiedPeer>,
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
@@ -72,7 +106,8 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
         );
     };
     let mut config = PluginConfig::new(&arguments.workload, keys);
-    config.peers = arguments.peers;
+    let without_peers = arguments.envoy.envoy && arguments.envoy.identity.is_none();
+    config.peers = arguments.peers.unwrap_or(if without_peers { Peers::None } else { Peers::Mesh });
     config.fips = arguments.fips;
     // Nothing where the state is older than the interlock.
     let secret = Interlocks::peek(&arguments.state)?;
@@ -84,8 +119,49 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
         config =
             config.with_bundle(&runtime()?.block_on(bundle(admin, &arguments.tls, &arguments.workload))?);
     }
-    print(&format!("{}\n", serde_json::to_string_pretty(&config)?))?;
+    if arguments.envoy.envoy {
+        print(&arguments.envoy.proxy(config.peers)?.yaml(&config, &arguments.cluster)?)?;
+    } else {
+        print(&format!("{}\n", serde_json::to_string_pretty(&config)?))?;
+    }
     Ok(Ending::Done)
+}
+
+impl EnvoyArguments {
+    /// The Envoy that was asked for, if it may be.
+    fn proxy(&self, peers: Peers) -> anyhow::Result<EnvoyProxy> {
+        match (peers, &self.identity) {
+            (Peers::Mesh, None) => bail!(
+                "`--peers mesh` needs `--identity`: on a listener in plain text nobody can prove to be a peer; leave `--peers` out, \
+                 or name the folder with the certificates"
+            ),
+            (Peers::Waypoint, _) => bail!(
+                "`--envoy` prints no waypoint: Istio configures those; leave `--envoy` out to get what the filter there needs"
+            ),
+            (Peers::Mesh | Peers::None, _) => {}
+        }
+        let module = std::path::absolute(&self.module).context("--module")?;
+        if !module.is_file() {
+            bail!(
+                "there is no filter module at `{path}`; `tidegate module --out {path}` writes it",
+                path = self.module.display()
+            );
+        }
+        let identity = self.identity.as_ref().map(std::path::absolute).transpose().context("--identity")?;
+        for file in identity.iter().flat_map(|folder| IDENTITY_FILES.map(|file| folder.join(file))) {
+            if !file.is_file() {
+                bail!("there is no `{}`; --identity needs {}", file.display(), IDENTITY_FILES.join(", "));
+            }
+        }
+        Ok(EnvoyProxy {
+            module,
+            listen: self.listen,
+            upstream: self.upstream.clone(),
+            control_plane: self.control_plane.clone(),
+            identity,
+            control_plane_id: self.control_plane_id.clone(),
+        })
+    }
 }
 
 /// What filters are to enforce.

@@ -39,7 +39,16 @@ struct Era {
     after: Option<Revision>,
     /// The last revision so far.
     until: Revision,
-    /// Digests of what canaries got, hexadecimal.
+    /// What was signed of them.
+    signed: Signed,
+}
+
+/// Digests of Bundles, hexadecimal: what was signed before a restart may still be enforced, and its revision says little.
+#[derive(Debug, Default)]
+struct Signed {
+    /// For all proxies of a workload but its canaries.
+    all: BTreeSet<String>,
+    /// For canaries.
     canaries: BTreeSet<String>,
 }
 
@@ -58,17 +67,18 @@ impl History {
         self.eras.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// These rules are on offer; `last` was signed last, and `canaries` got what has these digests.
-    fn offered(&self, in_force: &Arc<InForce>, last: Revision, canaries: BTreeSet<String>) {
+    /// These rules are on offer; `last` was signed last.
+    fn offered(&self, in_force: &Arc<InForce>, last: Revision, signed: Signed) {
         let mut eras = self.lock();
         match eras.back_mut() {
             Some(era) if Arc::ptr_eq(&era.in_force, in_force) => {
                 era.until = era.until.max(last);
-                era.canaries.extend(canaries);
+                era.signed.all.extend(signed.all);
+                era.signed.canaries.extend(signed.canaries);
             }
             before => {
                 let after = before.map(|era| era.until);
-                eras.push_back(Era { in_force: in_force.clone(), after, until: last, canaries });
+                eras.push_back(Era { in_force: in_force.clone(), after, until: last, signed });
                 if eras.len() > ERAS {
                     eras.pop_front();
                 }
@@ -91,11 +101,17 @@ impl History {
         if hub.distributor.release(&recorded.workload).is_some_and(|release| is(&release)) {
             return decided(before(&now.in_force));
         }
-        let era = recorded.revision.and_then(|revision| {
-            eras.iter().find(|era| era.after.is_some_and(|after| revision > after) && revision <= era.until)
+        // What did not change between two eras says the same in both.
+        let by_digest = digest.and_then(|digest| {
+            let knows = |era: &&Era| era.signed.all.contains(digest) || era.signed.canaries.contains(digest);
+            eras.iter().rev().find(knows)
         });
-        match era {
-            Some(era) if digest.is_some_and(|digest| era.canaries.contains(digest)) => {
+        let by_revision = || {
+            let revision = recorded.revision?;
+            eras.iter().find(|era| era.after.is_some_and(|after| revision > after) && revision <= era.until)
+        };
+        match by_digest.or_else(by_revision) {
+            Some(era) if digest.is_some_and(|digest| era.signed.canaries.contains(digest)) => {
                 decided(era.in_force.clone())
             }
             Some(era) => decided(before(&era.in_force)),
@@ -133,8 +149,8 @@ pub(crate) async fn follow(
         }
         let current = offered.borrow_and_update().clone();
         let Some(in_force) = current else { continue };
-        let (last, canaries) = signed(&hub);
-        hub.decisions.history().offered(&in_force, last, canaries);
+        let (last, signed) = signed(&hub);
+        hub.decisions.history().offered(&in_force, last, signed);
         let packs: BTreeMap<_, _> =
             in_force.compiled.issuers.iter().map(|issuer| (issuer.name.clone(), issuer.pack)).collect();
         let before = hub.decisions.known();
@@ -153,8 +169,8 @@ pub(crate) async fn follow(
     }
 }
 
-/// The last revision that was signed, and digests of what canaries get.
-fn signed(hub: &Hub) -> (Revision, BTreeSet<String>) {
+/// The last revision that was signed, and what is on offer.
+fn signed(hub: &Hub) -> (Revision, Signed) {
     let wanted = hub.distributor.wanted();
     let canaries: Vec<&Wanted> =
         wanted.values().filter_map(|wanted| Some(&*wanted.canary.as_ref()?.0)).collect();
@@ -163,7 +179,11 @@ fn signed(hub: &Hub) -> (Revision, BTreeSet<String>) {
         .map(|revision| Revision { epoch: revision.epoch, counter: revision.counter })
         .max()
         .unwrap_or(Revision { epoch: 0, counter: 0 });
-    (last, canaries.into_iter().map(|canary| hex(&canary.sha256)).collect())
+    let signed = Signed {
+        all: wanted.values().map(|wanted| hex(&wanted.sha256)).collect(),
+        canaries: canaries.into_iter().map(|canary| hex(&canary.sha256)).collect(),
+    };
+    (last, signed)
 }
 
 /// Where every rule is written, with the last change of its file.

@@ -141,10 +141,11 @@ fn point(sample: &Sample, value: Value, began: u64, now: u64) -> NumberDataPoint
     }
 }
 
+/// An empty label is none to Prometheus.
 fn attributes(labels: &BTreeMap<String, String>) -> Vec<KeyValue> {
     labels
         .iter()
-        .filter(|(name, _)| *name != "le")
+        .filter(|(name, value)| *name != "le" && !value.is_empty())
         .map(|(name, value)| text(&format!("tidegate.{name}"), value))
         .collect()
 }
@@ -211,13 +212,16 @@ mod tests {
     fn counters_gauges_and_histograms_are_what_prometheus_reads() {
         let metrics = Metrics::default();
         metrics.nacks.get_or_create(&ReasonLabel::new("expired")).inc();
+        metrics.nacks.get_or_create(&ReasonLabel::new("")).inc();
         metrics.compile_seconds.set(0.5);
         metrics.fleet.acknowledged(Duration::from_millis(200));
         metrics.fleet.acknowledged(Duration::from_secs(3_600));
         let all = sent(&metrics);
         let Some(Data::Sum(nacks)) = &named(&all, "tidegate.nacks").data else { panic!() };
         assert!(nacks.is_monotonic && nacks.aggregation_temporality == 2);
-        let point = &nacks.data_points[0];
+        let [point, of_none] = nacks.data_points.as_slice() else { panic!("{nacks:?}") };
+        let (point, of_none) = if point.attributes.is_empty() { (of_none, point) } else { (point, of_none) };
+        assert!(of_none.attributes.is_empty());
         assert_eq!(
             (point.value, point.start_time_unix_nano, point.time_unix_nano),
             (Some(Value::AsInt(1)), 1, 2)

@@ -136,6 +136,41 @@ async fn a_decision_is_found_by_its_id_with_the_nearest_rule_and_survives_a_rest
 }
 
 #[tokio::test]
+async fn what_was_decided_is_explained_by_the_rules_that_decided_even_if_they_were_signed_before_a_restart() {
+    let place = place();
+    let running = start(&place).await;
+    let mut proxy = Filter::connect(&running, hello(WORKLOAD)).await;
+    let enforced = proxy.install().await;
+    drop(proxy);
+    running.shutdown().await.unwrap();
+
+    // Nothing is signed anew: what proxies have is what this process offers.
+    let running = start(&place).await;
+    let mut proxy = Filter::connect(&running, hello(WORKLOAD)).await;
+    assert_eq!(proxy.install().await.digest(), enforced.digest());
+    place.write("rule.yaml", &rule("writers", "Allow", "/v2/orders"));
+    let changed = proxy.install().await;
+    assert_ne!(changed.digest(), enforced.digest());
+
+    let mut reporter = Reporter::connect(&running).await;
+    for (id, by, path) in
+        [("ABAB-0000-0001", &enforced, "/v1/orders"), ("ABAB-0000-0002", &changed, "/v2/orders")]
+    {
+        let (epoch, counter) = by.revision();
+        let revision = Some(pb::Revision { epoch, counter });
+        reporter
+            .report(vec![pb::DecisionRecord { revision, manifest_sha256: by.digest(), ..refused(id) }])
+            .await;
+        let body = until(&running, &format!("/decisions/{id}"), |status, _| status == 200).await;
+        let found = &json(&body)[0];
+        assert_eq!(found["rules"], "deciding", "{body}");
+        let demands = found["nearest"]["conditions"].to_string();
+        assert!(demands.contains(path), "{body}");
+    }
+    running.shutdown().await.unwrap();
+}
+
+#[tokio::test]
 async fn decisions_are_listed_by_what_they_are_about_and_gaps_are_shown() {
     let place = place();
     let running = start(&place).await;

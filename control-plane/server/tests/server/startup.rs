@@ -165,6 +165,29 @@ fn a_running_serve_stops_cleanly_on_sigterm_and_plugin_config_reads_its_state() 
     assert_eq!(config["workload"], WORKLOAD);
     assert_eq!(config["keys"].as_array().unwrap().len(), 2);
     assert!(config["bundle"].as_str().unwrap().len() > 100);
+    let printed = |more: &[&str]| {
+        let ran = tidegate(
+            &[&["plugin-config", "--state", state, "--workload", WORKLOAD, "--envoy"], more].concat(),
+        );
+        (ran.status.code(), text(&ran.stdout), text(&ran.stderr))
+    };
+    let (code, _, why) = printed(&["--module", "/nowhere.wasm"]);
+    assert!(code == Some(3) && why.contains("tidegate module --out /nowhere.wasm"), "{why}");
+    let module = place.rules().join("mesh.yaml");
+    let module = module.to_str().unwrap();
+    let (code, yaml, why) = printed(&["--module", module, "--upstream", "orders.internal:8081"]);
+    assert_eq!(code, Some(0), "{why}");
+    let envoy: serde_json::Value = serde_saphyr::from_str(&yaml).unwrap();
+    assert_eq!(envoy["static_resources"]["clusters"][0]["type"], "STRICT_DNS");
+    assert!(yaml.contains(r#""peers":"none""#) && yaml.contains(module), "{yaml}");
+    for (wrong, why) in [
+        (&["--module", module, "--peers", "mesh"][..], "--identity"),
+        (&["--module", module, "--peers", "waypoint"], "waypoint"),
+        (&["--module", module, "--identity", "/nowhere"], "cert-chain.pem"),
+    ] {
+        let (code, _, said) = printed(wrong);
+        assert!(code == Some(3) && said.contains(why), "{wrong:?}: {said}");
+    }
     let output = tidegate(&["plugin-config", "--state", state, "--workload", "sales/unknown"]);
     assert_eq!(output.status.code(), Some(3));
     assert!(text(&output.stderr).contains("sales/orders"), "{}", text(&output.stderr));
