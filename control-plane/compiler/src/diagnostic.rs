@@ -155,6 +155,7 @@ codes! {
     AudienceOutsideCeiling = "TG0907", Warning, "Tokens meant for this Guard are never accepted from an issuer.";
     AmbiguousIssuer = "TG0908", Warning, "An issuer name that other clusters have too.";
     IssuerRetires = "TG0909", Warning, "An issuer whose tokens are refused soon, or already.";
+    AnyAudience = "TG0910", Warning, "A Guard at which callers choose for whom their tokens may be meant.";
     ShadowedRule = "TG0920", Warning, "An Allow whose requests a Deny refuses wholly.";
     DuplicateRule = "TG0921", Warning, "A rule whose requests another rule of its effect matches wholly.";
     NeverMatches = "TG0922", Warning, "A rule whose demands contradict each other.";

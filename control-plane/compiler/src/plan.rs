@@ -113,7 +113,9 @@ impl Planned {
         policy: Result<Arc<WorkloadPolicy>, String>,
     ) -> Self {
         let mut findings = Findings::default();
-        warn_audiences(&guards, &rules, issuers, &mut findings);
+        if let Ok(policy) = &policy {
+            warn_audiences(&guards, &policy.issuers, issuers, &mut findings);
+        }
         rollout::refuse_two(&guards, &id.namespace, &mut findings);
         if let Err(why) = &policy {
             findings.push(Diagnostic {
@@ -314,23 +316,37 @@ fn at(entries: &Entries) -> usize {
     Arc::as_ptr(&entries.names).addr()
 }
 
-/// An issuer whose ceiling has none of a Guard's audiences is never accepted there.
+/// An issuer whose ceiling has none of a Guard's audiences is never accepted there; where a Guard names none, the request's host
+/// counts, which its sender chooses.
 fn warn_audiences(
     guards: &[Arc<Guard>],
-    rules: &[Arc<Rule>],
+    used: &[String],
     issuers: &BTreeMap<String, Option<TrustedIssuer>>,
     findings: &mut Findings,
 ) {
-    if guards.iter().all(|guard| guard.audiences.is_none()) {
-        return;
-    }
-    let names = names(rules);
-    let used: BTreeSet<&str> =
-        names.values().flat_map(|names| names.issuers.keys()).map(String::as_str).collect();
+    let known = || used.iter().filter_map(|name| Some((name.as_str(), issuers.get(name)?.as_ref()?)));
     for guard in guards {
-        let Some(audiences) = &guard.audiences else { continue };
-        for name in &used {
-            let Some(Some(issuer)) = issuers.get(*name) else { continue };
+        let Some(audiences) = &guard.audiences else {
+            // A single audience leaves nothing to choose.
+            let chosen = |issuer: &TrustedIssuer| issuer.audiences.as_ref().is_none_or(|all| all.len() > 1);
+            let open: Vec<&str> =
+                known().filter(|(_, issuer)| chosen(issuer)).map(|(name, _)| name).collect();
+            if !open.is_empty() {
+                findings.add(
+                    &guard.source.place().key("spec"),
+                    Code::AnyAudience,
+                    format!(
+                        "tokens of {} may be meant for whatever host the request names",
+                        suggest::list(open)
+                    ),
+                    "without `audience` a token has to be meant for the request's host, and who sends the request chooses that: a token \
+                     that another service was given can be used here",
+                    "name the audience that callers ask their tokens for: `audience: \"https://…\"`",
+                );
+            }
+            continue;
+        };
+        for (name, issuer) in known() {
             let Some(ceiling) = &issuer.audiences else { continue };
             if !audiences.iter().any(|audience| ceiling.contains(audience)) {
                 findings.add(

@@ -382,6 +382,29 @@ kind: AccessRule
 metadata: {name: r, namespace: sales}
 spec: {owner: a, effect: Allow, mode: Enforce, from: [{anyMesh: true, tokens: [{issuer: corp, claims: {sub: a}}]}]}
 ";
+    warns_where_callers_choose_for_whom_tokens_are_meant: "\
+kind: TrustedIssuer
+metadata: {name: many}
+spec: {issuer: 'https://many.example', pack: generic, keys: {jwksUri: 'https://many.example/keys'}, audiences: [a, b]}
+---
+kind: TrustedIssuer
+metadata: {name: single}
+spec: {issuer: 'https://single.example', pack: generic, keys: {jwksUri: 'https://single.example/keys'}, audiences: [a]}
+---
+kind: Guard
+metadata: {name: other, namespace: sales}
+spec: {mode: Enforce}
+---
+kind: AccessRule
+metadata: {name: r, namespace: sales}
+spec:
+  owner: a
+  effect: Allow
+  mode: Enforce
+  from:
+  - {anyMesh: true, tokens: [{issuer: many, claims: {sub: a}}]}
+  - {anyMesh: true, tokens: [{issuer: single, claims: {sub: a}}]}
+";
     warns_of_an_issuer_that_every_cluster_has: "\
 kind: TrustedIssuer
 metadata: {name: here}
