@@ -7,6 +7,8 @@
 mod generate;
 mod istio;
 
+#[path = "fence/again.rs"]
+mod again;
 #[path = "fence/meshes.rs"]
 mod meshes;
 #[path = "fence/orders.rs"]

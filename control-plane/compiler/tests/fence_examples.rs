@@ -315,9 +315,9 @@ fn many_rules_stay_within_the_most_branches() {
 const PLAIN: &str = "  - peer: {namespace: etl, serviceAccounts: [orders-worker]}\n";
 
 /// Where it is known that the mesh has no `trustDomainAliases`.
-fn without_aliases(compiled: &Compiled) -> WorkloadFence {
+fn without_aliases(compiled: &Compiled) -> Arc<WorkloadFence> {
     let around = Surroundings { aliases: Aliases::Absent, ..Surroundings::default() };
-    fence_in(compiled, &options(false), &around).workloads[&id("sales/orders-api")].clone()
+    Arc::clone(&fence_in(compiled, &options(false), &around).workloads[&id("sales/orders-api")])
 }
 
 /// "Expanded to the mesh domain and all aliases": with an alias, Istio lets peers pass whom the rules do not name.

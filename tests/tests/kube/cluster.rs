@@ -209,6 +209,13 @@ impl Cluster {
         found.map(|found| serde_json::to_value(found).unwrap())
     }
 
+    /// Everything of this object's kind, in all namespaces.
+    pub async fn list(&self, like: &Value) -> Vec<Value> {
+        let example = json!({"apiVersion": like["apiVersion"], "kind": like["kind"], "metadata": {}});
+        let found = self.api(&example).list(&Default::default()).await.unwrap();
+        found.into_iter().map(|object| serde_json::to_value(object).unwrap()).collect()
+    }
+
     /// Asks again until the object is as wanted; how long that took.
     pub async fn until(&self, object: &Value, is_wanted: impl Fn(&Value) -> bool) -> (Value, Duration) {
         let since = Instant::now();

@@ -17,7 +17,6 @@ use super::note::{Note, NoteKind};
 use super::object::{IstioObject, SECURITY_API, object};
 use super::select::Selector;
 use super::words::exact;
-use crate::Compiled;
 use crate::issuers::{KeySource, TrustedIssuer};
 use crate::mesh::WorkloadId;
 use crate::plan::WorkloadPolicy;
@@ -37,7 +36,7 @@ pub(super) struct Claims {
 
 /// What Istio can verify at a workload; `None`: nothing, and it is noted why.
 pub(super) fn claims(
-    compiled: &Compiled,
+    issuers: &[TrustedIssuer],
     policy: &WorkloadPolicy,
     enforced: &Enforced,
     alone: bool,
@@ -63,16 +62,16 @@ pub(super) fn claims(
         refuse("some callers need no token, or several, and it would refuse what they send in place of one");
         return None;
     }
-    let mut issuers = Vec::new();
-    for named in &model.issuers {
-        let issuer = compiled.issuers.iter().find(|issuer| issuer.name == named.name)?;
+    let mut named = Vec::new();
+    for one in &model.issuers {
+        let issuer = issuers.iter().find(|issuer| issuer.name == one.name)?;
         if let Err(why) = coverable(issuer) {
             refuse(&format!("`{}`: {why}", issuer.name));
             return None;
         }
-        issuers.push(issuer.clone());
+        named.push(issuer.clone());
     }
-    if issuers.iter().any(|issuer| Some(&issuer.headers) != issuers.first().map(|first| &first.headers)) {
+    if named.iter().any(|issuer| Some(&issuer.headers) != named.first().map(|first| &first.headers)) {
         refuse("tokens are in several headers, and of several tokens it tells only one");
         return None;
     }
@@ -87,7 +86,7 @@ pub(super) fn claims(
         }
     }
     let slots = model.issuers.iter().map(|issuer| issuer.slots.clone()).collect();
-    Some(Claims { issuers, slots, audiences })
+    Some(Claims { issuers: named, slots, audiences })
 }
 
 /// Whether Istio accepts every token of the issuer that the filter accepts.

@@ -13,14 +13,16 @@
 //! INVARIANT: the same input gives the same bytes, for every version of Istio that [`IstioVersion`] names.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde_json::Value;
 use tidegate_engine::model::{Audit, Effect, Mode};
 
 use crate::Compiled;
-use crate::mesh::{Workload, WorkloadId};
+use crate::mesh::WorkloadId;
 use crate::plan::WorkloadPolicy;
 
+mod again;
 mod allow;
 mod branch;
 mod claims;
@@ -33,6 +35,7 @@ mod transition;
 mod version;
 mod words;
 
+pub use again::Fencer;
 pub use branch::{MAX_BRANCHES, MAX_VALUES};
 pub use note::{Note, NoteKind};
 pub use object::{IstioObject, MANAGED_BY, MANAGER, PART, SECURITY_API, WORKLOAD, label, object_name};
@@ -40,6 +43,7 @@ pub use select::OF_PODS;
 pub use transition::{Step, transition};
 pub use version::{IstioVersion, UnknownIstio};
 
+use again::{Basis, World};
 use allow::{Allowed, Around, Enforced};
 
 /// The header that only the filter sets, after it has removed whatever was sent under its name.
@@ -102,14 +106,14 @@ pub enum PortProtocol {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Fence {
     /// Every workload of the mesh.
-    pub workloads: BTreeMap<WorkloadId, WorkloadFence>,
+    pub workloads: BTreeMap<WorkloadId, Arc<WorkloadFence>>,
 }
 
 /// The Fence of a workload.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct WorkloadFence {
     /// In the order in which they are applied. Empty: Istio refuses nothing.
-    pub objects: Vec<IstioObject>,
+    pub objects: Vec<Arc<IstioObject>>,
     /// Where and why it is wider than the rules; sorted.
     pub notes: Vec<Note>,
     /// Whether rules say more than the Fence, or something is to be reported.
@@ -134,63 +138,12 @@ pub fn fence(compiled: &Compiled, options: &FenceOptions) -> Fence {
 
 /// The same for a mesh of which more is known.
 pub fn fence_in(compiled: &Compiled, options: &FenceOptions, surroundings: &Surroundings) -> Fence {
-    let mut workloads: BTreeMap<WorkloadId, WorkloadFence> = compiled
-        .workloads
-        .iter()
-        .filter_map(|(id, policy)| {
-            let workload = compiled.mesh.workloads.get(id)?;
-            Some((id.clone(), of_workload(compiled, (id, workload, policy), options, surroundings)))
-        })
-        .collect();
-    let fenced: BTreeSet<WorkloadId> =
-        workloads.iter().filter(|(_, fence)| !fence.objects.is_empty()).map(|(id, _)| id.clone()).collect();
-    for id in &fenced {
-        let Some(workload) = compiled.mesh.workloads.get(id) else { continue };
-        for other in select::also_reached(&compiled.mesh, id, workload) {
-            reached_by(other, id, compiled, &mut workloads, fenced.contains(other));
-        }
-    }
-    for fence in workloads.values_mut() {
-        fence.notes.sort();
-        fence.notes.dedup();
-    }
-    Fence { workloads }
+    Fencer::new().fence_in(compiled, options, surroundings)
 }
 
-/// A workload whose pods the policies of another one select as well.
-fn reached_by(
-    id: &WorkloadId,
-    by: &WorkloadId,
-    compiled: &Compiled,
-    workloads: &mut BTreeMap<WorkloadId, WorkloadFence>,
-    fenced: bool,
-) {
-    let Some(fence) = workloads.get_mut(id) else { return };
-    if fenced {
-        let text = format!("its pods have the labels of {by} as well: whatever passes there passes here");
-        fence.notes.push(Note::new(NoteKind::Selection, None, text));
-        fence.needs_filter = true;
-        return;
-    }
-    // Without a policy of its own, the other's ALLOW would be all that it gets.
-    if fence.objects.is_empty()
-        && let Some(workload) = compiled.mesh.workloads.get(id)
-        && let Ok(selector) = select::selector(&compiled.mesh, id, workload)
-    {
-        let everything = vec![object::object::<'_>([])];
-        fence.objects.push(policy_object(id, "ALLOW", ("fence", ""), &selector, &everything));
-    }
-    let text =
-        format!("its pods have the labels of {by} as well, and nothing is enforced here: everything passes");
-    fence.notes.push(Note::new(NoteKind::Selection, None, text));
-}
-
-fn of_workload(
-    compiled: &Compiled,
-    (id, workload, policy): (&WorkloadId, &Workload, &WorkloadPolicy),
-    options: &FenceOptions,
-    surroundings: &Surroundings,
-) -> WorkloadFence {
+/// What a workload's policies are by its own rules. INVARIANT: by nothing but what is in `world` and `basis`.
+fn of_workload(world: &World, id: &WorkloadId, basis: &Basis) -> WorkloadFence {
+    let Basis { policy, workload, alone, secret, ports } = basis;
     let mut notes = BTreeSet::new();
     let enforced = enforced(policy);
     let shadow = policy.model.rules.iter().any(|rule| rule.mode == Mode::Shadow)
@@ -204,7 +157,7 @@ fn of_workload(
             ..WorkloadFence::default()
         };
     }
-    let selector = match select::selector(&compiled.mesh, id, workload) {
+    let selector = match select::selector(&world.root_namespace, id, workload) {
         Ok(selector) => selector,
         Err(why) => {
             notes.insert(Note::new(NoteKind::Selection, None, why.why()));
@@ -215,13 +168,15 @@ fn of_workload(
             };
         }
     };
-    port_notes(id, &enforced, policy, surroundings, &mut notes);
-    let secret = secret(id, options, &mut notes);
-    let alone = select::also_reached(&compiled.mesh, id, workload).is_empty();
-    let claims =
-        if options.claims { claims::claims(compiled, policy, &enforced, alone, &mut notes) } else { None };
-    let (denied, whole) = if alone {
-        deny::deny(policy, &enforced, &compiled.mesh.trust_domain, &mut notes)
+    port_notes(ports.as_ref(), &enforced, policy, &mut notes);
+    let secret = secret.as_deref().and_then(|secret| usable(secret, &mut notes));
+    let claims = if world.claims {
+        claims::claims(&world.issuers, policy, &enforced, *alone, &mut notes)
+    } else {
+        None
+    };
+    let (denied, whole) = if *alone {
+        deny::deny(policy, &enforced, &world.trust_domain, &mut notes)
     } else {
         let denies = policy.model.rules.iter().any(|rule| rule.effect == Effect::Deny);
         if denies {
@@ -234,8 +189,8 @@ fn of_workload(
     let around = Around {
         policy,
         enforced: &enforced,
-        normalization: surroundings.normalization,
-        trust_domain: &compiled.mesh.trust_domain,
+        normalization: world.normalization,
+        trust_domain: &world.trust_domain,
         gateway: select::is_gateway(workload),
         secret,
         claims: claims.as_ref(),
@@ -245,7 +200,7 @@ fn of_workload(
     // Nobody else would record it.
     let recorded = policy.model.rules.iter().any(|rule| rule.audit != Audit::Sampled);
     let exact = exact && around.undenied && !shadow && !recorded;
-    let aliases = surroundings.aliases == Aliases::Unknown && allow::names_peers(policy);
+    let aliases = world.aliases == Aliases::Unknown && allow::names_peers(policy);
     if exact && aliases {
         let text = "Istio says exactly what the rules say if the mesh has no `trustDomainAliases`, whose peers it takes for its own; \
                     that is not known, and so the filter is needed";
@@ -266,7 +221,12 @@ fn of_workload(
     let interlock = secret
         .filter(|_| interlock)
         .map(|secret| Interlock { header: INTERLOCK_HEADER, value: secret.to_owned() });
-    WorkloadFence { objects, notes: notes.into_iter().collect(), needs_filter: !exact, interlock }
+    WorkloadFence {
+        objects: objects.into_iter().map(Arc::new).collect(),
+        notes: notes.into_iter().collect(),
+        needs_filter: !exact,
+        interlock,
+    }
 }
 
 /// A policy without rules matches nothing: as an ALLOW it refuses everything.
@@ -296,8 +256,7 @@ fn enforced(policy: &WorkloadPolicy) -> Enforced {
     if ports.is_empty() { Enforced::Nowhere } else { Enforced::At(ports) }
 }
 
-fn secret<'o>(id: &WorkloadId, options: &'o FenceOptions, notes: &mut BTreeSet<Note>) -> Option<&'o str> {
-    let secret = options.interlock_secrets.get(id)?;
+fn usable<'s>(secret: &'s str, notes: &mut BTreeSet<Note>) -> Option<&'s str> {
     if words::exact(secret).is_some() && !secret.contains(' ') {
         return Some(secret);
     }
@@ -308,13 +267,12 @@ fn secret<'o>(id: &WorkloadId, options: &'o FenceOptions, notes: &mut BTreeSet<N
 
 /// "A guarded port that is not declared HTTP or gRPC is a diagnostic."
 fn port_notes(
-    id: &WorkloadId,
+    declared: Option<&BTreeMap<u16, PortProtocol>>,
     enforced: &Enforced,
     policy: &WorkloadPolicy,
-    surroundings: &Surroundings,
     notes: &mut BTreeSet<Note>,
 ) {
-    let Some(declared) = surroundings.declared_ports.get(id) else { return };
+    let Some(declared) = declared else { return };
     let mut note = |text: String| notes.insert(Note::new(NoteKind::Port, None, text));
     for (port, protocol) in declared {
         let guarded = match enforced {

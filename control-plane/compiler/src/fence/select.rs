@@ -5,12 +5,16 @@
 //!
 //! INVARIANT: a policy stays in its workload's namespace. There is none with a selector in the root namespace.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde_json::Value;
 
 use super::object::object;
+use crate::labels::LabelIndex;
 use crate::mesh::{Mesh, Workload, WorkloadId};
+
+/// The workloads that the policies of another one reach, where there are any.
+pub(super) type Reached = BTreeMap<WorkloadId, Vec<WorkloadId>>;
 
 /// Why there is no policy for a workload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +58,7 @@ pub(super) struct Selector {
 }
 
 /// A workload's pods.
-pub(super) fn selector(mesh: &Mesh, id: &WorkloadId, workload: &Workload) -> Result<Selector, Unselectable> {
+pub(super) fn selector(root: &str, id: &WorkloadId, workload: &Workload) -> Result<Selector, Unselectable> {
     if let Some(name) = workload.labels.get(GATEWAY_NAME).filter(|name| !name.is_empty()) {
         let target = object([
             ("group", Value::from("gateway.networking.k8s.io")),
@@ -63,7 +67,7 @@ pub(super) fn selector(mesh: &Mesh, id: &WorkloadId, workload: &Workload) -> Res
         ]);
         return Ok(Selector { field: "targetRefs", value: Value::Array(vec![target]) });
     }
-    if id.namespace == mesh.root_namespace {
+    if id.namespace == root {
         return Err(Unselectable::RootNamespace);
     }
     let fits = |(key, value): (&String, &String)| {
@@ -78,7 +82,7 @@ pub(super) fn selector(mesh: &Mesh, id: &WorkloadId, workload: &Workload) -> Res
 }
 
 /// Labels that all of its pods have, and keep.
-fn own_labels(workload: &Workload) -> impl Iterator<Item = (&String, &String)> {
+fn own_labels(workload: &Workload) -> impl Iterator<Item = (&String, &String)> + Clone {
     workload.labels.iter().filter(|(key, _)| !OF_PODS.contains(&key.as_str()))
 }
 
@@ -87,24 +91,20 @@ pub(super) fn is_gateway(workload: &Workload) -> bool {
     workload.gateway || workload.labels.contains_key(GATEWAY_NAME)
 }
 
-/// The other workloads that the policies of a workload reach, if it has any.
-pub(super) fn also_reached<'m>(
-    mesh: &'m Mesh,
-    id: &WorkloadId,
-    workload: &Workload,
-) -> BTreeSet<&'m WorkloadId> {
-    let first = WorkloadId { namespace: id.namespace.clone(), name: String::new() };
-    let gateway = workload.labels.get(GATEWAY_NAME);
-    mesh.workloads
-        .range(first..)
-        .take_while(|(other, _)| other.namespace == id.namespace)
-        .filter(|(other, _)| *other != id)
-        .filter(|(_, other)| match gateway {
-            Some(_) => other.labels.get(GATEWAY_NAME) == gateway,
-            None => own_labels(workload).all(|(key, value)| other.labels.get(key) == Some(value)),
-        })
-        .map(|(other, _)| other)
-        .collect()
+/// What the policies of every workload that can have any reach besides its own pods.
+pub(super) fn also_reached(mesh: &Mesh) -> Reached {
+    let index = LabelIndex::new(mesh);
+    let of = |(id, workload): (&WorkloadId, &Workload)| {
+        selector(&mesh.root_namespace, id, workload).ok()?;
+        let alike = match workload.labels.get_key_value(GATEWAY_NAME) {
+            Some(name) => index.having(&id.namespace, std::iter::once(name)),
+            None => index.having(&id.namespace, own_labels(workload)),
+        };
+        let others = alike.into_iter().map(|(other, _)| other).filter(|other| *other != id);
+        let others: Vec<WorkloadId> = others.cloned().collect();
+        (!others.is_empty()).then(|| (id.clone(), others))
+    };
+    mesh.workloads.iter().filter_map(of).collect()
 }
 
 // === impl Unselectable ===

@@ -6,6 +6,7 @@
 //! INVARIANT: whatever Bundle may be in force beside a step's Fence, the Fence contains it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -26,8 +27,8 @@ pub enum Step {
 /// The steps from one Fence to the next, with the Bundles that belong to them.
 pub fn transition(old: &Fence, new: &Fence) -> Vec<Step> {
     let ids: BTreeSet<&WorkloadId> = old.workloads.keys().chain(new.workloads.keys()).collect();
-    let none = WorkloadFence::default();
-    let between: BTreeMap<WorkloadId, WorkloadFence> = ids
+    let none = Arc::<WorkloadFence>::default();
+    let between: BTreeMap<WorkloadId, Arc<WorkloadFence>> = ids
         .into_iter()
         .map(|id| {
             let (old, new) = (old.workloads.get(id).unwrap_or(&none), new.workloads.get(id).unwrap_or(&none));
@@ -46,14 +47,15 @@ pub fn transition(old: &Fence, new: &Fence) -> Vec<Step> {
     steps
 }
 
-fn objects(fence: &Fence) -> Vec<&IstioObject> {
+/// What is the same in memory is compared without a look at it.
+fn objects(fence: &Fence) -> Vec<&Arc<IstioObject>> {
     fence.workloads.values().flat_map(|workload| &workload.objects).collect()
 }
 
 /// What both let through, and what both refuse.
-fn union(old: &WorkloadFence, new: &WorkloadFence) -> WorkloadFence {
+fn union(old: &Arc<WorkloadFence>, new: &Arc<WorkloadFence>) -> Arc<WorkloadFence> {
     if old.objects == new.objects {
-        return new.clone();
+        return Arc::clone(new);
     }
     let mut objects = Vec::new();
     match (find(old, "ALLOW"), find(new, "ALLOW")) {
@@ -66,7 +68,7 @@ fn union(old: &WorkloadFence, new: &WorkloadFence) -> WorkloadFence {
             for rule in rules_of(a).iter().chain(rules_of(b)).cloned().map(strip) {
                 rules.insert(rule.to_string(), rule);
             }
-            objects.push(with_rules(b, rules.into_values().collect()));
+            objects.push(Arc::new(with_rules(b, rules.into_values().collect())));
             // The reverse for what is refused.
             if let (Some(a), Some(b)) = (find(old, "DENY"), find(new, "DENY"))
                 && same_pods(a, b)
@@ -74,24 +76,26 @@ fn union(old: &WorkloadFence, new: &WorkloadFence) -> WorkloadFence {
                 let both: Vec<Value> =
                     rules_of(b).iter().filter(|rule| rules_of(a).contains(rule)).cloned().collect();
                 if !both.is_empty() {
-                    objects.push(with_rules(b, both));
+                    objects.push(Arc::new(with_rules(b, both)));
                 }
             }
         }
         // Where nothing is refused before or after, nothing is in between; but what keeps others' policies from refusing
         // everything stays for as long as they are there.
-        (Some(one), None) | (None, Some(one)) if lets_everything_through(one) => objects.push(one.clone()),
+        (Some(one), None) | (None, Some(one)) if lets_everything_through(one) => {
+            objects.push(Arc::clone(one));
+        }
         _ => {}
     }
-    WorkloadFence {
+    Arc::new(WorkloadFence {
         objects,
         notes: new.notes.clone(),
         needs_filter: old.needs_filter || new.needs_filter,
         interlock: new.interlock.clone().or_else(|| old.interlock.clone()),
-    }
+    })
 }
 
-fn find<'f>(fence: &'f WorkloadFence, action: &str) -> Option<&'f IstioObject> {
+fn find<'f>(fence: &'f WorkloadFence, action: &str) -> Option<&'f Arc<IstioObject>> {
     fence.objects.iter().find(|object| object.spec.get("action").and_then(Value::as_str) == Some(action))
 }
 

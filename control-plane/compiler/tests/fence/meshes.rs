@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn some_labels() -> impl Strategy<Value = BTreeMap<String, String>> {
+pub fn some_labels() -> impl Strategy<Value = BTreeMap<String, String>> {
     prop::collection::btree_map(
         select(vec!["app", "tier", "gateway.networking.k8s.io/gateway-name"]).prop_map(str::to_owned),
         select(vec!["a", "b"]).prop_map(str::to_owned),

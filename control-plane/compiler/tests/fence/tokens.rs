@@ -20,7 +20,7 @@ spec: {issuer: 'https://b.example', pack: generic, keys: {jwksUri: 'https://b.ex
 ";
 
 /// Every Allow demands one token, and every port is guarded.
-fn tokens_only(mut model: PolicyModel, audiences: bool) -> PolicyModel {
+pub fn tokens_only(mut model: PolicyModel, audiences: bool) -> PolicyModel {
     let audiences = audiences.then(|| vec!["https://orders.example".to_owned()]);
     model.guards = vec![GuardModel { id: "sales/g".into(), mode: Mode::Enforce, ports: None, audiences }];
     for (at, rule) in model.rules.iter_mut().enumerate() {
@@ -47,7 +47,7 @@ fn tokens_only(mut model: PolicyModel, audiences: bool) -> PolicyModel {
     model
 }
 
-fn with_issuers(model: &PolicyModel) -> Compiled {
+pub fn with_issuers(model: &PolicyModel) -> Compiled {
     let sources = [SourceFile { path: "a.yaml".into(), text: ISSUERS.into() }];
     let compilation = compile(&Inputs { sources: &sources, env: BTreeMap::new(), now: None });
     let issuers = compilation.output.unwrap_or_else(|| panic!("{:?}", compilation.diagnostics)).issuers;

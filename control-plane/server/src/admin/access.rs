@@ -53,11 +53,18 @@ pub(super) async fn ask_the_leader(
     let other = admin.leadership.borrow().other.clone();
     match other {
         None => next.run(request).await,
-        Some(leader) => {
-            let why = format!("`{leader}` leads, and knows what filters of all replicas do; ask that one\n");
-            (StatusCode::CONFLICT, why).into_response()
-        }
+        Some(leader) => elsewhere(&leader, "knows what filters of all replicas do"),
     }
+}
+
+/// What is answered by a replica that does not lead. It asks nobody on behalf of others: whom the leader lets in is for the leader
+/// to see by itself.
+pub(super) fn elsewhere(leader: &str, what: &str) -> Response {
+    let why = format!(
+        "the replica `{leader}` leads, and {what}; ask that one: `kubectl port-forward pod/{leader} 15081` in the control plane's \
+         namespace, and once more\n"
+    );
+    (StatusCode::CONFLICT, why).into_response()
 }
 
 /// Who does something.

@@ -13,7 +13,7 @@ use axum::routing::{delete, post};
 use axum::{Router, extract::DefaultBodyLimit};
 use serde::{Deserialize, Serialize};
 
-use super::access::{self, Writer};
+use super::access::{self, Writer, elsewhere};
 use super::{Admin, lock};
 use crate::control::{
     AskedPin, AskedRevocation, AskedRollout, AskedSuspension, Broken, Control, ControlReport, Pin, Refused,
@@ -123,8 +123,7 @@ async fn pin(
 ) -> Response {
     // Which rules a number means is the leader's history.
     if let Some(other) = admin.leadership.borrow().other.clone() {
-        let why = format!("`{other}` leads, and earlier rules are those that it keeps; ask it\n");
-        return (StatusCode::CONFLICT, why).into_response();
+        return elsewhere(&other, "earlier rules are those that it keeps");
     }
     answer(&admin, asked, move |control, asked| control.pin(&asked, &writer.0)).await
 }

@@ -152,14 +152,14 @@ async fn readyz(State(admin): State<Admin>) -> (StatusCode, String) {
     let leadership = admin.leadership.borrow().clone();
     let is_stopping = *admin.hub.stopping().borrow();
     if let Some(other) = leadership.other.filter(|_| !is_stopping) {
-        let state = admin.followed.borrow().state.clone();
+        let followed = admin.followed.borrow().clone();
         if leadership.is_stranger {
             let why = format!(
                 "not ready to take over: filters of `{other}` do not trust this replica's signing key; give all replicas the same `--secrets`\n"
             );
             return (StatusCode::SERVICE_UNAVAILABLE, why);
         }
-        return following(&other, state);
+        return following(&other, followed);
     }
     if leadership.unread && !is_stopping {
         let why = "not ready: this replica was elected, and cannot read what is revoked; the log says why\n";
@@ -179,12 +179,19 @@ async fn readyz(State(admin): State<Admin>) -> (StatusCode, String) {
 }
 
 /// Of a replica that does not lead: whether filters find what they need.
-fn following(leader: &str, state: Following) -> (StatusCode, String) {
-    let is_ready = matches!(state, Following::Impossible(_) | Following::Current | Following::Cut(_));
-    let told = match state {
-        // It can do no more than take over. If that were not enough, no rollout that changes it would ever end.
+fn following(leader: &str, followed: Followed) -> (StatusCode, String) {
+    let is_ready = followed.is_ready();
+    let told = match followed.state {
+        Following::Impossible(why) if is_ready => {
+            format!(
+                "ready to take over, and to nothing else: `{leader}` leads, and cannot be followed: {why}; filters get nothing here\n"
+            )
+        }
         Following::Impossible(why) => {
-            format!("ready to take over: `{leader}` leads, and cannot be followed: {why}\n")
+            format!(
+                "not ready: `{leader}` leads, is not being replaced, and cannot be followed: {why}; mend that here or there, or \
+                 delete the pod `{leader}`, and this one takes over\n"
+            )
         }
         Following::Current => format!("ready: `{leader}` leads, and what it has on offer is on offer here\n"),
         Following::Cut(why) => {

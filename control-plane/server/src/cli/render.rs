@@ -1,6 +1,7 @@
 //! `tidegate render`.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::bail;
 use clap::{Args, ValueEnum};
@@ -86,7 +87,7 @@ struct Part {
     of: String,
     notes: Vec<Note>,
     needs_filter: bool,
-    objects: Vec<IstioObject>,
+    objects: Vec<Arc<IstioObject>>,
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
@@ -126,12 +127,12 @@ fn parts(compiled: &Compiled, arguments: &Arguments) -> anyhow::Result<Vec<Part>
     let fence = fence_in(compiled, &options, &around);
     let parts = fence
         .workloads
-        .into_iter()
+        .iter()
         .map(|(id, workload)| Part {
             of: id.to_string(),
-            notes: workload.notes,
+            notes: workload.notes.clone(),
             needs_filter: workload.needs_filter,
-            objects: workload.objects,
+            objects: workload.objects.clone(),
         })
         .collect();
     Ok(parts)
@@ -157,7 +158,8 @@ fn as_yaml(parts: &[Part], arguments: &Arguments) -> String {
 }
 
 fn as_list(parts: &[Part]) -> Value {
-    let items: Vec<Value> = parts.iter().flat_map(|part| &part.objects).map(IstioObject::to_json).collect();
+    let items: Vec<Value> =
+        parts.iter().flat_map(|part| &part.objects).map(|object| object.to_json()).collect();
     json!({"apiVersion": "v1", "items": items, "kind": "List"})
 }
 

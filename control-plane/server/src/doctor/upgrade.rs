@@ -94,6 +94,7 @@ fn objects(compiled: &Compiled, istio: IstioVersion) -> Result<Plugins, InvalidS
         fips: false,
     };
     let mut plugins = plugin_objects(compiled, &options);
-    plugins.objects.extend(fence.workloads.into_values().flat_map(|fence| fence.objects));
+    let policies = fence.workloads.values().flat_map(|fence| &fence.objects);
+    plugins.objects.extend(policies.map(|object| IstioObject::clone(object)));
     Ok(plugins)
 }

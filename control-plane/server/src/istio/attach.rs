@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 use tidegate_compiler::fence::OF_PODS;
-use tidegate_compiler::{Mesh, Workload, WorkloadId};
+use tidegate_compiler::{LabelIndex, Mesh, Workload, WorkloadId};
 
 use super::NoteCode;
 use crate::plugin_config::Peers;
@@ -80,7 +80,7 @@ impl Place {
         &self,
         id: &WorkloadId,
         workload: &Workload,
-        mesh: &Mesh,
+        (mesh, index): (&Mesh, &LabelIndex<'_>),
     ) -> Result<Map<String, Value>, (NoteCode, String)> {
         let mut spec = Map::new();
         match self {
@@ -94,7 +94,7 @@ impl Place {
                 ));
             }
             Self::Sidecar | Self::Gateway => {
-                spec.insert("selector".to_owned(), json!({"matchLabels": selector(id, workload, mesh)?}));
+                spec.insert("selector".to_owned(), json!({"matchLabels": selector(id, workload, index)?}));
             }
             Self::GatewayApi { name } | Self::Waypoint { name } => {
                 let gateway = json!({"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": name});
@@ -117,7 +117,7 @@ impl Place {
 fn selector(
     id: &WorkloadId,
     workload: &Workload,
-    mesh: &Mesh,
+    index: &LabelIndex<'_>,
 ) -> Result<BTreeMap<String, String>, (NoteCode, String)> {
     let labels: BTreeMap<String, String> = workload
         .labels
@@ -145,14 +145,10 @@ fn selector(
             ),
         ));
     }
-    let reached = |other: &Workload| {
-        !other.labels.contains_key(GATEWAY_NAME)
-            && labels.iter().all(|(name, value)| other.labels.get(name) == Some(value))
+    let is_another = |(other, workload): &(&WorkloadId, &Workload)| {
+        *other != id && !workload.labels.contains_key(GATEWAY_NAME)
     };
-    let other = mesh
-        .workloads
-        .iter()
-        .find(|(other, workload)| *other != id && other.namespace == id.namespace && reached(workload));
+    let other = index.having(&id.namespace, labels.iter()).into_iter().find(is_another);
     match other {
         None => Ok(labels),
         Some((other, _)) => Err((

@@ -19,7 +19,7 @@ use std::fmt;
 
 use tidegate_compiler::fence::Fence;
 pub use tidegate_compiler::fence::{IstioObject, IstioVersion};
-use tidegate_compiler::{Compiled, WorkloadId, is_system_namespace};
+use tidegate_compiler::{Compiled, LabelIndex, WorkloadId, is_system_namespace};
 
 pub use attach::{PEERS_LABEL, Place};
 pub use interlock::{interlock_secrets, interlocks, interlocks_of};
@@ -122,13 +122,14 @@ pub enum NoteCode {
 /// Makes the objects of all workloads.
 pub fn plugin_objects(compiled: &Compiled, options: &PluginOptions) -> Plugins {
     let mut plugins = Plugins::default();
+    let mesh = (&compiled.mesh, &LabelIndex::new(&compiled.mesh));
     for (id, policy) in &compiled.workloads {
         let wanted = policy.covered || options.attach == Attach::Dormant;
         if !wanted || is_system_namespace(&id.namespace) || options.without_filter.contains(id) {
             continue;
         }
         let note = |(code, message)| Note { workload: id.clone(), code, message };
-        match plugin::object(id, policy, &compiled.mesh, options) {
+        match plugin::object(id, policy, mesh, options) {
             Ok((object, notes)) => {
                 plugins.objects.push(object);
                 plugins.notes.extend(notes.into_iter().map(note));

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 use tidegate_compiler::fence::IstioVersion;
-use tidegate_compiler::{Mesh, WorkloadId, WorkloadPolicy};
+use tidegate_compiler::{LabelIndex, Mesh, WorkloadId, WorkloadPolicy};
 
 use super::warm::WARM_START_BUDGET;
 use super::{IstioObject, NoteCode, Place, PluginOptions};
@@ -17,7 +17,7 @@ type Said = (NoteCode, String);
 pub(super) fn object(
     id: &WorkloadId,
     policy: &WorkloadPolicy,
-    mesh: &Mesh,
+    (mesh, index): (&Mesh, &LabelIndex<'_>),
     options: &PluginOptions,
 ) -> Result<(IstioObject, Vec<Said>), Said> {
     let Some(workload) = mesh.workloads.get(id) else {
@@ -32,7 +32,7 @@ pub(super) fn object(
     }
     let mut notes = Vec::new();
     let place = Place::of(workload);
-    let mut spec = place.reach(id, workload, mesh)?;
+    let mut spec = place.reach(id, workload, (mesh, index))?;
     let peers = place.peers(workload);
     if peers == Peers::None {
         notes.push((

@@ -16,7 +16,8 @@ use std::time::Duration;
 use kube::Client;
 use tidegate_compiler::WorkloadId;
 use tidegate_compiler::fence::{
-    Fence, FenceOptions, IstioObject, IstioVersion, Step, fence, label, transition,
+    Fence, FenceOptions, Fencer, IstioObject, IstioVersion, Step, Surroundings, WorkloadFence, label,
+    transition,
 };
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -24,7 +25,7 @@ use tracing::warn;
 
 use super::index::{Index, Namespace, Watched};
 use super::lease::Leadership;
-use super::owned::{Change, Desired, Key, Lives, changes};
+use super::owned::{Agreed, Change, Desired, Key, Live, Lives, changes};
 use super::plugins::{Attachments, PluginPlan, Wanted};
 use super::pods::Workloads;
 use super::view::{FenceView, Kept};
@@ -86,11 +87,16 @@ enum Phase {
 }
 
 struct State {
+    /// Makes `last`.
+    fencer: Fencer,
+    /// What is known to be as it should.
+    agreed: Arc<Agreed>,
     /// The rules of `last`.
     rules: Option<Arc<InForce>>,
     /// What rules say in the end.
     last: Fence,
-    /// What should be there now.
+    /// What should be there now, and its objects.
+    between: Fence,
     desired: Desired,
     /// Workloads whose filters have to be told something before `last` is written.
     uninformed: BTreeSet<WorkloadId>,
@@ -108,6 +114,7 @@ struct State {
 struct Scene {
     live: Lives,
     namespaces: BTreeMap<String, Namespace>,
+    agreed: Arc<Agreed>,
 }
 
 // === impl Keeper ===
@@ -122,8 +129,11 @@ impl Keeper {
         let mut before = (false, false);
         let patience = Instant::now() + LISTED;
         let mut state = State {
+            fencer: Fencer::new(),
+            agreed: Arc::default(),
             rules: None,
             last: Fence::default(),
+            between: Fence::default(),
             desired: Desired::new(),
             uninformed: BTreeSet::new(),
             wanted: None,
@@ -157,7 +167,7 @@ impl Keeper {
                 }
             }
             if leads && self.plan.is_some() && seen.is_some() {
-                let scene = self.scene();
+                let scene = self.scene(&state.agreed);
                 self.attach(&mut state, &scene);
                 let all = scene.changes(&state);
                 state.writes.make(&self.client, &self.leadership, &scene.live, all).await;
@@ -185,8 +195,9 @@ impl Keeper {
         }
     }
 
-    fn scene(&self) -> Scene {
-        Scene { live: self.index.owned(), namespaces: self.index.namespaces() }
+    fn scene(&self, agreed: &Arc<Agreed>) -> Scene {
+        let (live, namespaces) = (self.index.owned(), self.index.namespaces());
+        Scene { live, namespaces, agreed: Arc::clone(agreed) }
     }
 
     /// Whether the objects that bring filters are known.
@@ -201,28 +212,30 @@ impl Keeper {
         let interlock_secrets =
             attachments.map(|attachments| attachments.secrets(&rules.compiled)).unwrap_or_default();
         let options = FenceOptions { istio: plan.istio, interlock_secrets, ..FenceOptions::default() };
-        state.last = fence(&rules.compiled, &options);
+        state.last = state.fencer.fence_in(&rules.compiled, &options, &Surroundings::default());
         state.rules = Some(rules.clone());
         state.is_stale = true;
         state.writes.forget();
         let now = Instant::now();
         if !leads {
             state.phase = Phase::Steady { written_at: None };
-            state.desired = objects(&state.last);
+            state.desire(state.last.clone());
             return self.release(rules);
         }
-        let live = self.index.owned();
-        state.uninformed =
-            attachments.map(|attachments| attachments.uninformed(&state.last, &live)).unwrap_or_default();
-        let there = there(&live, &state.last);
+        let scene = self.scene(&state.agreed);
+        scene.agreed.forget_all_but(&scene.live);
+        state.uninformed = attachments
+            .map(|attachments| attachments.uninformed(&state.last, &scene.live))
+            .unwrap_or_default();
+        let there = scene.there(&state.last);
         let steps = transition(&there, &state.last);
         match steps.first() {
             Some(Step::Fence(between)) => {
-                state.desired = objects(between);
+                state.desire(between.clone());
                 state.phase = Phase::Widening { rules, since: now, settled_at: None };
             }
             _ => {
-                state.desired = objects(&there);
+                state.desire(there);
                 // What belongs to workloads that are no more is part of what is there; it goes at the end.
                 state.phase = Phase::Narrowing { since: now, told_at: None };
                 self.release(rules);
@@ -277,7 +290,7 @@ impl Keeper {
         match &mut state.phase {
             Phase::Steady { .. } => None,
             Phase::Widening { rules, since, settled_at } => {
-                let scene = self.scene();
+                let scene = self.scene(&state.agreed);
                 let is_told = state.uninformed.is_empty() || scene.has_wanted(state.wanted.as_ref());
                 let is_written = scene.has(&state.desired);
                 let settled = match settled_at {
@@ -303,7 +316,7 @@ impl Keeper {
                     return Some(now + RECEIPTS);
                 }
                 if !is_late && !state.uninformed.is_empty() {
-                    if !self.scene().has_wanted(state.wanted.as_ref()) {
+                    if !self.scene(&state.agreed).has_wanted(state.wanted.as_ref()) {
                         return Some(now + RECEIPTS);
                     }
                     let told = *told_at.get_or_insert(now) + settle;
@@ -311,7 +324,7 @@ impl Keeper {
                         return Some(told.max(now + RECEIPTS));
                     }
                 }
-                state.desired = objects(&state.last);
+                state.desire(state.last.clone());
                 state.uninformed.clear();
                 state.is_stale = true;
                 state.phase = Phase::Steady { written_at: None };
@@ -342,20 +355,20 @@ impl Keeper {
 
     /// Says how far everything is.
     fn show(&self, state: &State) {
-        let scene = self.scene();
+        let scene = self.scene(&state.agreed);
         let is_there = |key: &Key, wanted: &Desired| {
             !scene.is_open(&key.namespace) || wanted.get(key).is_some_and(|object| scene.says(key, object))
         };
         let last = objects(&state.last);
-        let is_steady = matches!(state.phase, Phase::Steady { .. });
         let workloads = state.last.workloads.iter().map(|(id, fence)| {
-            let keys: Vec<Key> = fence.objects.iter().map(Key::of).collect();
+            let keys: Vec<Key> = fence.objects.iter().map(|object| Key::of(object)).collect();
+            let is_settled = state.is_settled(id);
             let notes = fence.notes.iter().map(ToString::to_string).collect();
             (
                 id.clone(),
                 match keys.as_slice() {
                     [] => Kept::Open { notes },
-                    keys => Kept::of(keys, notes, &state.writes, |key| is_steady && is_there(key, &last)),
+                    keys => Kept::of(keys, notes, &state.writes, |key| is_settled && is_there(key, &last)),
                 },
             )
         });
@@ -385,6 +398,26 @@ impl Keeper {
     }
 }
 
+// === impl State ===
+
+impl State {
+    /// This should be there now.
+    fn desire(&mut self, fence: Fence) {
+        self.desired = objects(&fence);
+        self.between = fence;
+    }
+
+    /// Whether what should be there of a workload now is what rules say in the end: a change is on its way to the workloads that it
+    /// changes, and nothing is said anew of all others.
+    fn is_settled(&self, id: &WorkloadId) -> bool {
+        let none = Vec::new();
+        let objects =
+            [&self.between, &self.last].map(|fence| fence.workloads.get(id).map(|fence| &fence.objects));
+        let [now, last] = objects.map(|objects| objects.unwrap_or(&none));
+        !self.uninformed.contains(id) && now == last
+    }
+}
+
 // === impl Scene ===
 
 impl Scene {
@@ -393,8 +426,8 @@ impl Scene {
         self.namespaces.get(namespace).is_some_and(|namespace| !namespace.is_ending)
     }
 
-    fn says(&self, key: &Key, wanted: &IstioObject) -> bool {
-        self.live.get(key).is_some_and(|live| live.says(wanted))
+    fn says(&self, key: &Key, wanted: &Arc<IstioObject>) -> bool {
+        self.live.get(key).is_some_and(|live| self.agreed.says(key, live, wanted))
     }
 
     /// Whether everything is there that can be.
@@ -406,12 +439,47 @@ impl Scene {
         wanted.is_some_and(|wanted| self.has(&wanted.objects))
     }
 
+    /// What is in the cluster, as a Fence: by the workload that `like` has under the object's label, or under the label itself.
+    /// Where it says the same as `like`, it is the same in memory.
+    fn there(&self, like: &Fence) -> Fence {
+        let names: BTreeMap<(&str, String), &WorkloadId> =
+            like.workloads.keys().map(|id| ((id.namespace.as_str(), label(&id.name)), id)).collect();
+        let mut found: BTreeMap<WorkloadId, Vec<(&Key, &Arc<Live>)>> = BTreeMap::new();
+        for (key, live) in self.live.iter().filter(|(key, _)| !key.brings_filters()) {
+            let Some(workload) = live.workload() else { continue };
+            let id = match names.get(&(key.namespace.as_str(), workload.clone())) {
+                Some(id) => (*id).clone(),
+                None => WorkloadId { namespace: key.namespace.clone(), name: workload.clone() },
+            };
+            found.entry(id).or_default().push((key, live));
+        }
+        let none = Arc::<WorkloadFence>::default();
+        let workloads = found.into_iter().map(|(id, mut objects)| {
+            let like = like.workloads.get(&id).unwrap_or(&none);
+            // In the order in which a Fence has them, so that what is the same is found to be.
+            let order: Vec<Key> = like.objects.iter().map(|object| Key::of(object)).collect();
+            objects
+                .sort_by_key(|(key, _)| order.iter().position(|known| known == *key).unwrap_or(usize::MAX));
+            let is_same = objects.len() == order.len()
+                && objects.iter().zip(&order).all(|((key, _), known)| *key == known)
+                && like.objects.iter().zip(&order).all(|(object, key)| self.says(key, object));
+            let fence = if is_same {
+                Arc::clone(like)
+            } else {
+                let objects = objects.iter().map(|(key, live)| Arc::new(live.to_object(key)));
+                Arc::new(WorkloadFence { objects: objects.collect(), ..WorkloadFence::default() })
+            };
+            (id, fence)
+        });
+        Fence { workloads: workloads.collect() }
+    }
+
     /// What differs of everything that is known.
     fn changes(&self, state: &State) -> Vec<Change> {
         let wanted = state.wanted.as_ref();
         let mut desired = state.desired.clone();
         desired.extend(wanted.into_iter().flat_map(|wanted| wanted.objects.clone()));
-        let mut all = changes(&self.live, &desired);
+        let mut all = changes(&self.live, &desired, &self.agreed);
         all.retain(|change| {
             let key = change.key();
             // Where everything ends, what is there protects pods to their end. Of what brings filters nothing goes before it is
@@ -425,31 +493,5 @@ impl Scene {
 /// The objects of a Fence.
 fn objects(fence: &Fence) -> Desired {
     let all = fence.workloads.values().flat_map(|workload| &workload.objects);
-    all.map(|object| (Key::of(object), object.clone())).collect()
-}
-
-/// What is in the cluster, as a Fence: by the workload that `like` has under the object's label, or under the label itself.
-fn there(owned: &Lives, like: &Fence) -> Fence {
-    let names: BTreeMap<(&str, String), &WorkloadId> =
-        like.workloads.keys().map(|id| ((id.namespace.as_str(), label(&id.name)), id)).collect();
-    let mut there = Fence::default();
-    for (key, live) in owned.iter().filter(|(key, _)| !key.brings_filters()) {
-        let Some((workload, object)) = live.as_ours(key) else { continue };
-        let id = match names.get(&(key.namespace.as_str(), workload.clone())) {
-            Some(id) => (*id).clone(),
-            None => WorkloadId { namespace: key.namespace.clone(), name: workload },
-        };
-        there.workloads.entry(id).or_default().objects.push(object);
-    }
-    // In the order in which a Fence has them, so that what is the same is found to be.
-    for (id, workload) in &mut there.workloads {
-        let order: Vec<Key> =
-            like.workloads.get(id).map(|like| like.objects.iter().map(Key::of).collect()).unwrap_or_default();
-        let place = |object: &IstioObject| {
-            let key = Key::of(object);
-            order.iter().position(|known| *known == key).unwrap_or(usize::MAX)
-        };
-        workload.objects.sort_by_key(place);
-    }
-    there
+    all.map(|object| (Key::of(object), Arc::clone(object))).collect()
 }

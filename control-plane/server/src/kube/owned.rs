@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use kube::api::{
     ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, Preconditions,
@@ -57,12 +57,21 @@ pub(crate) struct Live {
 }
 
 /// What should be there.
-pub(crate) type Desired = BTreeMap<Key, IstioObject>;
+pub(crate) type Desired = BTreeMap<Key, Arc<IstioObject>>;
+
+/// Remembers what was found to say what it should: of thousands of objects few are others from one look to the next.
+///
+/// INVARIANT: both are kept, so that nothing else can be where they are in memory.
+#[derive(Debug, Default)]
+pub(crate) struct Agreed(Mutex<BTreeMap<Key, Pair>>);
+
+/// What is there, and what should be.
+type Pair = (Arc<Live>, Arc<IstioObject>);
 
 /// One change.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Change {
-    Apply(IstioObject),
+    Apply(Arc<IstioObject>),
     /// Fields that somebody added to one of ours, each by its way from the spec on.
     Strip {
         key: Key,
@@ -142,10 +151,14 @@ impl Live {
         self.labels.get(MANAGED_BY).is_some_and(|manager| manager == MANAGER)
     }
 
-    /// As an object of a Fence, and the label of its workload, if it is ours.
-    pub(crate) fn as_ours(&self, key: &Key) -> Option<(String, IstioObject)> {
-        let workload = self.labels.get(WORKLOAD)?.clone();
-        let object = IstioObject {
+    /// The label of its workload, if it is ours.
+    pub(crate) fn workload(&self) -> Option<&String> {
+        self.labels.get(WORKLOAD).filter(|_| self.is_ours())
+    }
+
+    /// As an object of a Fence.
+    pub(crate) fn to_object(&self, key: &Key) -> IstioObject {
+        IstioObject {
             api_version: self.api_version,
             kind: key.kind,
             namespace: key.namespace.clone(),
@@ -153,12 +166,11 @@ impl Live {
             labels: self.labels.clone(),
             annotations: self.annotations.clone(),
             spec: self.spec.clone(),
-        };
-        self.is_ours().then_some((workload, object))
+        }
     }
 
     /// Whether it says what it should.
-    pub(crate) fn says(&self, wanted: &IstioObject) -> bool {
+    fn says(&self, wanted: &IstioObject) -> bool {
         let has = |live: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>| {
             wanted.iter().all(|(name, value)| live.get(name) == Some(value))
         };
@@ -195,12 +207,35 @@ fn collect_additions(
     })
 }
 
+// === impl Agreed ===
+
+impl Agreed {
+    /// Whether an object that is there says what it should.
+    pub(crate) fn says(&self, key: &Key, live: &Arc<Live>, wanted: &Arc<IstioObject>) -> bool {
+        let mut agreed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_known = |(there, wished): &Pair| Arc::ptr_eq(there, live) && Arc::ptr_eq(wished, wanted);
+        if agreed.get(key).is_some_and(is_known) {
+            return true;
+        }
+        let says = live.says(wanted);
+        if says {
+            agreed.insert(key.clone(), (Arc::clone(live), Arc::clone(wanted)));
+        }
+        says
+    }
+
+    /// What is not there any more is not kept.
+    pub(crate) fn forget_all_but(&self, live: &Lives) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|key, _| live.contains_key(key));
+    }
+}
+
 /// What has to be done.
-pub(crate) fn changes(live: &Lives, desired: &Desired) -> Vec<Change> {
+pub(crate) fn changes(live: &Lives, desired: &Desired, agreed: &Agreed) -> Vec<Change> {
     let mut changes = Vec::new();
     for (key, wanted) in desired {
-        match live.get(key).map(Arc::as_ref) {
-            Some(there) if there.says(wanted) => {}
+        match live.get(key) {
+            Some(there) if agreed.says(key, there, wanted) => {}
             Some(there) => match there.additions(wanted).filter(|fields| there.applied && !fields.is_empty())
             {
                 Some(fields) => {
@@ -343,96 +378,4 @@ fn api(client: &Client, key: &Key) -> Option<Api<DynamicObject>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn wanted(spec: Value) -> IstioObject {
-        let labels = [(MANAGED_BY, MANAGER), (WORKLOAD, "orders")];
-        IstioObject {
-            api_version: KINDS[0].0,
-            kind: KINDS[0].1,
-            namespace: "sales".into(),
-            name: "tidegate-orders".into(),
-            labels: labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
-            annotations: BTreeMap::new(),
-            spec,
-        }
-    }
-
-    fn live(spec: Value, manager: &str, operation: &str, labels: Value) -> Lives {
-        let object = json!({
-            "apiVersion": KINDS[0].0,
-            "kind": KINDS[0].1,
-            "metadata": {
-                "namespace": "sales", "name": "tidegate-orders", "uid": "u", "resourceVersion": "7",
-                "labels": labels,
-                "managedFields": [{"manager": manager, "operation": operation}],
-            },
-            "spec": spec,
-        });
-        let object = serde_json::from_value(object).unwrap();
-        let (key, live) = Live::new((KINDS[0].0, KINDS[0].1), &object).unwrap();
-        BTreeMap::from([(key, Arc::new(live))])
-    }
-
-    fn ours() -> Value {
-        json!({MANAGED_BY: MANAGER, WORKLOAD: "orders"})
-    }
-
-    #[test]
-    fn only_what_differs_is_written() {
-        let object = wanted(json!({"action": "ALLOW", "rules": []}));
-        let desired = Desired::from([(Key::of(&object), object.clone())]);
-        let there = |spec| live(spec, MANAGER, "Apply", ours());
-        assert_eq!(changes(&there(object.spec.clone()), &desired), []);
-        assert_eq!(changes(&BTreeMap::new(), &desired), [Change::Apply(object.clone())]);
-        assert_eq!(
-            changes(&there(json!({"action": "DENY", "rules": []})), &desired),
-            [Change::Apply(object.clone())]
-        );
-        let without_label = live(object.spec.clone(), MANAGER, "Apply", json!({}));
-        assert_eq!(changes(&without_label, &desired), [Change::Apply(object)]);
-    }
-
-    #[test]
-    fn what_somebody_added_is_taken_away() {
-        let object = wanted(json!({"action": "ALLOW"}));
-        let desired = Desired::from([(Key::of(&object), object)]);
-        let added = live(json!({"action": "ALLOW", "selector": {}}), MANAGER, "Apply", ours());
-        assert!(
-            matches!(&changes(&added, &desired)[..], [Change::Strip { fields, .. }] if *fields == [["selector"]])
-        );
-    }
-
-    #[test]
-    fn what_somebody_added_inside_is_taken_away_as_well() {
-        let object = wanted(json!({"action": "ALLOW", "selector": {"matchLabels": {"app": "orders"}}}));
-        let desired = Desired::from([(Key::of(&object), object.clone())]);
-        let labels = json!({"matchLabels": {"app": "orders", "nobody": "has-this"}});
-        let added = live(json!({"action": "ALLOW", "selector": labels}), MANAGER, "Apply", ours());
-        let found = changes(&added, &desired);
-        let [Change::Strip { fields, .. }] = &found[..] else { panic!("{found:?}") };
-        assert_eq!(*fields, [["selector", "matchLabels", "nobody"]]);
-        let mut patch = json!({});
-        set_null(&mut patch, &fields[0]);
-        assert_eq!(patch, json!({"selector": {"matchLabels": {"nobody": null}}}));
-        let other = live(
-            json!({"action": "DENY", "selector": {"matchLabels": {"app": "orders", "x": "y"}}}),
-            MANAGER,
-            "Apply",
-            ours(),
-        );
-        assert_eq!(changes(&other, &desired), [Change::Apply(object)], "what differs comes first");
-    }
-
-    #[test]
-    fn only_objects_of_ours_are_deleted() {
-        let nothing = Desired::new();
-        let spec = json!({"action": "ALLOW"});
-        let count = |live| changes(&live, &nothing).len();
-        assert_eq!(count(live(spec.clone(), MANAGER, "Apply", ours())), 1);
-        assert_eq!(count(live(spec.clone(), "kubectl", "Apply", ours())), 0, "a copy that somebody made");
-        assert_eq!(count(live(spec.clone(), MANAGER, "Update", ours())), 0);
-        assert_eq!(count(live(spec, MANAGER, "Apply", json!({}))), 0);
-    }
-}
+mod tests;

@@ -43,6 +43,8 @@ pub(crate) struct Attachments {
     secrets: Interlocks,
     /// Of the warm starts in `options`, by workload.
     warm: BTreeMap<WorkloadId, Warm>,
+    /// What there should be, as it was last.
+    last: Desired,
 }
 
 /// What is known of a warm start.
@@ -90,7 +92,7 @@ impl Attachments {
             cold_start: None,
             fips: plan.fips,
         };
-        Self { options, secrets, warm: BTreeMap::new() }
+        Self { options, secrets, warm: BTreeMap::new(), last: Desired::new() }
     }
 
     /// Values for the Fence of workloads that can have an object: no others could be told.
@@ -221,7 +223,7 @@ impl Attachments {
         self.options.without_filter = without;
         let plugins = plugin_objects(compiled, &self.options);
         let keys = keys(compiled, &plugins);
-        let mut objects: Desired =
+        let mut objects: BTreeMap<Key, IstioObject> =
             plugins.objects.into_iter().map(|object| (Key::of(&object), object)).collect();
         if !is_steady {
             for (id, key) in &keys {
@@ -232,13 +234,20 @@ impl Attachments {
             }
             let gone = live.iter().filter(|(key, _)| matches!(key.kind, PLUGIN | EXTENSION));
             for (key, there) in gone {
-                if let (false, Some((_, object))) = (objects.contains_key(key), there.as_ours(key)) {
-                    objects.insert(key.clone(), object);
+                if there.workload().is_some() && !objects.contains_key(key) {
+                    objects.insert(key.clone(), there.to_object(key));
                 }
             }
         }
         let refused = plugins.notes.into_iter().filter(|note| note.code.is_refusal());
         let refused = refused.map(|note| (note.workload, note.message)).collect();
+        let shared = |(key, object): (Key, IstioObject)| {
+            let known = self.last.get(&key).filter(|known| ***known == object);
+            let object = known.cloned().unwrap_or_else(|| Arc::new(object));
+            (key, object)
+        };
+        let objects: Desired = objects.into_iter().map(shared).collect();
+        self.last.clone_from(&objects);
         Wanted { objects, keys, refused, is_in_between }
     }
 

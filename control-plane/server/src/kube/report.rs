@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, future, stream};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
@@ -23,7 +23,9 @@ use super::crds::{GROUP, VERSION, plural};
 use super::index::{Index, RuleObject};
 use super::lease::Leadership;
 use super::source::Judged;
-use super::status::{Condition, Hidden, Proxies, Reach, View, changed, conditions, hidden, proxies, reach};
+use super::status::{
+    Condition, Hidden, Looked, Proxies, Reach, View, changed, conditions, hidden, proxies, reach,
+};
 use super::view::FenceView;
 use crate::push::{Hub, stopped};
 use crate::rules::ObjectPath;
@@ -37,6 +39,8 @@ const TICK: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_secs(2);
 /// How many writes are under way at once.
 const AT_ONCE: usize = 16;
+/// For so long what is written was right when it was found; then it is looked again, if something is another.
+const ANEW: Duration = Duration::from_millis(500);
 /// How long a proxy may take to connect before it is reported.
 const CONNECTS: Duration = Duration::from_secs(30);
 /// Longest text of an event, in bytes (`events.k8s.io/v1`).
@@ -59,6 +63,7 @@ pub(crate) struct StatusTask {
 type Silent = BTreeSet<(WorkloadId, String)>;
 
 /// A status that is to be written.
+#[derive(Debug, PartialEq)]
 struct Write {
     object: ObjectPath,
     uid: String,
@@ -87,6 +92,7 @@ impl StatusTask {
         // What the last round saw of proxies, and whether something else is another since.
         let mut seen: Option<(BTreeMap<WorkloadId, Proxies>, Silent)> = None;
         let mut is_stale = true;
+        let mut looked = Looked::default();
         loop {
             if self.leadership.borrow_and_update().epoch.is_some() && self.index.is_listed() {
                 let judged = self.judged.borrow_and_update().clone();
@@ -121,9 +127,16 @@ impl StatusTask {
                     is_offered,
                 };
                 // Five thousand statuses are not made up each second to find that nothing changed.
-                let writes = if is_right { Vec::new() } else { self.writes(&view) };
-                let mut results =
-                    stream::iter(writes).map(|write| self.write(&recorder, write)).buffer_unordered(AT_ONCE);
+                let due = if is_right { Vec::new() } else { self.due(&judged, &mut looked, &view) };
+                let (begun, all) = (Instant::now(), due.len());
+                let mut begun_of = 0;
+                let goes_on = |_: &Write| {
+                    let goes_on = begun.elapsed() < ANEW || !self.is_another();
+                    begun_of += usize::from(goes_on);
+                    future::ready(goes_on)
+                };
+                let due = stream::iter(due).take_while(goes_on);
+                let mut results = due.map(|write| self.write(&recorder, write)).buffer_unordered(AT_ONCE);
                 let mut failed = None;
                 while let Some(result) = results.next().await {
                     if self.leadership.borrow().epoch.is_none() {
@@ -132,7 +145,7 @@ impl StatusTask {
                     failed = result.err().or(failed);
                 }
                 drop(results);
-                is_stale = failed.is_some();
+                is_stale = failed.is_some() || begun_of < all;
                 seen = Some((proxies, unreachable));
                 match failed {
                     None => said = None,
@@ -174,21 +187,19 @@ impl StatusTask {
         }
     }
 
+    /// Whether what statuses say is about to be another.
+    fn is_another(&self) -> bool {
+        let fence = self.fence.as_ref().is_some_and(|fence| fence.has_changed().unwrap_or(false));
+        fence || self.judged.has_changed().unwrap_or(false) || self.offered.has_changed().unwrap_or(false)
+    }
+
     /// Every status that is not as it should be.
-    fn writes(&self, view: &View<'_>) -> Vec<Write> {
+    fn due(&self, judged: &Arc<Judged>, looked: &mut Looked, view: &View<'_>) -> Vec<Write> {
         let now = k8s_openapi::jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-        let write = |(path, live): (String, Arc<RuleObject>)| {
-            // Of a form that was not judged yet there is nothing to say.
-            if view.judged.loaded.files.get(&path).map(String::as_str) != Some(&live.text) {
-                return None;
-            }
-            let object = ObjectPath::parse(&path)?;
-            let (conditions, enforced) = conditions(&path, &object, &live, view);
-            let status = changed(&live, &conditions, enforced, &now)?;
-            let refused = refusal(&live, &conditions);
-            Some(Write { object, uid: live.uid.clone(), status, refused })
-        };
-        self.index.rules().into_iter().filter_map(write).collect()
+        let objects = self.index.rules();
+        looked.begin(judged, view);
+        looked.forget_all_but(&objects);
+        due(&objects, looked, view, &now)
     }
 
     async fn write(&self, recorder: &Recorder, write: Write) -> Result<(), String> {
@@ -240,6 +251,28 @@ impl StatusTask {
     }
 }
 
+/// The statuses of these objects that are not as they should be. `now`: RFC 3339.
+fn due(objects: &[(String, Arc<RuleObject>)], looked: &mut Looked, view: &View<'_>, now: &str) -> Vec<Write> {
+    let write = |(path, live): &(String, Arc<RuleObject>)| {
+        // Of a form that was not judged yet there is nothing to say.
+        if view.judged.loaded.files.get(path).map(String::as_str) != Some(&live.text)
+            || looked.is_right(path, || ObjectPath::parse(path), live, view)
+        {
+            return None;
+        }
+        let object = ObjectPath::parse(path)?;
+        let (conditions, enforced) = conditions(path, &object, live, view);
+        let Some(status) = changed(live, &conditions, enforced, now) else {
+            looked.found_right(path, &object, live, view);
+            return None;
+        };
+        looked.found_wrong(path);
+        let refused = refusal(live, &conditions);
+        Some(Write { object, uid: live.uid.clone(), status, refused })
+    };
+    objects.iter().filter_map(write).collect()
+}
+
 /// What an event says, if the object is refused for another reason than its status says.
 fn refusal(live: &RuleObject, conditions: &[Condition]) -> Option<String> {
     let refused =
@@ -284,3 +317,6 @@ async fn changed_if_any(fence: &mut Option<watch::Receiver<Arc<FenceView>>>) {
         std::future::pending().await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,8 +21,10 @@ use crate::rules::{Finding, ObjectPath};
 
 mod hidden;
 mod kept;
+mod looked;
 
 pub(crate) use hidden::{Hidden, hidden};
+pub(crate) use looked::Looked;
 
 /// Longest message, in bytes; the API server allows 32 KiB.
 const MAX_MESSAGE: usize = 4_096;

@@ -55,6 +55,8 @@ pub(super) struct Enforced {
     pub is_covered: bool,
     /// Some Guard of it only reports: which rule would have decided is not told then.
     pub is_shadowed: bool,
+    /// The TrustedIssuers that its rules name.
+    pub issuers: Vec<String>,
 }
 
 /// What is written down.
@@ -109,6 +111,9 @@ pub(super) struct Heard {
     pub counting: i64,
     /// When one was there last that does not count, or its Guards did not make it count; 0: never.
     pub not_counting: i64,
+    /// When a filter was there last that does not count, whatever its Guards are; 0: never.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub silent: i64,
 }
 
 /// What is known of one key at one workload.
@@ -170,6 +175,7 @@ impl Ledger {
                 .collect(),
             is_covered: policy.covered,
             is_shadowed: policy.model.guards.iter().any(|guard| guard.mode == Mode::Shadow),
+            issuers: policy.issuers.clone(),
         };
         let workloads = in_force.compiled.workloads.iter();
         self.enforced(workloads.map(|(id, policy)| (id.to_string(), enforced(policy))).collect(), now);
@@ -203,6 +209,9 @@ impl Ledger {
                 let counts = vm.capabilities.iter().any(|known| known == tidegate_proto::USES);
                 let last = if counts { &mut heard.counting } else { &mut heard.not_counting };
                 *last = at.max(*last);
+                if !counts {
+                    heard.silent = at.max(heard.silent);
+                }
             }
         }
     }
@@ -263,6 +272,13 @@ impl Ledger {
 // === impl Kept ===
 
 impl Kept {
+    /// Since when filters could be heard without a gap; `None`: they cannot. `now`: Unix seconds.
+    pub fn heard_since(&self, now: i64) -> Option<i64> {
+        let is_heard = self.began > 0 && now.saturating_sub(self.heard_until) <= AWAY_AFTER_S;
+        let back = self.away.iter().map(|away| away.until).max().unwrap_or(0);
+        is_heard.then(|| self.began.max(back))
+    }
+
     /// Filters can be heard now.
     fn look(&mut self, now: i64) {
         if self.began == 0 || self.began > now {

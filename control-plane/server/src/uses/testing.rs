@@ -14,7 +14,7 @@ pub const ORDERS: &str = "sales/orders";
 /// `sales/orders` with these grants.
 pub fn enforce(ledger: &Ledger, rules: &[&str], now: i64) {
     let rules = rules.iter().map(|rule| ((*rule).to_owned(), true)).collect();
-    let orders = Enforced { rules, is_covered: true, is_shadowed: false };
+    let orders = Enforced { rules, is_covered: true, is_shadowed: false, issuers: vec!["gitlab".to_owned()] };
     ledger.enforced([(ORDERS.to_owned(), orders)].into(), now);
 }
 

@@ -83,9 +83,9 @@ pub enum Verdict {
 
 /// The proxies of a workload that are there now.
 #[derive(Debug, Clone, Copy, Default)]
-struct Proxies {
-    all: usize,
-    counting: usize,
+pub(super) struct Proxies {
+    pub all: usize,
+    pub counting: usize,
 }
 
 /// What is known of the grants in force. `since`, `now`: Unix seconds. `all`: those as well that were used.
@@ -124,7 +124,7 @@ pub fn unused(
     })
 }
 
-fn present(found: &crate::push::WorkloadReport) -> Proxies {
+pub(super) fn present(found: &crate::push::WorkloadReport) -> Proxies {
     // Each of its VMs has to count.
     let mut counts = BTreeMap::<&str, bool>::new();
     for vm in found.vms.iter().filter(|vm| vm.connected) {
@@ -156,7 +156,7 @@ fn judge(
         present.all += here.all;
         present.counting += here.counting;
         let heard = kept.workloads.get(*workload).copied().unwrap_or_default();
-        let Heard { counting, not_counting } = heard;
+        let Heard { counting, not_counting, silent: _ } = heard;
         counted_since = counted_since.max(not_counting);
         if !enforced.is_covered {
             why.push(format!("no Guard covers `{workload}`, so nobody asks its rules"));

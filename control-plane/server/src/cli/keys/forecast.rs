@@ -23,8 +23,8 @@ Examples:
 
 An issuer that rotates publishes the new key beside the old one and withdraws the old one later. Until then this says which
 workloads still get tokens of the old one (LEAVING); afterwards, whether there were such until the end (GONE IN USE: they are
-refused unless they have expired). Filters tell which keys had signed what they verified; those that are too old to tell are
-counted.
+refused unless they have expired). Filters tell which keys had signed what they verified. That nobody uses a key (idle, gone) is
+said only where every filter of the issuer's workloads tells, and was heard for a whole day: not before a replica has led for a day.
 
 Exit codes: 0 nothing wants attention; 1 a key was in use when it went, or all keys of an issuer in use cease to count within a
 day; 2 the command line is wrong; 3 the control plane does not answer, or does not know one of the issuers.")]
@@ -86,6 +86,11 @@ fn shown(forecast: &Forecast, now: i64, style: Style) -> String {
         let head = ["  KEY", "STATE", "PUBLISHED FOR", "LAST TOKEN", "WORKLOADS"].map(str::to_owned);
         let rows = issuer.keys.iter().map(|key| row(key, now));
         told.push_str(&text::table(&std::iter::once(head).chain(rows).collect::<Vec<_>>()));
+        if issuer.keys.iter().any(|key| key.state == KeyState::Unknown) {
+            for why in &issuer.why {
+                told.push_str(&format!("  Whether nobody uses the others is not known: {}.\n", visible(why)));
+            }
+        }
     }
     if forecast.counting < forecast.filters {
         told.push_str(&format!(
@@ -94,9 +99,13 @@ fn shown(forecast: &Forecast, now: i64, style: Style) -> String {
             count(forecast.filters, "filter")
         ));
     }
-    told.push_str(&match forecast.began {
-        Some(began) => format!("Counted since {}.\n", clock::rfc3339(began)),
-        None => "Nothing is counted yet.\n".to_owned(),
+    told.push_str(&match (forecast.began, forecast.heard_since) {
+        (Some(began), Some(heard)) => {
+            let (began, heard) = (clock::rfc3339(began), clock::rfc3339(heard));
+            format!("Counted since {began}, and heard without a gap since {heard}.\n")
+        }
+        (Some(began), None) => format!("Counted since {}; nothing is heard now.\n", clock::rfc3339(began)),
+        (None, _) => "Nothing is counted yet.\n".to_owned(),
     });
     let wanting = forecast.issuers.iter().flat_map(|issuer| &issuer.keys);
     let wanting = wanting.filter(|key| key.state.wants_attention()).count();
@@ -115,6 +124,7 @@ fn row(key: &KeyForecast, now: i64) -> [String; 5] {
         KeyState::GoneInUse => "GONE IN USE",
         KeyState::Leaving => "LEAVING",
         KeyState::InUse => "in use",
+        KeyState::Unknown => "unknown",
         KeyState::Idle => "idle",
         KeyState::Gone => "gone",
     };

@@ -259,7 +259,7 @@ impl FollowTask {
         self.followed.send_modify(|followed| {
             if matches!(followed.state, Following::Lost(_)) {
                 // Nothing is taken back any more.
-                followed.state = Following::Beginning(None);
+                followed.says(Following::Beginning(None), Instant::now());
             }
             followed.relayed = Some(Arc::new(relayed));
         });
@@ -325,10 +325,7 @@ impl FollowTask {
             if followed.state == state {
                 return false;
             }
-            if !state.offers() {
-                followed.relayed = None;
-            }
-            followed.state = state;
+            followed.says(state, Instant::now());
             true
         })
     }

@@ -18,8 +18,10 @@ mod uplink;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tonic::Status;
 use tracing::warn;
 
@@ -33,6 +35,9 @@ use crate::transport::{Caller, Members, Roster, VerifiedPeer};
 
 /// How far the clock of another replica may be ahead, in seconds.
 const MAX_AHEAD_S: u64 = 86_400;
+/// For so long a leader that cannot be followed may be one that is about to be replaced: as long as a Deployment gives a rollout to
+/// make progress unless it says otherwise.
+const REPLACED_WITHIN: Duration = Duration::from_secs(600);
 
 /// How replicas reach and know each other.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,7 +56,7 @@ pub enum Following {
     /// Nobody else leads, as far as it is known.
     #[default]
     Nobody,
-    /// There is no way to, and why. It can lead all the same.
+    /// There is no way to, and why. It can lead all the same, and filters get nothing here.
     Impossible(String),
     /// Nothing has come yet, and why where that is known.
     Beginning(Option<String>),
@@ -70,6 +75,8 @@ pub enum Following {
 pub struct Followed {
     /// How far.
     pub state: Following,
+    /// Since when it has been impossible, for whatever reason; absent: it is not.
+    pub(crate) impossible_since: Option<Instant>,
     pub(crate) relayed: Option<Arc<Relayed>>,
 }
 
@@ -126,6 +133,35 @@ impl Following {
     /// Whether filters find here what the leader has, or had last.
     pub fn offers(&self) -> bool {
         matches!(self, Self::Current | Self::Cut(_))
+    }
+}
+
+// === impl Followed ===
+
+impl Followed {
+    /// Whether filters, or a rollout, may count on this replica.
+    ///
+    /// One that can only take over offers nothing. It is ready all the same while the leader may be about to go: if it never were,
+    /// no rollout that changes keys or how replicas reach each other would ever come to replace the leader.
+    pub(crate) fn is_ready(&self) -> bool {
+        match &self.state {
+            Following::Impossible(_) => {
+                self.impossible_since.is_some_and(|since| since.elapsed() < REPLACED_WITHIN)
+            }
+            state => state.offers(),
+        }
+    }
+
+    /// `now`: since when, if that was not known before.
+    fn says(&mut self, state: Following, now: Instant) {
+        self.impossible_since = match state {
+            Following::Impossible(_) => self.impossible_since.or(Some(now)),
+            _ => None,
+        };
+        if !state.offers() {
+            self.relayed = None;
+        }
+        self.state = state;
     }
 }
 
@@ -199,8 +235,6 @@ pub(super) fn admit(hub: &Hub, caller: Option<&Caller>) -> Result<(), Status> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tonic::Code;
 
     use super::*;
@@ -235,6 +269,28 @@ mod tests {
             relay.ask(epoch, 1_000);
             assert_eq!(relay.asked(), expected, "{epoch}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_can_only_take_over_is_ready_for_as_long_as_a_rollout_may_take_to_replace_the_leader() {
+        let impossible = |why: &str| Following::Impossible(why.to_owned());
+        let mut followed = Followed::default();
+        assert!(!followed.is_ready(), "it is not known yet");
+        followed.says(impossible("another key"), Instant::now());
+        assert!(followed.is_ready());
+        tokio::time::advance(REPLACED_WITHIN / 2).await;
+        followed.says(impossible("another reason"), Instant::now());
+        assert!(followed.is_ready());
+        tokio::time::advance(REPLACED_WITHIN / 2).await;
+        assert!(!followed.is_ready(), "for another reason it is still impossible");
+        followed.says(Following::Beginning(None), Instant::now());
+        assert!(!followed.is_ready());
+        followed.says(Following::Current, Instant::now());
+        assert!(followed.is_ready());
+        followed.says(impossible("another key"), Instant::now());
+        assert!(followed.is_ready(), "it had worked: something is being replaced");
+        tokio::time::advance(REPLACED_WITHIN).await;
+        assert!(!followed.is_ready());
     }
 
     #[test]

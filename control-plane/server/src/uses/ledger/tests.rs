@@ -30,8 +30,12 @@ fn what_was_written_down_is_known_after_a_restart() {
 #[test]
 fn a_filter_speaks_for_rules_of_its_own_workload_only_and_not_of_the_future() {
     let ledger = Ledger::default();
-    let of =
-        |rule: &str| Enforced { rules: vec![(rule.to_owned(), true)], is_covered: true, is_shadowed: false };
+    let of = |rule: &str| Enforced {
+        rules: vec![(rule.to_owned(), true)],
+        is_covered: true,
+        is_shadowed: false,
+        issuers: vec![],
+    };
     let workloads = [(ORDERS.to_owned(), of("sales/a")), ("sales/ledger".to_owned(), of("sales/b"))];
     ledger.enforced(workloads.into(), NOW);
     ledger.told(ORDERS, &rule("sales/b", 1, NOW), NOW);

@@ -83,7 +83,8 @@ fn nothing_is_said_where_no_proxy_ever_told() {
 fn nothing_is_said_of_rules_that_nobody_asks_or_whose_verdict_nobody_tells() {
     for (is_covered, is_shadowed) in [(false, false), (true, true)] {
         let ledger = counted(40);
-        let orders = Enforced { rules: vec![("sales/a".to_owned(), true)], is_covered, is_shadowed };
+        let orders =
+            Enforced { rules: vec![("sales/a".to_owned(), true)], is_covered, is_shadowed, issuers: vec![] };
         ledger.enforced([(ORDERS.to_owned(), orders)].into(), NOW - DAY);
         look(&ledger, &fleet(&COUNTING), NOW - DAY, NOW - DAY);
         let found = report(&ledger, &COUNTING, 30);
@@ -99,7 +100,8 @@ fn denies_and_rules_in_shadow_are_no_grants_and_begin_anew_when_they_become_one(
     let ledger = Ledger::default();
     let orders = |is_grant| {
         let rules = vec![("sales/a".to_owned(), is_grant)];
-        [(ORDERS.to_owned(), Enforced { rules, is_covered: true, is_shadowed: false })].into()
+        [(ORDERS.to_owned(), Enforced { rules, is_covered: true, is_shadowed: false, issuers: vec![] })]
+            .into()
     };
     ledger.enforced(orders(false), NOW - 40 * DAY);
     look(&ledger, &fleet(&COUNTING), NOW - 40 * DAY, NOW);
