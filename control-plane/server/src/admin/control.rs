@@ -166,6 +166,7 @@ async fn answer<A: Send + 'static, T: Serialize + Send + 'static>(
             let status = match &refused {
                 Refused::Asked(_) => StatusCode::UNPROCESSABLE_ENTITY,
                 Refused::Unknown(_) => StatusCode::NOT_FOUND,
+                Refused::Other(_) => StatusCode::CONFLICT,
                 Refused::Away(_) => StatusCode::SERVICE_UNAVAILABLE,
                 Refused::State(_) => StatusCode::INTERNAL_SERVER_ERROR,
             };

@@ -28,6 +28,9 @@ pub enum Refused {
     /// There is no such thing.
     #[error("{0}")]
     Unknown(String),
+    /// It is about what is not there any more: something else is.
+    #[error("{0}")]
+    Other(String),
     /// It cannot be written down for all replicas.
     #[error("{0}")]
     Away(String),
