@@ -84,7 +84,8 @@ fn state(admin: &Admin) -> ControlState {
     let (up_to_date, errors) =
         (diagnosis.up_to_date, diagnosis.findings.iter().filter(|found| found.is_error()).count());
     drop(diagnosis);
-    let ControlReport { accepted, pin, revocations, broken, suspensions, history, rollouts } =
+    // What has ended is evidence.
+    let ControlReport { accepted, pin, revocations, broken, suspensions, history, rollouts, .. } =
         admin.control.report();
     ControlState {
         offered,

@@ -16,6 +16,7 @@ mod history;
 mod kept;
 mod make;
 mod overlay;
+mod past;
 mod staging;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -35,6 +36,7 @@ pub use self::kept::{
     Target,
 };
 use self::make::{HALVINGS, Made, MadeOf, Maker};
+pub use self::past::{End, EndHow, Intervention, InterventionKind, Past};
 pub use self::staging::{AskedRollout, RolloutAction, RolloutDone};
 use crate::clock;
 use crate::kube::{SharedKept, is_of_cluster};
@@ -106,6 +108,10 @@ pub struct ControlReport {
     pub history: Vec<RuleSet>,
     /// Changed rules that not all proxies enforce.
     pub rollouts: Vec<RolloutReport>,
+    /// What people did, as far as it is known: what has ended, and what is in force.
+    pub interventions: Vec<Intervention>,
+    /// What ended before then is not all known, in Unix seconds.
+    pub interventions_since: i64,
 }
 
 // === impl Control ===
@@ -228,6 +234,8 @@ impl Control {
             suspensions: kept.suspensions.clone(),
             history: inner.history.sets().to_vec(),
             rollouts: inner.rollouts.report(self.out.borrow().as_deref()),
+            interventions: inner.stored.interventions(clock::now()),
+            interventions_since: inner.stored.interventions_since(clock::now()),
         }
     }
 
