@@ -16,6 +16,7 @@ mod intake;
 pub(crate) mod lanes;
 pub mod metrics;
 pub mod operation;
+pub(crate) mod pods;
 mod queue;
 pub mod read;
 pub mod record;

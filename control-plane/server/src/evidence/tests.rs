@@ -252,6 +252,7 @@ fn given() -> Given {
                 id: "91".to_owned(),
                 issuer: "gitlab".to_owned(),
                 guessed: false,
+                by_labels: false,
                 attempt: None,
                 job: None,
                 project: Some("acme/etl".to_owned()),
@@ -511,7 +512,7 @@ fn tables_say_who_did_what_and_what_is_not_as_it_should_be() {
         assert!(text.lines().any(|found| found.starts_with(line)), "{line} in {name}: {text}");
     };
     has("decisions-by-identity.csv", "(nobody proved anything),sales/orders,allow,guard_in_shadow,,1,1,,");
-    has("decisions-by-run.csv", "GitLab pipeline,gitlab,91,acme/etl,,,allow,1,1,,");
+    has("decisions-by-run.csv", "GitLab pipeline,gitlab,91,token,acme/etl,,,allow,1,1,,");
     let resources = read(folder.path(), "decisions-by-resource.csv");
     assert!(resources.contains(",60001,601,yes,2026-10-07T00:00:00.000000Z,"), "{resources}");
     has(

@@ -14,7 +14,7 @@ use crate::decisions::run::RunKind;
 pub type Row = (&'static str, bool, &'static str);
 
 /// Every attribute of records and spans.
-pub const TABLE: [Row; 51] = [
+pub const TABLE: [Row; 52] = [
     ("tidegate.decision.id", false, "the id that the caller saw; `tidegate explain ID`"),
     ("tidegate.decision.outcome", false, "`allow`, `deny`, `unspecified`"),
     ("tidegate.decision.reason", false, "stable reason code, e.g. `no_allow_matched`"),
@@ -57,6 +57,11 @@ pub const TABLE: [Row; 51] = [
     ),
     ("tidegate.run.id", false, "its id at the system that ran it"),
     ("tidegate.run.issuer", false, "the TrustedIssuer that says so"),
+    (
+        "tidegate.run.source",
+        false,
+        "where kind and id are from: a `token`, the `name` of what called, or `labels` of its pod",
+    ),
     ("tidegate.run.project", false, "repository, project or namespace that it belongs to"),
     ("tidegate.run.initiator", false, "who or what started it"),
     ("cicd.pipeline.run.id", true, "the same as `tidegate.run.id` where that is a pipeline's"),
@@ -192,6 +197,7 @@ fn run(all: &mut Attributes, recorded: &Recorded) {
     all.text("tidegate.run.kind", kind(run.kind));
     all.text("tidegate.run.id", &run.id);
     all.text("tidegate.run.issuer", &run.issuer);
+    all.text("tidegate.run.source", run.source());
     all.maybe("tidegate.run.project", run.project.as_deref());
     all.maybe("tidegate.run.initiator", run.initiator.as_deref());
     match run.kind {

@@ -249,6 +249,7 @@ fn caller(one: &Recorded) -> String {
             run.agent.as_ref().map(|agent| format!("agent {agent}")),
             run.model.as_ref().map(|model| format!("model {model}")),
             run.guessed.then(|| "by its name".to_owned()),
+            run.by_labels.then(|| "by labels of its pod, which no token confirms".to_owned()),
         ];
         text.push_str(&labelled("run", &parts.into_iter().flatten().collect::<Vec<_>>().join(", ")));
     }

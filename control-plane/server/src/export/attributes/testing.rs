@@ -45,6 +45,7 @@ pub(crate) fn recorded() -> Recorded {
             id: "4711".to_owned(),
             issuer: "gitlab".to_owned(),
             guessed: false,
+            by_labels: false,
             attempt: None,
             job: some("12"),
             project: some("acme/orders"),
