@@ -20,7 +20,7 @@ pub(crate) mod pods;
 mod queue;
 pub mod read;
 pub mod record;
-mod rules;
+pub(crate) mod rules;
 pub mod run;
 mod slip;
 pub mod store;

@@ -199,7 +199,15 @@ fn limits(inputs: &Inputs, decided: &Decided) -> Vec<String> {
     }
     if inputs.sources.is_empty() {
         limits.push(
-            "Where rules are written, and who changed them, is not known: they are in no Git folder."
+            "Where rules are written, and who changed them, is not known: they are in no Git folder, and no annotation \
+             says it."
+                .to_owned(),
+        );
+    }
+    if inputs.sources.values().any(|source| source.by_annotations) {
+        limits.push(
+            "Commit and author of rules that are objects of a cluster (`file` begins with `kube/`) are annotations: whoever may \
+             write the object wrote them, and nothing was looked up."
                 .to_owned(),
         );
     }

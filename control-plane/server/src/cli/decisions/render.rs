@@ -305,6 +305,9 @@ fn written(source: &RuleSource) -> String {
     if let Some(at) = source.committed {
         text.push_str(&format!(", {} ago", span(clock::now().saturating_sub(at.seconds()))));
     }
+    if source.by_annotations {
+        text.push_str(", as the object says of itself");
+    }
     text
 }
 

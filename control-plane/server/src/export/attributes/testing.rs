@@ -30,6 +30,7 @@ pub(crate) fn recorded() -> Recorded {
                 commit: some("0123abcd"),
                 author: some("Ada"),
                 committed: None,
+                by_annotations: false,
             }),
         }),
         peer: some("spiffe://prod.example/ns/etl/sa/worker"),
