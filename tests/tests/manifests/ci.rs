@@ -160,6 +160,84 @@ fn rule(name: &str, path: &str) -> String {
     )
 }
 
+/// Of every object the commit that changed its file last, where the clone can tell; whatever the author is called.
+#[test]
+fn what_is_applied_says_which_commit_it_is_from() {
+    for program in ["kubectl", "jq", "git"] {
+        if Command::new(program).arg("--help").output().is_err() {
+            return println!("SKIPPED: what is applied says which commit it is from: no `{program}` here");
+        }
+    }
+    let which = Command::new("sh").args(["-c", "command -v kubectl"]).output().unwrap();
+    let kubectl = String::from_utf8(which.stdout).unwrap();
+    for (system, script) in scripts() {
+        let folder = Folder { folder: tempfile::tempdir().unwrap() };
+        folder.program("tidegate", "#!/bin/sh\n");
+        // What is said to a cluster stays here.
+        let shim = format!(
+            "#!/bin/sh\ncase $1 in\nlabel) exec {} \"$@\" ;;\napply) for last; do :; done; cp \"$last\" applied.json; cat \"$last\" ;;\n\
+             get) echo '{{\"items\": []}}' ;;\nesac\n",
+            kubectl.trim()
+        );
+        folder.program("kubectl", &shim);
+        let git = |arguments: &[&str]| {
+            let output = Command::new("git")
+                .args(["-c", "user.email=a@b.example", "-c", "commit.gpgsign=false"])
+                .args(arguments)
+                .current_dir(folder.folder.path())
+                .output()
+                .unwrap();
+            assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+            String::from_utf8(output.stdout).unwrap().trim().to_owned()
+        };
+        let commit = |author: &str| {
+            git(&["add", "--all", "rules"]);
+            git(&["-c", &format!("user.name={author}"), "commit", "--quiet", "--message", "x"]);
+            git(&["rev-parse", "HEAD"])
+        };
+        let annotations = || -> Vec<(String, Value)> {
+            let (is_done, text) = folder.run(&script, Path::new("/nowhere"));
+            assert!(is_done, "{system}: {text}");
+            let applied = std::fs::read_to_string(folder.folder.path().join("applied.json")).unwrap();
+            let applied: Value = serde_json::from_str(&applied).unwrap();
+            let items = applied["items"].as_array().unwrap().iter();
+            let of = |object: &Value| object["metadata"]["annotations"].clone();
+            items
+                .map(|object| (object["metadata"]["name"].as_str().unwrap().to_owned(), of(object)))
+                .collect()
+        };
+        let names =
+            |found: &[(String, Value)]| found.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+        folder.write("rules/a.yaml", &format!("{}---\n{}", rule("one", "/one"), rule("two", "/two")));
+        let found = annotations();
+        assert!(found.iter().all(|(_, one)| one.is_null()), "{system}: there is no clone: {found:?}");
+
+        git(&["init", "--quiet", "--initial-branch", "main"]);
+        folder.write("rules/z*.yaml", &rule("other", "/other"));
+        let first = commit("Dana");
+        folder.write("rules/zz.yaml", &rule("three", "/three"));
+        let author = "O'Hara \"$(touch started)\" \\t `x`";
+        let second = commit(author);
+        folder.write("rules/zzz.yaml", &rule("new", "/new"));
+        let found = annotations();
+        let by = |commit: &str, author: &str| json!({"tidegate.dev/commit": commit, "tidegate.dev/author": author});
+        assert_eq!(names(&found), ["one", "two", "other", "three", "new"], "{system}");
+        let expected =
+            [by(&first, "Dana"), by(&first, "Dana"), by(&first, "Dana"), by(&second, author), Value::Null];
+        for ((name, found), expected) in found.iter().zip(expected) {
+            assert_eq!(*found, expected, "{system}: {name}");
+        }
+        assert!(!folder.folder.path().join("started").exists());
+
+        // What was changed since then is nobody's commit, and where a clone begins nothing need have changed.
+        folder.write("rules/zz.yaml", &rule("three", "/changed"));
+        assert_eq!(annotations()[3].1, Value::Null, "{system}");
+        folder.write("rules/zz.yaml", &rule("three", "/three"));
+        folder.write(".git/shallow", &format!("{second}\n"));
+        assert!(annotations().iter().all(|(_, one)| one.is_null()), "{system}");
+    }
+}
+
 /// As an account that may do this and nothing else.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_cluster_has_what_the_folder_has() {

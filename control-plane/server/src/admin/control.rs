@@ -84,7 +84,8 @@ fn state(admin: &Admin) -> ControlState {
     let (up_to_date, errors) =
         (diagnosis.up_to_date, diagnosis.findings.iter().filter(|found| found.is_error()).count());
     drop(diagnosis);
-    let ControlReport { accepted, pin, revocations, broken, suspensions, history, rollouts } =
+    // What has ended is evidence.
+    let ControlReport { accepted, pin, revocations, broken, suspensions, history, rollouts, .. } =
         admin.control.report();
     ControlState {
         offered,
@@ -165,6 +166,7 @@ async fn answer<A: Send + 'static, T: Serialize + Send + 'static>(
             let status = match &refused {
                 Refused::Asked(_) => StatusCode::UNPROCESSABLE_ENTITY,
                 Refused::Unknown(_) => StatusCode::NOT_FOUND,
+                Refused::Other(_) => StatusCode::CONFLICT,
                 Refused::Away(_) => StatusCode::SERVICE_UNAVAILABLE,
                 Refused::State(_) => StatusCode::INTERNAL_SERVER_ERROR,
             };

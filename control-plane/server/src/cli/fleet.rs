@@ -9,14 +9,12 @@ use super::text::{self, count, hanging, labelled, span, visible};
 use super::{Ending, print};
 use crate::admin::ControlState;
 use crate::clock;
-use crate::control::{Broken, RuleSet};
+use crate::control::{Broken, RuleSet, short};
 use crate::push::{FleetReport, Standing, WorkloadReport};
 use crate::rollout::{RolloutReport, RolloutState};
 
 /// Most proxies of a workload that are told one by one, unless all are asked for.
 const MAX_TOLD: usize = 10;
-/// Digits of a digest that are shown.
-const SHORT: usize = 8;
 
 /// Say what every filter enforces, as the filters themselves say
 #[derive(Debug, Args)]
@@ -93,10 +91,6 @@ pub(super) fn chosen(mut fleet: FleetReport, names: &[String]) -> anyhow::Result
 /// A rule set as it is named everywhere.
 pub(super) fn named(set: &RuleSet) -> String {
     format!("{} ({})", set.number, short(&set.digest))
-}
-
-pub(super) fn short(digest: &str) -> &str {
-    digest.get(..SHORT).unwrap_or(digest)
 }
 
 /// `now`: Unix seconds.

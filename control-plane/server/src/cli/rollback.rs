@@ -9,7 +9,7 @@ use super::text::{self, count, span};
 use super::{Ending, complain, print};
 use crate::admin::ControlState;
 use crate::clock;
-use crate::control::{AskedPin, Pin};
+use crate::control::{AskedPin, Pin, short};
 
 /// Put earlier rules in force again, and keep them there
 #[derive(Debug, Args)]
@@ -67,7 +67,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
         return match tell::<_, Pin>(admin, tls, Method::POST, "/control/pin", Some(&asked))? {
             Answer::Refused(why) => refused(&why),
             Answer::Done(pin) => {
-                let digest = super::fleet::short(&pin.digest);
+                let digest = short(&pin.digest);
                 print(&format!(
                     "Rules {} ({digest}) are in force and pinned.\nNext: `tidegate rollout status --wait enforced`; when all is \
                      mended, `tidegate rollback --release`.\n",

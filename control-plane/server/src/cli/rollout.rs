@@ -16,7 +16,7 @@ use super::text::{count, labelled};
 use super::{Ending, complain, print};
 use crate::admin::ControlState;
 use crate::clock;
-use crate::control::{AskedRollout, RolloutAction, RolloutDone, digest};
+use crate::control::{AskedRollout, RolloutAction, RolloutDone, digest, short};
 use crate::push::{FleetReport, Standing};
 use crate::rollout::RolloutState;
 use crate::rules::{AcceptedRules, load, load_environment};
@@ -32,8 +32,8 @@ const MAX_TOLD: usize = 20;
 Examples:
   tidegate rollout status
   tidegate rollout status --wait enforced --rules rules --timeout 5m
-  tidegate rollout promote sales/orders-api --reason 'looked at it, OPS-7'
-  tidegate rollout abort sales/orders-api --reason 'the month-end close is refused'")]
+  tidegate rollout promote sales/orders-api 18 --reason 'looked at it, OPS-7'
+  tidegate rollout abort sales/orders-api 18 --reason 'the month-end close is refused'")]
 pub(super) struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -50,13 +50,15 @@ enum Command {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  tidegate rollout promote sales/orders-api --reason 'a Deny that must not wait, OPS-7'
+  tidegate rollout promote sales/orders-api 18 --reason 'a Deny that must not wait, OPS-7'
+  tidegate rollout promote sales/orders-api 3fa9c2 --reason OPS-7
 
 A Guard with `rollout` gives changed rules to some proxies first. This ends the wait; it also puts rules in force that were given
-up (aborted). It asks who does it (`tidegate serve --admin-writers`).
+up (aborted). REV is as `tidegate rollout status` shows it: where other rules have come since, it is refused and nothing changes.
+It asks who does it (`tidegate serve --admin-writers`).
 
-Exit codes: 0 it worked; 1 refused: nothing is held back there, or you may not; 2 the command line is wrong; 3 the control plane
-does not answer.")]
+Exit codes: 0 it worked; 1 refused: nothing or something else is held back there, or you may not; 2 the command line is wrong; 3 the
+control plane does not answer.")]
 struct PromoteArguments {
     #[command(flatten)]
     end: EndArguments,
@@ -66,13 +68,14 @@ struct PromoteArguments {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  tidegate rollout abort sales/orders-api --reason 'the month-end close is refused'
+  tidegate rollout abort sales/orders-api 18 --reason 'the month-end close is refused'
 
-All proxies enforce the rules before again, until the rules change or somebody promotes these. It asks who does it (`tidegate serve
+All proxies enforce the rules before again, until the rules change or somebody promotes these. REV is as `tidegate rollout status`
+shows it: where other rules have come since, it is refused and nothing changes. It asks who does it (`tidegate serve
 --admin-writers`).
 
-Exit codes: 0 it worked; 1 refused: no canary tries anything there, or you may not; 2 the command line is wrong; 3 the control
-plane does not answer.")]
+Exit codes: 0 it worked; 1 refused: no canary tries anything there, or something else, or you may not; 2 the command line is
+wrong; 3 the control plane does not answer.")]
 struct AbortArguments {
     #[command(flatten)]
     end: EndArguments,
@@ -83,6 +86,9 @@ struct EndArguments {
     /// The workload, namespace/name
     #[arg(value_name = "WORKLOAD")]
     workload: String,
+    /// Which changed rules: number of the rule set, or the beginning of its digest
+    #[arg(value_name = "REV")]
+    rev: String,
     /// Why; it is kept and shown
     #[arg(long, value_name = "TEXT")]
     reason: String,
@@ -191,13 +197,15 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
 }
 
 fn end(arguments: &EndArguments, action: RolloutAction) -> anyhow::Result<Ending> {
-    let EndArguments { workload, reason, admin, tls } = arguments;
-    let asked = AskedRollout { workload: workload.clone(), action, reason: reason.clone() };
+    let EndArguments { workload, rev, reason, admin, tls } = arguments;
+    let (workload, rules, reason) = (workload.clone(), rev.clone(), reason.clone());
+    let asked = AskedRollout { workload, rules, action, reason };
     match tell::<_, RolloutDone>(admin, tls, Method::POST, "/control/rollouts", Some(&asked))? {
         Answer::Refused(why) => refused(&why),
-        Answer::Done(RolloutDone { workload, rules }) => {
+        Answer::Done(RolloutDone { workload, rules, digest }) => {
+            let digest = short(&digest);
             print(&format!(
-                "All proxies of {workload} get rules {rules}.\nNext: `tidegate rollout status --workload {workload}`.\n"
+                "All proxies of {workload} get rules {rules} ({digest}).\nNext: `tidegate rollout status --workload {workload}`.\n"
             ))?;
             Ok(Ending::Done)
         }
@@ -332,7 +340,7 @@ fn describe(status: &Status, wanted: Option<&str>, now: i64, style: Style) -> St
     text.push_str(&labelled("enforced", &format!("{enforcing} of {proxies} proxies")));
     if let Some(wanted) = wanted.filter(|wanted| !is_offered(&status.control, Some(wanted))) {
         let offered = status.control.offered.as_ref().map_or("nothing".to_owned(), named);
-        let wanted = super::fleet::short(wanted);
+        let wanted = short(wanted);
         text.push_str(&labelled("rules", &format!("those of --rules are {wanted}; on offer is {offered}")));
     }
     let others = status.workloads.workloads.iter().flat_map(|(name, workload)| {

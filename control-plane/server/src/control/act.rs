@@ -12,12 +12,14 @@ use super::kept::{
 use super::make::Made;
 use super::{Control, FILE, Inner, overlay, staging};
 use crate::clock;
-use crate::kube::{MAX_SHARED, Unshared};
+use crate::kube::{MAX_SHARED, SharedKept, Unshared};
 use crate::serve::InForce;
 use crate::state::StateError;
 
 /// How often it is tried again when another replica was quicker.
 const ATTEMPTS: usize = 8;
+/// What is written otherwise when something is left out, in bytes.
+const SLACK: usize = 64;
 
 /// Why something is not done.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +30,9 @@ pub enum Refused {
     /// There is no such thing.
     #[error("{0}")]
     Unknown(String),
+    /// It is about what is not there any more: something else is.
+    #[error("{0}")]
+    Other(String),
     /// It cannot be written down for all replicas.
     #[error("{0}")]
     Away(String),
@@ -101,10 +106,7 @@ impl Control {
     pub fn lift(&self, id: &str, by: &str) -> Result<(), Refused> {
         let mut inner = self.lock();
         self.change(&mut inner, |kept| {
-            let before = (kept.revocations.len(), kept.suspensions.len());
-            kept.revocations.retain(|one| one.id != id);
-            kept.suspensions.retain(|one| one.id != id && one.workload != id);
-            if before == (kept.revocations.len(), kept.suspensions.len()) {
+            if !kept.lift(id, by, clock::now()) {
                 return Err(Refused::Unknown(format!("nothing is revoked or suspended under `{id}`")));
             }
             Ok(((), None))
@@ -193,7 +195,7 @@ impl Control {
         let pin = self.change_if(
             &mut inner,
             |kept| {
-                kept.pin = Some(pin.clone());
+                kept.pin(pin.clone());
                 Ok((pin.clone(), None))
             },
             |pin, made, current| {
@@ -216,7 +218,7 @@ impl Control {
     /// Where nothing is pinned.
     pub fn release(&self, by: &str) -> Result<(), Refused> {
         let mut inner = self.lock();
-        let pin = self.change(&mut inner, |kept| match kept.pin.take() {
+        let pin = self.change(&mut inner, |kept| match kept.unpin(by, clock::now()) {
             Some(pin) => Ok((pin, None)),
             None => {
                 Err(Refused::Unknown("nothing is pinned; the newest accepted rules are in force".to_owned()))
@@ -287,11 +289,12 @@ impl Control {
                 }
             };
             let now = clock::now();
+            stored.begin_past(now);
             stored.forget(now);
             stored.unbelieved.clear();
             let (done, asked) = act(&mut stored)?;
             stored.revision = stored.revision.saturating_add(1);
-            let kept = stored.clone().at(now);
+            let mut kept = stored.clone().at(now);
             let made = self.make(inner, &kept, asked.as_deref());
             if let Some(id) = asked
                 && !made.is_nothing
@@ -304,8 +307,11 @@ impl Control {
             may(&done, &made, self.out.borrow().clone())?;
             match &self.shared {
                 None => self.state.write_json(FILE, &stored)?,
-                Some(shared) => match shared.write(&stored, version) {
-                    Ok(()) => self.copy(&stored),
+                Some(shared) => match write(shared, &mut stored, version) {
+                    Ok(()) => {
+                        self.copy(&stored);
+                        kept.past = stored.past.clone();
+                    }
                     Err(Unshared::Raced) => continue,
                     Err(Unshared::TooLarge(bytes)) => {
                         return Err(Refused::Asked(without_room(bytes)));
@@ -321,6 +327,18 @@ impl Control {
         Err(Refused::Away(
             "others change what is revoked at the same time, again and again; try again".to_owned(),
         ))
+    }
+}
+
+/// Writes it for all replicas. What has ended gives room to what is in force.
+fn write(shared: &SharedKept, stored: &mut Kept, version: Option<String>) -> Result<(), Unshared> {
+    match shared.write(stored, version.clone()) {
+        Err(Unshared::TooLarge(bytes))
+            if stored.past.make_room(bytes.saturating_add(SLACK).saturating_sub(MAX_SHARED)) =>
+        {
+            shared.write(stored, version)
+        }
+        written => written,
     }
 }
 

@@ -64,6 +64,7 @@ impl Kept {
                 }
             }
         });
+        self.past.check();
         self.unbelieved = unbelieved;
         self
     }

@@ -17,6 +17,10 @@ const MAX_SETS: usize = 20;
 /// How many bytes of text they have at most together; the two newest are kept whatever they have.
 const MAX_BYTES: u64 = 128 << 20;
 const FEWEST: usize = 2;
+/// So many digits of a digest name a rule set at least.
+const FEWEST_DIGITS: usize = 6;
+/// Digits of a digest that are shown.
+const SHORT: usize = 8;
 
 /// A rule set that was accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +62,20 @@ pub fn digest(rules: &AcceptedRules, is_own: impl Fn(&str) -> bool) -> String {
 fn add(content: &mut Vec<u8>, text: &str) {
     content.extend_from_slice(&u64::try_from(text.len()).unwrap_or(u64::MAX).to_be_bytes());
     content.extend_from_slice(text.as_bytes());
+}
+
+/// Whether somebody means this rule set: by its number, or by how its digest begins.
+pub(crate) fn names(asked: &str, number: u64, digest: &str) -> bool {
+    asked.parse() == Ok(number) || begins(asked, digest)
+}
+
+fn begins(asked: &str, digest: &str) -> bool {
+    asked.len() >= FEWEST_DIGITS && digest.starts_with(asked)
+}
+
+/// A digest as it is shown.
+pub(crate) fn short(digest: &str) -> &str {
+    digest.get(..SHORT).unwrap_or(digest)
 }
 
 fn of_file(path: &str, text: &str) -> [u8; 32] {
@@ -172,8 +190,7 @@ impl History {
         if let Some(set) = self.sets.iter().find(|set| Some(set.number) == by_number) {
             return Ok(set.clone());
         }
-        let begins = |set: &&RuleSet| asked.len() >= 6 && set.digest.starts_with(asked);
-        match self.sets.iter().rev().find(begins) {
+        match self.sets.iter().rev().find(|set| begins(asked, &set.digest)) {
             Some(set) => Ok(set.clone()),
             None => {
                 let known: Vec<String> = self.sets.iter().map(|set| set.number.to_string()).collect();

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use tidegate_identity::{Revoked, RevokedKind};
 use tidegate_proto::MAX_SUSPENSION_S;
 
+use super::past::Past;
+
 /// Longest that anything is revoked for at a time, in seconds: 90 days.
 pub const MAX_REVOCATION_S: u32 = 90 * 24 * 3600;
 /// Shortest of both, in seconds.
@@ -24,7 +26,7 @@ pub(super) const MAX_SUSPENSIONS: usize = 256;
 /// Longest reason or ticket, in characters.
 const MAX_TEXT: usize = 300;
 /// Longest name or id, in bytes.
-const MAX_NAME: usize = 2_048;
+pub(super) const MAX_NAME: usize = 2_048;
 
 /// Everything that is kept.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +43,9 @@ pub struct Kept {
     pub revocations: Vec<Revocation>,
     /// Workloads whose Guards only report for a time.
     pub suspensions: Vec<Suspension>,
+    /// What has ended.
+    #[serde(default)]
+    pub past: Past,
     /// What was found in the cluster and does not count, and why. The next change writes it without.
     #[serde(skip)]
     pub unbelieved: Vec<Broken>,
@@ -211,9 +216,9 @@ impl Kept {
         self
     }
 
-    /// Drops what ended so long ago that it has by any clock, for what is written down for all.
+    /// What ended so long ago that it has by any clock is past, for what is written down for all.
     pub fn forget(&mut self, now: i64) {
-        *self = std::mem::take(self).at(now.saturating_sub(GRACE_S));
+        self.end_what_is_over(now.saturating_sub(GRACE_S));
     }
 
     /// When the first of everything ends, in Unix seconds.
@@ -328,7 +333,7 @@ impl Kept {
         check_text("reason", &asked.reason)?;
         check_text("ticket", &asked.ticket)?;
         check_seconds(asked.seconds, MAX_SUSPENSION_S)?;
-        self.suspensions.retain(|one| one.workload != asked.workload);
+        self.replace_suspension(&asked.workload, by, now);
         if self.suspensions.iter().filter(|one| one.until > now).count() >= MAX_SUSPENSIONS {
             return Err(format!(
                 "{MAX_SUSPENSIONS} workloads are suspended already, and there cannot be more"

@@ -16,6 +16,7 @@ mod history;
 mod kept;
 mod make;
 mod overlay;
+mod past;
 mod staging;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,11 +30,13 @@ use tracing::{error, info, warn};
 pub use self::act::{Refused, Told};
 use self::history::{Digests, History};
 pub use self::history::{RuleSet, digest};
+pub(crate) use self::history::{names, short};
 pub use self::kept::{
     AskedPin, AskedRevocation, AskedSuspension, Broken, Kept, MAX_REVOCATION_S, Pin, Revocation, Suspension,
     Target,
 };
 use self::make::{HALVINGS, Made, MadeOf, Maker};
+pub use self::past::{End, EndHow, Intervention, InterventionKind, Past};
 pub use self::staging::{AskedRollout, RolloutAction, RolloutDone};
 use crate::clock;
 use crate::kube::{SharedKept, is_of_cluster};
@@ -105,6 +108,10 @@ pub struct ControlReport {
     pub history: Vec<RuleSet>,
     /// Changed rules that not all proxies enforce.
     pub rollouts: Vec<RolloutReport>,
+    /// What people did, as far as it is known: what has ended, and what is in force.
+    pub interventions: Vec<Intervention>,
+    /// What ended before then is not all known, in Unix seconds.
+    pub interventions_since: i64,
 }
 
 // === impl Control ===
@@ -227,6 +234,8 @@ impl Control {
             suspensions: kept.suspensions.clone(),
             history: inner.history.sets().to_vec(),
             rollouts: inner.rollouts.report(self.out.borrow().as_deref()),
+            interventions: inner.stored.interventions(clock::now()),
+            interventions_since: inner.stored.interventions_since(clock::now()),
         }
     }
 

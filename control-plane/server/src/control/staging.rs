@@ -11,13 +11,13 @@ use tidegate_compiler::{Compiled, Compiler};
 use tracing::{error, warn};
 
 use super::act::Refused;
-use super::history::History;
+use super::history::{History, short};
 use super::kept::{self, Kept};
 use super::make::Maker;
 use super::{Control, Inner};
 use crate::clock;
 use crate::push::stopped;
-use crate::rollout::Change;
+use crate::rollout::{Change, NotEnded, SetRef};
 use crate::rules::AcceptedRules;
 use crate::serve::InForce;
 
@@ -30,6 +30,9 @@ const LOOK: Duration = Duration::from_secs(1);
 pub struct AskedRollout {
     /// `namespace/name`.
     pub workload: String,
+    /// Which changed rules are meant: number of the rule set, or the beginning of its digest. Others may have come since somebody
+    /// looked.
+    pub rules: String,
     /// What.
     pub action: RolloutAction,
     /// Why.
@@ -54,6 +57,8 @@ pub struct RolloutDone {
     pub workload: String,
     /// Number of the rule set whose rules all of its proxies get.
     pub rules: u64,
+    /// Its digest, hexadecimal.
+    pub digest: String,
 }
 
 // === impl Control ===
@@ -121,21 +126,28 @@ impl Control {
     /// Ends what canaries try, one way or the other. Blocking.
     ///
     /// # Errors
-    /// Where nothing is tried there.
+    /// Where nothing is tried there, or other rules than those that are meant.
     pub fn end_rollout(&self, asked: AskedRollout, by: &str) -> Result<RolloutDone, Refused> {
-        let AskedRollout { workload, action, reason } = asked;
+        let AskedRollout { workload, rules: asked, action, reason } = asked;
         kept::check_text("reason", &reason).map_err(Refused::Asked)?;
         let mut inner = self.lock();
         let ended = match action {
-            RolloutAction::Promote => inner.rollouts.promote(&workload),
-            RolloutAction::Abort => inner.rollouts.abort(&workload, reason.clone(), by, clock::now()),
+            RolloutAction::Promote => inner.rollouts.promote(&workload, &asked),
+            RolloutAction::Abort => inner.rollouts.abort(&workload, &asked, reason.clone(), by, clock::now()),
         };
-        let rules = ended.ok_or_else(|| {
-            let nothing = match action {
-                RolloutAction::Promote => "no changed rules are held back",
-                RolloutAction::Abort => "no canary tries changed rules",
-            };
-            Refused::Unknown(format!("{nothing} at `{workload}`; `tidegate rollout status` tells what is"))
+        let SetRef { number: rules, digest } = ended.map_err(|not_ended| match not_ended {
+            NotEnded::Nothing => {
+                let nothing = match action {
+                    RolloutAction::Promote => "no changed rules are held back",
+                    RolloutAction::Abort => "no canary tries changed rules",
+                };
+                Refused::Unknown(format!("{nothing} at `{workload}`; `tidegate rollout status` tells what is"))
+            }
+            NotEnded::Other(SetRef { number, digest }) => Refused::Other(format!(
+                "at `{workload}` rules {number} ({}) are held back, and not `{asked}`; nothing has changed; look at \
+                 `tidegate rollout status` again",
+                short(&digest)
+            )),
         })?;
         warn!(workload, by, rules, "somebody has decided which rules all proxies get: {reason}");
         // Not borrowed any more when it is replaced.
@@ -143,7 +155,7 @@ impl Control {
         if let Some(in_force) = in_force {
             self.stage_again(&inner, &in_force);
         }
-        Ok(RolloutDone { workload, rules })
+        Ok(RolloutDone { workload, rules, digest })
     }
 
     fn stage_again(&self, inner: &Inner, in_force: &InForce) {

@@ -5,7 +5,7 @@
 
 use super::record::{Entry, Gap, Recorded};
 
-const HEAD: [&str; 24] = [
+const HEAD: [&str; 25] = [
     "time",
     "id",
     "outcome",
@@ -18,6 +18,7 @@ const HEAD: [&str; 24] = [
     "identities",
     "runKind",
     "run",
+    "runFrom",
     "runProject",
     "runCommit",
     "initiator",
@@ -71,6 +72,7 @@ fn decision(one: &Recorded) -> [String; HEAD.len()] {
         one.identities.join(" "),
         run.map(|run| run.kind.words().to_owned()).unwrap_or_default(),
         text(run.map(|run| &run.id)),
+        run.map(|run| run.source().to_owned()).unwrap_or_default(),
         text(run.and_then(|run| run.project.as_ref())),
         text(run.and_then(|run| run.commit.as_ref())),
         text(run.and_then(|run| run.initiator.as_ref())),

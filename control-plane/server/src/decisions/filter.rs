@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::lanes::Worth;
 use super::read;
-use super::record::{Entry, Gap, Moment, Outcome, Recorded};
+use super::record::{Claim, Entry, Gap, Moment, Outcome, Recorded};
+use super::run::POD_NAME;
 use crate::bundle::sha256;
 
 /// What is asked for; all of it must hold.
@@ -114,7 +115,13 @@ fn resource_forms(recorded: &Recorded) -> Vec<String> {
 }
 
 fn run_forms(recorded: &Recorded) -> impl Iterator<Item = &str> {
-    recorded.run.iter().flat_map(|run| [Some(run.id.as_str()), run.job.as_deref()]).flatten()
+    let run = recorded.run.iter();
+    // The pod's name was what it was called by before labels said more.
+    let pod = run.clone().filter(|run| run.by_labels).flat_map(|run| {
+        let of_pod = |claim: &&Claim| claim.issuer == run.issuer && claim.claim == POD_NAME;
+        recorded.claims.iter().filter(of_pod).flat_map(|claim| &claim.values).map(String::as_str)
+    });
+    run.flat_map(|run| [Some(run.id.as_str()), run.job.as_deref()]).flatten().chain(pod)
 }
 
 /// What an entry can be looked up by and many others share.

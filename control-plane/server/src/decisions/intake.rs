@@ -18,6 +18,7 @@ use tracing::warn;
 use super::explain::{self, Explained};
 use super::lanes::Worth;
 use super::metrics::DecisionMetrics;
+use super::pods::Pods;
 use super::queue::{Queue, Queued, Room};
 use super::read::{self, Known};
 use super::record::{Entry, Gap, GapCause, Moment, Recorded};
@@ -47,6 +48,7 @@ pub struct Decisions {
     /// Somebody was told that what is required is not kept.
     told: AtomicBool,
     history: History,
+    pods: Arc<Pods>,
     /// Questions to the store that may be answered at once.
     questions: Arc<Semaphore>,
     /// People who may follow decisions at once.
@@ -107,6 +109,7 @@ impl Decisions {
             exports: OnceLock::new(),
             told: AtomicBool::new(false),
             history: History::default(),
+            pods: Arc::default(),
             questions: Arc::new(Semaphore::new(QUESTIONS)),
             followers: Arc::new(Semaphore::new(FOLLOWERS)),
         }
@@ -140,6 +143,11 @@ impl Decisions {
     /// The rules that were in force.
     pub(crate) fn history(&self) -> &History {
         &self.history
+    }
+
+    /// Pods of Tekton, as far as somebody tells which there are.
+    pub(crate) fn pods(&self) -> &Arc<Pods> {
+        &self.pods
     }
 
     /// Leave to ask the store; `None`: too many are asking.
@@ -182,7 +190,7 @@ impl Decisions {
         batch: &pb::ReportRequest,
     ) -> Option<Written> {
         let now = Moment::now();
-        let reader = Reader::new(&batches.workload, manifest, batch, self.known(), now);
+        let reader = Reader::new(self, &batches.workload, manifest, batch, now);
         let mut entries = Vec::with_capacity(batch.records.len().saturating_add(2));
         for raw in &batch.records {
             let read = reader.read(raw);
@@ -233,7 +241,7 @@ impl Decisions {
         batch: &pb::ReportRequest,
         unwritten: &[usize],
     ) -> Option<Written> {
-        let reader = Reader::new(workload, manifest, batch, self.known(), Moment::now());
+        let reader = Reader::new(self, workload, manifest, batch, Moment::now());
         let raws = unwritten.iter().filter_map(|at| Some((*at, batch.records.get(*at)?)));
         self.keep(raws.map(|(at, raw)| (at, Entry::Decision(Arc::new(reader.read(raw).recorded)))))
     }
@@ -280,6 +288,7 @@ struct Reader<'b> {
     instance: String,
     manifest: Option<[u8; 32]>,
     known: Arc<Known>,
+    pods: &'b Pods,
     now: Moment,
 }
 
@@ -287,19 +296,22 @@ struct Reader<'b> {
 
 impl<'b> Reader<'b> {
     fn new(
+        decisions: &'b Decisions,
         workload: &'b str,
         manifest: Option<[u8; 32]>,
         batch: &pb::ReportRequest,
-        known: Arc<Known>,
         now: Moment,
     ) -> Self {
         let vm = batch.vm.as_ref().map(|vm| vm.instance.as_str()).unwrap_or_default();
-        Self { workload, instance: read::instance(vm), manifest, known, now }
+        let (known, pods) = (decisions.known(), &*decisions.pods);
+        Self { workload, instance: read::instance(vm), manifest, known, pods, now }
     }
 
     fn read(&self, raw: &pb::DecisionRecord) -> read::Read {
         let from = read::From { workload: self.workload, instance: &self.instance, manifest: self.manifest };
-        read::record(raw, &from, &self.known, self.now)
+        let mut read = read::record(raw, &from, &self.known, self.now);
+        self.pods.complete(&mut read.recorded);
+        read
     }
 }
 

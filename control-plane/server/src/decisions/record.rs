@@ -147,7 +147,7 @@ pub struct RuleRef {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RuleSource {
-    /// The file below the rules folder.
+    /// The file below the rules folder; of an object in a cluster, as diagnostics name it.
     pub file: String,
     /// The line at which the rule begins.
     pub line: u32,
@@ -160,6 +160,9 @@ pub struct RuleSource {
     /// When.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub committed: Option<Moment>,
+    /// Commit and author are annotations of the object: whoever may write it says so.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub by_annotations: bool,
 }
 
 /// A claim of a verified token that is marked safe.

@@ -1,6 +1,7 @@
 //! The rules that decisions rest on: which were in force when, where they are written, and who changed them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,7 +16,7 @@ use super::read::Known;
 use super::record::{Recorded, Revision, RuleSource};
 use crate::bundle::{Release, hex};
 use crate::push::{Hub, Wanted, stopped};
-use crate::rules::{AcceptedRules, SetName, read};
+use crate::rules::{AcceptedRules, ObjectPath, SetName, read};
 use crate::serve::InForce;
 use crate::state::StateDir;
 
@@ -23,8 +24,38 @@ use crate::state::StateDir;
 const ERAS: usize = 8;
 /// Edits come in bursts; files are looked at when they are over.
 const SETTLED: Duration = Duration::from_secs(1);
+/// How often annotations of objects are looked at, should nothing else have changed.
+const ANNOTATED: Duration = Duration::from_secs(30);
 /// Where rules are larger, in bytes, nobody is told where they are written.
 const MOST_TEXT: usize = 16 << 20;
+
+/// Where rules are written.
+#[derive(Debug)]
+pub(crate) enum Place {
+    /// In files below a folder.
+    Folder(PathBuf),
+    /// In objects of a cluster.
+    Objects(Arc<dyn Authors>),
+}
+
+/// Knows who wrote objects, as they say themselves.
+pub(crate) trait Authors: fmt::Debug + Send + Sync {
+    /// AccessRules that say it.
+    fn written(&self) -> Vec<Written>;
+}
+
+/// An object that says who wrote it.
+#[derive(Debug, Clone)]
+pub(crate) struct Written {
+    /// As it is called among the files of rules.
+    pub(crate) path: String,
+    /// As it is now, which need not be what counts.
+    pub(crate) text: Arc<str>,
+    /// Cleaned.
+    pub(crate) commit: Option<String>,
+    /// The same.
+    pub(crate) author: Option<String>,
+}
 
 /// Rules that were in force, and while which Bundles were signed.
 #[derive(Debug, Default)]
@@ -127,11 +158,11 @@ impl History {
     }
 }
 
-/// Follows the rules that are on offer until the server stops. `folder`: where they are, if they are files.
+/// Follows the rules that are on offer until the server stops.
 pub(crate) async fn follow(
     hub: Arc<Hub>,
     state: Arc<StateDir>,
-    folder: Option<PathBuf>,
+    place: Place,
     mut offered: watch::Receiver<Option<Arc<InForce>>>,
 ) -> Result<(), std::convert::Infallible> {
     let mut stop = hub.stopping();
@@ -145,6 +176,16 @@ pub(crate) async fn follow(
                     return Ok(());
                 }
             }
+            // Annotations alone make no new rules.
+            () = sleep(ANNOTATED), if matches!(place, Place::Objects(_)) => {
+                let current = offered.borrow().clone();
+                if let (Place::Objects(authors), Some(in_force)) = (&place, current) {
+                    let before = hub.decisions.known();
+                    let rules = of_objects(&**authors, &in_force);
+                    hub.decisions.know(Known { packs: before.packs.clone(), rules, until: before.until });
+                }
+                continue;
+            }
             () = stopped(&mut stop) => return Ok(()),
         }
         let current = offered.borrow_and_update().clone();
@@ -155,7 +196,6 @@ pub(crate) async fn follow(
             in_force.compiled.issuers.iter().map(|issuer| (issuer.name.clone(), issuer.pack)).collect();
         let before = hub.decisions.known();
         hub.decisions.know(Known { packs: packs.clone(), rules: before.rules.clone(), until: before.until });
-        let Some(folder) = &folder else { continue };
         tokio::select! {
             () = sleep(SETTLED) => {}
             _ = offered.changed() => {
@@ -164,7 +204,10 @@ pub(crate) async fn follow(
             }
             () = stopped(&mut stop) => return Ok(()),
         }
-        let rules = sources(state.clone(), folder.clone(), in_force).await;
+        let rules = match &place {
+            Place::Folder(folder) => sources(state.clone(), folder.clone(), in_force).await,
+            Place::Objects(authors) => of_objects(&**authors, &in_force),
+        };
         hub.decisions.know(Known { packs, rules, until: Some(last) });
     }
 }
@@ -186,6 +229,22 @@ fn signed(hub: &Hub) -> (Revision, Signed) {
     (last, signed)
 }
 
+/// Who wrote rules that are objects, as far as these say so. What an object says now is about what is in force only where that is
+/// its text: it may be broken, or what is in force may be pinned.
+fn of_objects(authors: &dyn Authors, in_force: &InForce) -> BTreeMap<String, Arc<RuleSource>> {
+    let files = &in_force.rules.files;
+    let source = |written: Written| {
+        let rule = ObjectPath::parse(&written.path)?;
+        let name = format!("{}/{}", rule.namespace?, rule.name);
+        files.get(&written.path).filter(|text| ***text == *written.text)?;
+        let Written { path, commit, author, .. } = written;
+        let source =
+            RuleSource { file: path, line: 1, commit, author, committed: None, by_annotations: true };
+        Some((name, Arc::new(source)))
+    };
+    authors.written().into_iter().filter_map(source).collect()
+}
+
 /// Where every rule is written, with the last change of its file.
 async fn sources(
     state: Arc<StateDir>,
@@ -201,6 +260,7 @@ async fn sources(
             commit: change.map(|change| change.commit.clone()),
             author: change.map(|change| change.author.clone()),
             committed: change.map(|change| change.at),
+            by_annotations: false,
             file,
             line,
         };
@@ -229,4 +289,50 @@ fn locate(state: &StateDir, in_force: &InForce) -> Option<Located> {
     };
     let places = rules.into_iter().filter_map(place).collect();
     Some((files, places))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::control::RuleSet;
+    use crate::rules::Files;
+
+    const MESH: &str = "kind: Mesh\nmetadata: {name: m}\nspec: {trustDomain: td, rootNamespace: root}\n";
+
+    #[derive(Debug)]
+    struct Said(Vec<Written>);
+
+    impl Authors for Said {
+        fn written(&self) -> Vec<Written> {
+            self.0.clone()
+        }
+    }
+
+    #[test]
+    fn what_an_object_says_of_itself_is_about_its_own_text_only() {
+        let path = |name: &str| format!("kube/AccessRule/sales/{name}.yaml");
+        let files: Files = [("kube/Mesh/cluster.yaml".to_owned(), MESH.to_owned())].into();
+        let compiled = crate::serve::compile_files(&files, &Default::default()).output.unwrap();
+        let rules = ["same", "edited"].map(|name| (path(name), format!("as accepted: {name}"))).into();
+        let rules = Arc::new(AcceptedRules { files: rules, environment: Default::default() });
+        let set = RuleSet { number: 1, digest: "d".into(), at: 0, files: 2, bytes: 0 };
+        let in_force = InForce::new(compiled, rules, set, Instant::now());
+        let written = |name: &str, text: &str| Written {
+            path: path(name),
+            text: text.into(),
+            commit: Some("3f2a".into()),
+            author: Some(format!("who wrote {name}")),
+        };
+        let authors = Said(vec![
+            written("same", "as accepted: same"),
+            written("edited", "something broken"),
+            written("new", "not accepted"),
+        ]);
+        let found = of_objects(&authors, &in_force);
+        let [(name, source)] = found.iter().collect::<Vec<_>>()[..] else { panic!("{found:?}") };
+        assert_eq!((name.as_str(), source.file.as_str()), ("sales/same", "kube/AccessRule/sales/same.yaml"));
+        assert_eq!((source.author.as_deref(), source.by_annotations), (Some("who wrote same"), true));
+    }
 }

@@ -40,6 +40,10 @@ pub struct Run {
     /// The kind is guessed by a naming convention, not stated by the issuer.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub guessed: bool,
+    /// Kind and id are the control plane's own addition, from labels of the caller's pod: no token says so, and whoever may create
+    /// pods in that namespace can label one so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_labels: bool,
     /// Which attempt of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<String>,
@@ -114,8 +118,13 @@ const GITHUB: Columns = Columns {
     initiator: &["actor", "actor_id"],
     identities: &["repository_id", "repository", "actor"],
 };
+/// How a token names its pod.
+pub const POD_NAME: &str = "kubernetes.io.pod.name";
+/// The same, for good.
+pub const POD_UID: &str = "kubernetes.io.pod.uid";
+
 const KUBERNETES: Columns = Columns {
-    id: &["kubernetes.io.pod.name", "kubernetes.io.pod.uid", "sub"],
+    id: &[POD_NAME, POD_UID, "sub"],
     project: &["kubernetes.io.namespace"],
     identities: &["sub", "kubernetes.io.serviceaccount.name"],
     ..NOTHING
@@ -233,6 +242,7 @@ fn one(said: &Said<'_>, pack: PackKind) -> Option<Run> {
         id: said.first(columns.id)?,
         issuer: said.issuer.to_owned(),
         guessed: false,
+        by_labels: false,
         attempt: said.first(columns.attempt),
         job: said.first(columns.job),
         project: said.first(columns.project),
@@ -263,6 +273,19 @@ fn one(said: &Said<'_>, pack: PackKind) -> Option<Run> {
         }
         _ => run,
     })
+}
+
+// === impl Run ===
+
+impl Run {
+    /// Where kind and id are from, in one of few words: a `token`, the `name` of what called, or `labels` of the pod.
+    pub const fn source(&self) -> &'static str {
+        match (self.by_labels, self.guessed) {
+            (true, _) => "labels",
+            (false, true) => "name",
+            (false, false) => "token",
+        }
+    }
 }
 
 // === impl RunKind ===

@@ -29,6 +29,7 @@ pub fn recorded(id: &str, outcome: Outcome, at: i64) -> Recorded {
             id: "91".to_owned(),
             issuer: "gitlab".to_owned(),
             guessed: false,
+            by_labels: false,
             attempt: None,
             job: Some("7".to_owned()),
             project: Some("acme/etl".to_owned()),

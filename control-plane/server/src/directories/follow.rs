@@ -18,7 +18,7 @@ use super::http::{ReadError, SourceError};
 use super::index::Known;
 use super::kubernetes::{Cluster, Pods};
 use super::pace::{Pace, jittered};
-use super::{Directories, Ids, Index, Options};
+use super::{Directories, Ids, Index, Options, runs};
 use crate::clock;
 use crate::metrics::{DirectoryLabel, Metrics, ReasonLabel};
 use crate::push::{Hub, stopped};
@@ -38,9 +38,9 @@ const READINGS: usize = 8;
 pub struct Sources {
     google: Arc<Google>,
     /// By TrustedIssuer.
-    clusters: BTreeMap<String, Arc<Cluster>>,
-    every: Duration,
-    watched_for: Duration,
+    pub(super) clusters: BTreeMap<String, Arc<Cluster>>,
+    pub(super) every: Duration,
+    pub(super) watched_for: Duration,
     readings: Semaphore,
 }
 
@@ -100,6 +100,9 @@ pub async fn keep(hub: Arc<Hub>, sources: Sources, state: Arc<StateDir>) -> Resu
     let mut offered = hub.directories.offered();
     let mut tasks = JoinSet::new();
     let mut running: BTreeMap<String, AbortHandle> = BTreeMap::new();
+    for (issuer, cluster) in &sources.clusters {
+        tasks.spawn(runs::follow(hub.clone(), sources.clone(), issuer.clone(), cluster.clone()));
+    }
     let mut shown = BTreeSet::new();
     let mut saved = BTreeMap::new();
     loop {
@@ -188,7 +191,10 @@ impl Follower {
             }
             DirectoryQuery::TektonRun { issuer, namespace, kind, name } => {
                 match self.sources.clusters.get(&issuer).cloned() {
-                    Some(cluster) => self.follow_pods(Pods::new(cluster, &namespace, kind, &name)).await,
+                    Some(cluster) => {
+                        let runs = self.hub.decisions.pods().clone();
+                        self.follow_pods(Pods::new(cluster, (&namespace, kind, &name), runs)).await
+                    }
                     None => self.explain(&issuer).await,
                 }
             }
@@ -299,11 +305,11 @@ impl Follower {
 }
 
 /// `None` is never: the semaphore is not closed.
-async fn permission(sources: &Sources) -> Option<SemaphorePermit<'_>> {
+pub(super) async fn permission(sources: &Sources) -> Option<SemaphorePermit<'_>> {
     sources.readings.acquire().await.ok()
 }
 
-async fn in_time<T>(reading: impl Future<Output = Result<T, ReadError>>) -> Result<T, ReadError> {
+pub(super) async fn in_time<T>(reading: impl Future<Output = Result<T, ReadError>>) -> Result<T, ReadError> {
     let result = tokio::time::timeout(TIMEOUT, reading).await;
     result.unwrap_or(Err(ReadError::Slow(TIMEOUT)))
 }

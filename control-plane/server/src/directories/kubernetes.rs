@@ -26,6 +26,7 @@ use url::Url;
 use super::credentials::sensitive;
 use super::http::{ReadError, SourceError, base, below, client, get, json, roots_of, system_roots};
 use super::{ClusterOptions, Ids};
+use crate::decisions::pods::{PodRun, Pods as Runs};
 
 /// What every pod has.
 const POD_FOLDER: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -50,17 +51,23 @@ const WATCH: HeaderValue =
 /// The API of one cluster.
 #[derive(Debug)]
 pub(super) struct Cluster {
+    /// The TrustedIssuer of its tokens.
+    issuer: String,
     client: Client,
     url: Url,
     token: Option<PathBuf>,
 }
 
-/// The pods of one pipeline or task.
+/// The pods of one pipeline or task, or those of all runs.
 pub(super) struct Pods {
     cluster: Arc<Cluster>,
-    namespace: String,
+    /// `None`: of every one.
+    namespace: Option<String>,
     label: &'static str,
-    value: String,
+    /// `None`: whatever it is.
+    value: Option<String>,
+    /// Which run a pod is of is told here.
+    runs: Arc<Runs>,
     ids: Arc<Ids>,
     /// What a watch goes on from.
     version: String,
@@ -144,7 +151,8 @@ impl Cluster {
         match &options.api {
             Some(api) => {
                 let roots = api.ca.as_deref().map_or_else(|| Ok(system_roots()), roots_of)?;
-                Ok(Self { client: client(roots)?, url: base(&api.url)?, token: api.token.clone() })
+                let (issuer, client) = (options.issuer.clone(), client(roots)?);
+                Ok(Self { issuer, client, url: base(&api.url)?, token: api.token.clone() })
             }
             None => {
                 let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
@@ -153,14 +161,15 @@ impl Cluster {
                 else {
                     return Err(SourceError::NotInCluster { issuer: options.issuer.clone() });
                 };
-                Self::of_this_pod(&host, &port, Path::new(POD_FOLDER))
+                Self::of_this_pod(&options.issuer, &host, &port, Path::new(POD_FOLDER))
             }
         }
     }
 
-    fn of_this_pod(host: &str, port: &str, folder: &Path) -> Result<Self, SourceError> {
+    fn of_this_pod(issuer: &str, host: &str, port: &str, folder: &Path) -> Result<Self, SourceError> {
         let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
         Ok(Self {
+            issuer: issuer.to_owned(),
             client: client(roots_of(&folder.join("ca.crt"))?)?,
             url: base(&format!("https://{host}:{port}"))?,
             token: Some(folder.join("token")),
@@ -182,15 +191,28 @@ impl Cluster {
 // === impl Pods ===
 
 impl Pods {
-    pub(super) fn new(cluster: Arc<Cluster>, namespace: &str, kind: TektonKind, name: &str) -> Self {
+    /// Those of one pipeline or task.
+    pub(super) fn new(
+        cluster: Arc<Cluster>,
+        (namespace, kind, name): (&str, TektonKind, &str),
+        runs: Arc<Runs>,
+    ) -> Self {
+        let label = match kind {
+            TektonKind::Pipeline => "tekton.dev/pipeline",
+            TektonKind::Task => "tekton.dev/task",
+        };
+        let (namespace, value) = (Some(namespace.to_owned()), Some(name.to_owned()));
+        Self { namespace, label, value, ..Self::of_runs(cluster, runs) }
+    }
+
+    /// Those of every run.
+    pub(super) fn of_runs(cluster: Arc<Cluster>, runs: Arc<Runs>) -> Self {
         Self {
             cluster,
-            namespace: namespace.to_owned(),
-            label: match kind {
-                TektonKind::Pipeline => "tekton.dev/pipeline",
-                TektonKind::Task => "tekton.dev/task",
-            },
-            value: name.to_owned(),
+            namespace: None,
+            label: "tekton.dev/taskRun",
+            value: None,
+            runs,
             ids: Arc::default(),
             version: String::new(),
             watch: None,
@@ -326,17 +348,27 @@ impl Pods {
 
     /// The id of a pod that is what was asked for.
     fn uid(&self, url: &Url, pod: PodMeta) -> Result<String, ReadError> {
-        let is_wanted = pod.namespace == self.namespace
-            && pod.labels.get(self.label).is_some_and(|value| *value == self.value);
+        let is =
+            |wanted: &Option<String>, value: &String| wanted.as_ref().is_none_or(|wanted| wanted == value);
+        let is_wanted = is(&self.namespace, &pod.namespace)
+            && pod.labels.get(self.label).is_some_and(|value| is(&self.value, value));
         if !is_wanted || pod.uid.is_empty() {
             return Err(ReadError::answer(url, format_args!("pod `{}` was not asked for", pod.uid)));
+        }
+        if let Some(run) = PodRun::new(&pod.namespace, &pod.labels) {
+            self.runs.see(&self.cluster.issuer, &pod.uid, run);
         }
         Ok(pod.uid)
     }
 
     fn url(&self, query: &[(&str, &str)]) -> Url {
-        let path = ["api", "v1", "namespaces", &self.namespace, "pods"];
-        let selector = format!("{}={}", self.label, self.value);
+        let namespace = self.namespace.as_deref().map(|name| ["namespaces", name]);
+        let path = ["api", "v1"].into_iter().chain(namespace.into_iter().flatten()).chain(["pods"]);
+        let path: Vec<&str> = path.collect();
+        let selector = match &self.value {
+            Some(value) => format!("{}={value}", self.label),
+            None => self.label.to_owned(),
+        };
         let selectors = [("labelSelector", selector.as_str()), ("fieldSelector", ALIVE)];
         let query: Vec<_> = selectors.into_iter().chain(query.iter().copied()).collect();
         below(&self.cluster.url, &path, &query)
@@ -377,4 +409,4 @@ impl Watch {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

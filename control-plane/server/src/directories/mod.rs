@@ -16,6 +16,7 @@ mod http;
 mod index;
 mod kubernetes;
 mod pace;
+mod runs;
 #[cfg(test)]
 mod testing;
 

@@ -209,6 +209,8 @@ pub struct ClusterState {
     /// The status and body of the next answers, if they are not to be the usual ones.
     pub instead: VecDeque<(u16, String)>,
     pub asked: Vec<Asked>,
+    /// Whether pods of all namespaces may be seen. Where they may not, nobody counts that somebody asked.
+    pub everywhere: bool,
 }
 
 pub fn pod(uid: &str, labels: &Value) -> Value {
@@ -247,6 +249,9 @@ impl ClusterApi {
 
 impl ClusterState {
     fn answer(&mut self, asked: &Asked) -> Answer {
+        if asked.path == "/api/v1/pods" && !self.everywhere {
+            return answer(403, r#"{"kind": "Status", "message": "pods is forbidden"}"#);
+        }
         self.asked.push(asked.clone());
         if let Some((status, body)) = self.instead.pop_front() {
             return answer(status, body);

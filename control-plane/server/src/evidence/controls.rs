@@ -9,16 +9,17 @@ const CONTROLS: [(&str, &str, &str, &str); 6] = [
     (
         "SOC 2 CC6.1",
         "logical access to protected information is restricted",
-        "who-can.csv, rules-in-force.csv, decisions.csv, decisions-by-resource.csv, exceptions.csv",
+        "who-can.csv, rules-in-force.csv, decisions.csv, decisions-by-resource.csv, exceptions.csv, \
+         interventions.csv",
         "who may call what, under which conditions, in the rules on offer when this was made; that requests were decided so; \
          and where they were not",
     ),
     (
         "SOC 2 CC6.3",
         "access is authorised, modified and removed by roles and least privilege",
-        "rule-history.csv, rules-in-force.csv, who-can.csv, exceptions.csv",
+        "rule-history.csv, rules-in-force.csv, who-can.csv, exceptions.csv, interventions.csv",
         "which rule files changed when, with commit and author where rules are in Git; grants that nobody uses; what was \
-         revoked. Who approved a change is in the system that holds the rules, not here",
+         revoked, by whom, and how that ended. Who approved a change is in the system that holds the rules, not here",
     ),
     (
         "SOC 2 CC7.2",
@@ -47,7 +48,7 @@ const CONTROLS: [(&str, &str, &str, &str); 6] = [
     ),
 ];
 
-const FILES: [(&str, &str); 12] = [
+const FILES: [(&str, &str); 13] = [
     (
         "decisions.csv",
         "every record of the time, in the order of arrival, the latest first; gaps are lines of it",
@@ -66,6 +67,10 @@ const FILES: [(&str, &str); 12] = [
     ),
     ("who-can.csv", "every entry of the rules on offer when this was made; a Deny that matches wins"),
     ("exceptions.csv", "what is not, or was not, as the rules would have it"),
+    (
+        "interventions.csv",
+        "what people revoked, suspended and pinned, as far as it was in force in the time: by whom, why, until when, and how it ended",
+    ),
     ("chain.csv", "the hashes of all lines, 256 at a time, each with those before"),
     ("manifest.json", "the digest of every file and the end of the chain"),
     ("signature.json", "the control plane's signature over the manifest"),
@@ -165,12 +170,13 @@ fn limits(inputs: &Inputs, decided: &Decided) -> Vec<String> {
         ),
         "A record may be there twice with the same id and time: filters send again what they do not know to have arrived."
             .to_owned(),
-        "Rules, who can do what, proxies, and what people suspended or revoked are as they were when this was made. \
-         Suspensions and revocations that had ended by then are not kept; requests that passed because a Guard was \
-         suspended have records (`passed-unenforced` in exceptions.csv)."
+        "Rules, who can do what, proxies, and exceptions that are not counted from records are as they were when this was made. What \
+         people suspended, revoked and pinned in the time, and how it ended, is in interventions.csv, as far as it is kept: its \
+         first line says where it is not. Requests that passed because a Guard was suspended have records (`passed-unenforced` in \
+         exceptions.csv). Changed rules that were held back or given up, and are no longer, are not in here."
             .to_owned(),
-        "rule-history.csv says which rules were accepted; while earlier ones were pinned by hand, those were in force, and of pins \
-         that were released by then nothing is kept."
+        "rule-history.csv says which rules were accepted; while earlier ones were pinned by hand (interventions.csv), those were in \
+         force."
             .to_owned(),
         "Traffic that passes no guarded proxy is not seen: managed machines that call a service directly, pods without a \
          proxy, ports that no Guard covers."
@@ -193,7 +199,15 @@ fn limits(inputs: &Inputs, decided: &Decided) -> Vec<String> {
     }
     if inputs.sources.is_empty() {
         limits.push(
-            "Where rules are written, and who changed them, is not known: they are in no Git folder."
+            "Where rules are written, and who changed them, is not known: they are in no Git folder, and no annotation \
+             says it."
+                .to_owned(),
+        );
+    }
+    if inputs.sources.values().any(|source| source.by_annotations) {
+        limits.push(
+            "Commit and author of rules that are objects of a cluster (`file` begins with `kube/`) are annotations: whoever may \
+             write the object wrote them, and nothing was looked up."
                 .to_owned(),
         );
     }

@@ -112,7 +112,7 @@ pub(super) fn write(
 ) -> io::Result<Decided> {
     let mut decided = Decided::default();
     let (mut by_identity, mut by_run, mut by_resource) =
-        (Table::<5>::default(), Table::<7>::default(), Table::<6>::default());
+        (Table::<5>::default(), Table::<8>::default(), Table::<6>::default());
     let mut gaps: Vec<Gap> = Vec::new();
     out.file("decisions.csv", |out| {
         out.line(&csv::head())?;
@@ -151,7 +151,7 @@ pub(super) fn write(
     by_run.write(
         out,
         "decisions-by-run.csv",
-        ["runKind", "issuer", "run", "project", "commit", "initiator", "outcome"],
+        ["runKind", "issuer", "run", "runFrom", "project", "commit", "initiator", "outcome"],
     )?;
     by_resource.write(
         out,
@@ -187,13 +187,14 @@ fn identities(recorded: &Recorded) -> Vec<[String; 5]> {
     }
 }
 
-fn run(recorded: &Recorded) -> [String; 7] {
+fn run(recorded: &Recorded) -> [String; 8] {
     let run = recorded.run.as_ref();
     let text = |text: Option<&String>| text.cloned().unwrap_or_default();
     [
         run.map(|run| run.kind.words().to_owned()).unwrap_or_default(),
         text(run.map(|run| &run.issuer)),
         text(run.map(|run| &run.id)),
+        run.map(|run| run.source().to_owned()).unwrap_or_default(),
         text(run.and_then(|run| run.project.as_ref())),
         text(run.and_then(|run| run.commit.as_ref())),
         text(run.and_then(|run| run.initiator.as_ref())),

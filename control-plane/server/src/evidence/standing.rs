@@ -7,7 +7,7 @@ use tidegate_engine::model::{Audit, Condition, Effect, Mode, OnExpiry, RuleModel
 
 use super::decided::{Decided, Tally};
 use super::{Inputs, Rules, Writer, row};
-use crate::control::{Broken, RuleSet, Target};
+use crate::control::{Broken, Intervention, RuleSet};
 use crate::decisions::record::Moment;
 use crate::explain::access;
 use crate::push::Standing;
@@ -22,7 +22,8 @@ pub(super) fn write(inputs: &Inputs, decided: &Decided, out: &mut Writer<'_>) ->
     out.file("rules-in-force.csv", |out| rules(inputs, out))?;
     out.file("rule-history.csv", |out| history(inputs, out))?;
     out.file("who-can.csv", |out| who_can(inputs, out))?;
-    out.file("exceptions.csv", |out| exceptions(inputs, decided, out))
+    out.file("exceptions.csv", |out| exceptions(inputs, decided, out))?;
+    out.file("interventions.csv", |out| interventions(inputs, out))
 }
 
 fn at(seconds: i64) -> String {
@@ -278,7 +279,7 @@ fn may_be_stale(rule: &RuleModel) -> bool {
     rule.from.iter().map(|from| &from.condition).chain(operations).any(of)
 }
 
-/// What is done by hand now. What has ended is not kept: its requests are in the records.
+/// What is done by hand now. What has ended is in a table of its own.
 fn by_people(inputs: &Inputs, out: &mut Writer<'_>) -> io::Result<()> {
     for one in &inputs.control.suspensions {
         let exception = Exception {
@@ -296,11 +297,7 @@ fn by_people(inputs: &Inputs, out: &mut Writer<'_>) -> io::Result<()> {
     }
     for one in &inputs.control.revocations {
         // What they say of themselves is not marked safe.
-        let what = match &one.target {
-            Target::Token { issuer, .. } => format!("{}: a token of {issuer}", one.id),
-            Target::Subject { issuer, .. } => format!("{}: a subject of {issuer}", one.id),
-            other => format!("{}: {other}", one.id),
-        };
+        let what = format!("{}: {}", one.id, one.target.without_names_of_tokens());
         let exception = Exception {
             kind: "revoked",
             what: &what,
@@ -348,6 +345,48 @@ fn by_people(inputs: &Inputs, out: &mut Writer<'_>) -> io::Result<()> {
             ..Exception::default()
         };
         out.line(&exception.line())?;
+    }
+    Ok(())
+}
+
+/// What people did to what was in force at some moment of the time: what began in it, what ended in it, and what went on.
+fn interventions(inputs: &Inputs, out: &mut Writer<'_>) -> io::Result<()> {
+    out.line(&row(&[
+        "kind", "id", "what", "from", "by", "why", "ticket", "until", "ended", "how", "endedBy", "note",
+    ]))?;
+    let (from, to) = (inputs.from, inputs.to);
+    let since = Moment::of_seconds(inputs.control.interventions_since);
+    if since > from {
+        let note = format!("what ended before {since} is not all kept");
+        out.line(&row(&["unknown", "", "", &from.to_string(), "", "", "", "", "", "", "", &note]))?;
+    }
+    let is_in_time = |one: &&Intervention| {
+        let ended = one.end.as_ref().map(|end| Moment::of_seconds(end.at));
+        Moment::of_seconds(one.at) < to && ended.is_none_or(|ended| ended >= from)
+    };
+    for one in inputs.control.interventions.iter().filter(is_in_time) {
+        // What happened after the time is told, too: it says how the same thing ended.
+        let (ended, how, ended_by) = match &one.end {
+            Some(end) => (at(end.at), end.how.word(), end.by.as_deref().unwrap_or_default()),
+            None => (String::new(), "in force", ""),
+        };
+        let until = one.until.map(at).unwrap_or_default();
+        let from = at(one.at);
+        let kind = one.kind.word();
+        out.line(&row(&[
+            kind,
+            &one.id,
+            &one.what,
+            &from,
+            &one.by,
+            &one.reason,
+            &one.ticket,
+            &until,
+            &ended,
+            how,
+            ended_by,
+            "",
+        ]))?;
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::bundle::{Keyring, TrustedKey};
-use crate::control::{Pin, Revocation, Suspension, Target};
+use crate::control::{End, EndHow, Intervention, InterventionKind, Pin, Revocation, Suspension, Target};
 use crate::decisions::record::{Difference, Gap, GapCause, Outcome, Recorded, RuleRef};
 use crate::decisions::run::{Run, RunKind};
 use crate::export::attributes::testing::recorded;
@@ -66,6 +66,33 @@ fn revocation(target: Target) -> Revocation {
     Revocation { id: "r-1".to_owned(), target, reason, by, at: 1, until: 2, frozen: None }
 }
 
+/// Of kinds that begin and end before, in, and after the time.
+fn interventions() -> Vec<Intervention> {
+    let day = |text: &str| moment(&format!("2026-{text}T00:00:00Z")).seconds();
+    let one =
+        |id: &str, kind, what: &str, from: &str, end: Option<(&str, EndHow, Option<&str>)>| Intervention {
+            id: id.to_owned(),
+            kind,
+            what: what.to_owned(),
+            reason: "+month end".to_owned(),
+            ticket: "OPS-7".to_owned(),
+            by: "ann".to_owned(),
+            at: day(from),
+            until: Some(day("12-01")),
+            end: end.map(|(at, how, by)| End { at: day(at), how, by: by.map(str::to_owned) }),
+        };
+    use InterventionKind as Kind;
+    vec![
+        one("r-1", Kind::Revoked, "a token of gitlab", "09-01", Some(("09-30", EndHow::Time, None))),
+        one("s-2", Kind::Suspended, "sales/orders", "09-01", Some(("10-01", EndHow::Lifted, Some("bob")))),
+        one("s-3", Kind::Suspended, "sales/orders", "10-04", Some(("10-05", EndHow::Replaced, Some("=bob")))),
+        one("r-4", Kind::Revoked, "Caller data/etl", "10-06", Some(("11-20", EndHow::Time, None))),
+        one("", Kind::Pinned, "rule set 2 (d2)", "09-01", Some(("11-20", EndHow::Lifted, Some("bob")))),
+        one("r-5", Kind::Revoked, "key k-1 of gitlab", "10-31", None),
+        one("r-6", Kind::Revoked, "key k-2 of gitlab", "11-01", None),
+    ]
+}
+
 fn inputs() -> Inputs {
     let files = [("rules.yaml".to_owned(), RULES.to_owned())].into();
     let compilation = compile_files(&files, &Default::default());
@@ -113,6 +140,8 @@ fn inputs() -> Inputs {
                     ..rollout("lab/scratch", RolloutState::Aborted)
                 },
             ],
+            interventions: interventions(),
+            interventions_since: moment("2026-10-03T00:00:00Z").seconds(),
             suspensions: vec![Suspension {
                 id: "s-1".to_owned(),
                 workload: "sales/orders".to_owned(),
@@ -223,6 +252,7 @@ fn given() -> Given {
                 id: "91".to_owned(),
                 issuer: "gitlab".to_owned(),
                 guessed: false,
+                by_labels: false,
                 attempt: None,
                 job: None,
                 project: Some("acme/etl".to_owned()),
@@ -315,6 +345,7 @@ fn the_same_inputs_make_the_same_bytes_and_nothing_is_wrong_with_them() {
             "decisions-by-run.csv",
             "decisions.csv",
             "exceptions.csv",
+            "interventions.csv",
             "manifest.json",
             "record-gaps.csv",
             "rule-history.csv",
@@ -481,7 +512,7 @@ fn tables_say_who_did_what_and_what_is_not_as_it_should_be() {
         assert!(text.lines().any(|found| found.starts_with(line)), "{line} in {name}: {text}");
     };
     has("decisions-by-identity.csv", "(nobody proved anything),sales/orders,allow,guard_in_shadow,,1,1,,");
-    has("decisions-by-run.csv", "GitLab pipeline,gitlab,91,acme/etl,,,allow,1,1,,");
+    has("decisions-by-run.csv", "GitLab pipeline,gitlab,91,token,acme/etl,,,allow,1,1,,");
     let resources = read(folder.path(), "decisions-by-resource.csv");
     assert!(resources.contains(",60001,601,yes,2026-10-07T00:00:00.000000Z,"), "{resources}");
     has(
@@ -517,6 +548,29 @@ fn tables_say_who_did_what_and_what_is_not_as_it_should_be() {
     has("rule-history.csv", "2026-10-20T00:00:00.000000Z,3,d3,unknown,,,,its files are not kept");
     let history = read(folder.path(), "rule-history.csv");
     assert!(!history.contains(",4,d4,"), "accepted when the time was over: {history}");
+}
+
+#[test]
+fn what_people_did_is_told_where_it_was_in_force_in_the_time_with_how_it_ended() {
+    let state = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    made(folder.path(), &keys(state.path()));
+    let day = |text: &str| format!("2026-{text}T00:00:00.000000Z");
+    let line = |kind: &str, id: &str, what: &str, from: &str, end: &str| {
+        let (from, until) = (day(from), day("12-01"));
+        format!("{kind},{id},{what},{from},ann,'+month end,OPS-7,{until},{end},")
+    };
+    let told: Vec<String> =
+        read(folder.path(), "interventions.csv").lines().skip(1).map(str::to_owned).collect();
+    let expected = [
+        format!("unknown,,,{},,,,,,,,what ended before {} is not all kept", day("10-01"), day("10-03")),
+        line("suspended", "s-2", "sales/orders", "09-01", &format!("{},lifted,bob", day("10-01"))),
+        line("suspended", "s-3", "sales/orders", "10-04", &format!("{},replaced,'=bob", day("10-05"))),
+        line("revoked", "r-4", "Caller data/etl", "10-06", &format!("{},its time was over,", day("11-20"))),
+        line("pinned", "", "rule set 2 (d2)", "09-01", &format!("{},lifted,bob", day("11-20"))),
+        line("revoked", "r-5", "key k-1 of gitlab", "10-31", ",in force,"),
+    ];
+    assert_eq!(told, expected);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::decisions::run::RunKind;
 pub type Row = (&'static str, bool, &'static str);
 
 /// Every attribute of records and spans.
-pub const TABLE: [Row; 51] = [
+pub const TABLE: [Row; 52] = [
     ("tidegate.decision.id", false, "the id that the caller saw; `tidegate explain ID`"),
     ("tidegate.decision.outcome", false, "`allow`, `deny`, `unspecified`"),
     ("tidegate.decision.reason", false, "stable reason code, e.g. `no_allow_matched`"),
@@ -44,8 +44,12 @@ pub const TABLE: [Row; 51] = [
     ("tidegate.rule.name", false, "`namespace/name` of the rule that decided"),
     ("tidegate.rule.file", false, "its file below the rules folder"),
     ("tidegate.rule.line", false, "the line at which it begins"),
-    ("tidegate.rule.commit", false, "the commit that changed the file last"),
-    ("tidegate.rule.author", false, "who wrote that commit"),
+    (
+        "tidegate.rule.commit",
+        false,
+        "the commit that changed the file last; of an object in a cluster, what its annotation says",
+    ),
+    ("tidegate.rule.author", false, "who wrote that commit, or as an annotation says"),
     ("tidegate.peer.id", false, "SPIFFE id of the mesh peer"),
     ("tidegate.identities", false, "who called, in every form that is known"),
     ("tidegate.issuers", false, "TrustedIssuers whose tokens were verified"),
@@ -57,6 +61,11 @@ pub const TABLE: [Row; 51] = [
     ),
     ("tidegate.run.id", false, "its id at the system that ran it"),
     ("tidegate.run.issuer", false, "the TrustedIssuer that says so"),
+    (
+        "tidegate.run.source",
+        false,
+        "where kind and id are from: a `token`, the `name` of what called, or `labels` of its pod",
+    ),
     ("tidegate.run.project", false, "repository, project or namespace that it belongs to"),
     ("tidegate.run.initiator", false, "who or what started it"),
     ("cicd.pipeline.run.id", true, "the same as `tidegate.run.id` where that is a pipeline's"),
@@ -192,6 +201,7 @@ fn run(all: &mut Attributes, recorded: &Recorded) {
     all.text("tidegate.run.kind", kind(run.kind));
     all.text("tidegate.run.id", &run.id);
     all.text("tidegate.run.issuer", &run.issuer);
+    all.text("tidegate.run.source", run.source());
     all.maybe("tidegate.run.project", run.project.as_deref());
     all.maybe("tidegate.run.initiator", run.initiator.as_deref());
     match run.kind {

@@ -15,7 +15,16 @@ use super::crds::KINDS;
 use super::owned::{self, AUTHENTICATION, EXTENSION, Lives, PLUGIN};
 use super::owned::{Key, Live};
 use super::pods::{self, Pod, Workloads};
+use crate::decisions::clean;
+use crate::decisions::rules::{Authors, Written};
 use crate::rules::{Files, ObjectPath};
+
+/// The commit that changed an object last, and who wrote it: what brings objects here writes that.
+const COMMIT: &str = "tidegate.dev/commit";
+const AUTHOR: &str = "tidegate.dev/author";
+/// Longest of them, in bytes.
+const MAX_COMMIT: usize = 64;
+const MAX_AUTHOR: usize = 128;
 
 /// What is watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,6 +44,9 @@ pub(crate) enum Watched {
 pub(crate) struct RuleObject {
     /// What it says, as a file of rules.
     pub(crate) text: Arc<str>,
+    /// Who wrote that, as the object says.
+    pub(crate) commit: Option<String>,
+    pub(crate) author: Option<String>,
     pub(crate) uid: String,
     pub(crate) generation: i64,
     /// What is written there now.
@@ -126,8 +138,14 @@ impl RuleObject {
         if let Some(spec) = object.data.get("spec") {
             file["spec"] = spec.clone();
         }
+        let annotation = |name: &str, most: usize| {
+            let text = clean::text(metadata.annotations.as_ref()?.get(name)?, most);
+            Some(text).filter(|text| !text.is_empty())
+        };
         let found = Self {
             text: file.to_string().into(),
+            commit: annotation(COMMIT, MAX_COMMIT),
+            author: annotation(AUTHOR, MAX_AUTHOR),
             uid: metadata.uid.clone().unwrap_or_default(),
             generation: metadata.generation.unwrap_or_default(),
             status: object.data.get("status").cloned().unwrap_or_default(),
@@ -344,6 +362,22 @@ impl Index {
     }
 }
 
+impl Authors for Index {
+    fn written(&self) -> Vec<Written> {
+        let state = self.lock();
+        let rules = state.rules.get(&Kind::AccessRule).into_iter().flatten();
+        let written = rules.filter(|(_, object)| object.commit.is_some() || object.author.is_some());
+        written
+            .map(|(path, object)| Written {
+                path: path.clone(),
+                text: object.text.clone(),
+                commit: object.commit.clone(),
+                author: object.author.clone(),
+            })
+            .collect()
+    }
+}
+
 fn keyed_pod(object: &DynamicObject) -> Option<((String, String), Pod)> {
     let metadata = &object.metadata;
     Some(((metadata.namespace.clone()?, metadata.name.clone()?), Pod::new(object)?))
@@ -368,4 +402,42 @@ fn named_namespace(object: &DynamicObject) -> Option<(String, Namespace)> {
         is_opted_out: label("istio-injection") == Some("disabled"),
     };
     Some((metadata.name.clone()?, namespace))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object(kind: &str, name: &str, annotations: Value) -> DynamicObject {
+        let metadata = json!({"name": name, "namespace": "sales", "annotations": annotations});
+        serde_json::from_value(json!({"kind": kind, "metadata": metadata, "spec": {"owner": "x"}})).unwrap()
+    }
+
+    #[test]
+    fn who_wrote_a_rule_is_told_as_it_says_bounded_and_cleaned_and_makes_no_other_rule() {
+        let index = Index::default();
+        let rules = Watched::Rules(Kind::AccessRule);
+        let said = json!({"tidegate.dev/commit": "3f2a".repeat(40), "tidegate.dev/author": "Dana\u{1b}[31m"});
+        index.replace(
+            rules,
+            vec![object("AccessRule", "plain", json!(null)), object("AccessRule", "said", said)],
+        );
+        index.replace(
+            Watched::Rules(Kind::Guard),
+            vec![object("Guard", "all", json!({"tidegate.dev/commit": "3f2a"}))],
+        );
+        let written = index.written();
+        let [one] = written.as_slice() else { panic!("{written:?}") };
+        assert_eq!(one.path, "kube/AccessRule/sales/said.yaml");
+        assert_eq!(
+            (one.commit.as_deref(), one.author.as_deref()),
+            (Some(&*"3f2a".repeat(16)), Some("Dana\u{fffd}[31m"))
+        );
+        assert!(!one.text.contains("3f2a"));
+        let mut inputs = index.inputs();
+        inputs.borrow_and_update();
+        index.apply(rules, &object("AccessRule", "said", json!({"tidegate.dev/author": ""})));
+        assert!(!inputs.has_changed().unwrap(), "the rules are the same");
+        assert!(index.written().is_empty());
+    }
 }

@@ -26,8 +26,9 @@ pub(crate) fn refused_in_cluster(files: &Files, environment: &Environment) -> Ve
             why: "Istio's policies would have to allow what either rules do for as long as the rollout takes, and another replica \
                   that takes over would have to know which proxies are canaries"
                 .to_owned(),
-            fix: "remove the field here, and compare changed rules as Shadow rules first; or serve the rules from a folder \
-                  (`tidegate serve --rules`)"
+            fix: "remove the field; apply a changed rule beside the one that is enforced first, under another name and with `mode: \
+                  Shadow`, and look at `tidegate decisions --differing` before it takes the other one's place; `tidegate rollback` \
+                  is there for all proxies at once. Or serve the rules from a folder (`tidegate serve --rules`)"
                 .to_owned(),
             related: Vec::new(),
         })

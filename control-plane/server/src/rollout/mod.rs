@@ -32,7 +32,7 @@ use tracing::error;
 
 use self::tally::Tally;
 use crate::bundle::Release;
-use crate::control::RuleSet;
+use crate::control::{RuleSet, names};
 use crate::push::CanaryRelease;
 use crate::state::{StateDir, StateError};
 
@@ -131,9 +131,18 @@ enum Phase {
 
 /// A rule set, as it is named.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct SetRef {
-    number: u64,
-    digest: String,
+pub(crate) struct SetRef {
+    pub(crate) number: u64,
+    pub(crate) digest: String,
+}
+
+/// Why nobody's proxies get other rules.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum NotEnded {
+    /// There is nothing to be decided.
+    Nothing,
+    /// Other rules are held back than those that were meant: these.
+    Other(SetRef),
 }
 
 /// What canaries are offered.
@@ -196,6 +205,16 @@ impl Rollouts {
 }
 
 // === impl SetRef ===
+
+impl SetRef {
+    /// This one, if it is the one that somebody means: by its number, or by how its digest begins.
+    fn meant(&self, asked: &str) -> Result<&Self, NotEnded> {
+        match names(asked, self.number, &self.digest) {
+            true => Ok(self),
+            false => Err(NotEnded::Other(self.clone())),
+        }
+    }
+}
 
 impl From<&RuleSet> for SetRef {
     fn from(set: &RuleSet) -> Self {

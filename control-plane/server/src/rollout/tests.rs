@@ -13,6 +13,8 @@ use std::time::Duration;
 use crate::control::Kept;
 
 const WORKLOAD: &str = "sales/orders";
+/// What is tried.
+const REV: &str = "2";
 const NOW: i64 = 1_800_000_000;
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -356,9 +358,36 @@ fn a_pin_and_rules_before_that_are_not_here_hold_nothing_back() {
 }
 
 #[test]
+fn who_means_rules_that_others_have_replaced_decides_nothing() {
+    let mut world = tried(&["a", "b"]);
+    let looked_at = world.report().unwrap();
+    assert_eq!((looked_at.rules, looked_at.digest.as_str()), (2, "digest-2"));
+    assert_eq!(world.change(in_force(3, &text(TRIED, &allow("/v1/newer")))), [WORKLOAD]);
+    let other = || NotEnded::Other(SetRef { number: 3, digest: "digest-3".into() });
+    let tried = world.rollouts.stored.clone();
+    for asked in [REV, "digest-2", "1", "diges", "", "33", "-3"] {
+        assert_eq!(world.rollouts.promote(WORKLOAD, asked), Err(other()), "{asked}");
+        let aborted = world.rollouts.abort(WORKLOAD, asked, "x".into(), "me", NOW);
+        assert_eq!(aborted, Err(other()), "{asked}");
+        assert_eq!(world.rollouts.stored, tried, "{asked}");
+    }
+    assert_eq!(world.rollouts.promote("sales/other", "3"), Err(NotEnded::Nothing));
+    let before = world.rollouts.abort(WORKLOAD, "digest-3", "x".into(), "me", NOW).unwrap();
+    assert_eq!(before.number, 1);
+    assert_eq!(
+        world.rollouts.abort(WORKLOAD, "3", "x".into(), "me", NOW),
+        Err(NotEnded::Nothing),
+        "once is enough"
+    );
+    assert_eq!(world.rollouts.promote(WORKLOAD, REV), Err(other()));
+    assert_eq!(world.rollouts.promote(WORKLOAD, "3").unwrap().number, 3);
+    assert_eq!(world.report(), None);
+}
+
+#[test]
 fn what_stands_on_disk_is_read_again() {
     let mut world = tried(&["a", "b"]);
-    world.rollouts.abort(WORKLOAD, "it refuses too much".into(), "me", NOW).unwrap();
+    world.rollouts.abort(WORKLOAD, REV, "it refuses too much".into(), "me", NOW).unwrap();
     let stored = world.rollouts.stored.clone();
     assert_eq!(Rollouts::open(world.state.clone()).unwrap().stored, stored);
 }
@@ -451,7 +480,7 @@ fn time_in_which_no_control_plane_looked_decides_nothing() {
 #[test]
 fn what_was_given_up_stays_so_over_a_restart_with_other_rule_sets() {
     let mut world = tried(&["a", "b"]);
-    world.rollouts.abort(WORKLOAD, "it refuses too much".into(), "me", NOW).unwrap();
+    world.rollouts.abort(WORKLOAD, REV, "it refuses too much".into(), "me", NOW).unwrap();
     let other = "---\nkind: Caller\nmetadata: {name: x, namespace: sales}\nspec: {anyOf: [{peer: {namespace: etl}}]}\n";
     let changed = text(TRIED, &allow("/v1/new"));
     assert_eq!(world.restart(in_force(3, &(changed + other))), [WORKLOAD]);

@@ -10,7 +10,7 @@ use tracing::{error, info, warn};
 
 use super::select::choose;
 use super::tally::More;
-use super::{Phase, Rollout, Rollouts, Staged, StagedPolicy, Tally};
+use super::{NotEnded, Phase, Rollout, Rollouts, SetRef, Staged, StagedPolicy, Tally};
 use crate::bundle::Release;
 use crate::control::Kept;
 use crate::push::{Hub, VmSight};
@@ -146,21 +146,31 @@ impl Rollouts {
         is_changed
     }
 
-    /// Gives the changed rules to every proxy. `None`: there are none.
-    pub(crate) fn promote(&mut self, workload: &str) -> Option<u64> {
-        let rules = self.stored.workloads.get(workload)?.rules.number;
+    /// Gives the changed rules to every proxy, if they are those that are `asked` for. Returns which all get.
+    pub(crate) fn promote(&mut self, workload: &str, asked: &str) -> Result<SetRef, NotEnded> {
+        let rollout = self.stored.workloads.get(workload).ok_or(NotEnded::Nothing)?;
+        let rules = rollout.rules.meant(asked)?.clone();
         self.forget(&[workload.to_owned()].into());
         self.save();
-        Some(rules)
+        Ok(rules)
     }
 
-    /// Takes the changed rules back from the canaries. `None`: nobody tries any.
-    pub(crate) fn abort(&mut self, workload: &str, why: String, by: &str, now: i64) -> Option<u64> {
-        let rollout = self.stored.workloads.get_mut(workload).filter(|one| one.phase == Phase::Tried)?;
+    /// Takes the changed rules back from the canaries, if they are those that are `asked` for. Returns which all get.
+    pub(crate) fn abort(
+        &mut self,
+        workload: &str,
+        asked: &str,
+        why: String,
+        by: &str,
+        now: i64,
+    ) -> Result<SetRef, NotEnded> {
+        let rollout = self.stored.workloads.get_mut(workload).filter(|one| one.phase == Phase::Tried);
+        let rollout = rollout.ok_or(NotEnded::Nothing)?;
+        rollout.rules.meant(asked)?;
         abort(workload, rollout, why, Some(by.to_owned()), now);
-        let before = rollout.before.number;
+        let before = rollout.before.clone();
         self.save();
-        Some(before)
+        Ok(before)
     }
 
     /// What proxies keep now of what they kept.

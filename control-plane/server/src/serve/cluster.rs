@@ -11,6 +11,7 @@ use super::judgement::{InForce, Judgement};
 use super::{TaskError, named};
 use crate::bundle::{Interlocks, Keyring, TrustedKey};
 use crate::control::Control;
+use crate::decisions::rules::Authors;
 use crate::kube::{
     self, Attachments, ClusterError, ClusterSource, Election, FenceView, Index, Judged, Keeper, Leadership,
     Options, PodRoster, SharedKept, SharedTask, StatusTask, Watched,
@@ -88,6 +89,11 @@ impl Cluster {
     /// Whether Istio's policies are written.
     pub(super) fn is_fenced(&self) -> bool {
         self.options.fence.is_some()
+    }
+
+    /// Who wrote rules, as their objects say.
+    pub(super) fn authors(&self) -> Arc<dyn Authors> {
+        self.index.clone()
     }
 
     /// What people did, as all replicas have it.

@@ -152,9 +152,9 @@ pub async fn start(options: Options) -> Result<Running, ServeError> {
     };
     let hub = Arc::new(Hub::with(index, who_is, &transport));
     let writing = decisions::open(&options.decisions, &hub)?;
-    let rules_folder = match &place {
-        Place::Folder(places) => Some(places.rules.clone()),
-        Place::Cluster(_) => None,
+    let written = match &place {
+        Place::Folder(places) => decisions::rules::Place::Folder(places.rules.clone()),
+        Place::Cluster(cluster) => decisions::rules::Place::Objects(cluster.authors()),
     };
     let grpc =
         Acceptor::filters(grpc, &transport, certificates.clone(), hub.clone()).map_err(ServeError::Socket)?;
@@ -227,7 +227,7 @@ pub async fn start(options: Options) -> Result<Running, ServeError> {
     let follow = directories::keep(hub.clone(), directory_sources, state.clone());
     uses::restore(&hub, &state);
     let follow_uses = uses::keep(hub.clone(), state.clone(), reports.clone(), offered.clone());
-    let follow_rules = decisions::follow(hub.clone(), state.clone(), rules_folder, offered.clone());
+    let follow_rules = decisions::follow(hub.clone(), state.clone(), written, offered.clone());
     let refresh = crate::keys::refresh(fetcher, state, sources, keys_in, reports.clone(), hub.clone());
 
     let mut tasks = JoinSet::new();

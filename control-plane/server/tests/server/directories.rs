@@ -10,6 +10,8 @@ use tidegate_proto::v1::subscribe_request::Message as Up;
 use tidegate_proto::v1::subscribe_response::Message as Down;
 use tokio::time::timeout;
 
+use crate::commands::json as read_json;
+use crate::decisions::{Reporter, refused, until};
 use crate::fixture::*;
 use crate::testing::{ClusterApi, GoogleApi, event, pod};
 
@@ -238,5 +240,69 @@ async fn pods_that_start_and_end_are_pushed_without_being_asked_for() {
     assert_eq!(lists(&filter.install().await), [Truth::True, Truth::True]);
     gate.send(event("DELETED", 102, pod("a", &labels))).unwrap();
     assert_eq!(lists(&filter.install().await), [Truth::False, Truth::True]);
+    running.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_run_of_a_pod_that_no_rule_names_is_in_records_and_found_by_its_name() {
+    let cluster = ClusterApi::start().await;
+    cluster.state().everywhere = true;
+    let labels =
+        json!({"tekton.dev/taskRun": "release-7xk2p-build", "tekton.dev/pipelineRun": "release-7xk2p"});
+    cluster.state().pods = vec![pod("5f2c8a1e", &labels)];
+    let api = ApiOptions { url: cluster.url.clone(), token: None, ca: None };
+    let clusters = vec![ClusterOptions { issuer: "prod-cluster".into(), api: Some(api) }];
+    let place = Place::new(&[("mesh.yaml", MESH), ("tekton.yaml", TEKTON_RULE)]);
+    let directories = DirectoryOptions { clusters, ..DirectoryOptions::default() };
+    let folder = Some(place.state().join("decisions"));
+    let decisions = tidegate::decisions::Options { folder, ..Default::default() };
+    let mut running = start(Options { directories, decisions, ..place.options() }).await.unwrap();
+    timeout(PATIENCE, running.ready()).await.expect("ready in time").unwrap();
+    let claim = |name: &str, value: &str| pb::RecordedClaim {
+        issuer: "prod-cluster".into(),
+        claim: format!("kubernetes.io.pod.{name}"),
+        values: vec![value.into()],
+    };
+    let called = |id: &str, uid: &str| pb::DecisionRecord {
+        issuers: vec!["prod-cluster".into()],
+        claims: vec![claim("name", "release-7xk2p-build-pod"), claim("uid", uid)],
+        ..refused(id)
+    };
+    let mut reporter = Reporter::connect(&running).await;
+    // Pods are listed at some time after the start.
+    let is_known = async {
+        for count in 1_u32.. {
+            let id = format!("7Q4K-M2XD-{count:04}");
+            reporter.report(vec![called(&id, "5f2c8a1e")]).await;
+            let found =
+                read_json(&until(&running, &format!("/decisions/{id}"), |status, _| status == 200).await);
+            let run = found[0]["decision"]["run"].clone();
+            if run["kind"] == "pipelineRun" {
+                return run;
+            }
+            // What the token alone says is a guess.
+            assert_eq!(
+                (&run["kind"], &run["guessed"], &run["byLabels"]),
+                (&json!("taskRun"), &json!(true), &json!(null))
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        unreachable!()
+    };
+    let run = timeout(PATIENCE, is_known).await.unwrap();
+    let expected = json!({
+        "kind": "pipelineRun", "id": "release-7xk2p", "issuer": "prod-cluster", "byLabels": true,
+        "job": "release-7xk2p-build", "project": "ci",
+    });
+    assert_eq!(run, expected);
+    reporter.report(vec![called("7Q4K-M2XD-9999", "another")]).await;
+    until(&running, "/decisions/7Q4K-M2XD-9999", |status, _| status == 200).await;
+    let page = read_json(&get(&running, "/decisions?run=release-7xk2p").await.1);
+    let entries = page["entries"].as_array().unwrap();
+    assert!(!entries.is_empty() && !page.to_string().contains("7Q4K-M2XD-9999"), "{page}");
+    for form in ["release-7xk2p-build", "release-7xk2p-build-pod"] {
+        let page = read_json(&get(&running, &format!("/decisions?run={form}")).await.1);
+        assert!(page["entries"].as_array().unwrap().len() > entries.len(), "{form}: {page}");
+    }
     running.shutdown().await.unwrap();
 }

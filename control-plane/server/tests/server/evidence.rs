@@ -121,3 +121,47 @@ async fn an_export_says_that_decisions_are_not_kept() {
     assert_eq!((told.code, folder.path().join("x").exists()), (3, false), "nothing half is left");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_people_did_is_exported_when_it_has_ended_over_a_restart_too() {
+    let place = Place::new(&[("mesh.yaml", MESH), ("dataflow.yaml", DATAFLOW_RULE)]);
+    let running = place.start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let at = running.admin_addr.to_string();
+    let suspend = [
+        "suspend", WORKLOAD, "--to", "shadow", "--for", "1h", "--reason", "close", "--ticket", "OPS-1",
+        "--admin", &at,
+    ];
+    let revoke = [
+        "revoke", "--token", "jti-1", "--issuer", "google", "--for", "1h", "--reason", "leaked", "--admin",
+        &at,
+    ];
+    let key =
+        ["revoke", "--kid", "k-1", "--issuer", "google", "--for", "1h", "--reason", "leaked", "--admin", &at];
+    for arguments in [&suspend[..], &revoke, &key, &["revoke", "--lift", "r-2", "--admin", &at]] {
+        let ran = command(folder.path(), arguments).await;
+        assert_eq!(ran.code, 0, "{arguments:?}: {ran:?}");
+    }
+    let ran = command(folder.path(), &["suspend", "--resume", WORKLOAD, "--admin", &at]).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    running.shutdown().await.unwrap();
+
+    let running = place.start().await;
+    let at = running.admin_addr.to_string();
+    // What began in this second is in exports of times until the next.
+    tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
+    let ran = command(folder.path(), &["evidence", "--from", "1h", "--to", "0s", "--admin", &at]).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let told = std::fs::read_to_string(folder.path().join("evidence/interventions.csv")).unwrap();
+    let lines: Vec<&str> = told.lines().skip(1).collect();
+    let expected = [
+        ("revoked,r-2,a token of google,", ",lifted,"),
+        ("suspended,s-1,sales/orders,", ",lifted,"),
+        ("revoked,r-3,key k-1 of google,", ",,in force,,"),
+    ];
+    assert_eq!(lines.len(), expected.len(), "{told}");
+    for (line, (begin, how)) in lines.iter().zip(expected) {
+        assert!(line.starts_with(begin) && line.contains(how), "{begin}{how} in {line}");
+    }
+    running.shutdown().await.unwrap();
+}

@@ -83,6 +83,22 @@ impl Proxy {
     }
 }
 
+/// Whoever means other rules than 2, which are held back, decides nothing.
+async fn refuses_others(running: &Running, how: &str) {
+    let state = get_until(running, "/control", |_| true).await;
+    let rollout = &state["rollouts"][0];
+    let (digest, before) = (rollout["digest"].as_str().unwrap(), rollout["beforeDigest"].as_str().unwrap());
+    for other in
+        ["1", "3", "0", "2x", "", &digest[..5], &before[..8], &digest.to_uppercase(), &format!("{digest}0")]
+    {
+        let ran = tidegate(running, &["rollout", how, WORKLOAD, other, "--reason", "x"]).await;
+        let told = format!("rules 2 ({}) are held back, and not `{other}`", &digest[..8]);
+        assert!(ran.code == 1 && ran.err.contains(&told), "{other}: {ran:?}");
+    }
+    let after = get_until(running, "/control", |_| true).await;
+    assert_eq!(after["rollouts"][0]["state"], rollout["state"]);
+}
+
 /// The canary and the others.
 async fn canary_of(running: &Running, proxies: Vec<Proxy>) -> (Proxy, Vec<Proxy>) {
     let is_chosen =
@@ -285,29 +301,39 @@ async fn what_is_revoked_reaches_every_proxy_with_whichever_rules_it_has() {
 async fn people_end_a_rollout_either_way_and_a_filter_that_refuses_the_rules_does() {
     let place = place("{canary: 1, hold: 1h}");
     let running = place.start().await;
-    let end = |how: &'static str| ["rollout", how, WORKLOAD, "--reason", "OPS-7"];
+    let end = |how: &'static str, rev: &'static str| ["rollout", how, WORKLOAD, rev, "--reason", "OPS-7"];
     for how in ["promote", "abort"] {
-        let ran = tidegate(&running, &end(how)).await;
+        let ran = tidegate(&running, &end(how, "1")).await;
         assert!(
             ran.code == 1 && ran.err.contains("held back") | ran.err.contains("no canary tries"),
             "{ran:?}"
         );
-        assert_eq!(tidegate(&running, &["rollout", how, WORKLOAD]).await.code, 2, "it wants a reason");
+        assert_eq!(tidegate(&running, &["rollout", how, WORKLOAD, "1"]).await.code, 2, "it wants a reason");
+        let nameless = ["rollout", how, WORKLOAD, "--reason", "OPS-7"];
+        assert_eq!(tidegate(&running, &nameless).await.code, 2, "it wants to know which rules");
     }
     let (mut canary, mut others) = tried(&place, &running).await;
-    assert_eq!(tidegate(&running, &end("abort")).await.code, 0);
+    refuses_others(&running, "abort").await;
+    canary.filter.expect_silence().await;
+    assert_eq!(tidegate(&running, &end("abort", "2")).await.code, 0);
     assert!(canary.install().await.named() == others[0].install().await.named());
     others[1].install().await;
     let status = tidegate(&running, &["rollout", "status"]).await;
     assert!(status.code == 1 && status.out.contains("OPS-7"), "{status:?}");
-    assert_eq!(tidegate(&running, &end("abort")).await.code, 1, "once is enough");
+    assert_eq!(tidegate(&running, &end("abort", "2")).await.code, 1, "once is enough");
 
     // What was given up stays so over a restart, and whoever knows better gets it.
     running.shutdown().await.unwrap();
     let running = place.start().await;
     let mut proxies = connect_all(&running, 3).await;
     assert!(proxies.iter().all(|one| one.last.rules_mention("sales/old")));
-    assert_eq!(tidegate(&running, &end("promote")).await.code, 0);
+    refuses_others(&running, "promote").await;
+    proxies[0].filter.expect_silence().await;
+    let state = get_until(&running, "/control", |_| true).await;
+    let digest = state["rollouts"][0]["digest"].as_str().unwrap();
+    let promote = ["rollout", "promote", WORKLOAD, &digest[..8], "--reason", "OPS-7"];
+    let ran = tidegate(&running, &promote).await;
+    assert!(ran.code == 0 && ran.out.contains(&format!("get rules 2 ({}).", &digest[..8])), "{ran:?}");
     for one in &mut proxies {
         assert!(one.install().await.rules_mention("sales/new"));
     }
@@ -370,7 +396,7 @@ async fn a_caller_that_changed_rules_know_no_more_is_revoked_where_those_before_
         }
         if id == "r-1" {
             // The same when they are given up.
-            let abort = ["rollout", "abort", WORKLOAD, "--reason", "x"];
+            let abort = ["rollout", "abort", WORKLOAD, "2", "--reason", "x"];
             assert_eq!(tidegate(&running, &abort).await.code, 0);
             let before = others[0].last.named();
             for one in others.iter_mut().chain([&mut canary]) {

@@ -249,6 +249,7 @@ fn caller(one: &Recorded) -> String {
             run.agent.as_ref().map(|agent| format!("agent {agent}")),
             run.model.as_ref().map(|model| format!("model {model}")),
             run.guessed.then(|| "by its name".to_owned()),
+            run.by_labels.then(|| "by labels of its pod, which no token confirms".to_owned()),
         ];
         text.push_str(&labelled("run", &parts.into_iter().flatten().collect::<Vec<_>>().join(", ")));
     }
@@ -303,6 +304,9 @@ fn written(source: &RuleSource) -> String {
     }
     if let Some(at) = source.committed {
         text.push_str(&format!(", {} ago", span(clock::now().saturating_sub(at.seconds()))));
+    }
+    if source.by_annotations {
+        text.push_str(", as the object says of itself");
     }
     text
 }

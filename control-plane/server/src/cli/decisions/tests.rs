@@ -39,6 +39,7 @@ fn refused() -> Explained {
         commit: Some("3f2a1b4c5d6e7f80".into()),
         author: Some("Dana".into()),
         committed: None,
+        by_annotations: false,
     };
     Explained {
         decision: recorded("7Q4K-M2XD-0001", Outcome::Deny, AT),

@@ -24,8 +24,14 @@ fn rule(name: &str, verdict: Verdict) -> RuleUse {
 
 #[test]
 fn what_is_not_used_is_told_apart_from_what_nobody_knows() {
-    let source =
-        RuleSource { file: "orders.yaml".to_owned(), line: 14, commit: None, author: None, committed: None };
+    let source = RuleSource {
+        file: "orders.yaml".to_owned(),
+        line: 14,
+        commit: None,
+        author: None,
+        committed: None,
+        by_annotations: false,
+    };
     let report = UnusedReport {
         since: NOW - 30 * DAY,
         began: Some(NOW - 40 * DAY),

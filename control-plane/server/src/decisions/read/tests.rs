@@ -44,7 +44,14 @@ fn full() -> pb::DecisionRecord {
 }
 
 fn known() -> Known {
-    let source = RuleSource { file: "a.yaml".into(), line: 3, commit: None, author: None, committed: None };
+    let source = RuleSource {
+        file: "a.yaml".into(),
+        line: 3,
+        commit: None,
+        author: None,
+        committed: None,
+        by_annotations: false,
+    };
     Known {
         packs: [("gitlab".to_owned(), PackKind::Gitlab)].into(),
         rules: [("sales/a".to_owned(), Arc::new(source))].into(),

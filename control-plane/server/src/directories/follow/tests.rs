@@ -6,6 +6,7 @@ use tidegate_compiler::TektonKind;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::super::kubernetes::tests::run_of;
 use super::super::testing::{ClusterApi, GoogleApi, event, pod};
 use super::super::{ApiOptions, ClusterOptions, GoogleOptions, Queries};
 use super::*;
@@ -215,6 +216,34 @@ async fn pods_are_followed_by_a_watch_and_listed_anew_after_a_gap() {
     let looked = timeout(PATIENCE, reader.hub.directories.refreshed("a/a", PIPELINE, "d")).await;
     assert_eq!(looked, Ok(super::super::Looked::Listed));
     reader.stop().await;
+}
+
+#[tokio::test]
+async fn runs_are_known_of_all_pods_where_they_may_be_listed_and_of_those_in_directories_where_not() {
+    let of_run = |run: &str| json!({"tekton.dev/taskRun": "r", "tekton.dev/pipelineRun": run, "tekton.dev/pipeline": "release"});
+    for everywhere in [true, false] {
+        let (google, cluster) = (google().await, ClusterApi::start().await);
+        cluster.state().everywhere = everywhere;
+        cluster.state().pods = vec![pod("a", &of_run("release-1"))];
+        // Nobody names the pipeline.
+        let reader = Reader::start(&options(&google, Some(&cluster)), &[]);
+        let runs = reader.hub.decisions.pods().clone();
+        let knows = async {
+            while run_of(&runs, "prod", "a").is_none() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        if everywhere {
+            timeout(PATIENCE, knows).await.unwrap();
+            assert_eq!(run_of(&runs, "prod", "a").as_deref(), Some("release-1"));
+        } else {
+            assert!(timeout(Duration::from_millis(300), knows).await.is_err());
+            reader.set(&[pipeline()]);
+            reader.lists(PIPELINE, &["a"]).await;
+            assert_eq!(run_of(&runs, "prod", "a").as_deref(), Some("release-1"));
+        }
+        reader.stop().await;
+    }
 }
 
 /// How often pods were listed, and watched.

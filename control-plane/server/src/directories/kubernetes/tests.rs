@@ -3,6 +3,8 @@ use serde_json::{Value, json};
 use super::super::ApiOptions;
 use super::super::testing::{ClusterApi, event, pod};
 use super::*;
+use crate::decisions::record::{Claim, Outcome, Recorded};
+use crate::decisions::testing::recorded;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -16,7 +18,7 @@ fn cluster_of(api: &ClusterApi, token: Option<&Path>) -> Arc<Cluster> {
 }
 
 fn pods_of(api: &ClusterApi) -> Pods {
-    Pods::new(cluster_of(api, None), "ci", TektonKind::Pipeline, "release")
+    Pods::new(cluster_of(api, None), ("ci", TektonKind::Pipeline, "release"), Arc::default())
 }
 
 fn ids(pods: &Pods) -> Vec<&str> {
@@ -43,7 +45,7 @@ async fn the_pods_of_a_pipeline_or_task_are_listed_over_all_pages() {
         (TektonKind::Pipeline, "release", "tekton.dev/pipeline=release"),
         (TektonKind::Task, "build", "tekton.dev/task=build"),
     ] {
-        let mut pods = Pods::new(cluster_of(&api, None), "ci", kind, name);
+        let mut pods = Pods::new(cluster_of(&api, None), ("ci", kind, name), Arc::default());
         assert_eq!(pods.list().await.unwrap().len(), 3);
         assert_eq!(ids(&pods), ["a", "b", "c"]);
         let asked = std::mem::take(&mut api.state().asked);
@@ -56,6 +58,47 @@ async fn the_pods_of_a_pipeline_or_task_are_listed_over_all_pages() {
             assert!(!asked.headers.contains_key("authorization"));
         }
     }
+}
+
+#[tokio::test]
+async fn the_pods_of_all_runs_are_listed_over_all_namespaces_and_told_with_what_their_labels_say() {
+    let api = ClusterApi::start().await;
+    api.state().everywhere = true;
+    let of_run =
+        json!({"tekton.dev/taskRun": "release-7xk2p-build", "tekton.dev/pipelineRun": "release-7xk2p"});
+    let mut elsewhere = pod("b", &json!({"tekton.dev/taskRun": "lint-2"}));
+    elsewhere["metadata"]["namespace"] = json!("other");
+    api.state().pods = vec![pod("a", &of_run), elsewhere];
+    api.state().watches = [(vec![event("ADDED", 101, pod("c", &of_run))], false)].into();
+    let runs = Arc::<Runs>::default();
+    let mut pods = Pods::of_runs(cluster_of(&api, None), runs.clone());
+    pods.list().await.unwrap();
+    pods.changed(SECOND).await.unwrap();
+    assert_eq!(ids(&pods), ["a", "b", "c"]);
+    for asked in &api.state().asked {
+        assert_eq!(
+            (asked.path.as_str(), asked.query["labelSelector"].as_str()),
+            ("/api/v1/pods", "tekton.dev/taskRun")
+        );
+    }
+    for (uid, run) in
+        [("a", Some("release-7xk2p")), ("b", Some("lint-2")), ("c", Some("release-7xk2p")), ("d", None)]
+    {
+        assert_eq!(run_of(&runs, "prod", uid).as_deref(), run, "{uid}");
+        assert_eq!(run_of(&runs, "other", uid), None, "{uid}");
+    }
+    api.state().pods = vec![pod("e", &json!({"tekton.dev/pipelineRun": "release-7xk2p"}))];
+    let error = pods.list().await.unwrap_err().to_string();
+    assert!(error.contains("was not asked for"), "{error}");
+}
+
+/// The run that a record is said to be of whose caller has this uid.
+pub(crate) fn run_of(runs: &Runs, issuer: &str, uid: &str) -> Option<String> {
+    let (issuer, claim) = (issuer.to_owned(), "kubernetes.io.pod.uid".to_owned());
+    let claims = vec![Claim { issuer, claim, values: vec![uid.to_owned()] }];
+    let mut called = Recorded { claims, run: None, ..recorded("7Q4K-M2XD-0001", Outcome::Deny, 0) };
+    runs.complete(&mut called);
+    called.run.map(|run| run.id)
 }
 
 #[tokio::test]
@@ -168,7 +211,8 @@ async fn the_token_is_read_for_every_request_and_never_shown() {
     let api = api().await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("token");
-    let mut pods = Pods::new(cluster_of(&api, Some(&file)), "ci", TektonKind::Pipeline, "release");
+    let mut pods =
+        Pods::new(cluster_of(&api, Some(&file)), ("ci", TektonKind::Pipeline, "release"), Arc::default());
     let error = pods.list().await.unwrap_err().to_string();
     assert!(error.contains(file.to_str().unwrap()), "{error}");
     for token in ["secret-1", "secret-2"] {
@@ -189,10 +233,10 @@ fn a_pod_uses_the_files_that_it_has() {
     let folder = tempfile::tempdir().unwrap();
     let ca = rcgen::generate_simple_self_signed(vec!["kubernetes".to_owned()]).unwrap().cert.pem();
     std::fs::write(folder.path().join("ca.crt"), ca).unwrap();
-    let cluster = Cluster::of_this_pod("fd00::1", "443", folder.path()).unwrap();
+    let cluster = Cluster::of_this_pod("prod", "fd00::1", "443", folder.path()).unwrap();
     assert_eq!(cluster.url.as_str(), "https://[fd00::1]/");
     assert_eq!(cluster.token, Some(folder.path().join("token")));
     std::fs::write(folder.path().join("ca.crt"), "no certificate").unwrap();
-    let error = Cluster::of_this_pod("10.0.0.1", "443", folder.path()).unwrap_err().to_string();
+    let error = Cluster::of_this_pod("prod", "10.0.0.1", "443", folder.path()).unwrap_err().to_string();
     assert!(error.contains("ca.crt") && error.contains("no certificate"), "{error}");
 }
