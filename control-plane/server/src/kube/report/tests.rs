@@ -110,7 +110,14 @@ fn broken(file: String, why: &str) -> Finding {
 
 impl Scene {
     fn new() -> Self {
-        let object = RuleObject { text: "1".into(), uid: "u".into(), generation: 1, status: Value::Null };
+        let object = RuleObject {
+            text: "1".into(),
+            uid: "u".into(),
+            generation: 1,
+            status: Value::Null,
+            commit: None,
+            author: None,
+        };
         let files: Files = (0..OBJECTS.len()).map(|at| (path(at), "1".to_owned())).collect();
         let mut judged = Judged { counting: files.clone(), ..Judged::default() };
         judged.loaded.files = files;
