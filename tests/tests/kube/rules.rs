@@ -1,8 +1,8 @@
 //! Rules come, change, break, are mended and go.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, condition, guard, on_every_tier, pod, rule, until};
+use crate::cluster::{Cluster, admin, condition, guard, on_every_tier, pod, rule, until};
 use crate::filter::Filter;
 
 async fn a_rule_is_created_edited_broken_mended_and_deleted(cluster: Cluster) {
@@ -102,6 +102,33 @@ async fn a_guard_that_wants_changed_rules_tried_first_is_refused(cluster: Cluste
     running.shutdown().await.unwrap();
 }
 
+async fn who_wrote_a_rule_is_what_its_object_says(cluster: Cluster) {
+    cluster.apply(pod("sales", "orders-abc-1", "orders")).await;
+    cluster.apply(guard("sales")).await;
+    let by =
+        |commit: &str, author: &str| json!({"tidegate.dev/commit": commit, "tidegate.dev/author": author});
+    let mut said = rule("sales", "said", "orders", "/v1/said");
+    said["metadata"]["annotations"] = by("3f2a9c", "Dana");
+    cluster.apply(said.clone()).await;
+    cluster.apply(rule("sales", "unsaid", "orders", "/v1/unsaid")).await;
+    let running = cluster.serve().await;
+    let source = async |rule: &str| -> Option<Value> {
+        let report: Value = serde_json::from_str(&admin(&running, "/unused?all=true").await.1).unwrap();
+        let found = report["rules"].as_array().unwrap().iter().find(|one| one["rule"] == rule)?;
+        Some(found["source"].clone())
+    };
+    let told = |commit: &str, author: &str| {
+        let file = "kube/AccessRule/sales/said.yaml";
+        Some(json!({"file": file, "line": 1, "commit": commit, "author": author, "byAnnotations": true}))
+    };
+    until("it is told", async || source("sales/said").await == told("3f2a9c", "Dana")).await;
+    assert_eq!(source("sales/unsaid").await, Some(Value::Null));
+    let changed = json!({"metadata": {"annotations": by("77e1b0", "Eve")}, "spec": {"owner": "other"}});
+    cluster.edit(&said, changed).await;
+    until("the next is told", async || source("sales/said").await == told("77e1b0", "Eve")).await;
+    running.shutdown().await.unwrap();
+}
+
 async fn a_guard_tells_of_pods_without_proxies_and_of_proxies_without_filters(cluster: Cluster) {
     cluster.apply(pod("sales", "orders-abc-1", "orders")).await;
     let mut bare = pod("sales", "orders-abc-2", "orders");
@@ -136,6 +163,7 @@ mod on {
     on_every_tier!(a_rule_is_created_edited_broken_mended_and_deleted);
     on_every_tier!(a_broken_new_rule_of_one_namespace_holds_back_no_other);
     on_every_tier!(a_guard_that_wants_changed_rules_tried_first_is_refused);
+    on_every_tier!(who_wrote_a_rule_is_what_its_object_says);
     on_every_tier!(a_guard_tells_of_pods_without_proxies_and_of_proxies_without_filters);
     on_every_tier!(nothing_is_written_while_nothing_changes);
 }

@@ -52,6 +52,13 @@ async fn revoked(running: &Running) -> BTreeSet<String> {
     all.iter().map(|one| one["id"].as_str().unwrap().to_owned()).collect()
 }
 
+/// An export of the last hour: what began in this second is in the next one's.
+async fn evidence(running: &Running) -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let time = |seconds: u64| tidegate::decisions::time::write(i64::try_from(seconds).unwrap() * 1_000_000);
+    admin(running, &format!("/evidence?from={}&to={}", time(now - 3_600), time(now))).await.1
+}
+
 fn filter(running: &Running) -> Filter {
     Filter::start(running.grpc_addr, "sales/orders", "orders-abc-1")
 }
@@ -112,6 +119,27 @@ async fn what_is_told_to_a_replica_that_waits_reaches_filters(cluster: Cluster) 
     let suspension = json!({"workload": "sales/orders", "seconds": 60, "reason": "x", "ticket": "x"});
     let (status, told) = tell(&one, "POST", "/control/suspensions", &suspension).await;
     assert!(status == 422 && told.contains("could not end by themselves"), "{status} {told}");
+
+    // How it ended is known to both, and to whoever comes later.
+    assert_eq!(tell(&one, "DELETE", "/control/entries/r-1", &Value::Null).await.0, 200);
+    let stored = cluster.get(&kept()).await.unwrap();
+    let past = &stored["spec"]["past"]["ended"];
+    assert_eq!(
+        (past.as_array().map(Vec::len), &past[0]["end"]["how"]),
+        (Some(1), &json!("lifted")),
+        "{stored:#}"
+    );
+    until("both have no revocation", async || {
+        revoked(&one).await.is_empty() && revoked(&two).await.is_empty()
+    })
+    .await;
+    for running in [&one, &two] {
+        until("it is evidence", async || {
+            let told = evidence(running).await;
+            told.contains("revoked,r-1,Caller data/etl,") && told.contains(",lifted,")
+        })
+        .await;
+    }
     one.shutdown().await.unwrap();
     two.shutdown().await.unwrap();
 }
