@@ -15,7 +15,7 @@ use crate::parallel;
 use crate::place::{FileText, Findings, Kind, ObjectId, Source};
 use crate::spec::{AccessRuleSpec, CallerSpec, GuardSpec, MeshSpec, RuleTestSpec, TrustedIssuerSpec};
 
-pub(crate) use reader::read_file;
+pub(crate) use reader::{Said, read_file};
 
 /// A typed object and where it came from.
 #[derive(Debug)]
@@ -54,9 +54,9 @@ pub(crate) fn read(files: &[SourceFile], env: &BTreeMap<String, String>, finding
         read_file(&text, env)
     });
     let mut objects = Objects::default();
-    for (more, found) in read {
-        objects.extend(more);
-        findings.extend(found.into_found());
+    for said in read {
+        objects.extend(said.objects);
+        findings.extend(said.findings.into_found());
     }
     objects.sort();
     refuse_duplicates(&objects.meshes, findings);

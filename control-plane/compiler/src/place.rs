@@ -37,11 +37,13 @@ pub struct ObjectId {
     pub name: String,
 }
 
-/// A file, and its trees while places in it are asked for.
+/// A file or a piece of one, and its trees while places in it are asked for.
 #[derive(Debug)]
 pub(crate) struct FileText {
     pub(crate) path: Arc<str>,
     pub(crate) text: Arc<str>,
+    /// How many there are before it in its file.
+    pub(crate) lines: u32,
     trees: Mutex<Option<Arc<Vec<Document<'static>>>>>,
 }
 
@@ -135,13 +137,20 @@ impl fmt::Display for ObjectId {
 
 impl FileText {
     pub(crate) fn new(path: &str, text: &str) -> Self {
-        Self { path: path.into(), text: text.into(), trees: Mutex::new(None) }
+        Self::piece(&path.into(), 0, text)
+    }
+
+    /// A piece of a file, behind so many lines.
+    pub(crate) fn piece(path: &Arc<str>, lines: u32, text: &str) -> Self {
+        Self { path: Arc::clone(path), text: text.into(), lines, trees: Mutex::new(None) }
     }
 
     fn trees(&self) -> Arc<Vec<Document<'static>>> {
         let mut trees = self.trees.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(trees.get_or_insert_with(|| {
-            Arc::new(yaml::parse(&self.text).0.into_iter().map(Document::into_owned).collect())
+            Arc::new(
+                yaml::parse_from(&self.text, self.lines).0.into_iter().map(Document::into_owned).collect(),
+            )
         }))
     }
 

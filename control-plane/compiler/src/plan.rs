@@ -309,7 +309,11 @@ fn rule_model(rule: &Rule, id: &WorkloadId, mesh: &Mesh, moved: &BTreeMap<usize,
 
 /// What rules name, by where it is in memory: many share it.
 fn names(rules: &[Arc<Rule>]) -> BTreeMap<usize, &Positions> {
-    rules.iter().map(|rule| (at(&rule.from), &*rule.from.names)).collect()
+    let mut names = BTreeMap::new();
+    for rule in rules {
+        names.entry(at(&rule.from)).or_insert(&*rule.from.names);
+    }
+    names
 }
 
 fn at(entries: &Entries) -> usize {

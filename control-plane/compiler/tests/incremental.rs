@@ -7,7 +7,7 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::documents::{DOCUMENTS, MISTAKES};
-use common::{env, shown};
+use common::{GUARD, MESH, compile_files, env, files, shown};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use tidegate_compiler::{Compiler, Inputs, SourceFile, compile};
@@ -61,6 +61,8 @@ enum Edit {
     Hide(usize),
     /// The files are told in another order.
     Order(usize),
+    /// So many more documents are in front of those of a file: enough of them make it a file that is read in pieces.
+    Pad(usize, usize),
     Environment(Option<&'static str>),
     Time(Option<i64>),
 }
@@ -80,6 +82,7 @@ fn edit() -> impl Strategy<Value = Edit> {
         1 => (0..FILES).prop_map(Edit::Garble),
         2 => (0..FILES).prop_map(Edit::Hide),
         1 => (0..FILES).prop_map(Edit::Order),
+        2 => (0..FILES, proptest::sample::select(vec![0, 63, 64, 65, 128])).prop_map(|(file, many)| Edit::Pad(file, many)),
         1 => proptest::option::of(proptest::sample::select(vec!["one", "two"])).prop_map(Edit::Environment),
         1 => proptest::option::of(proptest::sample::select(vec![1_763_000_000, 1_795_000_000])).prop_map(Edit::Time),
     ]
@@ -93,6 +96,7 @@ struct Folder {
     paths: [String; FILES],
     garbled: [bool; FILES],
     hidden: [bool; FILES],
+    padded: [usize; FILES],
     /// Which is told first.
     first: usize,
     /// Each document as it was at first, what was done to it, and its file.
@@ -107,6 +111,7 @@ impl Folder {
             paths: std::array::from_fn(|file| format!("{file}.yaml")),
             garbled: [false; FILES],
             hidden: [false; FILES],
+            padded: [0; FILES],
             first: 0,
             documents: DOCUMENTS.iter().cloned().zip(files).map(|(text, file)| (text, None, *file)).collect(),
             env: env(),
@@ -141,6 +146,7 @@ impl Folder {
             Edit::Garble(file) => self.garbled[*file] ^= true,
             Edit::Hide(file) => self.hidden[*file] ^= true,
             Edit::Order(first) => self.first = *first,
+            Edit::Pad(file, many) => self.padded[*file] = *many,
             Edit::Environment(team) => {
                 self.env = env();
                 self.env.extend(team.map(|team| ("team".to_owned(), team.to_owned())));
@@ -168,7 +174,8 @@ impl Folder {
                 Some((from, to)) => text.replacen(from, to, 1),
                 None => text.clone(),
             });
-            let mut text = documents.collect::<Vec<_>>().join("---\n");
+            let padding = (0..self.padded[file]).map(|at| padding(file, at));
+            let mut text = padding.chain(documents).collect::<Vec<_>>().join("---\n");
             if self.garbled[file] {
                 text.push_str("---\nkind: [\n");
             }
@@ -177,6 +184,15 @@ impl Folder {
         let files = (0..FILES).map(|at| (at + self.first) % FILES).filter(|file| !self.hidden[*file]);
         files.map(|file| SourceFile { path: self.paths[file].clone(), text: text(file) }).collect()
     }
+}
+
+/// A rule about which there is something to say, wherever it is.
+fn padding(file: usize, at: usize) -> String {
+    format!(
+        "# {}\nkind: AccessRule\nmetadata: {{name: pad-{file}-{at}, namespace: ci}}\nspec: {{owner: x, effect: Allow, mode: \
+         Enforce, from: [{{anyMesh: true}}], to: [{{http: {{paths: ['/{at}']}}}}]}}\n",
+        "x".repeat(400)
+    )
 }
 
 fn config() -> ProptestConfig {
@@ -239,6 +255,33 @@ fn an_edited_rule_leaves_other_workloads_alone() {
     for (id, policy) in &after.workloads {
         let same = std::sync::Arc::ptr_eq(policy, &before.workloads[id]);
         assert_eq!(same, id.to_string() != "egress/external", "{id}");
+    }
+}
+
+/// A file that is read in pieces says what the same file says that has to be read as a whole.
+#[test]
+fn how_a_file_is_read_does_not_show() {
+    let plain = |at: usize| {
+        padding(0, at).replace("owner: x", if at % 7 == 5 { "owner: no, efect: a" } else { "owner: x" })
+    };
+    let last = padding(0, 200);
+    // The same to whoever reads all of YAML, and as long.
+    let other = last.replace("owner: x", "owner: \"\\x78\"").replacen("xxxxx", "", 1);
+    assert_eq!(last.len(), other.len());
+    let documents = || (0..130).map(plain);
+    for (name, there) in [("twice", padding(0, 3)), ("once", padding(0, 300))] {
+        let said = [&last, &other].map(|last| {
+            let mut documents: Vec<String> = documents().chain([there.clone(), last.clone()]).collect();
+            documents.splice(
+                40..40,
+                [GUARD.replace("sales", "etl"), "kind: Guard\nmetadata: {name: a}\n".to_owned()],
+            );
+            let rules = documents.join("---\n");
+            let compilation = compile_files(&files(&[("mesh.yaml", MESH), ("rules.yaml", &rules)]));
+            shown(&compilation)
+        });
+        assert_eq!(said[0], said[1], "{name}");
+        assert_eq!(said[0].contains("TG0301"), name == "twice", "{}", said[0]);
     }
 }
 

@@ -1,4 +1,4 @@
-//! What each file says, and what came of checking it.
+//! All files: which are there, and what there is to do about them.
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -6,51 +6,17 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use super::base::Unchanged;
-use crate::context::Context;
+use super::file::{File, Known, Reading, Text};
 use crate::diagnostic::Diagnostic;
 use crate::mesh::WorkloadId;
-use crate::objects::{Objects, read_file, refuse_duplicate};
+use crate::objects::{Objects, refuse_duplicate};
 use crate::parallel;
-use crate::place::{FileText, Findings, ObjectId, Source};
+use crate::place::{Findings, ObjectId, Source};
 use crate::plan::warn_unguarded;
-use crate::rules::{Guard, Rule, check_guard, check_rule};
-use crate::schedule::Ending;
-use crate::warnings::warn_everything;
+use crate::rules::Guard;
 
 /// So many files are put where they belong one by one.
 const FEW: usize = 64;
-
-/// Path and text of a file.
-pub(super) type Text<'s> = (&'s str, &'s str);
-
-/// A file that was read, and not checked yet.
-#[derive(Debug)]
-pub(super) struct Unchecked {
-    pub(super) text: Arc<FileText>,
-    pub(super) objects: Objects,
-    findings: Vec<Diagnostic>,
-}
-
-/// A file whose Guards and rules were checked. What they were written as is not kept.
-///
-/// INVARIANT: never changed once it is made.
-#[derive(Debug)]
-pub(super) struct File {
-    pub(super) text: Arc<FileText>,
-    /// Meshes, issuers, Callers, and what is broken.
-    pub(super) base: Objects,
-    pub(super) guards: Vec<Arc<Guard>>,
-    pub(super) rules: Vec<Arc<Rule>>,
-    sources: Vec<Arc<Source>>,
-    /// Of reading and of checking.
-    findings: Vec<Diagnostic>,
-    /// What is said if there are no errors.
-    late: Vec<Diagnostic>,
-    endings: Vec<Ending>,
-    asked_for_broken: bool,
-    /// Whether all of its Guards and rules are usable.
-    whole: bool,
-}
 
 /// All files.
 #[derive(Debug, Default)]
@@ -74,75 +40,15 @@ pub(super) struct Files {
     covered: Option<BTreeSet<WorkloadId>>,
 }
 
-/// A file, and what it was read from: comparing that is most of what there is to do where little changed, so it is not far.
-#[derive(Debug, Clone)]
-struct Known {
-    path: Arc<str>,
-    text: Arc<str>,
-    file: Arc<File>,
-}
-
 /// An object, to be found by its id.
 #[derive(Debug)]
 struct ById(Arc<Source>);
 
-/// Files by where they are in memory.
+/// Pieces of files by where they are in memory.
 type Part = BTreeMap<usize, Arc<File>>;
 
 fn key(file: &Arc<File>) -> usize {
     Arc::as_ptr(file).addr()
-}
-
-// === impl Unchecked ===
-
-impl Unchecked {
-    pub(super) fn read(text: Arc<FileText>, env: &BTreeMap<String, String>) -> Self {
-        let (objects, findings) = read_file(&text, env);
-        Self { text, objects, findings: findings.into_found() }
-    }
-
-    /// What it was written as is given up here, where others do the same.
-    pub(super) fn check(self, context: &Context<'_>) -> File {
-        let mut findings = Findings::default();
-        let mut late = Findings::default();
-        let mut endings = Vec::new();
-        let Self { text, objects, findings: mut all } = self;
-        let guards: Vec<Option<Guard>> =
-            objects.guards.iter().map(|guard| check_guard(guard, context, &mut findings)).collect();
-        let rules: Vec<Option<Rule>> =
-            objects.rules.iter().map(|rule| check_rule(rule, context, &mut endings, &mut findings)).collect();
-        rules.iter().flatten().for_each(|rule| warn_everything(rule, &mut late));
-        let whole = guards.iter().all(Option::is_some) && rules.iter().all(Option::is_some);
-        let asked_for_broken = findings.asked_for_broken();
-        all.extend(findings.into_found());
-        let sources = objects.sources().map(Arc::clone).collect();
-        let Objects { meshes, issuers, callers, broken, .. } = objects;
-        File {
-            text,
-            base: Objects { meshes, issuers, callers, broken, ..Objects::default() },
-            guards: guards.into_iter().flatten().map(Arc::new).collect(),
-            rules: rules.into_iter().flatten().map(Arc::new).collect(),
-            sources,
-            findings: all,
-            late: late.into_found(),
-            endings,
-            asked_for_broken,
-            whole,
-        }
-    }
-}
-
-// === impl Known ===
-
-impl Known {
-    fn new(file: &Arc<File>) -> Self {
-        let FileText { path, text, .. } = &*file.text;
-        Self { path: Arc::clone(path), text: Arc::clone(text), file: Arc::clone(file) }
-    }
-
-    fn source(&self) -> (&str, &str) {
-        (&self.path, &self.text)
-    }
 }
 
 // === impl ById ===
@@ -170,23 +76,27 @@ impl Eq for ById {}
 // === impl Files ===
 
 impl Files {
-    /// The sources that are not here as they are, and the files here that are not in the sources. The latter are taken out.
-    pub(super) fn compare<'s>(&mut self, sources: &[Text<'s>]) -> (Vec<Text<'s>>, Vec<Arc<File>>) {
+    /// The sources that are not here as they are, in the order of paths, and the files here that are not in the sources. The
+    /// latter are taken out; what was made of them is still there.
+    pub(super) fn compare<'s>(&mut self, sources: &[Text<'s>]) -> (Vec<Text<'s>>, Vec<Known>) {
         let (mut sources, known) = self.without_pairs(sources);
         sources.sort_unstable();
         let (mut new, mut gone) = (Vec::new(), Vec::new());
         let mut known = known.into_iter().peekable();
         for source in sources {
             // Texts are only compared where the paths are the same.
-            while let Some(known) = known.next_if(|known| known.source() < source) {
-                gone.push(Arc::clone(&known.file));
+            let is_before = |known: &&Known| {
+                *known.path < *source.0 || (*known.path == *source.0 && *known.source().1 < *source.1)
+            };
+            while let Some(known) = known.next_if(is_before) {
+                gone.push(known.clone());
             }
-            if known.next_if(|known| known.source() == source).is_none() {
+            if known.next_if(|known| known.is_of(source)).is_none() {
                 new.push(source);
             }
         }
-        gone.extend(known.map(|known| Arc::clone(&known.file)));
-        self.remove(&gone);
+        gone.extend(known.cloned());
+        self.take(&gone);
         (new, gone)
     }
 
@@ -194,7 +104,7 @@ impl Files {
     /// the sources are in the order of paths. What is left are the files in the order in which they are here.
     fn without_pairs<'s, 'f>(&'f self, sources: &[Text<'s>]) -> (Vec<Text<'s>>, Vec<&'f Known>) {
         // As many from the beginning as are the same, and the others counted from the end.
-        let is_pair = |(source, known): (&Text<'s>, &Known)| known.source() == *source;
+        let is_pair = |(source, known): (&Text<'s>, &Known)| known.is_of(*source);
         let zipped = || sources.iter().zip(&self.all);
         let begin = if sources.len() == self.all.len() {
             0
@@ -215,26 +125,27 @@ impl Files {
         )
     }
 
-    /// All files whose checks must be done again. They are taken out.
-    pub(super) fn take_stale(&mut self, unchanged: Unchanged) -> Vec<Arc<File>> {
-        let stale: Vec<Arc<File>> = match unchanged {
-            Unchanged { values: true, broken: true } => return Vec::new(),
-            Unchanged { values: true, broken: false } => {
-                self.with_broken_references.values().cloned().collect()
-            }
-            Unchanged { values: false, .. } => self.all.iter().map(|known| Arc::clone(&known.file)).collect(),
-        };
-        self.remove(&stale);
-        stale
+    /// All files of which a piece must be checked again. They are taken out; what was made of them is still there.
+    pub(super) fn take_stale(&mut self, unchanged: Unchanged) -> Vec<Reading> {
+        if unchanged.values && unchanged.broken {
+            return Vec::new();
+        }
+        let stale: Vec<Known> = self.all.iter().filter(|known| known.is_stale(unchanged)).cloned().collect();
+        self.take(&stale);
+        stale.iter().map(Reading::again).collect()
     }
 
-    fn remove(&mut self, gone: &[Arc<File>]) {
+    fn take(&mut self, gone: &[Known]) {
         if gone.is_empty() {
             return;
         }
-        let mut keys: Vec<usize> = gone.iter().map(key).collect();
+        let mut keys: Vec<usize> = gone.iter().map(Known::key).collect();
         keys.sort_unstable();
-        self.all.retain(|known| keys.binary_search(&key(&known.file)).is_err());
+        self.all.retain(|known| keys.binary_search(&known.key()).is_err());
+    }
+
+    /// These pieces do not count any more.
+    pub(super) fn forget(&mut self, gone: &[Arc<File>]) {
         for file in gone {
             let key = key(file);
             for part in self.tables() {
@@ -279,8 +190,9 @@ impl Files {
         ]
     }
 
-    pub(super) fn add(&mut self, files: &[Arc<File>]) {
-        for file in files {
+    /// These pieces count.
+    pub(super) fn remember(&mut self, new: &[Arc<File>]) {
+        for file in new {
             let base = &file.base;
             let has_base = !base.meshes.is_empty() || !base.issuers.is_empty() || !base.callers.is_empty();
             let is_broken = base.broken.unknown || !base.broken.ids.is_empty();
@@ -300,15 +212,19 @@ impl Files {
             }
             file.sources.iter().for_each(|source| self.add_object(source));
         }
+    }
+
+    /// These files are there.
+    pub(super) fn add(&mut self, files: Vec<Known>) {
+        let order = |a: &Known, b: &Known| a.path.cmp(&b.path).then_with(|| a.source().cmp(&b.source()));
         if files.len() <= FEW {
-            for file in files {
-                let known = Known::new(file);
-                let at = self.all.partition_point(|other| other.source() < known.source());
+            for known in files {
+                let at = self.all.partition_point(|other| order(other, &known).is_lt());
                 self.all.insert(at, known);
             }
         } else {
-            self.all.extend(files.iter().map(Known::new));
-            self.all.sort_by(|a, b| a.source().cmp(&b.source()));
+            self.all.extend(files);
+            self.all.sort_by(order);
         }
     }
 
@@ -344,7 +260,7 @@ impl Files {
         }
         if self.covered.as_ref() != Some(&covered) {
             self.unguarded.clear();
-            let all = self.all.iter().map(|known| &known.file);
+            let all = self.all.iter().flat_map(Known::files);
             self.unguarded_pending = all.map(|file| (key(file), Arc::clone(file))).collect();
         }
         for (key, file) in std::mem::take(&mut self.unguarded_pending) {

@@ -6,26 +6,28 @@
 //! stayed in force because something was not looked at again would be a hole. So nothing is kept under less than all that it
 //! was made of, and that is compared as a whole, not by digests:
 //!
-//! - what a file says ([`files`]): its path, its text, and the environment;
-//! - what was checked of a file's Guards and rules: the same, and the values of the mesh, of all issuers and of all Callers
+//! - what a piece of a file says ([`file`]): its path, its text, where it begins, and the environment;
+//! - what was checked of its Guards and rules: the same, and the values of the mesh, of all issuers and of all Callers
 //!   ([`base`]); where a reference leads nowhere, also which objects are there and broken;
 //! - a workload's policy ([`workloads`]): all Guards and rules that reach it (the same in memory, or equal in all but their
 //!   places), and the same base.
 
 mod base;
+mod file;
 mod files;
 mod workloads;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use base::Base;
-use files::{File, Files, Text, Unchecked};
+use file::{File, Known, Reading, Text};
+use files::Files;
 use workloads::Workloads;
 
 use crate::diagnostic::Code;
 use crate::parallel;
-use crate::place::{FileText, Findings};
+use crate::place::Findings;
 use crate::when::Cache;
 use crate::{Compilation, Compiled, Inputs, without_place};
 
@@ -93,26 +95,41 @@ impl Compiler {
     /// Reads and checks what is new or has changed, and what rests on something that has.
     fn update(&mut self, sources: &[Text<'_>], now: Option<i64>) {
         let (new, gone) = self.files.compare(sources);
-        self.workloads.remove(&gone);
         let env = &self.env;
-        let mut unchecked = parallel::map(&new, |(path, text)| {
-            let text = FileText::new(path, text);
-            Unchecked::read(Arc::new(text), env)
-        });
-        let objects = self.files.base().chain(unchecked.iter().map(|file| &file.objects));
+        let before = before(&gone, &new);
+        let mut readings =
+            parallel::map(&new, |source| Reading::new(*source, before.get(source.0).copied(), env));
+        drop(before);
+        let kept: BTreeSet<*const File> = readings.iter().flat_map(Reading::kept).map(Arc::as_ptr).collect();
+        let gone: Vec<Arc<File>> = gone
+            .iter()
+            .flat_map(Known::files)
+            .filter(|file| !kept.contains(&Arc::as_ptr(file)))
+            .cloned()
+            .collect();
+        self.forget(gone);
+        let objects = self.files.base().chain(readings.iter().flat_map(Reading::objects));
         let unchanged = self.base.update(objects, now, &self.cache);
         if !unchanged.values {
             self.workloads.forget_plans();
         }
-        // What was made of a file is given up as a whole, and the file is read again.
-        let stale = self.files.take_stale(unchanged);
-        self.workloads.remove(&stale);
-        unchecked.extend(parallel::map(&stale, |file| Unchecked::read(Arc::clone(&file.text), env)));
-        drop(stale);
+        // What was made of a piece is given up as a whole, and the piece is read again.
+        readings.extend(self.files.take_stale(unchanged));
+        self.forget(readings.iter().flat_map(|file| file.stale(unchanged)).cloned().collect());
         let context = self.base.context(&self.cache);
-        let checked: Vec<Arc<File>> = parallel::map_owned(unchecked, |file| Arc::new(file.check(&context)));
-        self.workloads.add(&checked);
-        self.files.add(&checked);
+        let env = &self.env;
+        let checked = parallel::map_owned(readings, |file| file.read_stale(unchanged, env).check(&context));
+        let (files, new): (Vec<Known>, Vec<Vec<Arc<File>>>) = checked.into_iter().flatten().unzip();
+        let new: Vec<Arc<File>> = new.into_iter().flatten().collect();
+        self.workloads.add(&new);
+        self.files.remember(&new);
+        self.files.add(files);
+    }
+
+    /// These pieces do not count any more.
+    fn forget(&mut self, gone: Vec<Arc<File>>) {
+        self.workloads.remove(&gone);
+        self.files.forget(&gone);
     }
 
     /// Makes the policies. Only where there are no errors.
@@ -126,4 +143,19 @@ impl Compiler {
         let issuers = issuers.values().cloned().collect::<Option<Vec<_>>>()?;
         Some(Compiled { mesh: mesh.clone(), issuers, workloads: workloads? })
     }
+}
+
+/// By path the file that is there no more and that one new one goes on from: no piece is kept for two.
+fn before<'k>(gone: &'k [Known], new: &[Text<'_>]) -> BTreeMap<&'k str, &'k Known> {
+    let alone = gone.chunk_by(|a, b| a.path == b.path).filter_map(|same| match same {
+        [one] => Some((&*one.path, one)),
+        _ => None,
+    });
+    let mut before: BTreeMap<&str, &Known> = alone.collect();
+    for [(first, _), (second, _)] in new.array_windows::<2>() {
+        if first == second {
+            before.remove::<str>(first);
+        }
+    }
+    before
 }

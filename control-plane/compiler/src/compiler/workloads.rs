@@ -12,7 +12,7 @@ use crate::rules::{Guard, Rule};
 use crate::tally::Change;
 use crate::warnings::{self, Budget, Notes};
 
-use super::files::File;
+use super::file::File;
 
 /// What reaches which workload, and what was made of it.
 #[derive(Debug, Default)]

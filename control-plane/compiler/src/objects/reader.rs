@@ -23,10 +23,20 @@ pub(super) struct FileReader<'f> {
     env: &'f BTreeMap<String, String>,
 }
 
-/// Reads one file.
-pub(crate) fn read_file(file: &Arc<FileText>, env: &BTreeMap<String, String>) -> (Objects, Findings) {
-    let mut objects = Objects::default();
-    let mut findings = Findings::default();
+/// What a file says, or a piece of one.
+#[derive(Default)]
+pub(crate) struct Said {
+    pub(crate) objects: Objects,
+    pub(crate) findings: Findings,
+    /// Whether all of it is written plainly.
+    pub(crate) is_plain: bool,
+    /// How many values there are, aliases expanded.
+    pub(crate) nodes: usize,
+}
+
+/// Reads one file, or a piece of one.
+pub(crate) fn read_file(file: &Arc<FileText>, env: &BTreeMap<String, String>) -> Said {
+    let Said { mut objects, mut findings, .. } = Said::default();
     let reader = FileReader { file, path: &file.path, env };
     if file.text.len() > MAX_FILE_BYTES {
         objects.broken.unknown = true;
@@ -39,14 +49,14 @@ pub(crate) fn read_file(file: &Arc<FileText>, env: &BTreeMap<String, String>) ->
             format!("files of more than {MAX_FILE_BYTES} bytes are not read"),
             "split it".to_owned(),
         ));
-        return (objects, findings);
+        return Said { objects, findings, is_plain: false, nodes: 0 };
     }
     let mut number = 0usize;
-    let faults = yaml::parse_each(&file.text, |document| {
+    let read = yaml::parse_each(&file.text, file.lines, |document| {
         reader.document(number, document, &mut objects, &mut findings);
         number = number.saturating_add(1);
     });
-    for fault in faults {
+    for fault in read.faults {
         objects.broken.unknown |= matches!(fault.code, Code::MalformedYaml | Code::LimitExceeded);
         let mut diagnostic = reader.diagnostic(
             fault.code,
@@ -67,7 +77,7 @@ pub(crate) fn read_file(file: &Arc<FileText>, env: &BTreeMap<String, String>) ->
         }
         findings.push(diagnostic);
     }
-    (objects, findings)
+    Said { objects, findings, is_plain: read.is_plain, nodes: read.nodes }
 }
 
 // === impl FileReader ===

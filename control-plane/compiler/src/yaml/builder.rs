@@ -96,6 +96,11 @@ impl<'t> Builder<'t> {
         Ok(())
     }
 
+    /// How many there are.
+    pub(super) fn nodes(&self) -> usize {
+        self.nodes
+    }
+
     /// How far it is before the next document.
     pub(super) fn mark(&self) -> Mark {
         Mark { faults: self.faults.len(), nodes: self.nodes }

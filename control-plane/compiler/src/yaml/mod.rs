@@ -8,6 +8,7 @@
 //! some readers take for something else are errors, never guesses; aliases are expanded within a bound.
 
 mod builder;
+mod cut;
 mod decode;
 mod parse;
 mod plain;
@@ -15,8 +16,9 @@ mod scalar;
 
 use std::borrow::Cow;
 
+pub(crate) use cut::cut;
 pub(crate) use decode::{DecodeFault, Decoded, Fault, decode};
-pub(crate) use parse::{Document, MAX_FILE_BYTES, parse, parse_each};
+pub(crate) use parse::{Document, MAX_FILE_BYTES, MAX_NODES, parse, parse_each, parse_from};
 
 /// A place in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]

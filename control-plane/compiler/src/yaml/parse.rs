@@ -19,7 +19,7 @@ pub(super) const MAX_DOCUMENTS: usize = 10_000;
 /// Levels of lists and mappings in a document.
 pub(super) const MAX_DEPTH: usize = 48;
 /// Nodes of a file after aliases are expanded.
-pub(super) const MAX_NODES: usize = 500_000;
+pub(crate) const MAX_NODES: usize = 500_000;
 
 /// One document.
 #[derive(Debug, PartialEq, Eq)]
@@ -49,27 +49,42 @@ pub(crate) struct YamlFault {
     pub(crate) related: Option<(Position, &'static str)>,
 }
 
+/// What there is to say of what was read.
+pub(crate) struct Read {
+    pub(crate) faults: Vec<YamlFault>,
+    /// Whether all of it is written plainly.
+    pub(crate) is_plain: bool,
+    /// How many there are, aliases expanded.
+    pub(crate) nodes: usize,
+}
+
 /// Reads every document of a file.
 pub(crate) fn parse(text: &str) -> (Vec<Document<'_>>, Vec<YamlFault>) {
+    parse_from(text, 0)
+}
+
+/// Reads every document of a text, behind so many lines of its file.
+pub(crate) fn parse_from(text: &str, lines: u32) -> (Vec<Document<'_>>, Vec<YamlFault>) {
     let mut documents = Vec::new();
-    let faults = parse_each(text, |document| documents.push(document));
-    (documents, faults)
+    let read = parse_each(text, lines, |document| documents.push(document));
+    (documents, read.faults)
 }
 
 /// The same. Each document is handed over as soon as it is read, so that no more than one is in memory.
-pub(crate) fn parse_each<'t>(text: &'t str, mut visit: impl FnMut(Document<'t>)) -> Vec<YamlFault> {
+pub(crate) fn parse_each<'t>(text: &'t str, lines: u32, mut visit: impl FnMut(Document<'t>)) -> Read {
     let mut builder = Builder::default();
-    let mut plain = PlainReader::new(text);
+    let mut plain = PlainReader::new(text, lines);
     let mut started = 0usize;
     while started < MAX_DOCUMENTS && plain.read(&mut builder) {
         started = started.saturating_add(1);
         builder.document.take().into_iter().for_each(&mut visit);
     }
-    if !plain.is_at_end() {
+    let is_plain = plain.is_at_end();
+    if !is_plain {
         let (rest, lines) = plain.rest();
         read_rest(rest, lines, started, &mut builder, visit);
     }
-    builder.faults
+    Read { is_plain, nodes: builder.nodes(), faults: builder.faults }
 }
 
 /// Reads whatever YAML there is. `lines`: how many there are before it; `started`: documents before it.

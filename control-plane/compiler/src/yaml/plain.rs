@@ -39,8 +39,9 @@ impl From<Stop> for Declined {
 // === impl PlainReader ===
 
 impl<'t> PlainReader<'t> {
-    pub(super) fn new(text: &'t str) -> Self {
-        Self { text, at: 0, line_start: 0, lines: 0 }
+    /// Of a text behind so many lines of its file.
+    pub(super) fn new(text: &'t str, lines: u32) -> Self {
+        Self { text, at: 0, line_start: 0, lines }
     }
 
     /// Whether all was read.
@@ -48,7 +49,7 @@ impl<'t> PlainReader<'t> {
         self.at >= self.text.len()
     }
 
-    /// What was not read, and how many lines were.
+    /// What was not read, and how many lines are before it.
     pub(super) fn rest(&self) -> (&'t str, u32) {
         (self.text.get(self.at..).unwrap_or_default(), self.lines)
     }

@@ -22,6 +22,9 @@ use super::pool::{Kind, ListOf, Pool, Records, Thing};
 use super::shapes::{Known, Shapes, Target};
 use super::{EncodeError, TOO_MANY_FIELDS, Writer, buckets, rules, section};
 
+/// With no more lists it is not worth expecting anything of them.
+const MANY_LISTS: u32 = 1024;
+
 /// Writes a policy again and again as its rules change: a rule that is still the same in memory costs little.
 #[derive(Debug, Default)]
 pub struct Encoder {
@@ -44,6 +47,8 @@ pub struct Encoder {
     /// How much there was when this began.
     begun: usize,
     sizes: Sizes,
+    /// Whether there were two lists of the same words where that is not expected.
+    are_some_alike: bool,
 }
 
 /// What a rule is written with.
@@ -95,7 +100,11 @@ impl Encoder {
     }
 
     fn write(&mut self, model: &PolicyModel) -> Result<Vec<u8>, EncodeError> {
-        let section = self.update(model).and_then(|header| self.link(&header));
+        let section = self.update(model).and_then(|header| match self.link(&header)? {
+            Some(section) => Ok(section),
+            // There were such: now they are looked for from the beginning.
+            None => self.link(&header)?.ok_or(EncodeError::TooLarge(usize::MAX)),
+        });
         if section.is_err() {
             // What is half done is not gone on with.
             *self = Self::default();
@@ -276,9 +285,10 @@ impl Encoder {
         Ok(header)
     }
 
-    /// Puts everything where it belongs.
-    fn link(&mut self, header: &Header) -> Result<Vec<u8>, EncodeError> {
-        let mut linker = Linker::new(&self.pool, self.sizes.clone());
+    /// Puts everything where it belongs. `None`: some lists are the same words, which was not expected.
+    fn link(&mut self, header: &Header) -> Result<Option<Vec<u8>>, EncodeError> {
+        let expects_unlike = !self.are_some_alike && self.pool.count(Kind::List) > MANY_LISTS;
+        let mut linker = Linker::new(&self.pool, self.sizes.clone(), expects_unlike);
         for thing in &header.noted {
             // There is always room for what is no field of a body.
             linker.place(*thing);
@@ -286,6 +296,7 @@ impl Encoder {
         for (table, record) in &header.records {
             linker.header(*table, record);
         }
+        linker.begin_rules();
         for (recipe, model) in self.recipes.iter().zip(&self.models) {
             for thing in recipe.noted.of(&self.noted) {
                 linker.place(*thing).ok_or_else(|| EncodeError::Condition {
@@ -293,6 +304,10 @@ impl Encoder {
                     why: TOO_MANY_FIELDS,
                 })?;
             }
+        }
+        if !linker.is_as_expected() {
+            self.are_some_alike = true;
+            return Ok(None);
         }
         let mut targets: BTreeMap<u32, Vec<Target>> = BTreeMap::new();
         let mut entries = Vec::new();
@@ -319,7 +334,7 @@ impl Encoder {
         self.sizes = linker.sizes();
         let Linker { tables, packed, text, .. } = linker;
         let out = section(&tables, &packed, &text);
-        if out.len() > MAX_SECTION_BYTES { Err(EncodeError::TooLarge(out.len())) } else { Ok(out) }
+        if out.len() > MAX_SECTION_BYTES { Err(EncodeError::TooLarge(out.len())) } else { Ok(Some(out)) }
     }
 
     /// A rule's record, its names, and its clauses; returns the position of the first of these.
@@ -404,5 +419,76 @@ impl Writer<'_> {
             Mode::Shadow => code::SHADOW,
         };
         Ok([self.string(&guard.id), mode, ports, audiences])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{
+        Audit, ClaimRef, Condition, Disclosure, Effect, FromModel, Lease, OperationModel, PeerModel, Test,
+    };
+
+    /// Rules with lists of their own: of accounts, of values, and of froms and operations where these are two.
+    fn policy(count: u32, operations: u32) -> PolicyModel {
+        let text = |what: &str, at: u32| format!("{what}-{at}");
+        let rule = |at: u32| RuleModel {
+            id: format!("sales/rule-{at:05}"),
+            effect: Effect::Allow,
+            mode: Mode::Enforce,
+            owner: "team".into(),
+            contact: String::new(),
+            disclosure: Disclosure::Full,
+            audit: Audit::Sampled,
+            lease: Lease::default(),
+            revokes: false,
+            from: (0..2)
+                .map(|from| FromModel {
+                    peer: PeerModel::Mesh {
+                        trust_domain: "prod".into(),
+                        namespace: "etl".into(),
+                        service_accounts: Some(vec![text("account", 2 * at + from), text("other", at)]),
+                    },
+                    issuers: vec![0],
+                    condition: Condition::Claim(
+                        ClaimRef { issuer: 0, slot: 0 },
+                        Test::OneOf(vec![text("a", at), text("b", at)]),
+                    ),
+                })
+                .collect(),
+            to: Some(
+                (0..operations)
+                    .map(|operation| OperationModel {
+                        methods: Some(vec![text("METHOD", operations * at + operation)]),
+                        ..OperationModel::default()
+                    })
+                    .collect(),
+            ),
+        };
+        PolicyModel {
+            issuers: vec![IssuerModel { name: "gitlab".into(), slots: vec![vec!["job".into()]] }],
+            rules: (0..count).map(|at| rule(at).into()).collect(),
+            ..PolicyModel::default()
+        }
+    }
+
+    /// Froms and operations lie at the same places of their tables where each rule has two of both.
+    #[cfg_attr(target_arch = "wasm32", wasm_bindgen_test::wasm_bindgen_test)]
+    #[test]
+    fn lists_of_the_same_words_are_written_once_whether_they_are_expected_or_not() {
+        for (operations, are_some_alike) in [(1, false), (2, true)] {
+            let mut encoder = Encoder::default();
+            for count in [MANY_LISTS, MANY_LISTS + 1, MANY_LISTS - 1] {
+                let model = policy(count, operations);
+                let section = encoder.encode(&model);
+                assert!(section.is_ok(), "{section:?}");
+                // One that expects nothing.
+                let mut other = Encoder::default();
+                let header = other.update(&model).unwrap();
+                other.are_some_alike = true;
+                assert!(section == other.link(&header).map(Option::unwrap), "{count} {operations}");
+                assert_eq!(encoder.are_some_alike, are_some_alike, "{count} {operations}");
+            }
+        }
     }
 }

@@ -19,8 +19,17 @@ pub(super) struct Linker<'p> {
     pub(super) packed: [Vec<u32>; Packed::ALL.len()],
     pub(super) text: Vec<u8>,
     fields: u32,
-    /// Runs that are written once however often they occur: of lists, automata, zones.
-    runs: [Found; 3],
+    /// Runs that are written once however often they occur.
+    lists: Found,
+    automata: Found,
+    zones: Found,
+    /// Where lists are expected to differ: of each a part of its hash, and its position.
+    ///
+    /// Two lists of different things may be the same words. Where both are of rules, and neither of numbers, that is rare, and
+    /// looking for it among many lists takes longer than anything else: so it is looked for when all are there.
+    unlike: Option<Vec<u64>>,
+    /// Whether rules are being put there: what comes before them lies where numbers are small, too.
+    has_rules: bool,
     /// The run that is being put together.
     run: Vec<u32>,
 }
@@ -36,8 +45,9 @@ pub(super) struct Sizes {
 // === impl Linker ===
 
 impl<'p> Linker<'p> {
-    /// `sizes`: as many as there may be.
-    pub fn new(pool: &'p Pool, sizes: Sizes) -> Self {
+    /// `sizes`: as many as there may be. `expects_unlike`: whether lists are expected to differ.
+    pub fn new(pool: &'p Pool, sizes: Sizes, expects_unlike: bool) -> Self {
+        let found = |kind| Found::with_capacity(size(pool.count(kind)));
         Self {
             pool,
             placed: Kind::ALL.map(|kind| vec![NONE; size(pool.count(kind))]),
@@ -45,10 +55,39 @@ impl<'p> Linker<'p> {
             packed: sizes.packed.map(Vec::with_capacity),
             text: Vec::with_capacity(sizes.text),
             fields: 0,
-            runs: [Kind::List, Kind::Automaton, Kind::Zone]
-                .map(|kind| Found::with_capacity(size(pool.count(kind)))),
+            lists: if expects_unlike { Found::default() } else { found(Kind::List) },
+            unlike: expects_unlike.then(|| Vec::with_capacity(size(pool.count(Kind::List)))),
+            has_rules: false,
+            automata: found(Kind::Automaton),
+            zones: found(Kind::Zone),
             run: Vec::new(),
         }
+    }
+
+    /// All that is put there from now on is of rules.
+    pub fn begin_rules(&mut self) {
+        self.has_rules = true;
+    }
+
+    /// Whether lists differ where that was expected. All are there.
+    pub fn is_as_expected(&mut self) -> bool {
+        let Some(hashes) = &mut self.unlike else { return true };
+        hashes.sort_unstable();
+        let table = self.tables.get(Table::Lists.position()).map_or(&[][..], Vec::as_slice);
+        let run_at = |hash: &u64| {
+            let rest = table.get(size(u32::try_from(hash & 0xFFFF_FFFF).unwrap_or(NONE))..)?;
+            rest.get(..size(*rest.first()?).saturating_add(1))
+        };
+        // All that have the same part of the hash are compared with each other.
+        hashes.chunk_by(|a, b| a >> 32 == b >> 32).all(|same| {
+            let mut rest = same;
+            let mut differ = true;
+            while let Some((one, others)) = rest.split_first() {
+                differ &= others.iter().all(|other| run_at(one) != run_at(other));
+                rest = others;
+            }
+            differ
+        })
     }
 
     /// How much there is, and a little more.
@@ -187,7 +226,8 @@ impl<'p> Linker<'p> {
             ListOf::Froms => self.at(Kind::Froms, *word),
             ListOf::Operations => self.at(Kind::Operations, *word),
         }));
-        self.run(Table::Lists, run)
+        let may_be_another = !self.has_rules || matches!(of, ListOf::Numbers | ListOf::Lists);
+        self.run(Table::Lists, run, may_be_another)
     }
 
     fn of_numbers(&mut self, table: Table, words: &[u32]) -> u32 {
@@ -195,33 +235,35 @@ impl<'p> Linker<'p> {
         run.clear();
         run.push(word(words.len()));
         run.extend_from_slice(words);
-        self.run(table, run)
+        self.run(table, run, true)
     }
 
-    /// A run and its length, unless the same one is there already.
-    fn run(&mut self, table: Table, run: Vec<u32>) -> u32 {
-        let found = match table {
-            Table::Automata => 1,
-            Table::Zones => 2,
-            _ => 0,
-        };
+    /// A run and its length, unless the same one is there already. `may_be_another`: else that is not expected.
+    fn run(&mut self, table: Table, run: Vec<u32>, may_be_another: bool) -> u32 {
         let hash = run
             .iter()
             .fold(Seed::number(self.pool.seed()), |hash, word| hash::number(hash, u64::from(*word)));
         let there = self.tables.get(table.position()).map_or(&[][..], Vec::as_slice);
-        let is_it = |at: u32| there.get(size(at)..).is_some_and(|there| there.starts_with(&run));
-        let known = self.runs.get_mut(found).map(|found| found.get_or_insert(hash, is_it));
-        let position = match known {
-            Some(Ok(known)) => known,
-            Some(Err(free)) => {
-                let position = self.push(table, &run);
-                if let Some(found) = self.runs.get_mut(found) {
-                    found.insert(free, position);
-                }
-                position
-            }
-            None => NONE,
+        let position = word(there.len());
+        let found = match table {
+            Table::Automata => &mut self.automata,
+            Table::Zones => &mut self.zones,
+            _ => &mut self.lists,
         };
+        if self.unlike.is_none() || may_be_another {
+            let is_it = |at: u32| there.get(size(at)..).is_some_and(|there| there.starts_with(&run));
+            match found.get_or_insert(hash, is_it) {
+                Ok(known) => {
+                    self.run = run;
+                    return known;
+                }
+                Err(free) => found.insert(free, position),
+            }
+        }
+        if let (Table::Lists, Some(hashes)) = (table, &mut self.unlike) {
+            hashes.push(hash >> 32 << 32 | u64::from(position));
+        }
+        self.push(table, &run);
         self.run = run;
         position
     }

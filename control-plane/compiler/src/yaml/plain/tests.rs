@@ -16,7 +16,7 @@ fn by_all_of_yaml(text: &str) -> (Vec<Document<'_>>, Vec<YamlFault>) {
 
 /// How many documents are plain before the first that is not, and whether there is none such.
 fn plain(text: &str) -> (usize, bool) {
-    let (mut reader, mut builder, mut read) = (PlainReader::new(text), Builder::default(), 0);
+    let (mut reader, mut builder, mut read) = (PlainReader::new(text, 0), Builder::default(), 0);
     while reader.read(&mut builder) {
         read += 1;
     }
