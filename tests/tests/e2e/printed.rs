@@ -35,6 +35,7 @@ pub async fn is_one_that_enforces(rig: &Rig, release: EnvoyRelease) -> Result<()
         control_plane: server.grpc_addr.to_string().parse().map_err(anyhow::Error::msg)?,
         identity: None,
         control_plane_id: None,
+        is_enforced: true,
     };
     let printed = |proxy: &EnvoyProxy, workload: &str, peers| -> Result<Value> {
         let mut config = PluginConfig::new(workload, server.trusted_keys.clone());

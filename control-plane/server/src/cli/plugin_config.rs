@@ -3,12 +3,13 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
 
 use super::running::{AdminTls, answered, base};
 use super::{Ending, print, runtime};
 use tidegate_compiler::Compiled;
+use tidegate_engine::{Guarding, PolicySet};
 
 use crate::bundle::{Interlocks, Keyring};
 use crate::istio::interlocks_of;
@@ -120,7 +121,11 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
             config.with_bundle(&runtime()?.block_on(bundle(admin, &arguments.tls, &arguments.workload))?);
     }
     if arguments.envoy.envoy {
-        print(&arguments.envoy.proxy(config.peers)?.yaml(&config, &arguments.cluster)?)?;
+        let policy = compiled.as_ref().and_then(|compiled| compiled.workloads.get(id));
+        let rules = PolicySet::decode(policy.map_or(&[][..], |policy| &policy.rules));
+        let rules = rules.map_err(|why| anyhow!("the accepted rules of `{id}` cannot be read: {why}"))?;
+        let proxy = arguments.envoy.proxy(config.peers, &rules)?;
+        print(&proxy.yaml(&config, &arguments.cluster)?)?;
     } else {
         print(&format!("{}\n", serde_json::to_string_pretty(&config)?))?;
     }
@@ -128,8 +133,20 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
 }
 
 impl EnvoyArguments {
-    /// The Envoy that was asked for, if it may be.
-    fn proxy(&self, peers: Peers) -> anyhow::Result<EnvoyProxy> {
+    /// The Envoy that was asked for, if it may be: one that lets everything pass is not what somebody wants who asks for a filter.
+    fn proxy(&self, peers: Peers, rules: &PolicySet) -> anyhow::Result<EnvoyProxy> {
+        let port = self.listen.port();
+        if port == 0 && rules.needs_port() {
+            bail!("`--listen` needs a port: what is guarded, or what rules allow, depends on it");
+        }
+        let is_enforced = match rules.guarding(port) {
+            Guarding::Enforce => true,
+            Guarding::Shadow => false,
+            Guarding::None => bail!(
+                "no Guard covers port {port} of this workload, so every request would pass; name a guarded port with `--listen`, or \
+                 declare a Guard for it"
+            ),
+        };
         match (peers, &self.identity) {
             (Peers::Mesh, None) => bail!(
                 "`--peers mesh` needs `--identity`: on a listener in plain text nobody can prove to be a peer; leave `--peers` out, \
@@ -160,6 +177,7 @@ impl EnvoyArguments {
             control_plane: self.control_plane.clone(),
             identity,
             control_plane_id: self.control_plane_id.clone(),
+            is_enforced,
         })
     }
 }

@@ -66,8 +66,8 @@ pub struct History {
 #[derive(Debug)]
 struct Era {
     in_force: Arc<InForce>,
-    /// The last revision before; `None`: nobody knows any more.
-    after: Option<Revision>,
+    /// The last revision before.
+    after: Revision,
     /// The last revision so far.
     until: Revision,
     /// What was signed of them.
@@ -77,7 +77,7 @@ struct Era {
 /// Digests of Bundles, hexadecimal: what was signed before a restart may still be enforced, and its revision says little.
 #[derive(Debug, Default)]
 struct Signed {
-    /// For all proxies of a workload but its canaries.
+    /// For all proxies of a workload but its canaries, when the era began: what is signed later is known by its revision.
     all: BTreeSet<String>,
     /// For canaries.
     canaries: BTreeSet<String>,
@@ -104,11 +104,11 @@ impl History {
         match eras.back_mut() {
             Some(era) if Arc::ptr_eq(&era.in_force, in_force) => {
                 era.until = era.until.max(last);
-                era.signed.all.extend(signed.all);
                 era.signed.canaries.extend(signed.canaries);
             }
             before => {
-                let after = before.map(|era| era.until);
+                // Of what was signed before the first era nobody knows any more by which rules.
+                let after = before.map_or(last, |era| era.until);
                 eras.push_back(Era { in_force: in_force.clone(), after, until: last, signed });
                 if eras.len() > ERAS {
                     eras.pop_front();
@@ -139,7 +139,7 @@ impl History {
         });
         let by_revision = || {
             let revision = recorded.revision?;
-            eras.iter().find(|era| era.after.is_some_and(|after| revision > after) && revision <= era.until)
+            eras.iter().find(|era| revision > era.after && revision <= era.until)
         };
         match by_digest.or_else(by_revision) {
             Some(era) if digest.is_some_and(|digest| era.signed.canaries.contains(digest)) => {

@@ -25,6 +25,8 @@ pub struct EnvoyProxy {
     pub identity: Option<PathBuf>,
     /// The SPIFFE id of the control plane, where it is called by mutual TLS; needs `identity`.
     pub control_plane_id: Option<VerifiedPeer>,
+    /// Whether a Guard in Enforce mode covers where it listens, for who reads it.
+    pub is_enforced: bool,
 }
 
 /// A host name or address, with its port.
@@ -73,9 +75,14 @@ impl EnvoyProxy {
             Peers::Mesh => "callers need a certificate of the mesh's CA",
             Peers::Waypoint => "the peer is the one whose tunnel ended here",
         };
+        let now = if self.is_enforced {
+            ""
+        } else {
+            "\n# NOW EVERY REQUEST PASSES: its Guard is in Shadow mode, and only reports."
+        };
         Ok(format!(
             "\
-# Envoy with Tidegate's filter for {workload}: {whom}.
+# Envoy with Tidegate's filter for {workload}: {whom}.{now}
 node:
   id: {node}
   cluster: {node}
@@ -107,8 +114,11 @@ static_resources:
           normalize_path: true
           # What callers say of their certificates is not believed.
           forward_client_cert_details: SANITIZE
-          # Streams may last.
+          # Callers come directly: what they say of who called them is not believed either.
+          use_remote_address: true
+          # Streams may last; sending headers may not.
           stream_idle_timeout: 0s
+          request_headers_timeout: 10s
           http_filters:
           - name: envoy.filters.http.wasm
             typed_config:
@@ -271,6 +281,7 @@ mod tests {
             control_plane: "tidegate.internal:15080".parse().unwrap(),
             identity: Some(PathBuf::from("/e: f")),
             control_plane_id: Some("spiffe://prod.example/ns/tidegate-system/sa/tidegate".parse().unwrap()),
+            is_enforced: false,
         };
         let mut config = PluginConfig::new("sales/orders-api", Vec::new());
         config.interlock = Some("it's".into());
@@ -291,9 +302,11 @@ mod tests {
         let cluster = &value["static_resources"]["clusters"][1];
         assert_eq!(cluster["type"], "STRICT_DNS");
         assert!(cluster["transport_socket"].is_object());
+        assert!(yaml.contains("# NOW EVERY REQUEST PASSES"), "{yaml}");
 
+        proxy.is_enforced = true;
         proxy.identity = None;
         let yaml = proxy.yaml(&config, "tidegate").unwrap();
-        assert!(!yaml.contains("transport_socket:"), "{yaml}");
+        assert!(!yaml.contains("transport_socket:") && !yaml.contains("PASSES"), "{yaml}");
     }
 }

@@ -105,15 +105,30 @@ pub(super) struct Used {
 
 /// What is known of one workload. Unix seconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", from = "WrittenHeard")]
 pub(super) struct Heard {
     /// When a filter of it that counts was there last; 0: never.
     pub counting: i64,
     /// When one was there last that does not count, or its Guards did not make it count; 0: never.
     pub not_counting: i64,
     /// When a filter was there last that does not count, whatever its Guards are; 0: never.
-    #[serde(skip_serializing_if = "is_zero")]
     pub silent: i64,
+}
+
+/// [`Heard`], as earlier versions wrote it too: these did not tell a filter that does not count from a Guard that does not make it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct WrittenHeard {
+    counting: i64,
+    not_counting: i64,
+    silent: Option<i64>,
+}
+
+impl From<WrittenHeard> for Heard {
+    fn from(written: WrittenHeard) -> Self {
+        let WrittenHeard { counting, not_counting, silent } = written;
+        Self { counting, not_counting, silent: silent.unwrap_or(not_counting) }
+    }
 }
 
 /// What is known of one key at one workload.

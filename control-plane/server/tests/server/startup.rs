@@ -188,6 +188,11 @@ fn a_running_serve_stops_cleanly_on_sigterm_and_plugin_config_reads_its_state() 
         let (code, _, said) = printed(wrong);
         assert!(code == Some(3) && said.contains(why), "{wrong:?}: {said}");
     }
+    // Nobody guards it: such an Envoy would let everything pass.
+    let open = ["--workload", "ingress/dataflow-in", "--envoy", "--module", module];
+    let output = tidegate(&[&["plugin-config", "--state", state], &open[..]].concat());
+    let why = text(&output.stderr);
+    assert!(output.status.code() == Some(3) && why.contains("no Guard covers port 8080"), "{why}");
     let output = tidegate(&["plugin-config", "--state", state, "--workload", "sales/unknown"]);
     assert_eq!(output.status.code(), Some(3));
     assert!(text(&output.stderr).contains("sales/orders"), "{}", text(&output.stderr));

@@ -92,9 +92,13 @@ impl Looked {
         ids.extend(fence.into_iter().flat_map(|fence| fence.workloads.keys()));
         ids.extend(attached.into_iter().flat_map(BTreeMap::keys));
         let nowhere = BTreeSet::new();
-        // Of what is not there any more it is known that there is nothing.
-        let gone: Vec<WorkloadId> = self.workloads.keys().filter(|id| !ids.contains(id)).cloned().collect();
-        for id in ids.into_iter().chain(&gone) {
+        // What is not there any more is forgotten, and what reached it looked at again: names of pods come and go without end.
+        let gone: BTreeSet<WorkloadId> =
+            self.workloads.extract_if(.., |id, _| !ids.contains(id)).map(|(id, _)| id).collect();
+        if !gone.is_empty() {
+            self.right.retain(|_, right| right.of.reached.is_disjoint(&gone));
+        }
+        for id in ids {
             let proxies = view.proxies.get(id);
             let fenced = fence.and_then(|fence| fence.workloads.get(id));
             let attached = attached.and_then(|attached| attached.get(id));
