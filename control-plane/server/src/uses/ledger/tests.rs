@@ -5,6 +5,18 @@ fn used(ledger: &Ledger, rule: &str) -> Option<Used> {
     ledger.read(|kept, _| kept.rules.get(rule).copied())
 }
 
+/// An earlier version wrote only that something did not count: it may have been a filter that says nothing of keys.
+#[test]
+fn who_did_not_count_before_this_was_told_apart_may_have_been_silent() {
+    let read = |text: &str| serde_json::from_str::<Heard>(text).unwrap();
+    assert_eq!(
+        read(r#"{"counting": 5, "notCounting": 7}"#),
+        Heard { counting: 5, not_counting: 7, silent: 7 }
+    );
+    let told = Heard { counting: 5, not_counting: 7, silent: 0 };
+    assert_eq!(read(&serde_json::to_string(&told).unwrap()), told);
+}
+
 #[test]
 fn what_was_written_down_is_known_after_a_restart() {
     let ledger = Ledger::default();
