@@ -9,7 +9,7 @@ use super::text::{self, count, hanging, labelled, span, visible};
 use super::{Ending, print};
 use crate::admin::ControlState;
 use crate::clock;
-use crate::control::{Broken, RuleSet, short};
+use crate::control::{Broken, RuleSet, certain, short};
 use crate::push::{FleetReport, Standing, WorkloadReport};
 use crate::rollout::{RolloutReport, RolloutState};
 
@@ -204,8 +204,8 @@ pub(super) fn about_control(control: &ControlState, now: i64, style: Style) -> S
 
 /// Changed rules that are held back.
 fn about_rollout(one: &RolloutReport, now: i64, style: Style) -> String {
-    let rules = format!("rules {} ({})", one.rules, short(&one.digest));
-    let before = format!("rules {} ({})", one.before, short(&one.before_digest));
+    let rules = format!("rules {} ({})", one.rules, certain(&one.digest));
+    let before = format!("rules {} ({})", one.before, certain(&one.before_digest));
     let bound =
         one.most_new_refusals.as_ref().map_or(String::new(), |most| format!(", at most {most} may be"));
     let seen = match one.requests {

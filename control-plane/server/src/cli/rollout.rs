@@ -16,7 +16,7 @@ use super::text::{count, labelled};
 use super::{Ending, complain, print};
 use crate::admin::ControlState;
 use crate::clock;
-use crate::control::{AskedRollout, RolloutAction, RolloutDone, digest, short};
+use crate::control::{AskedRollout, RolloutAction, RolloutDone, certain, digest, short};
 use crate::push::{FleetReport, Standing};
 use crate::rollout::RolloutState;
 use crate::rules::{AcceptedRules, load, load_environment};
@@ -51,7 +51,7 @@ enum Command {
 #[command(after_help = "\
 Examples:
   tidegate rollout promote sales/orders-api 18 --reason 'a Deny that must not wait, OPS-7'
-  tidegate rollout promote sales/orders-api 3fa9c2 --reason OPS-7
+  tidegate rollout promote sales/orders-api 3fa9c25e07d1b846 --reason OPS-7
 
 A Guard with `rollout` gives changed rules to some proxies first. This ends the wait; it also puts rules in force that were given
 up (aborted). REV is as `tidegate rollout status` shows it: where other rules have come since, it is refused and nothing changes.
@@ -86,7 +86,7 @@ struct EndArguments {
     /// The workload, namespace/name
     #[arg(value_name = "WORKLOAD")]
     workload: String,
-    /// Which changed rules: number of the rule set, or the beginning of its digest
+    /// Which changed rules: number of the rule set, or the first 16 or more digits of its digest
     #[arg(value_name = "REV")]
     rev: String,
     /// Why; it is kept and shown
@@ -203,7 +203,7 @@ fn end(arguments: &EndArguments, action: RolloutAction) -> anyhow::Result<Ending
     match tell::<_, RolloutDone>(admin, tls, Method::POST, "/control/rollouts", Some(&asked))? {
         Answer::Refused(why) => refused(&why),
         Answer::Done(RolloutDone { workload, rules, digest }) => {
-            let digest = short(&digest);
+            let digest = certain(&digest);
             print(&format!(
                 "All proxies of {workload} get rules {rules} ({digest}).\nNext: `tidegate rollout status --workload {workload}`.\n"
             ))?;

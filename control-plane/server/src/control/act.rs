@@ -236,13 +236,13 @@ impl Control {
         let Some(shared) = &self.shared else { return Ok(()) };
         for _ in 0..ATTEMPTS {
             let known = self.lock().stored.clone();
-            let base = shared.read(&known)?;
+            let mut base = shared.read(&known)?;
             if base.is_stored {
                 // Where it is older by now, this replica has written something later itself.
                 self.learn(base.kept);
                 return Ok(());
             }
-            match shared.write(&base.kept, base.version) {
+            match write(shared, &mut base.kept, base.version) {
                 Ok(()) => {
                     warn!(
                         revision = base.kept.revision,
@@ -398,3 +398,6 @@ fn evaded_while_suspended(kept: &Kept, revocation: &Revocation) -> Vec<String> {
 fn not_ready() -> Refused {
     Refused::Asked("no rules have been accepted yet; `tidegate check` and /diagnostics say why".to_owned())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! What is read from the cluster is not believed as it stands: others than the control plane may have written it.
 //!
 //! Pure. INVARIANT: what breaks a limit never ends a revocation of somebody; it does end a suspension. Of the same text every
-//! replica makes the same, but for suspensions that begin in the future.
+//! replica makes the same, but for suspensions that begin in the future, and since when the past is whole.
 
 use std::collections::BTreeSet;
 
@@ -64,7 +64,7 @@ impl Kept {
                 }
             }
         });
-        self.past.check();
+        self.past.check(now);
         self.unbelieved = unbelieved;
         self
     }

@@ -17,10 +17,13 @@ const MAX_SETS: usize = 20;
 /// How many bytes of text they have at most together; the two newest are kept whatever they have.
 const MAX_BYTES: u64 = 128 << 20;
 const FEWEST: usize = 2;
-/// So many digits of a digest name a rule set at least.
+/// So many digits of a digest name a rule set at least, among those that are kept.
 const FEWEST_DIGITS: usize = 6;
 /// Digits of a digest that are shown.
 const SHORT: usize = 8;
+/// So many name it at least where other rules that begin alike may have come since, and are shown there: rules can be written so that
+/// few digits are the same.
+const CERTAIN: usize = 16;
 
 /// A rule set that was accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,18 +67,23 @@ fn add(content: &mut Vec<u8>, text: &str) {
     content.extend_from_slice(text.as_bytes());
 }
 
-/// Whether somebody means this rule set: by its number, or by how its digest begins.
+/// Whether somebody means this rule set and no other: by its number, or by the first [`CERTAIN`] digits of its digest or more.
 pub(crate) fn names(asked: &str, number: u64, digest: &str) -> bool {
-    asked.parse() == Ok(number) || begins(asked, digest)
+    asked.parse() == Ok(number) || begins(asked, digest, CERTAIN)
 }
 
-fn begins(asked: &str, digest: &str) -> bool {
-    asked.len() >= FEWEST_DIGITS && digest.starts_with(asked)
+fn begins(asked: &str, digest: &str, fewest: usize) -> bool {
+    asked.len() >= fewest && digest.starts_with(asked)
 }
 
 /// A digest as it is shown.
 pub(crate) fn short(digest: &str) -> &str {
     digest.get(..SHORT).unwrap_or(digest)
+}
+
+/// A digest as it is shown where somebody has to say which rules are meant.
+pub(crate) fn certain(digest: &str) -> &str {
+    digest.get(..CERTAIN).unwrap_or(digest)
 }
 
 fn of_file(path: &str, text: &str) -> [u8; 32] {
@@ -190,7 +198,7 @@ impl History {
         if let Some(set) = self.sets.iter().find(|set| Some(set.number) == by_number) {
             return Ok(set.clone());
         }
-        match self.sets.iter().rev().find(|set| begins(asked, &set.digest)) {
+        match self.sets.iter().rev().find(|set| begins(asked, &set.digest, FEWEST_DIGITS)) {
             Some(set) => Ok(set.clone()),
             None => {
                 let known: Vec<String> = self.sets.iter().map(|set| set.number.to_string()).collect();
@@ -250,6 +258,20 @@ mod tests {
         for unknown in ["3", "", "abc", "zzzzzz"] {
             assert!(history.find(unknown).unwrap_err().contains("1, 2"), "{unknown}");
         }
+    }
+
+    #[test]
+    fn what_is_tried_is_named_by_number_or_sixteen_digits_and_no_fewer() {
+        let digest = hex(&sha256(b"x"));
+        for asked in ["12", &digest[..16], &digest[..17], &digest] {
+            assert!(names(asked, 12, &digest), "{asked}");
+        }
+        for asked in
+            ["", "13", &digest[..6], &digest[..8], &digest[..15], &digest[1..17], &format!("{digest}0")]
+        {
+            assert!(!names(asked, 12, &digest), "{asked}");
+        }
+        assert_eq!((certain(&digest), certain("ab")), (&digest[..16], "ab"));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tidegate_identity::{Revoked, RevokedKind};
 use tidegate_proto::MAX_SUSPENSION_S;
 
-use super::past::Past;
+use super::past::{self, Past};
 
 /// Longest that anything is revoked for at a time, in seconds: 90 days.
 pub const MAX_REVOCATION_S: u32 = 90 * 24 * 3600;
@@ -43,8 +43,8 @@ pub struct Kept {
     pub revocations: Vec<Revocation>,
     /// Workloads whose Guards only report for a time.
     pub suspensions: Vec<Suspension>,
-    /// What has ended.
-    #[serde(default)]
+    /// What has ended. Whatever is written there, the rest counts.
+    #[serde(default, deserialize_with = "past::read")]
     pub past: Past,
     /// What was found in the cluster and does not count, and why. The next change writes it without.
     #[serde(skip)]

@@ -30,7 +30,7 @@ use tracing::{error, info, warn};
 pub use self::act::{Refused, Told};
 use self::history::{Digests, History};
 pub use self::history::{RuleSet, digest};
-pub(crate) use self::history::{names, short};
+pub(crate) use self::history::{certain, names, short};
 pub use self::kept::{
     AskedPin, AskedRevocation, AskedSuspension, Broken, Kept, MAX_REVOCATION_S, Pin, Revocation, Suspension,
     Target,

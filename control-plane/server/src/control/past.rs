@@ -1,11 +1,13 @@
 //! What people did that has ended, for whoever has to account for it.
 //!
-//! Pure. INVARIANT: nothing that counts is made of it, and it yields to what does: it is bounded, and where there is no room for
-//! both, the oldest of it goes. Since when it is whole is written beside it.
+//! Pure, but for the clock where it cannot be read. INVARIANT: nothing that counts is made of it, and it yields to what does: it
+//! is bounded, and where there is no room for both, the oldest of it goes. Nothing in it keeps the rest from being read. Since when
+//! it is whole is written beside it, and later wherever something was left out.
 //!
 //! INVARIANT: it names no token and no subject: what these say of themselves is not marked safe.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
 use super::kept::{Kept, MAX_NAME, Pin, Revocation, Suspension, Target};
 
@@ -13,9 +15,13 @@ use super::kept::{Kept, MAX_NAME, Pin, Revocation, Suspension, Target};
 const MAX: usize = 1_000;
 /// Most bytes of it, as JSON.
 const MAX_BYTES: usize = 128 << 10;
+/// Most bytes of what something was done to: a few long names must not be all there is room for.
+const MAX_WHAT: usize = 256;
+/// What stands for the rest of it.
+const REST: &str = "…";
 
 /// What has ended, the earliest end first as far as it is known.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Past {
     /// What ended before then is not all here, in Unix seconds; `None`: nobody has written it down yet.
@@ -88,6 +94,11 @@ pub enum EndHow {
     Replaced,
 }
 
+/// Reads what can be read: a later version may have written what is not known here, and others anything.
+pub(super) fn read<'de, D: Deserializer<'de>>(from: D) -> Result<Past, D::Error> {
+    Ok(Past::of(Value::deserialize(from)?, crate::clock::now()))
+}
+
 // === impl Kept ===
 
 impl Kept {
@@ -99,38 +110,36 @@ impl Kept {
         let ended = suspensions.iter().map(Intervention::from);
         let ended: Vec<_> = ended.chain(revocations.iter().map(Intervention::from)).collect();
         let is_there = !ended.is_empty();
-        ended.into_iter().for_each(|one| self.past.add(one.ended(EndHow::Lifted, by, now)));
+        self.past.add(ended.into_iter().map(|one| one.ended(EndHow::Lifted, by, now)));
         is_there
     }
 
     /// What has ended by then is no longer among what is in force.
     pub(super) fn end_what_is_over(&mut self, then: i64) {
-        for one in self.suspensions.extract_if(.., |one| one.until <= then) {
-            self.past.add(Intervention::from(&one).ended(EndHow::Time, "", then));
-        }
-        for one in self.revocations.extract_if(.., |one| one.until <= then) {
-            self.past.add(Intervention::from(&one).ended(EndHow::Time, "", then));
-        }
+        let suspensions = self.suspensions.extract_if(.., |one| one.until <= then);
+        let suspensions = suspensions.map(|one| Intervention::from(&one));
+        let revocations = self.revocations.extract_if(.., |one| one.until <= then);
+        let ended = suspensions.chain(revocations.map(|one| Intervention::from(&one)));
+        self.past.add(ended.map(|one| one.ended(EndHow::Time, "", then)));
     }
 
     /// A workload is suspended anew.
     pub(super) fn replace_suspension(&mut self, workload: &str, by: &str, now: i64) {
-        for one in self.suspensions.extract_if(.., |one| one.workload == workload) {
-            self.past.add(Intervention::from(&one).ended(EndHow::Replaced, by, now));
-        }
+        let ended = self.suspensions.extract_if(.., |one| one.workload == workload);
+        self.past.add(ended.map(|one| Intervention::from(&one).ended(EndHow::Replaced, by, now)));
     }
 
     /// Earlier rules are in force from now on.
     pub(super) fn pin(&mut self, pin: Pin) {
         if let Some(before) = self.pin.replace(pin.clone()) {
-            self.past.add(Intervention::from(&before).ended(EndHow::Replaced, &pin.by, pin.at));
+            self.past.add([Intervention::from(&before).ended(EndHow::Replaced, &pin.by, pin.at)]);
         }
     }
 
     /// The newest rules are in force again. Returns what was pinned.
     pub(super) fn unpin(&mut self, by: &str, now: i64) -> Option<Pin> {
         let pin = self.pin.take()?;
-        self.past.add(Intervention::from(&pin).ended(EndHow::Lifted, by, now));
+        self.past.add([Intervention::from(&pin).ended(EndHow::Lifted, by, now)]);
         Some(pin)
     }
 
@@ -163,9 +172,39 @@ impl Kept {
 // === impl Past ===
 
 impl Past {
-    pub(super) fn add(&mut self, one: Intervention) {
-        self.ended.push(one);
-        self.shorten(MAX_BYTES);
+    /// What is there is measured once, however many are added.
+    fn add(&mut self, ended: impl IntoIterator<Item = Intervention>) {
+        let before = self.ended.len();
+        self.ended.extend(ended);
+        if self.ended.len() > before {
+            self.shorten(MAX_BYTES);
+        }
+    }
+
+    /// What can be read of it.
+    fn of(written: Value, now: i64) -> Self {
+        let mut past = Self::default();
+        let mut is_whole = false;
+        if let Value::Object(mut fields) = written {
+            let since = fields.remove("since").map_or(Ok(None), serde_json::from_value);
+            let entries = fields.remove("ended");
+            is_whole = since.is_ok() && matches!(entries, Some(Value::Array(_)));
+            past.since = since.unwrap_or_default();
+            if let Some(Value::Array(entries)) = entries {
+                let all = entries.len();
+                past.ended = entries.into_iter().filter_map(|one| serde_json::from_value(one).ok()).collect();
+                is_whole &= past.ended.len() == all;
+            }
+        }
+        if !is_whole {
+            past.say_cut(now);
+        }
+        past
+    }
+
+    /// Something of it is not known, and not when it ended.
+    fn say_cut(&mut self, now: i64) {
+        self.since = self.since.max(Some(now));
     }
 
     /// Makes so many bytes of room. False: there is not so much.
@@ -176,8 +215,12 @@ impl Past {
     }
 
     /// Without what nobody here has written.
-    pub(super) fn check(&mut self) {
+    pub(super) fn check(&mut self, now: i64) {
+        let before = self.ended.len();
         self.ended.retain(|one| one.end.is_some() && one.texts().into_iter().all(is_plain));
+        if self.ended.len() < before {
+            self.say_cut(now);
+        }
         self.shorten(MAX_BYTES);
     }
 
@@ -211,7 +254,7 @@ impl Intervention {
             Some(until) if until <= now => End { at: until, how: EndHow::Time, by: None },
             _ => End { at: now, how, by: Some(by.to_owned()) },
         };
-        Self { end: Some(end), ..self }
+        Self { end: Some(end), what: shortened(self.what), ..self }
     }
 
     /// As JSON in a list.
@@ -223,6 +266,14 @@ impl Intervention {
         let ended_by = self.end.as_ref().and_then(|end| end.by.as_deref()).unwrap_or_default();
         [&self.id, &self.what, &self.reason, &self.ticket, &self.by, ended_by]
     }
+}
+
+fn shortened(mut what: String) -> String {
+    if what.len() > MAX_WHAT {
+        what.truncate(what.floor_char_boundary(MAX_WHAT.saturating_sub(REST.len())));
+        what.push_str(REST);
+    }
+    what
 }
 
 fn is_plain(text: &str) -> bool {

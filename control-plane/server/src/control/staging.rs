@@ -11,7 +11,7 @@ use tidegate_compiler::{Compiled, Compiler};
 use tracing::{error, warn};
 
 use super::act::Refused;
-use super::history::{History, short};
+use super::history::{History, certain};
 use super::kept::{self, Kept};
 use super::make::Maker;
 use super::{Control, Inner};
@@ -30,8 +30,8 @@ const LOOK: Duration = Duration::from_secs(1);
 pub struct AskedRollout {
     /// `namespace/name`.
     pub workload: String,
-    /// Which changed rules are meant: number of the rule set, or the beginning of its digest. Others may have come since somebody
-    /// looked.
+    /// Which changed rules are meant: number of the rule set, or the first 16 or more digits of its digest. Others may have come
+    /// since somebody looked.
     pub rules: String,
     /// What.
     pub action: RolloutAction,
@@ -145,8 +145,8 @@ impl Control {
             }
             NotEnded::Other(SetRef { number, digest }) => Refused::Other(format!(
                 "at `{workload}` rules {number} ({}) are held back, and not `{asked}`; nothing has changed; look at \
-                 `tidegate rollout status` again",
-                short(&digest)
+                 `tidegate rollout status` again, and name them by their number or the first 16 or more digits of their digest",
+                certain(&digest)
             )),
         })?;
         warn!(workload, by, rules, "somebody has decided which rules all proxies get: {reason}");

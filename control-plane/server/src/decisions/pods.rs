@@ -100,13 +100,14 @@ impl Pods {
         }
     }
 
-    /// Adds the run of a pod to a record, where no token names one.
+    /// Adds the run of a pod to a record, where no token names one. What the pod's own token says of a run is no more than that
+    /// it is a pod; what a token of another issuer says is of something else.
     pub fn complete(&self, recorded: &mut Recorded) {
-        let is_of_pod = |run: &Run| matches!(run.kind, RunKind::Workload | RunKind::TaskRun);
-        if recorded.run.as_ref().is_some_and(|run| !is_of_pod(run)) {
-            return;
-        }
-        let uids = recorded.claims.iter().filter(|claim| claim.claim == POD_UID);
+        let is_of_pod = |run: &Run, issuer: &str| {
+            run.issuer == issuer && matches!(run.kind, RunKind::Workload | RunKind::TaskRun)
+        };
+        let stands = |issuer: &str| recorded.run.as_ref().is_some_and(|run| !is_of_pod(run, issuer));
+        let uids = recorded.claims.iter().filter(|claim| claim.claim == POD_UID && !stands(&claim.issuer));
         let mut found = uids.filter_map(|claim| {
             let run = self.of(&claim.issuer, claim.values.first()?)?;
             Some((claim.issuer.clone(), run))
@@ -217,6 +218,11 @@ mod tests {
         let gitlab = Run { kind: RunKind::GitlabPipeline, id: "91".into(), ..guess() };
         let uid = [("pods", POD_UID, UID)];
         assert_eq!(completed(&pods, called(&uid, Some(gitlab.clone()))), Some(gitlab));
+        // Generic issuers, Okta and Entra ID state runs of the same kind as clusters do.
+        let okta =
+            Run { kind: RunKind::Workload, issuer: "okta".into(), commit: Some("3fa9c2".into()), ..guess() };
+        let both = [("pods", POD_UID, UID), ("okta", "sub", "etl")];
+        assert_eq!(completed(&pods, called(&both, Some(okta.clone()))), Some(okta));
         for claims in [
             &[][..],
             &[("other", POD_UID, UID)],

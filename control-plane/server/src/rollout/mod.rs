@@ -207,7 +207,7 @@ impl Rollouts {
 // === impl SetRef ===
 
 impl SetRef {
-    /// This one, if it is the one that somebody means: by its number, or by how its digest begins.
+    /// This one, if it is the one that somebody means: by its number, or by enough of its digest.
     fn meant(&self, asked: &str) -> Result<&Self, NotEnded> {
         match names(asked, self.number, &self.digest) {
             true => Ok(self),

@@ -58,7 +58,7 @@ fn in_force(number: u64, text: &str) -> InForce {
     let compiled = compile_files(&files, &Environment::new());
     let compiled = compiled.output.unwrap_or_else(|| panic!("{:#?}", compiled.diagnostics));
     let rules = Arc::new(AcceptedRules { files, environment: Environment::new() });
-    let set = RuleSet { number, digest: format!("digest-{number}"), at: NOW, files: 1, bytes: 1 };
+    let set = RuleSet { number, digest: format!("0123456789digest-{number}"), at: NOW, files: 1, bytes: 1 };
     InForce::new(compiled, rules, set, Instant::now())
 }
 
@@ -148,7 +148,7 @@ impl World {
         self.hub = Hub::new(Index::new(SECOND));
         self.in_force = None;
         let base = in_force(1, &text(TRIED, &allow("/v1/old"))).compiled;
-        self.change_with(output, false, |digest| (digest == "digest-1").then(|| base.clone()))
+        self.change_with(output, false, |digest| (digest == "0123456789digest-1").then(|| base.clone()))
     }
 
     fn connect(&self, name: &str, generation: u64) -> (VmKey, crate::push::StreamId) {
@@ -351,7 +351,8 @@ fn a_pin_and_rules_before_that_are_not_here_hold_nothing_back() {
     world.in_force = None;
     let again = || in_force(2, &text(TRIED, &allow("/v1/new")));
     let base = in_force(1, &text(TRIED, &allow("/v1/old"))).compiled;
-    let kept = world.change_with(again(), false, |digest| (digest == "digest-1").then(|| base.clone()));
+    let kept =
+        world.change_with(again(), false, |digest| (digest == "0123456789digest-1").then(|| base.clone()));
     assert_eq!(kept, [WORKLOAD]);
     world.in_force = None;
     assert!(world.change_with(again(), false, |_| None).is_empty());
@@ -361,18 +362,18 @@ fn a_pin_and_rules_before_that_are_not_here_hold_nothing_back() {
 fn who_means_rules_that_others_have_replaced_decides_nothing() {
     let mut world = tried(&["a", "b"]);
     let looked_at = world.report().unwrap();
-    assert_eq!((looked_at.rules, looked_at.digest.as_str()), (2, "digest-2"));
+    assert_eq!((looked_at.rules, looked_at.digest.as_str()), (2, "0123456789digest-2"));
     assert_eq!(world.change(in_force(3, &text(TRIED, &allow("/v1/newer")))), [WORKLOAD]);
-    let other = || NotEnded::Other(SetRef { number: 3, digest: "digest-3".into() });
+    let other = || NotEnded::Other(SetRef { number: 3, digest: "0123456789digest-3".into() });
     let tried = world.rollouts.stored.clone();
-    for asked in [REV, "digest-2", "1", "diges", "", "33", "-3"] {
+    for asked in [REV, "0123456789digest-2", "0123456789diges", "1", "diges", "", "33", "-3"] {
         assert_eq!(world.rollouts.promote(WORKLOAD, asked), Err(other()), "{asked}");
         let aborted = world.rollouts.abort(WORKLOAD, asked, "x".into(), "me", NOW);
         assert_eq!(aborted, Err(other()), "{asked}");
         assert_eq!(world.rollouts.stored, tried, "{asked}");
     }
     assert_eq!(world.rollouts.promote("sales/other", "3"), Err(NotEnded::Nothing));
-    let before = world.rollouts.abort(WORKLOAD, "digest-3", "x".into(), "me", NOW).unwrap();
+    let before = world.rollouts.abort(WORKLOAD, "0123456789digest-3", "x".into(), "me", NOW).unwrap();
     assert_eq!(before.number, 1);
     assert_eq!(
         world.rollouts.abort(WORKLOAD, "3", "x".into(), "me", NOW),

@@ -89,10 +89,10 @@ async fn refuses_others(running: &Running, how: &str) {
     let rollout = &state["rollouts"][0];
     let (digest, before) = (rollout["digest"].as_str().unwrap(), rollout["beforeDigest"].as_str().unwrap());
     for other in
-        ["1", "3", "0", "2x", "", &digest[..5], &before[..8], &digest.to_uppercase(), &format!("{digest}0")]
+        ["1", "3", "0", "2x", "", &digest[..15], &before[..16], &digest.to_uppercase(), &format!("{digest}0")]
     {
         let ran = tidegate(running, &["rollout", how, WORKLOAD, other, "--reason", "x"]).await;
-        let told = format!("rules 2 ({}) are held back, and not `{other}`", &digest[..8]);
+        let told = format!("rules 2 ({}) are held back, and not `{other}`", &digest[..16]);
         assert!(ran.code == 1 && ran.err.contains(&told), "{other}: {ran:?}");
     }
     let after = get_until(running, "/control", |_| true).await;
@@ -331,9 +331,9 @@ async fn people_end_a_rollout_either_way_and_a_filter_that_refuses_the_rules_doe
     proxies[0].filter.expect_silence().await;
     let state = get_until(&running, "/control", |_| true).await;
     let digest = state["rollouts"][0]["digest"].as_str().unwrap();
-    let promote = ["rollout", "promote", WORKLOAD, &digest[..8], "--reason", "OPS-7"];
+    let promote = ["rollout", "promote", WORKLOAD, &digest[..16], "--reason", "OPS-7"];
     let ran = tidegate(&running, &promote).await;
-    assert!(ran.code == 0 && ran.out.contains(&format!("get rules 2 ({}).", &digest[..8])), "{ran:?}");
+    assert!(ran.code == 0 && ran.out.contains(&format!("get rules 2 ({}).", &digest[..16])), "{ran:?}");
     for one in &mut proxies {
         assert!(one.install().await.rules_mention("sales/new"));
     }

@@ -75,9 +75,9 @@ fn held_back(workload: &str, state: RolloutState) -> RolloutReport {
         workload: workload.into(),
         state,
         rules: 12,
-        digest: D.into(),
+        digest: "4be210c1aa4be210c1aa".into(),
         before: 11,
-        before_digest: "00ff00ff00".into(),
+        before_digest: "00ff00ff00ff00ff00ff".into(),
         since: 1_799_999_900,
         canaries: ["p".to_owned(), "q".to_owned()].into(),
         proxies: 20,
@@ -124,16 +124,16 @@ fn what_canaries_try_is_waited_for_and_what_was_given_up_is_not() {
     for (rollout, line) in [
         (
             tried,
-            "CANARY      a/a: rules 12 (4be210c1) on 2 of 20 proxies, 3 min left, the others keep rules 11 (00ff00ff); 2 of 340 requests \
+            "CANARY      a/a: rules 12 (4be210c1aa4be210) on 2 of 20 proxies, 3 min left, the others keep rules 11 (00ff00ff00ff00ff); 2 of 340 requests \
              are refused anew, at most 1% may be\n",
         ),
         (
             unchosen,
-            "on 0 of 20 proxies, 3 min when a proxy is there, the others keep rules 11 (00ff00ff); no request was compared\n",
+            "on 0 of 20 proxies, 3 min when a proxy is there, the others keep rules 11 (00ff00ff00ff00ff); no request was compared\n",
         ),
         (
             aborted,
-            "ABORTED     a/a: rules 12 (4be210c1) were given up 60 s ago, all proxies keep rules 11 (00ff00ff): the filter of `p` refuses \
+            "ABORTED     a/a: rules 12 (4be210c1aa4be210) were given up 60 s ago, all proxies keep rules 11 (00ff00ff00ff00ff): the filter of `p` refuses \
              the rules; 2 of 340 requests are refused anew, at most 1% may be\n",
         ),
     ] {

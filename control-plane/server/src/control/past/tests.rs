@@ -136,5 +136,80 @@ fn what_others_wrote_into_the_cluster_is_bounded_too() {
         "{}",
         left.len()
     );
-    assert_eq!(kept.clone().check(NOW), kept, "once is enough");
+    assert_eq!(kept.interventions_since(0), NOW, "when those ended that are left out nobody knows");
+    assert_eq!(kept.clone().check(NOW + 9), kept, "once is enough");
+}
+
+#[test]
+fn what_cannot_be_read_of_it_is_left_out_and_the_rest_counts() {
+    let good = json!({
+        "id": "r-1", "kind": "revoked", "what": "Caller data/etl", "reason": "x", "by": "me", "at": 1, "until": 2,
+        "end": {"at": 2, "how": "time"},
+    });
+    let mut later = good.clone();
+    later["end"]["how"] = "superseded".into();
+    let target = json!({"kind": "caller", "name": "data/etl"});
+    let revocation = json!({"id": "r-2", "target": target, "reason": "x", "by": "me", "at": 1, "until": 9});
+    let read = |past: &serde_json::Value| {
+        let spec = json!({
+            "revision": 3, "given": 2, "pin": null, "revocations": [revocation], "suspensions": [], "past": past,
+        });
+        let kept: Kept = serde_json::from_value(spec).unwrap();
+        assert_eq!(kept.revocations.len(), 1, "{past}");
+        kept.past
+    };
+    let began = crate::clock::now();
+    for (past, left) in [
+        (json!({"since": 5, "ended": [good, later, good]}), 2),
+        (json!({"since": 5, "ended": [good, 7, null]}), 1),
+        (json!({"since": "5", "ended": [good]}), 1),
+        (json!({"since": 5, "ended": {}}), 0),
+        (json!({"since": 5}), 0),
+        (json!({}), 0),
+        (json!([good]), 0),
+        (json!("x"), 0),
+        (json!(null), 0),
+    ] {
+        let read = read(&past);
+        assert_eq!(read.ended.len(), left, "{past}");
+        assert!(read.since.unwrap() >= began, "{past}");
+    }
+    let whole = read(&json!({"since": 5, "ended": [good]}));
+    assert_eq!((whole.since, whole.ended.len()), (Some(5), 1));
+    assert_eq!(read(&json!({"since": null, "ended": []})), Past::default());
+}
+
+#[test]
+fn long_names_are_shortened_and_take_no_room_from_the_rest() {
+    let mut kept = Kept::default();
+    for _ in 0..100 {
+        kept.begin_past(NOW);
+        let target = Target::Key { issuer: "gitlab".into(), id: "ü".repeat(1_020) };
+        let asked = AskedRevocation { target, seconds: 60, reason: "leaked".into() };
+        let id = kept.revoke(asked, None, "ann", NOW).unwrap().id;
+        assert!(kept.lift(&id, "cy", NOW));
+    }
+    let text = serde_json::to_string(&kept).unwrap();
+    let kept = serde_json::from_str::<Kept>(&text).unwrap().check(NOW);
+    let all = kept.interventions(NOW);
+    assert_eq!((all.len(), kept.interventions_since(NOW)), (100, 0));
+    for one in all {
+        assert!(one.what.starts_with("key üü") && one.what.ends_with("ü…"), "{}", one.what);
+        assert!((MAX_WHAT - 1..=MAX_WHAT).contains(&one.what.len()), "{}", one.what.len());
+    }
+    assert_eq!(shortened("x".repeat(MAX_WHAT)), "x".repeat(MAX_WHAT));
+}
+
+#[test]
+fn of_many_that_end_at_once_each_is_measured_a_few_times() {
+    let mut kept = Kept::default();
+    revoke(&mut kept, "x", NOW);
+    let one = kept.revocations.remove(0);
+    kept.revocations = vec![one; 10_000];
+    let began = std::time::Instant::now();
+    kept.end_what_is_over(NOW + 60);
+    // Measuring all of them for each takes minutes.
+    assert!(began.elapsed().as_secs() < 10, "{:?}", began.elapsed());
+    assert!(kept.revocations.is_empty() && (500..=MAX).contains(&kept.past.ended.len()));
+    assert_eq!(kept.past.since, Some(NOW + 61));
 }
