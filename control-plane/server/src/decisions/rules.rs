@@ -22,6 +22,8 @@ use crate::state::StateDir;
 
 /// How many sets of rules are kept for decisions of before.
 const ERAS: usize = 8;
+/// Nothing was signed yet: which revisions there were before a restart is not known then.
+const UNSIGNED: Revision = Revision { epoch: 0, counter: 0 };
 /// Edits come in bursts; files are looked at when they are over.
 const SETTLED: Duration = Duration::from_secs(1);
 /// How often annotations of objects are looked at, should nothing else have changed.
@@ -139,7 +141,8 @@ impl History {
         });
         let by_revision = || {
             let revision = recorded.revision?;
-            eras.iter().find(|era| revision > era.after && revision <= era.until)
+            let known = |era: &&Era| era.after != UNSIGNED && revision > era.after && revision <= era.until;
+            eras.iter().find(known)
         };
         match by_digest.or_else(by_revision) {
             Some(era) if digest.is_some_and(|digest| era.signed.canaries.contains(digest)) => {
@@ -221,7 +224,7 @@ fn signed(hub: &Hub) -> (Revision, Signed) {
     let last = revisions
         .map(|revision| Revision { epoch: revision.epoch, counter: revision.counter })
         .max()
-        .unwrap_or(Revision { epoch: 0, counter: 0 });
+        .unwrap_or(UNSIGNED);
     let signed = Signed {
         all: wanted.values().map(|wanted| hex(&wanted.sha256)).collect(),
         canaries: canaries.into_iter().map(|canary| hex(&canary.sha256)).collect(),
