@@ -4,6 +4,7 @@
 //! cargo bench -p tidegate-tests --bench envoy_overhead
 //! cargo bench -p tidegate-tests --bench envoy_overhead -- --rounds 3 --seconds 1 --only tidegate-10,first-sight
 //! cargo bench -p tidegate-tests --bench envoy_overhead -- -o json
+//! cargo bench -p tidegate-tests --bench envoy_overhead -- --only tidegate-10 --against other.wasm
 //! ```
 //!
 //! Every scenario has an Envoy of its own: the same binary with one worker, pinned to core 0, that answers by
@@ -35,6 +36,8 @@ mod envoy_overhead {
     pub mod tokens;
 }
 
+use std::path::PathBuf;
+
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser as _;
 use envoy_overhead::options::{Options, Output};
@@ -53,7 +56,12 @@ fn main() -> Result<()> {
 }
 
 async fn run(options: Options) -> Result<()> {
-    let chosen = scenarios::choose(&options.only)?;
+    let builds: Vec<String> = options
+        .against
+        .iter()
+        .map(|path| path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned())
+        .collect();
+    let chosen = scenarios::with_builds(scenarios::choose(&options.only)?, &builds);
     if options.list {
         for scenario in &chosen {
             println!("{:<28} {}", scenario.name, scenario.about);
@@ -63,11 +71,15 @@ async fn run(options: Options) -> Result<()> {
     machine::check().await?;
     let binary = find_envoy(EnvoyRelease::Current, None).await?;
     options.announce(&chosen, &binary);
-    let filter = match &options.module {
-        Some(path) => std::fs::read(path).with_context(|| path.display().to_string())?,
+    let read = |path: &PathBuf| std::fs::read(path).with_context(|| path.display().to_string());
+    let mut filters = vec![match &options.module {
+        Some(path) => read(path)?,
         None => tidegate::FILTER_WASM.to_vec(),
-    };
-    let mesh = proxies::start(&binary, &chosen, &filter).await?;
+    }];
+    for path in &options.against {
+        filters.push(read(path)?);
+    }
+    let mesh = proxies::start(&binary, &chosen, &filters).await?;
     let measured = runs::measure(&mesh, &options).await?;
     let report = Report::new(&chosen, &measured, &options, &binary.version.to_string());
     match options.output {

@@ -325,7 +325,7 @@ impl PolicySet {
     }
 
     /// Whether any condition reads the clock.
-    pub(crate) fn reads_time(&self) -> bool {
+    pub fn reads_time(&self) -> bool {
         self.reads_time
     }
 

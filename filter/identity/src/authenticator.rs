@@ -19,7 +19,7 @@ use crate::token::{self, Reading, UnverifiedToken, VerifiedClaims};
 
 pub use crate::cache::CacheLimits;
 pub use recorded::RecordedClaim;
-pub use usage::{KeyUsage, Usage};
+pub use usage::{KeyUsage, Usage, VerifiedUse};
 
 mod recorded;
 #[cfg(test)]
@@ -69,6 +69,8 @@ pub struct Authenticator {
     withheld: Vec<usize>,
     /// Of the last request: an issuer, by policy index, and the `kid` that its set lacks.
     wanted: Option<(usize, Option<String>)>,
+    /// Of the last request: what was verified.
+    verified: Vec<VerifiedUse>,
     /// The last layout given to a list of slots.
     layouts: u32,
 }
@@ -123,7 +125,14 @@ impl Authenticator {
     ) -> Result<Self, MissingIssuer> {
         let mut layouts = 0;
         let terms = Terms::new(set, policy, None, &mut layouts)?;
-        Ok(Self { terms, cache: TokenCache::new(limits), withheld: Vec::new(), wanted: None, layouts })
+        Ok(Self {
+            terms,
+            cache: TokenCache::new(limits),
+            withheld: Vec::new(),
+            wanted: None,
+            verified: Vec::new(),
+            layouts,
+        })
     }
 
     /// Puts other keys (`None`: the same) and another policy in force. Cached tokens stay if their issuer's keys and
@@ -150,6 +159,7 @@ impl Authenticator {
         });
         self.withheld.clear();
         self.wanted = None;
+        self.verified.clear();
         Ok(())
     }
 
@@ -187,11 +197,12 @@ impl Authenticator {
         connection: &dyn Connection,
         out: &mut Vec<TokenOutcome>,
     ) {
-        let Self { terms, cache, withheld, wanted, .. } = self;
+        let Self { terms, cache, withheld, wanted, verified, .. } = self;
         out.clear();
         out.resize_with(terms.bindings.len(), TokenOutcome::default);
         withheld.clear();
         *wanted = None;
+        verified.clear();
         for position in 0..terms.places.len() {
             let Some(place) = terms.places.get(position) else { continue };
             let mut values =
@@ -219,6 +230,7 @@ impl Authenticator {
                     settle(out, issuer, TokenOutcome::Invalid(fault));
                 }
                 Finding::Verified(issuer, token, key) => {
+                    verified.push(VerifiedUse { issuer, key });
                     if let Some(binding) = terms.bindings.get_mut(issuer) {
                         binding.verified(key, at.now);
                     }

@@ -72,7 +72,7 @@ pub mod token;
 
 pub use authenticator::{
     Authenticator, CacheLimits, Headers, KeyUsage, MissingIssuer, RecordedClaim, TokenOutcome, Usage,
-    WantedKey,
+    VerifiedUse, WantedKey,
 };
 pub use connection::{At, Connection};
 pub use issuer::{

@@ -11,6 +11,7 @@ use tidegate_engine::{
 use tidegate_identity::{At, Authenticator, CacheLimits, MissingIssuer, TokenOutcome, Usage};
 use tidegate_proto::v1 as pb;
 
+use crate::alike::{self, Alike, Look, Standing};
 use crate::bundle::{Installed, MAX_CLOCK_DIFFERENCE};
 use crate::downstream::{Downstream, Unsettled};
 use crate::leases::Terms;
@@ -37,6 +38,8 @@ pub struct Enforcer {
     /// Per issuer of the rules: whether any token of it is revoked.
     revoking: Vec<bool>,
     outcomes: Vec<TokenOutcome>,
+    /// What was decided of requests, where it stands for others; `None`: it never does.
+    alike: Option<Alike>,
 }
 
 /// What is to be done with a request.
@@ -84,6 +87,7 @@ impl Enforcer {
             skews: skews(&installed),
             ends: ends(&installed),
             revoking: revoking(&installed),
+            alike: alike(&installed, authenticator.as_ref()),
             installed,
             authenticator,
             outcomes: Vec::new(),
@@ -101,6 +105,7 @@ impl Enforcer {
                 self.skews = skews(&installed);
                 self.ends = ends(&installed);
                 self.revoking = revoking(&installed);
+                self.alike = alike(&installed, Some(authenticator));
                 self.installed = installed;
             }
             _ => *self = Self::new(installed)?,
@@ -149,6 +154,35 @@ impl Enforcer {
     pub fn keys_valid_until(&self, issuer: &str) -> i64 {
         let keys = self.installed.keys.iter().flat_map(|keys| keys.issuers());
         keys.filter(|known| known.name() == issuer).map(|known| known.valid_until()).next().unwrap_or(0)
+    }
+
+    /// Where to look for a request like this one, where what is decided of one may stand for others.
+    pub fn look(&mut self, received: &Received) -> Option<Look> {
+        self.alike.as_mut()?.look(received)
+    }
+
+    /// What was decided of a request like this one, where that still stands. `now` is the second of the last
+    /// tick. Its tokens are counted as used.
+    pub fn recall(&mut self, look: Look, received: &Received, now: i64) -> Option<Standing> {
+        let kept = self.alike.as_mut()?.find(look, received, now)?;
+        if let Some(authenticator) = &mut self.authenticator {
+            authenticator.count_again(&kept.uses, now);
+        }
+        Some(kept.standing)
+    }
+
+    /// Keeps what has just been decided of this request, where it may stand for others. `now` is the second of the last tick.
+    pub fn keep(&mut self, look: Look, received: &Received, answer: &Answer, now: i64) {
+        if let Some(alike) = &mut self.alike {
+            let uses = self.authenticator.as_ref().map(Authenticator::verified).unwrap_or_default();
+            alike.keep(look, received, answer, &self.outcomes, uses, now);
+        }
+    }
+
+    /// Nothing that was decided stands for others any more.
+    #[cfg(test)]
+    pub fn forget_alike(&mut self) {
+        self.alike = self.alike.take().map(|_| Alike::default());
     }
 
     /// Decides a request with these headers of it. `random` makes the decision's id where one is needed.
@@ -296,6 +330,12 @@ impl Enforcer {
         });
         ends.min().unwrap_or(i64::MAX).min(self.installed.directory.next_stale(now))
     }
+}
+
+/// Where what is decided may stand for others: where there are rules, and they depend on nothing that is not compared.
+fn alike(installed: &Installed, authenticator: Option<&Authenticator>) -> Option<Alike> {
+    let rules = installed.rules.as_ref().filter(|_| installed.manifest.guarded)?;
+    alike::can_stand(rules, authenticator).then(Alike::default)
 }
 
 /// How the body is to be read. Not at all where it is encoded: a server that decodes it reads something else.

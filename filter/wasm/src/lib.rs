@@ -23,6 +23,7 @@
     clippy::as_conversions
 )]
 
+pub mod alike;
 pub mod budget;
 pub mod bundle;
 pub mod candidate;

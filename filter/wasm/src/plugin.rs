@@ -10,6 +10,7 @@ use std::cell::RefCell;
 use tidegate_engine::{CandidateDifference, CandidateOutcome, Decision, Reason, TokenFault};
 use tidegate_identity::{At, MissingIssuer};
 
+use crate::alike::{Look, Standing};
 use crate::budget::Budget;
 use crate::bundle::{Installed, Trust};
 use crate::candidate::Candidate;
@@ -239,6 +240,14 @@ impl Plugin {
             Ok(received) => received,
             Err(unreadable) => return self.unreadable(None, unreadable, host),
         };
+        let is_sample = self.draw(host);
+        let look = self.look(&received);
+        if let Some(look) = look.filter(|_| !is_sample && self.candidate.is_none())
+            && let State::Ready(enforcer) = &mut self.state
+            && let Some(standing) = enforcer.recall(look, &received, self.second)
+        {
+            return self.pass(context, received, standing, host);
+        }
         let now = Now::read(host);
         let answer = match received.headers(Some(host)) {
             Err(unreadable) => Err(unreadable),
@@ -247,15 +256,50 @@ impl Plugin {
             }
             Ok(headers) => self.decide(&received, &headers, now, host),
         };
+        if let (Some(look), Ok(answer), State::Ready(enforcer)) = (look, &answer, &mut self.state) {
+            enforcer.keep(look, &received, answer, self.second);
+        }
         match answer {
             Ok(answer) => match self.hold_for_answer(&answer, now) {
                 Some((awaits, deadline_ms)) => {
                     self.hold(context, received, awaits, deadline_ms, answer.unsettled)
                 }
-                None => self.conclude(context, received, answer, Some(now), host),
+                None => self.conclude(context, received, answer, Some(now), is_sample, host),
             },
             Err(unreadable) => self.unreadable(Some(&received), unreadable, host),
         }
+    }
+
+    /// Where to look for a request like this one. Nowhere while the budget of signature checks gets tight: it is noted then
+    /// over which connections known tokens come.
+    fn look(&mut self, received: &Received) -> Option<Look> {
+        let State::Ready(enforcer) = &mut self.state else { return None };
+        if self.budget.get_mut().was_strained() { None } else { enforcer.look(received) }
+    }
+
+    /// Lets a request go on as one like it did: what [`Plugin::conclude`] does for one of which there is nothing to be said.
+    fn pass(&mut self, context: u32, received: Received, standing: Standing, host: &dyn Host) -> Verdict {
+        let Standing { rule, remembered, terms } = standing;
+        if remembered {
+            self.counters.add(Metric::TokensRemembered);
+        }
+        if let Some(rule) = rule {
+            self.uses.add(rule, self.second);
+        }
+        if !self.leases.has_room(&received) {
+            return self.unreadable(Some(&received), Unreadable::TooMany, host);
+        }
+        if !self.mark(&[], host) {
+            return self.unreadable(Some(&received), Unreadable::NotRemoved, host);
+        }
+        if self.config.control_plane.is_some() {
+            self.records.skip();
+        }
+        if !self.leases.admit(Lease { context, received, terms, told: 0 }) {
+            return self.unreadable(None, Unreadable::TooMany, host);
+        }
+        self.counters.add(Metric::Allowed);
+        Verdict::Continue
     }
 
     fn decide(
@@ -272,13 +316,14 @@ impl Plugin {
     }
 
     /// Counts what was decided and does what it asks for. What goes on is kept for as long as it lives.
-    /// `began`: when deciding it did, where nothing else came between.
+    /// `began`: when deciding it did, where nothing else came between. `is_sample`: it was [drawn](Self::draw).
     fn conclude(
         &mut self,
         context: u32,
         received: Received,
         answer: Answer,
         began: Option<Now>,
+        is_sample: bool,
         host: &dyn Host,
     ) -> Verdict {
         if answer.awaits.is_some() && self.scans.are_possible() {
@@ -296,7 +341,7 @@ impl Plugin {
             self.counters.add(Metric::TokensRemembered);
         }
         if answer.refusal.is_some() {
-            self.record(&received, &answer, began, host);
+            self.record(&received, &answer, began, is_sample, host);
         }
         if let Some(rule) = answer.decision.rule {
             self.uses.add(rule, self.second);
@@ -325,7 +370,7 @@ impl Plugin {
         if !self.mark(&answer.remove, host) {
             return self.unreadable(Some(&received), Unreadable::NotRemoved, host);
         }
-        if !self.record(&received, &answer, began, host) {
+        if !self.record(&received, &answer, began, is_sample, host) {
             return self.unavailable(Some(&received), Reason::AuditUnavailable, host);
         }
         let told = self.told(&answer);

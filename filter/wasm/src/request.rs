@@ -42,7 +42,7 @@ pub struct Received {
     /// What the proxy said, once it was asked.
     port: OnceCell<Option<u16>>,
     /// What the proxy said, once it was asked.
-    certificate_sha256: OnceCell<Option<[u8; 32]>>,
+    certificate_sha256: OnceCell<Option<Box<[u8; 32]>>>,
 }
 
 /// What is known of a request's body.
@@ -101,6 +101,21 @@ impl Received {
         Ok(Self { block, peer, body, port: OnceCell::new(), certificate_sha256: OnceCell::new() })
     }
 
+    /// The headers in Envoy's serialised form.
+    pub(crate) fn block(&self) -> &[u8] {
+        &self.block
+    }
+
+    /// The client certificate's URI, where the listener knows mesh peers.
+    pub(crate) fn peer_uri(&self) -> Option<&[u8]> {
+        self.peer.as_deref()
+    }
+
+    /// Whether the proxy was asked about the connection, besides for its peer.
+    pub(crate) fn asked_connection(&self) -> bool {
+        self.port.get().is_some() || self.certificate_sha256.get().is_some()
+    }
+
     /// What is known of its body.
     pub fn body(&self) -> &Content {
         &self.body
@@ -145,7 +160,10 @@ impl Received {
     /// SHA-256 of the client certificate of the TLS connection, whoever has issued it: that its key was used is all that
     /// this says. `host` is asked the first time, and must answer for this request then.
     pub fn certificate_sha256(&self, host: &dyn Host) -> Option<[u8; 32]> {
-        *self.certificate_sha256.get_or_init(|| hex(&host.property(CERTIFICATE_SHA256)?))
+        self.certificate_sha256
+            .get_or_init(|| hex(&host.property(CERTIFICATE_SHA256)?).map(Box::new))
+            .as_deref()
+            .copied()
     }
 
     /// About how many bytes are kept of it.
@@ -196,7 +214,7 @@ pub fn header<'r>(headers: &[Header<'r>], name: &[u8]) -> &'r [u8] {
 
 /// Parses Envoy's serialised pairs: count, then lengths, then names and values, each followed by a zero byte. Lengths
 /// are little-endian `u32`.
-fn parse(block: &[u8]) -> Result<Vec<Header<'_>>, Unreadable> {
+pub(crate) fn parse(block: &[u8]) -> Result<Vec<Header<'_>>, Unreadable> {
     let (count, rest) = block.split_first_chunk::<4>().ok_or(Unreadable::Malformed)?;
     let count = usize::try_from(u32::from_le_bytes(*count)).map_err(|_| Unreadable::Malformed)?;
     let (lengths, mut content) =

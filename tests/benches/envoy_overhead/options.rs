@@ -23,12 +23,15 @@ pub struct Options {
     /// Connections of the part under load
     #[arg(long, env = "TIDEGATE_BENCH_CONNECTIONS", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
     pub connections: u32,
-    /// Only scenarios whose names contain one of these, besides `none` and the yardstick
+    /// Only scenarios with one of these names, or whose names contain one, besides `none` and the yardstick
     #[arg(long, env = "TIDEGATE_BENCH_ONLY", value_delimiter = ',')]
     pub only: Vec<String>,
-    /// Another packaged build of the filter than the one that the control plane carries, to compare two
+    /// Another packaged build of the filter than the one that the control plane carries
     #[arg(long, env = "TIDEGATE_BENCH_MODULE")]
     pub module: Option<PathBuf>,
+    /// A packaged build to compare with it in the same rounds; may be given several times
+    #[arg(long, value_name = "MODULE")]
+    pub against: Vec<PathBuf>,
     /// How figures are printed
     #[arg(short, long, env = "TIDEGATE_BENCH_OUTPUT", value_enum, default_value = "text")]
     pub output: Output,

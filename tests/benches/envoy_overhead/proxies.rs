@@ -23,7 +23,6 @@ use super::scenarios::{self, Auth, Scenario};
 use super::{machine, module, native, tokens};
 
 const LISTENER: &str = "bench";
-const MODULE: &str = "tidegate_filter.wasm";
 const CONTINUE: &str = "continue.wasm";
 
 /// How long an Envoy may take until it decides: 100 000 rules have to be pushed, checked and installed.
@@ -49,10 +48,12 @@ pub struct Proxy {
     envoy: Envoy,
 }
 
-/// Starts everything; `filter` is Tidegate's module.
-pub async fn start(binary: &EnvoyBinary, chosen: &[Scenario], filter: &[u8]) -> Result<Mesh> {
+/// Starts everything; `filters` are the builds of Tidegate's module.
+pub async fn start(binary: &EnvoyBinary, chosen: &[Scenario], filters: &[Vec<u8>]) -> Result<Mesh> {
     let folder = tempfile::tempdir()?;
-    std::fs::write(folder.path().join(MODULE), filter)?;
+    for (build, filter) in filters.iter().enumerate() {
+        std::fs::write(folder.path().join(module_name(build)), filter)?;
+    }
     std::fs::write(folder.path().join(CONTINUE), module::continue_always())?;
     let issuers = Issuers::start().await?;
     let sizes: BTreeSet<usize> = chosen
@@ -163,6 +164,10 @@ impl Proxy {
     }
 }
 
+fn module_name(build: usize) -> String {
+    format!("tidegate_filter_{build}.wasm")
+}
+
 fn filters(
     scenario: &Scenario,
     issuer: &Issuer,
@@ -190,7 +195,13 @@ fn filters(
                 cluster: CONTROL_PLANE.into(),
                 authority: "tidegate.tidegate-system.svc".into(),
             });
-            vec![WasmFilter::tidegate(folder.join(MODULE), &serde_json::to_value(config)?).into()]
+            vec![
+                WasmFilter::tidegate(
+                    folder.join(module_name(scenario.build)),
+                    &serde_json::to_value(config)?,
+                )
+                .into(),
+            ]
         }
     })
 }

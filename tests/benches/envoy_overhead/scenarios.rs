@@ -18,6 +18,8 @@ pub struct Scenario {
     pub load: Load,
     /// Whether it is measured with one connection too.
     pub latency: bool,
+    /// Which build of the filter: 0 is the one that goals are about, others are compared with it.
+    pub build: usize,
 }
 
 /// What an Envoy does before it answers.
@@ -74,7 +76,7 @@ pub const BAD_SIGNATURE: &str = "tidegate-10-bad-signature";
 pub const WARM: [&str; 3] = ["tidegate-10", "tidegate-1000", "tidegate-100000"];
 
 const fn scenario(name: &'static str, about: &'static str, auth: Auth, load: Load) -> Scenario {
-    Scenario { name, about, auth, load, latency: false }
+    Scenario { name, about, auth, load, latency: false, build: 0 }
 }
 
 const fn native(policies: usize, cache: bool) -> Auth {
@@ -159,6 +161,10 @@ impl Scenario {
 // === impl Auth ===
 
 impl Auth {
+    fn is_tidegate(self) -> bool {
+        matches!(self, Self::Tidegate { .. })
+    }
+
     fn rules(self) -> usize {
         match self {
             Self::None | Self::Continue => 10,
@@ -168,7 +174,8 @@ impl Auth {
     }
 }
 
-/// The scenarios whose names contain one of `only`, all if there is none; `none` and the yardstick in any case.
+/// The scenarios that `only` names, or whose names contain one of its parts, all if there is none; `none` and the
+/// yardstick in any case.
 pub fn choose(only: &[String]) -> Result<Vec<Scenario>> {
     let only: Vec<&str> = only.iter().map(|part| part.trim()).filter(|part| !part.is_empty()).collect();
     for part in &only {
@@ -177,8 +184,29 @@ pub fn choose(only: &[String]) -> Result<Vec<Scenario>> {
             "no scenario is named like `{part}`; `--list` shows all"
         );
     }
+    // A whole name means that one alone: `tidegate-10` is not `tidegate-1000`.
+    let means = |part: &str, name: &str| {
+        if ALL.iter().any(|scenario| scenario.name == part) { name == part } else { name.contains(part) }
+    };
     let wanted = |name: &str| {
-        only.is_empty() || [NONE, YARDSTICK].contains(&name) || only.iter().any(|part| name.contains(part))
+        only.is_empty() || [NONE, YARDSTICK].contains(&name) || only.iter().any(|part| means(part, name))
     };
     Ok(ALL.into_iter().filter(|scenario| wanted(scenario.name)).collect())
+}
+
+/// The same with each scenario of Tidegate once more per other build of its filter, which are named so.
+pub fn with_builds(chosen: Vec<Scenario>, builds: &[String]) -> Vec<Scenario> {
+    let again = |scenario: &Scenario| {
+        let scenario = *scenario;
+        (1..).zip(builds).map(move |(build, of)| Scenario {
+            // As long as the benchmark runs.
+            name: format!("{}@{of}", scenario.name).leak(),
+            about: format!("{} ({of})", scenario.about).leak(),
+            build,
+            ..scenario
+        })
+    };
+    let more: Vec<Scenario> =
+        chosen.iter().filter(|scenario| scenario.auth.is_tidegate()).flat_map(again).collect();
+    [chosen, more].concat()
 }

@@ -22,9 +22,36 @@ pub struct KeyUsage {
     pub last_verified_at: i64,
 }
 
+/// A token that was verified: by the issuer's place in the policy, and the place of the key that had signed it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VerifiedUse {
+    pub(super) issuer: usize,
+    pub(super) key: usize,
+}
+
 // === impl Authenticator ===
 
 impl Authenticator {
+    /// What was verified of the request last given to [`Authenticator::authenticate`].
+    pub fn verified(&self) -> &[VerifiedUse] {
+        &self.verified
+    }
+
+    /// Counts what was verified of an earlier request once more: one like it has come, at this second. Only between two
+    /// calls of [`Authenticator::replace`] do places stay what they are.
+    pub fn count_again(&mut self, verified: &[VerifiedUse], now: i64) {
+        for VerifiedUse { issuer, key } in verified {
+            if let Some(binding) = self.terms.bindings.get_mut(*issuer) {
+                binding.verified(*key, now);
+            }
+        }
+    }
+
+    /// Whether tokens are looked for in this header.
+    pub fn reads(&self, header: &str) -> bool {
+        self.terms.places.iter().any(|place| place.name.eq_ignore_ascii_case(header))
+    }
+
     /// What the tokens of each issuer of the policy, by its name, came to as long as the policy names it.
     pub fn usage(&self) -> impl Iterator<Item = (&str, Usage)> {
         let Terms { set, bindings, .. } = &self.terms;

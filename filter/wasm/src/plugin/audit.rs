@@ -37,6 +37,11 @@ impl Plugin {
         answer.audit != Audit::Required || self.records.can_take()
     }
 
+    /// Whether the next request is recorded as one of many, if its rule asks for no more.
+    pub(super) fn draw(&self, host: &dyn Host) -> bool {
+        self.config.control_plane.is_some() && host.random().is_multiple_of(u64::from(SAMPLE))
+    }
+
     /// Records what was decided last, if it is to be recorded. `began`: when deciding it did, where that is known. False: the
     /// record could not be kept, and without it the request must not pass.
     pub(super) fn record(
@@ -44,6 +49,7 @@ impl Plugin {
         received: &Received,
         answer: &Answer,
         began: Option<Now>,
+        is_sample: bool,
         host: &dyn Host,
     ) -> bool {
         if self.config.control_plane.is_none() {
@@ -58,7 +64,7 @@ impl Plugin {
         let demands = || enforcer.installed().rules.as_ref().is_some_and(|rules| rules.requires_audit());
         let differs =
             answer.candidate.as_ref().filter(|_| self.records.has_room(Class::Sample) && !demands());
-        let is_sample = !says_all && host.random().is_multiple_of(u64::from(SAMPLE));
+        let is_sample = is_sample && !says_all;
         if !says_all && !is_sample && differs.is_none() {
             self.records.skip();
             return true;

@@ -6,6 +6,7 @@ use crate::capabilities;
 use crate::host::fake::Fake;
 use crate::testing::*;
 
+mod alike;
 mod audit;
 mod bodies;
 mod budget;

@@ -1,0 +1,233 @@
+use tidegate_engine::{Decision, ShadowDifference, TokenFault};
+
+use super::*;
+use crate::config::Peers;
+use crate::host::fake::Fake;
+
+const NOW: i64 = 1_800_000_000;
+const TOKEN: &str =
+    "Bearer eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJ3b3JrZXItMSJ9.c2lnbmF0dXJlLXNpZ25hdHVyZS1zaWduYXR1cmU";
+
+fn headers(id: &str) -> Vec<(String, String)> {
+    let pair = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+    [
+        (":method", "GET"),
+        (":path", "/v1/orders"),
+        (":authority", "orders.example"),
+        ("content-type", "application/json"),
+        ("x-request-id", id),
+        ("authorization", TOKEN),
+        ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+    ]
+    .map(pair)
+    .to_vec()
+}
+
+fn read(headers: &[(String, String)], peer: Option<&str>, is_whole: bool) -> Received {
+    let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (&**name, &**value)).collect();
+    let host = Fake::with_headers(&headers);
+    let host = peer.into_iter().fold(host, Fake::with_peer);
+    Received::read(&host, Peers::Mesh, is_whole).unwrap()
+}
+
+fn request(id: &str) -> Received {
+    read(&headers(id), Some("spiffe://prod.example/ns/etl/sa/worker"), true)
+}
+
+/// Allowed by a rule until then, with tokens that were known.
+fn allowed(until: i64) -> Answer {
+    Answer {
+        decision: Decision {
+            outcome: Outcome::Allow,
+            reason: Reason::AllowedBy,
+            rule: Some(RuleIx(3)),
+            degraded: false,
+            awaits_body: false,
+            shadow: None,
+        },
+        refusal: None,
+        audit: Audit::Sampled,
+        remove: Vec::new(),
+        terms: Terms { expires_at: until, grace_s: 0, again_at: i64::MAX },
+        question: None,
+        awaits: None,
+        unsettled: None,
+        remembered: false,
+        candidate: None,
+        suspended: false,
+        is_stranger: false,
+    }
+}
+
+/// After this request has come twice.
+fn after(received: &Received, answer: &Answer) -> Alike {
+    let mut alike = Alike::default();
+    for _ in 0..2 {
+        let look = alike.look(received).unwrap();
+        alike.keep(look, received, answer, &[], &[], NOW);
+    }
+    alike
+}
+
+fn finds(alike: &mut Alike, received: &Received, now: i64) -> bool {
+    let look = alike.look(received).unwrap();
+    alike.find(look, received, now).is_some()
+}
+
+#[test]
+fn what_comes_twice_stands_for_what_differs_in_nothing_that_is_read() {
+    let first = request("11111111-2222-3333-4444-555555555555");
+    let mut alike = Alike::default();
+    let look = alike.look(&first).unwrap();
+    alike.keep(look, &first, &allowed(NOW + 60), &[], &[], NOW);
+    assert!(!finds(&mut alike, &first, NOW), "once is not worth it");
+    alike.keep(look, &first, &allowed(NOW + 60), &[], &[], NOW);
+    let other = request("99999999-8888-7777-6666-000000000000");
+    assert!(finds(&mut alike, &other, NOW));
+    let look = alike.look(&other).unwrap();
+    let standing = alike.find(look, &other, NOW).unwrap().standing;
+    assert_eq!((standing.rule, standing.terms.expires_at), (Some(RuleIx(3)), NOW + 60));
+}
+
+#[test]
+fn every_byte_that_may_be_read_makes_a_request_another_one() {
+    let id = "11111111-2222-3333-4444-555555555555";
+    let first = request(id);
+    let mut alike = after(&first, &allowed(NOW + 60));
+    assert!(finds(&mut alike, &first, NOW));
+    let unread = ["x-request-id", "traceparent"];
+    for (at, (name, value)) in headers(id).iter().enumerate() {
+        for (part, text) in [name, value].into_iter().enumerate() {
+            for byte in 0..text.len() {
+                let mut changed = headers(id);
+                let text = if part == 0 { &mut changed[at].0 } else { &mut changed[at].1 };
+                let other = if text.as_bytes()[byte] == b'z' { "y" } else { "z" };
+                text.replace_range(byte..=byte, other);
+                let received = read(&changed, Some("spiffe://prod.example/ns/etl/sa/worker"), true);
+                // Whatever place a hash gives it: compared with the one that is kept, it is another one.
+                let kept = alike.places.iter().flatten().next().unwrap();
+                let is_unread = part == 1 && unread.contains(&name.as_str());
+                assert_eq!(kept.is_like(&received), is_unread, "{name}: {value}, byte {byte} of part {part}");
+                assert_eq!(
+                    finds(&mut alike, &received, NOW),
+                    is_unread,
+                    "{name}: byte {byte} of part {part}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn another_peer_a_body_and_more_or_fewer_headers_make_a_request_another_one() {
+    let id = "11111111-2222-3333-4444-555555555555";
+    let worker = "spiffe://prod.example/ns/etl/sa/worker";
+    let mut alike = after(&request(id), &allowed(NOW + 60));
+    let mut is_found = |headers: &[(String, String)], peer, is_whole| {
+        let received = read(headers, peer, is_whole);
+        let kept = alike.places.iter().flatten().next().unwrap();
+        let is_like = kept.is_like(&received);
+        assert_eq!(finds(&mut alike, &received, NOW), is_like);
+        is_like
+    };
+    assert!(is_found(&headers(id), Some(worker), true));
+    assert!(!is_found(&headers(id), Some("spiffe://prod.example/ns/etl/sa/worked"), true));
+    assert!(!is_found(&headers(id), None, true));
+    assert!(!is_found(&headers(id), Some(worker), false));
+    for at in 0..headers(id).len() {
+        let (mut fewer, mut more, mut swapped) = (headers(id), headers(id), headers(id));
+        fewer.remove(at);
+        more.insert(at, more[at].clone());
+        swapped.swap(at, (at + 1) % 7);
+        for changed in [fewer, more, swapped] {
+            assert!(!is_found(&changed, Some(worker), true), "{changed:?}");
+        }
+    }
+    let mut moved = headers(id);
+    // The same bytes with another border between them.
+    moved[0].1 = "GETx".to_owned();
+    assert!(!is_found(&moved, Some(worker), true));
+}
+
+#[test]
+fn it_stands_from_when_it_was_decided_until_a_little_before_its_end() {
+    let received = request("11111111-2222-3333-4444-555555555555");
+    let mut alike = after(&received, &allowed(NOW + 60));
+    for (now, stands) in
+        [(NOW - 1, false), (NOW, true), (NOW + 54, true), (NOW + 55, false), (i64::MAX, false)]
+    {
+        assert_eq!(finds(&mut alike, &received, now), stands, "{}", now - NOW);
+    }
+    let mut answer = allowed(i64::MAX);
+    answer.terms.again_at = NOW + 10;
+    let mut alike = after(&received, &answer);
+    assert!(finds(&mut alike, &received, NOW + 4) && !finds(&mut alike, &received, NOW + 5));
+    assert_eq!(after(&received, &allowed(NOW)).count(), 0);
+}
+
+#[test]
+fn what_has_to_be_said_or_done_of_each_stands_for_none() {
+    let received = request("11111111-2222-3333-4444-555555555555");
+    type Change = (&'static str, fn(&mut Answer));
+    let changes: [Change; 10] = [
+        ("refused", |answer| answer.decision.outcome = Outcome::Deny),
+        ("unguarded", |answer| answer.decision.reason = Reason::NotGuarded),
+        ("a difference", |answer| {
+            answer.decision.shadow =
+                Some(ShadowDifference { outcome: Outcome::Deny, reason: Reason::DeniedBy, rule: None });
+        }),
+        ("degraded", |answer| answer.decision.degraded = true),
+        ("all are recorded", |answer| answer.audit = Audit::Full),
+        ("all must be recorded", |answer| answer.audit = Audit::Required),
+        ("a header goes", |answer| answer.remove = vec!["x-token".into()]),
+        ("suspended", |answer| answer.suspended = true),
+        ("a body decides", |answer| answer.awaits = Some((None, vec![]))),
+        ("nothing was verified, and yet it was known", |answer| answer.remembered = true),
+    ];
+    assert_eq!(after(&received, &allowed(NOW + 60)).count(), 1);
+    for (what, change) in changes {
+        let mut answer = allowed(NOW + 60);
+        change(&mut answer);
+        assert_eq!(after(&received, &answer).count(), 0, "{what}");
+    }
+    assert!(!may_stand(&allowed(NOW + 60), &[TokenOutcome::Invalid(TokenFault::Expired)]));
+    // What the proxy said of the connection, and what only Tidegate sets.
+    let asked = request("11111111-2222-3333-4444-555555555555");
+    asked.port(&Fake::default());
+    assert_eq!(after(&asked, &allowed(NOW + 60)).count(), 0);
+    let asked = request("11111111-2222-3333-4444-555555555555");
+    asked.certificate_sha256(&Fake::default());
+    assert_eq!(after(&asked, &allowed(NOW + 60)).count(), 0);
+    let mut own = headers("1");
+    own.push(("x_tidegate_interlock".into(), "forged".into()));
+    assert_eq!(after(&read(&own, None, true), &allowed(NOW + 60)).count(), 0);
+}
+
+#[test]
+fn memory_is_bounded_and_nobody_is_looked_for_where_all_differ() {
+    let mut alike = Alike::default();
+    let answer = allowed(NOW + 60);
+    let mut looked = 0;
+    for number in 0..50_000 {
+        let mut headers = headers("1");
+        headers[1].1 = format!("/v1/orders/{number}");
+        let received = read(&headers, None, true);
+        for _ in 0..2 {
+            if let Some(look) = alike.look(&received) {
+                looked += 1;
+                alike.keep(look, &received, &answer, &[], &[], NOW);
+            }
+        }
+        assert!(alike.count() <= PLACES);
+    }
+    assert!(looked < 100_000 / 8, "{looked}");
+    let mut long = headers("1");
+    long[5].1 = "a".repeat(MAX_BLOCK);
+    assert_eq!(after(&read(&long, None, true), &answer).count(), 0);
+    // Where many are alike, they are looked for all the time.
+    let received = request("1");
+    let mut alike = after(&received, &answer);
+    for _ in 0..10 * LOOKS {
+        assert!(finds(&mut alike, &received, NOW));
+    }
+}
