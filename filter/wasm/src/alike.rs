@@ -9,12 +9,15 @@
 //! follows, and all headers in their order, but for the values of [`UNREAD`]. A hash only finds whom to compare with.
 //!
 //! INVARIANT: kept is only what is allowed, with nothing to be said or done of it: no record but a sample, no difference in
-//! shadow, no header to be removed, no token that is not accepted, nothing that was asked about the connection. Whoever enforces something else begins
-//! anew ([`Alike::default`]), and does not begin where decisions read what is not compared ([`can_stand`]).
+//! shadow, no header to be removed, no token that is not accepted, nothing that was asked about the connection. Whoever
+//! enforces something else begins anew ([`Alike::default`]), and does not begin where decisions read what is not compared
+//! ([`can_stand`]).
+
+use core::fmt;
 
 use tidegate_engine::model::Audit;
 use tidegate_engine::scan::same;
-use tidegate_engine::{Outcome, PolicySet, Reason, RuleIx, normal};
+use tidegate_engine::{Decision, Outcome, PolicySet, Reason, RuleIx, normal};
 use tidegate_identity::{Authenticator, TokenOutcome, VerifiedUse};
 
 use crate::enforcer::Answer;
@@ -38,7 +41,7 @@ const UNREAD: [&str; 11] = [
 ];
 
 /// How many requests are kept; of those that share a place the newest.
-const PLACES: usize = 128;
+const PLACES: u64 = 128;
 
 /// Most bytes of headers of one that is kept.
 const MAX_BLOCK: usize = 4096;
@@ -49,10 +52,6 @@ const TAIL_BYTES: usize = 32;
 
 /// Most bytes of pseudo headers that find a request's place.
 const HEAD_BYTES: usize = 512;
-
-/// The clock is not asked for a request that is like an earlier one: it is at most so many seconds after the last tick, of
-/// which there is one a second. (Longer only where the thread was kept from everything, requests too.)
-const LAST_TICK_S: i64 = 5;
 
 /// Where of so many requests fewer than these are like an earlier one, nobody is looked for during the next so many.
 const LOOKS: u32 = 512;
@@ -68,6 +67,9 @@ pub struct Alike {
     looks: u32,
     found: u32,
     rest: u32,
+    /// How many were known again.
+    #[cfg(test)]
+    pub known: u32,
 }
 
 /// Where a request that is like another one is looked for. Unlike requests may have the same.
@@ -75,7 +77,6 @@ pub struct Alike {
 pub struct Look(u64);
 
 /// A request, and what was decided of it.
-#[derive(Debug)]
 pub struct Kept {
     look: Look,
     block: Box<[u8]>,
@@ -120,19 +121,22 @@ impl Alike {
         Look::at(received)
     }
 
-    /// What was decided of a request like this one, if it still stands. `now` is the second of the last tick.
+    /// What was decided of a request like this one, if it still stands at this second.
     pub fn find(&mut self, look: Look, received: &Received, now: i64) -> Option<&Kept> {
         let kept = self.places.get(look.place())?.as_deref()?;
-        let stands = kept.look == look && kept.stands_at(now) && kept.is_like(received);
+        let stands = kept.look == look && (kept.from..kept.until).contains(&now) && kept.is_like(received);
         if !stands {
             return None;
         }
         self.found = self.found.saturating_add(1);
+        #[cfg(test)]
+        {
+            self.known += 1;
+        }
         Some(kept)
     }
 
-    /// Keeps what was decided of a request, if it may stand for others and has come before. `now` is the second of the last
-    /// tick.
+    /// Keeps what was decided of a request, at this second, if it may stand for others and has come before.
     pub fn keep(
         &mut self,
         look: Look,
@@ -143,8 +147,9 @@ impl Alike {
         now: i64,
     ) {
         if self.last.is_empty() {
-            self.last.resize(PLACES, 0);
-            self.places.resize_with(PLACES, || None);
+            let places = usize::try_from(PLACES).unwrap_or_default();
+            self.last.resize(places, 0);
+            self.places.resize_with(places, || None);
         }
         let (Some(last), Some(place)) = (self.last.get_mut(look.place()), self.places.get_mut(look.place()))
         else {
@@ -171,29 +176,40 @@ pub fn can_stand(rules: &PolicySet, authenticator: Option<&Authenticator>) -> bo
     !rules.needs_port() && !rules.needs_fields() && !rules.reads_time() && !UNREAD.iter().any(reads)
 }
 
-/// Whether what was decided stands for others, and leaves nothing to be done for each.
+/// Whether what was decided stands for others, and leaves nothing to be done for each. (Most of an answer says something only
+/// of what is refused; all of it is looked at, so that nothing that is added to it is overlooked.)
 fn may_stand(answer: &Answer, outcomes: &[TokenOutcome]) -> bool {
     let Answer {
-        decision, refusal, audit, remove, question, awaits, unsettled, suspended, candidate, ..
+        decision: Decision { outcome, reason, rule: _, degraded, awaits_body, shadow },
+        refusal,
+        audit,
+        remove,
+        terms: _,
+        question,
+        awaits,
+        unsettled,
+        remembered,
+        candidate,
+        suspended,
+        is_stranger,
     } = answer;
     let verified = outcomes.iter().any(|outcome| matches!(outcome, TokenOutcome::Verified(_)));
-    let accepted = !outcomes.iter().any(|outcome| matches!(outcome, TokenOutcome::Invalid(_)));
-    decision.outcome == Outcome::Allow
-        && decision.reason != Reason::NotGuarded
+    let refused = outcomes.iter().any(|outcome| matches!(outcome, TokenOutcome::Invalid(_)));
+    let says_more = *degraded || *awaits_body || shadow.is_some() || candidate.is_some() || *suspended;
+    let asks_more = refusal.is_some()
+        || !remove.is_empty()
+        || question.is_some()
+        || awaits.is_some()
+        || unsettled.is_some()
+        || *is_stranger;
+    *outcome == Outcome::Allow
+        && *reason != Reason::NotGuarded
         && *audit == Audit::Sampled
-        && decision.shadow.is_none()
-        && !decision.degraded
-        && !decision.awaits_body
-        && refusal.is_none()
-        && remove.is_empty()
-        && question.is_none()
-        && awaits.is_none()
-        && unsettled.is_none()
-        && candidate.is_none()
-        && !suspended
-        && accepted
+        && !refused
+        && !says_more
+        && !asks_more
         // A signature that had to be checked has been checked, once.
-        && answer.remembered == verified
+        && *remembered == verified
 }
 
 // === impl Kept ===
@@ -222,10 +238,6 @@ impl Kept {
         })
     }
 
-    fn stands_at(&self, last_tick: i64) -> bool {
-        self.from <= last_tick && last_tick.saturating_add(LAST_TICK_S) < self.until
-    }
-
     fn is_like(&self, received: &Received) -> bool {
         let block = received.block();
         block.len() == self.block.len()
@@ -241,6 +253,18 @@ impl Kept {
                     _ => false,
                 }
             })
+    }
+}
+
+/// Tokens are not for logs.
+impl fmt::Debug for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { from, until, standing, .. } = self;
+        f.debug_struct("Kept")
+            .field("from", from)
+            .field("until", until)
+            .field("standing", standing)
+            .finish_non_exhaustive()
     }
 }
 
@@ -265,7 +289,7 @@ fn read_parts(block: &[u8]) -> Option<Vec<(usize, usize)>> {
         }
         let value_begins = at.checked_add(name.len())?.checked_add(1)?;
         let value_ends = value_begins.checked_add(value.len())?;
-        if UNREAD.iter().any(|unread| unread.as_bytes() == name) {
+        if is_unread(name) {
             parts.push((begin, value_begins));
             begin = value_ends;
         }
@@ -273,6 +297,10 @@ fn read_parts(block: &[u8]) -> Option<Vec<(usize, usize)>> {
     }
     parts.push((begin, block.len()));
     Some(parts)
+}
+
+fn is_unread(name: &[u8]) -> bool {
+    UNREAD.iter().any(|unread| unread.as_bytes() == name)
 }
 
 // === impl Look ===
@@ -287,11 +315,12 @@ impl Look {
         let (lengths, _) = lengths.as_chunks::<8>();
         let mut hash = 0x243f_6a88_85a3_08d3;
         let (mut end, mut head, mut longest, mut tail) = (0_usize, 0, 0, 0);
-        let mut is_pseudo = true;
+        let (mut is_pseudo, mut longest_name) = (true, &[][..]);
         for pair in lengths {
             let pair = u64::from_le_bytes(*pair);
             hash = mix(hash, pair);
-            is_pseudo &= content.get(end) == Some(&b':');
+            let begin = end;
+            is_pseudo &= content.get(begin) == Some(&b':');
             let (name, value) =
                 (usize::try_from(pair & 0xffff_ffff).ok()?, usize::try_from(pair >> 32).ok()?);
             end = end.checked_add(name)?.checked_add(value)?.checked_add(2)?;
@@ -300,10 +329,11 @@ impl Look {
             }
             if value > longest {
                 (longest, tail) = (value, end.checked_sub(1)?);
+                longest_name = content.get(begin..begin.checked_add(name)?)?;
             }
         }
         hash = text(hash, content.get(..head.min(HEAD_BYTES))?);
-        if longest >= TOKEN_BYTES {
+        if longest >= TOKEN_BYTES && !is_unread(longest_name) {
             hash = text(hash, content.get(tail.checked_sub(TAIL_BYTES)?..tail)?);
         }
         if let Some(peer) = received.peer_uri() {
@@ -313,7 +343,8 @@ impl Look {
     }
 
     fn place(self) -> usize {
-        usize::try_from(self.0).unwrap_or(usize::MAX) % PLACES
+        // Less than that, so it fits whatever a `usize` is.
+        usize::try_from(self.0 % PLACES).unwrap_or_default()
     }
 }
 

@@ -130,11 +130,6 @@ impl Budget {
     /// that their next ones may use the reserve.
     pub fn is_strained(&mut self, now_ms: u64) -> bool {
         self.common.fill(COMMON, now_ms);
-        self.was_strained()
-    }
-
-    /// Whether it was tight when it was last looked at; it can only have got better since.
-    pub fn was_strained(&self) -> bool {
         self.common.balance_us < i64::from(COMMON.capacity_us / 2)
     }
 }

@@ -161,8 +161,8 @@ impl Enforcer {
         self.alike.as_mut()?.look(received)
     }
 
-    /// What was decided of a request like this one, where that still stands. `now` is the second of the last
-    /// tick. Its tokens are counted as used.
+    /// What was decided of a request like this one, where that still stands at this second. Its tokens are
+    /// counted as used.
     pub fn recall(&mut self, look: Look, received: &Received, now: i64) -> Option<Standing> {
         let kept = self.alike.as_mut()?.find(look, received, now)?;
         if let Some(authenticator) = &mut self.authenticator {
@@ -171,7 +171,7 @@ impl Enforcer {
         Some(kept.standing)
     }
 
-    /// Keeps what has just been decided of this request, where it may stand for others. `now` is the second of the last tick.
+    /// Keeps what has just been decided of this request, at this second, where it may stand for others.
     pub fn keep(&mut self, look: Look, received: &Received, answer: &Answer, now: i64) {
         if let Some(alike) = &mut self.alike {
             let uses = self.authenticator.as_ref().map(Authenticator::verified).unwrap_or_default();
@@ -183,6 +183,12 @@ impl Enforcer {
     #[cfg(test)]
     pub fn forget_alike(&mut self) {
         self.alike = self.alike.take().map(|_| Alike::default());
+    }
+
+    /// How often what was decided of a request stood for another one.
+    #[cfg(test)]
+    pub fn known(&self) -> u32 {
+        self.alike.as_ref().map_or(0, |alike| alike.known)
     }
 
     /// Decides a request with these headers of it. `random` makes the decision's id where one is needed.

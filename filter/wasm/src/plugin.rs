@@ -240,15 +240,14 @@ impl Plugin {
             Ok(received) => received,
             Err(unreadable) => return self.unreadable(None, unreadable, host),
         };
+        let now = Now::read(host);
         let is_sample = self.draw(host);
-        let look = self.look(&received);
-        if let Some(look) = look.filter(|_| !is_sample && self.candidate.is_none())
-            && let State::Ready(enforcer) = &mut self.state
-            && let Some(standing) = enforcer.recall(look, &received, self.second)
+        let look = if is_sample { None } else { self.look(&received, now) };
+        if let (Some(look), State::Ready(enforcer)) = (look, &mut self.state)
+            && let Some(standing) = enforcer.recall(look, &received, now.s())
         {
             return self.pass(context, received, standing, host);
         }
-        let now = Now::read(host);
         let answer = match received.headers(Some(host)) {
             Err(unreadable) => Err(unreadable),
             Ok(_) if matches!(self.state, State::NotReady) => {
@@ -257,7 +256,7 @@ impl Plugin {
             Ok(headers) => self.decide(&received, &headers, now, host),
         };
         if let (Some(look), Ok(answer), State::Ready(enforcer)) = (look, &answer, &mut self.state) {
-            enforcer.keep(look, &received, answer, self.second);
+            enforcer.keep(look, &received, answer, now.s());
         }
         match answer {
             Ok(answer) => match self.hold_for_answer(&answer, now) {
@@ -270,14 +269,18 @@ impl Plugin {
         }
     }
 
-    /// Where to look for a request like this one. Nowhere while the budget of signature checks gets tight: it is noted then
-    /// over which connections known tokens come.
-    fn look(&mut self, received: &Received) -> Option<Look> {
+    /// Where to look for a request like this one. Nowhere while the budget of signature checks gets tight, for it is noted then
+    /// over which connections known tokens come; nor while there is a candidate, with which each decision is compared.
+    fn look(&mut self, received: &Received, now: Now) -> Option<Look> {
         let State::Ready(enforcer) = &mut self.state else { return None };
-        if self.budget.get_mut().was_strained() { None } else { enforcer.look(received) }
+        if self.candidate.is_some() || self.budget.get_mut().is_strained(now.ms) {
+            return None;
+        }
+        enforcer.look(received)
     }
 
-    /// Lets a request go on as one like it did: what [`Plugin::conclude`] does for one of which there is nothing to be said.
+    /// Lets a request go on as one like it did: what [`Plugin::conclude`] does, in its order, for one of which there is nothing
+    /// to be said.
     fn pass(&mut self, context: u32, received: Received, standing: Standing, host: &dyn Host) -> Verdict {
         let Standing { rule, remembered, terms } = standing;
         if remembered {

@@ -30,6 +30,8 @@ pub struct Shared {
     root: u32,
     /// Between ticks, as the proxy knows it. (Saying it again would put the next tick off.)
     tick_ms: Cell<u64>,
+    /// A tick has just come.
+    ticked: Cell<bool>,
 }
 
 struct Root {
@@ -46,7 +48,8 @@ proxy_wasm::main! {{
     proxy_wasm::set_log_level(LogLevel::Warn);
     proxy_wasm::set_root_context(|root| -> Box<dyn RootContext> {
         let (host, plugin) = (Envoy::default(), RefCell::new(None));
-        Box::new(Root { shared: Rc::new(Shared { host, plugin, root, tick_ms: Cell::new(0) }) })
+        let shared = Shared { host, plugin, root, tick_ms: Cell::new(0), ticked: Cell::new(false) };
+        Box::new(Root { shared: Rc::new(shared) })
     });
 }}
 
@@ -117,8 +120,8 @@ impl Shared {
                 let _ = hostcalls::send_grpc_stream_message(token, Some(&batch), false);
             }
         }
-        let tick_ms = plugin.tick_ms();
-        if self.tick_ms.replace(tick_ms) != tick_ms {
+        if let Some(tick_ms) = plugin.change_tick(self.tick_ms.get(), self.ticked.take()) {
+            self.tick_ms.set(tick_ms);
             let _ = hostcalls::set_tick_period(Duration::from_millis(tick_ms));
         }
     }
@@ -185,6 +188,7 @@ impl RootContext for Root {
     }
 
     fn on_tick(&mut self) {
+        self.shared.ticked.set(true);
         self.with(|plugin, host| {
             if let Some(token) = plugin.take_silent(host) {
                 // Closing would wait for the other side, which says nothing.

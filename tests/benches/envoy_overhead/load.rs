@@ -10,7 +10,7 @@ use tokio::process::Command;
 
 use super::machine::LOAD_CORE;
 use super::rules::HOST;
-use super::scenarios::Scenario;
+use super::scenarios::{self, Scenario};
 
 /// Headers of every request besides host and token. With what Envoy adds, and with pseudo headers, eleven.
 pub const HEADERS: [(&str, &str); 4] = [
@@ -46,6 +46,19 @@ end
 request = function()
   at = at + 1
   return all[at % count]
+end
+"#;
+
+/// Every request has a path that none had before. Arguments as for [`CYCLE`].
+const UNLIKE: &str = r#"
+local folder, at = "", 0
+init = function(args)
+  folder = wrk.path:match("^(.*/)")
+  at = tonumber(args[2])
+end
+request = function()
+  at = at + 1
+  return wrk.format(nil, folder .. at)
 end
 "#;
 
@@ -104,7 +117,12 @@ impl Load {
         };
         let script = folder.join(format!("{}.lua", scenario.name));
         let listed = folder.join(format!("{}.tokens", scenario.name));
-        std::fs::write(&script, if token.is_some() { DONE.to_owned() } else { [DONE, CYCLE].concat() })?;
+        let requests = match scenario.load {
+            scenarios::Load::Unlike => UNLIKE,
+            _ if token.is_some() => "",
+            _ => CYCLE,
+        };
+        std::fs::write(&script, [DONE, requests].concat())?;
         std::fs::write(&listed, tokens.join("\n"))?;
         let url = format!("http://{address}{}", scenario.path());
         Ok(Self { url, script, tokens: listed, token, expects_success: scenario.status() < 400 })

@@ -150,7 +150,7 @@ impl Proxy {
                     scenarios::Load::FirstSight => sent,
                     // As many as the budget of a connection allows; the others are refused unchecked.
                     scenarios::Load::BadSignature => verified.clamp(1, sent),
-                    scenarios::Load::Warm | scenarios::Load::Malformed => 0,
+                    scenarios::Load::Warm | scenarios::Load::Unlike | scenarios::Load::Malformed => 0,
                 };
                 ("signatures were verified by the proxy", verified, all)
             }

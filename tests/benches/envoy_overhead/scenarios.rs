@@ -52,6 +52,8 @@ pub enum Auth {
 pub enum Load {
     /// The same valid token on every request.
     Warm,
+    /// The same valid token on every request, each with a path that none had before: nothing that was decided stands for it.
+    Unlike,
     /// Another valid token on every request.
     FirstSight,
     /// A token whose claims are not JSON.
@@ -74,6 +76,8 @@ pub const MALFORMED: &str = "tidegate-10-malformed";
 pub const BAD_SIGNATURE: &str = "tidegate-10-bad-signature";
 /// Warm tokens, by number of rules.
 pub const WARM: [&str; 3] = ["tidegate-10", "tidegate-1000", "tidegate-100000"];
+/// The same, each request unlike all before.
+pub const UNLIKE: [&str; 2] = ["tidegate-10-unlike", "tidegate-1000-unlike"];
 
 const fn scenario(name: &'static str, about: &'static str, auth: Auth, load: Load) -> Scenario {
     Scenario { name, about, auth, load, latency: false, build: 0 }
@@ -88,7 +92,7 @@ const fn tidegate(rules: usize) -> Auth {
     Auth::Tidegate { rules, peers: Peers::Mesh }
 }
 
-const ALL: [Scenario; 15] = [
+const ALL: [Scenario; 17] = [
     scenario(NONE, "no auth filter", Auth::None, Load::Warm).with_latency(),
     scenario("native-10", "jwt_authn + RBAC, 10 policies", native(10, false), Load::Warm),
     scenario(YARDSTICK, "jwt_authn with token cache + RBAC, 10 policies: Y", native(10, true), Load::Warm)
@@ -119,6 +123,8 @@ const ALL: [Scenario; 15] = [
     scenario(WARM[0], "Tidegate, 10 rules", tidegate(10), Load::Warm).with_latency(),
     scenario(WARM[1], "Tidegate, 1 000 rules", tidegate(1_000), Load::Warm).with_latency(),
     scenario(WARM[2], "Tidegate, 100 000 rules", tidegate(100_000), Load::Warm).with_latency(),
+    scenario(UNLIKE[0], "Tidegate, 10 rules, each request unlike all before", tidegate(10), Load::Unlike),
+    scenario(UNLIKE[1], "Tidegate, 1 000 rules, each unlike all before", tidegate(1_000), Load::Unlike),
     scenario(
         "tidegate-10-gateway",
         "Tidegate, 10 rules, not asking for a peer",
@@ -152,7 +158,7 @@ impl Scenario {
     /// The only status that its requests may get.
     pub fn status(&self) -> u16 {
         match self.load {
-            Load::Warm | Load::FirstSight => 200,
+            Load::Warm | Load::Unlike | Load::FirstSight => 200,
             Load::Malformed | Load::BadSignature => 401,
         }
     }

@@ -30,7 +30,7 @@ pub fn mint(issuer: &Issuer, scenario: &Scenario) -> Result<Vec<String>> {
         issuer.other_token(claims, LIFETIME_S)
     };
     let tokens = match scenario.load {
-        Load::Warm => vec![draft(0).sign()?],
+        Load::Warm | Load::Unlike => vec![draft(0).sign()?],
         Load::FirstSight => (0..DISTINCT).map(|job| draft(job).sign()).collect::<Result<_, _>>()?,
         Load::Malformed => vec![malformed(&draft(0).sign()?)?],
         Load::BadSignature => vec![draft(0).damaged().sign()?],
