@@ -89,6 +89,10 @@ impl Scans {
 
     /// The proxy has deleted the context.
     pub fn forget(&mut self, context: u32) {
+        // Even of an empty map a key would be hashed, for every request.
+        if self.entries.is_empty() {
+            return;
+        }
         if let Some(scan) = self.entries.remove(&context) {
             self.bytes = self.bytes.saturating_sub(scan.weight());
         }
