@@ -203,7 +203,7 @@ fn may_stand(answer: &Answer, outcomes: &[TokenOutcome]) -> bool {
         || unsettled.is_some()
         || *is_stranger;
     *outcome == Outcome::Allow
-        && *reason != Reason::NotGuarded
+        && *reason == Reason::AllowedBy
         && *audit == Audit::Sampled
         && !refused
         && !says_more

@@ -169,9 +169,10 @@ fn it_stands_from_when_it_was_decided_until_something_ends() {
 fn what_has_to_be_said_or_done_of_each_stands_for_none() {
     let received = request("11111111-2222-3333-4444-555555555555");
     type Change = (&'static str, fn(&mut Answer));
-    let changes: [Change; 10] = [
+    let changes: [Change; 11] = [
         ("refused", |answer| answer.decision.outcome = Outcome::Deny),
         ("unguarded", |answer| answer.decision.reason = Reason::NotGuarded),
+        ("a Guard in shadow", |answer| answer.decision.reason = Reason::GuardInShadow),
         ("a difference", |answer| {
             answer.decision.shadow =
                 Some(ShadowDifference { outcome: Outcome::Deny, reason: Reason::DeniedBy, rule: None });
