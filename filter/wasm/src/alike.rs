@@ -6,7 +6,7 @@
 //! two requests pays for every line of code that it has to fetch again.
 //!
 //! INVARIANT: requests are alike only if all is the same that a decision can depend on, byte by byte: the peer, whether a body
-//! follows, and all headers in their order, but for the values of [`UNREAD`]. A hash only finds whom to compare with.
+//! follows, and all headers in their order, but for the values of `UNREAD`. A hash only finds whom to compare with.
 //!
 //! INVARIANT: kept is only what is allowed, with nothing to be said or done of it: no record but a sample, no difference in
 //! shadow, no header to be removed, no token that is not accepted, nothing that was asked about the connection. Whoever
