@@ -25,7 +25,7 @@ use crate::leases::Terms;
 use crate::request::{Content, Received, parse};
 
 /// Headers of which no decision reads the value: ids of requests and traces, and what a sender says of its patience and of the
-/// body's length. That they are there, and how often, is compared.
+/// body's length. That they are there, how often, and how long they are, is compared.
 const UNREAD: [&str; 11] = [
     "content-length",
     "grpc-timeout",
@@ -40,7 +40,7 @@ const UNREAD: [&str; 11] = [
     "x-request-id",
 ];
 
-/// How many requests are kept; of those that share a place the newest.
+/// How many requests are kept; of those that share a place one.
 const PLACES: u64 = 128;
 
 /// Most bytes of headers of one that is kept.
@@ -58,12 +58,16 @@ const LOOKS: u32 = 512;
 const FEW: u32 = 32;
 const REST: u32 = 8192;
 
+/// One of so many that are known is decided all the same: that a token is used is noted then where known tokens are kept, and
+/// those that are not used make room for others.
+const AGAIN: u8 = 64;
+
 /// What was decided of requests.
 #[derive(Debug, Default)]
 pub struct Alike {
     places: Vec<Option<Box<Kept>>>,
-    /// Per place what the last request there looked like: only what comes twice is kept.
-    last: Vec<u64>,
+    /// Per place.
+    last: Vec<Last>,
     looks: u32,
     found: u32,
     rest: u32,
@@ -72,8 +76,15 @@ pub struct Alike {
     pub known: u32,
 }
 
+/// What the last request in a place looked like that was not known, and how many in a row did.
+#[derive(Debug, Clone, Copy, Default)]
+struct Last {
+    look: Look,
+    unknown: u8,
+}
+
 /// Where a request that is like another one is looked for. Unlike requests may have the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Look(u64);
 
 /// A request, and what was decided of it.
@@ -87,6 +98,8 @@ pub struct Kept {
     /// Unix seconds: it stands from then, and until then.
     from: i64,
     until: i64,
+    /// For how many it has stood.
+    stood_for: u8,
     /// What was decided.
     pub standing: Standing,
     /// Whose tokens and keys were used.
@@ -121,14 +134,19 @@ impl Alike {
         Look::at(received)
     }
 
-    /// What was decided of a request like this one, if it still stands at this second.
+    /// What was decided of a request like this one, if it still stands at this second. `None` now and then where it does, so
+    /// that it is decided again.
     pub fn find(&mut self, look: Look, received: &Received, now: i64) -> Option<&Kept> {
-        let kept = self.places.get(look.place())?.as_deref()?;
+        let kept = self.places.get_mut(look.place())?.as_deref_mut()?;
         let stands = kept.look == look && (kept.from..kept.until).contains(&now) && kept.is_like(received);
         if !stands {
             return None;
         }
         self.found = self.found.saturating_add(1);
+        kept.stood_for = kept.stood_for.wrapping_add(1);
+        if kept.stood_for.is_multiple_of(AGAIN) {
+            return None;
+        }
         #[cfg(test)]
         {
             self.known += 1;
@@ -148,14 +166,14 @@ impl Alike {
     ) {
         if self.last.is_empty() {
             let places = usize::try_from(PLACES).unwrap_or_default();
-            self.last.resize(places, 0);
+            self.last.resize(places, Last::default());
             self.places.resize_with(places, || None);
         }
         let (Some(last), Some(place)) = (self.last.get_mut(look.place()), self.places.get_mut(look.place()))
         else {
             return;
         };
-        if core::mem::replace(last, look.0) != look.0 || !may_stand(answer, outcomes) {
+        if !last.comes_again(look) || !may_stand(answer, outcomes) {
             return;
         }
         if let Some(kept) = Kept::new(look, received, answer, uses, now) {
@@ -212,6 +230,22 @@ fn may_stand(answer: &Answer, outcomes: &[TokenOutcome]) -> bool {
         && *remembered == verified
 }
 
+// === impl Last ===
+
+impl Last {
+    /// Whether it is worth keeping what was decided of this request, of which nothing was known: it has come a second time.
+    /// Where ever more look so and are yet unlike (in a header that changes with each, say), few of them are kept.
+    fn comes_again(&mut self, look: Look) -> bool {
+        self.unknown = match (self.look == look, self.unknown) {
+            (false, _) => 1,
+            (true, 128..) => 65,
+            (true, unknown) => unknown.saturating_add(1),
+        };
+        self.look = look;
+        self.unknown > 1 && self.unknown.is_power_of_two()
+    }
+}
+
 // === impl Kept ===
 
 impl Kept {
@@ -229,6 +263,7 @@ impl Kept {
             has_body: has_body(received)?,
             from: now,
             until,
+            stood_for: 0,
             standing: Standing {
                 rule: answer.decision.rule,
                 remembered: answer.remembered,
@@ -313,7 +348,7 @@ impl Look {
         let size = usize::try_from(u32::from_le_bytes(*count)).ok()?.checked_mul(8)?;
         let (lengths, content) = rest.split_at_checked(size)?;
         let (lengths, _) = lengths.as_chunks::<8>();
-        let mut hash = 0x243f_6a88_85a3_08d3;
+        let mut hash: u64 = 0x243f_6a88_85a3_08d3;
         let (mut end, mut head, mut longest, mut tail) = (0_usize, 0, 0, 0);
         let (mut is_pseudo, mut longest_name) = (true, &[][..]);
         for pair in lengths {

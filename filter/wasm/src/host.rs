@@ -25,8 +25,10 @@ pub trait Host {
     fn set_request_header(&self, name: &[u8], value: &[u8]) -> bool;
     /// Wall clock, in nanoseconds since 1970.
     fn now_ns(&self) -> u64;
-    /// Random bits, not necessarily strong.
+    /// Random bits. Whoever sees them learns nothing of those before and after.
     fn random(&self) -> u64;
+    /// Random bits that cost less, for what nobody sees: from some of them others can be told.
+    fn draw(&self) -> u64;
     /// Answers the request in the upstream's stead.
     fn reply(&self, status: u16, headers: &[(&str, &str)], body: &[u8]);
     /// Checks a signature with the proxy's own cryptography. `None` where the proxy does not offer that.

@@ -45,6 +45,7 @@ pub mod strangers;
 pub mod stream;
 #[cfg(test)]
 mod testing;
+pub mod ticks;
 pub mod uses;
 
 #[cfg(target_arch = "wasm32")]

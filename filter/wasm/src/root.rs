@@ -1,6 +1,6 @@
 //! The root context: ticks, the stream, and the creation of request contexts. Only in wasm.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use crate::host::envoy::Envoy;
 use crate::host::{Host as _, Level};
 use crate::http::{Http, answer};
 use crate::plugin::Plugin;
+use crate::ticks::Ticks;
 
 /// Where rules come from, and where decision records go: service and method.
 const SUBSCRIBE: (&str, &str) = ("tidegate.v1.PolicyDistribution", "Subscribe");
@@ -28,10 +29,7 @@ pub struct Shared {
     pub plugin: RefCell<Option<Plugin>>,
     /// The root context's id.
     root: u32,
-    /// Between ticks, as the proxy knows it. (Saying it again would put the next tick off.)
-    tick_ms: Cell<u64>,
-    /// A tick has just come.
-    ticked: Cell<bool>,
+    ticks: Ticks,
 }
 
 struct Root {
@@ -48,8 +46,7 @@ proxy_wasm::main! {{
     proxy_wasm::set_log_level(LogLevel::Warn);
     proxy_wasm::set_root_context(|root| -> Box<dyn RootContext> {
         let (host, plugin) = (Envoy::default(), RefCell::new(None));
-        let shared = Shared { host, plugin, root, tick_ms: Cell::new(0), ticked: Cell::new(false) };
-        Box::new(Root { shared: Rc::new(shared) })
+        Box::new(Root { shared: Rc::new(Shared { host, plugin, root, ticks: Ticks::default() }) })
     });
 }}
 
@@ -120,8 +117,7 @@ impl Shared {
                 let _ = hostcalls::send_grpc_stream_message(token, Some(&batch), false);
             }
         }
-        if let Some(tick_ms) = plugin.change_tick(self.tick_ms.get(), self.ticked.take()) {
-            self.tick_ms.set(tick_ms);
+        if let Some(tick_ms) = self.ticks.change(plugin.tick_ms()) {
             let _ = hostcalls::set_tick_period(Duration::from_millis(tick_ms));
         }
     }
@@ -183,12 +179,12 @@ impl RootContext for Root {
         });
         let plugin = Plugin::new(config, instance, host, inherited);
         *self.shared.plugin.borrow_mut() = Some(plugin);
-        self.shared.tick_ms.set(FIRST_TICK_MS);
+        self.shared.ticks.begin(FIRST_TICK_MS);
         hostcalls::set_tick_period(Duration::from_millis(FIRST_TICK_MS)).is_ok()
     }
 
     fn on_tick(&mut self) {
-        self.shared.ticked.set(true);
+        self.shared.ticks.come();
         self.with(|plugin, host| {
             if let Some(token) = plugin.take_silent(host) {
                 // Closing would wait for the other side, which says nothing.

@@ -6,6 +6,7 @@
 #![allow(clippy::as_conversions)]
 
 use std::cell::{Cell, RefCell};
+use std::hash::{BuildHasher as _, RandomState};
 use std::ptr::null_mut;
 
 use prost::Message as _;
@@ -79,8 +80,12 @@ struct VerifySignatureResult {
 /// The proxy that runs this module.
 #[derive(Debug, Default)]
 pub struct Envoy {
-    /// State of a xorshift generator, seeded from the host's randomness.
-    random: Cell<u64>,
+    /// Keyed by the host's `random_get`, as all hashers of the standard library are.
+    hasher: RandomState,
+    /// How many random numbers were made.
+    numbers: Cell<u64>,
+    /// State of a xorshift generator.
+    drawn: Cell<u64>,
     /// Ids of metrics, by position; defined when first used, so that canary VMs define none.
     metrics: RefCell<[Option<u32>; Metric::ALL.len()]>,
     /// Ids of the counters of refusals; defined when first used, so that the proxy keeps none of reasons that never come.
@@ -139,18 +144,20 @@ impl Host for Envoy {
     }
 
     fn random(&self) -> u64 {
-        let mut state = self.random.get();
+        // SipHash of a counter: without the key, numbers say nothing of others.
+        self.numbers.set(self.numbers.get().wrapping_add(1));
+        self.hasher.hash_one(self.numbers.get())
+    }
+
+    fn draw(&self) -> u64 {
+        let mut state = self.drawn.get();
         if state == 0 {
-            // The hasher of the standard library is seeded from the host's `random_get`.
-            use std::hash::{BuildHasher, Hasher};
-            let mut hasher = std::collections::hash_map::RandomState::new().build_hasher();
-            hasher.write_u64(self.now_ns());
-            state = hasher.finish() | 1;
+            state = self.random() | 1;
         }
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        self.random.set(state);
+        self.drawn.set(state);
         state.wrapping_mul(0x2545_F491_4F6C_DD1D)
     }
 

@@ -115,6 +115,10 @@ impl Host for Fake {
         self.random.get().unwrap_or(0x0123_4567_89AB_CDEF)
     }
 
+    fn draw(&self) -> u64 {
+        self.random()
+    }
+
     fn reply(&self, _status: u16, _headers: &[(&str, &str)], _body: &[u8]) {}
 
     /// As Envoy does it, for P-256 with SHA-256.

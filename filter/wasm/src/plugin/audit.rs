@@ -37,9 +37,10 @@ impl Plugin {
         answer.audit != Audit::Required || self.records.can_take()
     }
 
-    /// Whether the next request is recorded as one of many, if its rule asks for no more.
+    /// Whether the next request is recorded as one of many, if its rule asks for no more. (Ids of refusals do not tell: nobody
+    /// can choose which of their requests are recorded.)
     pub(super) fn draw(&self, host: &dyn Host) -> bool {
-        self.config.control_plane.is_some() && host.random().is_multiple_of(u64::from(SAMPLE))
+        self.config.control_plane.is_some() && host.draw().is_multiple_of(u64::from(SAMPLE))
     }
 
     /// Records what was decided last, if it is to be recorded. `began`: when deciding it did, where that is known. False: the

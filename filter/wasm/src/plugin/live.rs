@@ -274,14 +274,6 @@ impl Plugin {
         }
     }
 
-    /// The period of ticks to set in place of this one, in milliseconds, if any; `ticked`: one has just come. A change begins
-    /// the period anew. So what may be changed between two ticks is only made shorter: who makes requests wait, and be
-    /// answered, again and again, would else keep the tick from ever coming.
-    pub fn change_tick(&self, set_ms: u64, ticked: bool) -> Option<u64> {
-        let wanted = self.tick_ms();
-        (wanted < set_ms || (ticked && wanted != set_ms)).then_some(wanted)
-    }
-
     /// How long until the next tick is wanted, in milliseconds.
     pub fn tick_ms(&self) -> u64 {
         let (at_once, often, seldom) = TICKS_MS;

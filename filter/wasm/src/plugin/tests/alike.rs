@@ -1,6 +1,9 @@
 //! A plugin that knows requests again does what one does that decides each.
 
-use tidegate_engine::model::{Audit, PolicyModel, SegmentPattern};
+use tidegate_engine::model::{
+    Audit, Condition, Effect, Mode, Operand, PolicyModel, Relation, SegmentPattern, TextTest,
+};
+use tidegate_identity::TokenHeader;
 
 use super::*;
 
@@ -35,15 +38,15 @@ fn policy(random: &mut Random) -> PolicyModel {
     model
 }
 
-/// Everything that a plugin has counted, but for when a key was used last, which is told by the second.
+/// Everything that a plugin has counted.
 fn counted(plugin: &mut Plugin) -> String {
     let totals: Vec<u64> = Metric::ALL.iter().map(|metric| plugin.counters.total(*metric)).collect();
     let contexts: std::collections::BTreeSet<u32> = plugin.leases.contexts().collect();
     let rules = plugin.installed().and_then(|installed| installed.rules.clone());
     let uses = plugin.uses.tell(rules.as_deref(), u64::MAX / 2);
     let State::Ready(enforcer) = &mut plugin.state else { return format!("{totals:?}") };
-    let usage: Vec<_> = enforcer.usage().map(|(_, usage)| (usage.verified, usage.refused)).collect();
-    let keys: Vec<_> = enforcer.take_key_uses(true).iter().map(|key| key.verified).collect();
+    let usage: Vec<_> = enforcer.usage().map(|(_, usage)| usage).collect();
+    let keys = enforcer.take_key_uses(true);
     format!("{totals:?} {contexts:?} {usage:?} {keys:?} {uses:?}")
 }
 
@@ -92,7 +95,8 @@ fn requests_that_are_known_again_are_decided_as_if_they_were_not() {
     for seed in 1..=8 {
         let mut random = Random(u64::wrapping_mul(seed, 0x9E37_79B9_7F4A_7C15));
         let clock = request("/");
-        let mut plugins = [waiting(""), waiting("")];
+        let interlock = ", \"interlock\": \"0123456789abcdef0123456789abcdef\"";
+        let mut plugins = [waiting(interlock), waiting(interlock)];
         for plugin in &mut plugins {
             plugin.on_opened(3, &clock);
             plugin.on_sink_opened(4);
@@ -165,7 +169,8 @@ fn requests_that_are_known_again_are_decided_as_if_they_were_not() {
                 host.random.set(Some(chance));
                 let before = known(plugin);
                 let verdict = plugin.on_request(step, is_whole, &host);
-                let said = format!("{} {} {:?}", status(&verdict), reason(&verdict), host.removed.borrow());
+                let (removed, set) = (host.removed.borrow(), host.set.borrow());
+                let said = format!("{} {} {removed:?} {set:?}", status(&verdict), reason(&verdict));
                 (said, known(plugin) - before, host.calls.get())
             });
             assert_eq!(one.0, other.0, "seed {seed}, step {step}: {headers:?} of {peer}");
@@ -187,4 +192,66 @@ fn requests_that_are_known_again_are_decided_as_if_they_were_not() {
         assert_eq!(one, other, "seed {seed}");
     }
     assert!(found > 3_000, "{found}");
+}
+
+/// A plugin that enforces this for an hour and more.
+fn enforcing(model: &PolicyModel, issuer: tidegate_identity::IssuerSpec) -> Plugin {
+    let bundle = bundle_of(5, vec![rules_of(model), keys_section(issuer)]);
+    Plugin::new(Config::parse(&config(&warm(&bundle))).unwrap(), "pod".into(), &request("/"), None)
+}
+
+/// A request of the worker with a token in this header, and with this one besides.
+fn with_headers(token: (&str, &str), other: (&str, &str)) -> Fake {
+    let headers =
+        [(":method", "GET"), (":path", "/v1/orders"), (":authority", "orders.example"), token, other];
+    Fake::with_headers(&headers).with_peer(WORKER)
+}
+
+#[test]
+fn a_header_that_a_rule_or_an_issuer_reads_is_read_of_each() {
+    let bearer = format!("Bearer {}", token("a", 7, NOW + 600, "1"));
+    let good = ("authorization", bearer.as_str());
+    let trace = |value| with_headers(good, ("x-client-trace-id", value));
+    let mut plugin = enforcing(&token_model(|_| {}), oauth(&[("a", 7)]));
+    for (times, value) in [(4, "v1"), (1, "v2")] {
+        (0..times).for_each(|id| assert_eq!(plugin.on_request(id, true, &trace(value)), Verdict::Continue));
+    }
+    assert_eq!(known(&plugin), 3, "nobody reads it");
+
+    let is_v1 =
+        Condition::Text(Operand::Header("x-client-trace-id".into()), TextTest::OneOf(vec!["v1".into()]));
+    let model = token_model(|rule| rule.to.as_mut().unwrap()[0].condition = is_v1);
+    let mut plugin = enforcing(&model, oauth(&[("a", 7)]));
+    (0..4).for_each(|id| assert_eq!(plugin.on_request(id, true, &trace("v1")), Verdict::Continue));
+    assert_eq!(status(&plugin.on_request(5, true, &trace("v2"))), 403);
+
+    let mut issuer = oauth(&[("a", 7)]);
+    issuer.headers = vec![TokenHeader { name: "x-client-trace-id".into(), prefix: None }];
+    let mut plugin = enforcing(&token_model(|_| {}), issuer);
+    let bringing = |token: &str| with_headers(("x-client-trace-id", token), ("x-more", "1"));
+    let good = token("a", 7, NOW + 600, "1");
+    (0..4).for_each(|id| assert_eq!(plugin.on_request(id, true, &bringing(&good)), Verdict::Continue));
+    let forged = token("a", 8, NOW + 600, "1");
+    assert_eq!(forged.len(), good.len());
+    assert_eq!(status(&plugin.on_request(5, true, &bringing(&forged))), 401);
+}
+
+#[test]
+fn a_rule_in_shadow_that_reads_the_time_is_asked_for_each() {
+    let mut model = token_model(|_| {});
+    let mut late = model.rules[0].clone();
+    late.id = "sales/late".into();
+    (late.effect, late.mode) = (Effect::Deny, Mode::Shadow);
+    let later = Condition::Compare(Operand::Integer(NOW + 29), Relation::Less, Operand::Now);
+    late.from[0].condition = later;
+    model.rules.push(late);
+    let mut plugin = enforcing(&model, oauth(&[("a", 7)]));
+    let host = bearing(&token("a", 7, NOW + 600, "1"));
+    let mut differences = Vec::new();
+    for id in 0..8 {
+        assert_eq!(plugin.on_request(id, true, &host), Verdict::Continue);
+        differences.push(plugin.counters.total(Metric::ShadowDifferences));
+        host.wait(if id == 3 { 30_000 } else { 0 });
+    }
+    assert_eq!(differences, [0, 0, 0, 0, 1, 2, 3, 4]);
 }

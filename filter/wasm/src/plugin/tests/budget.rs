@@ -63,6 +63,10 @@ fn tokens_that_are_known_are_never_counted_however_strained_the_budget_is() {
     assert_eq!(plugin.on_request(4, true, &known), Verdict::Continue);
     // Whose token is known may bring its next one.
     assert_eq!(plugin.on_request(5, true, &good(3).over(1)), Verdict::Continue);
+    // However often it came before: over another connection as well.
+    (0..10_000).for_each(|_| assert_eq!(plugin.on_request(6, true, &known), Verdict::Continue));
+    assert_eq!(plugin.on_request(7, true, &good(1).over(8)), Verdict::Continue);
+    assert_eq!(plugin.on_request(8, true, &good(4).over(8)), Verdict::Continue);
 }
 
 #[test]

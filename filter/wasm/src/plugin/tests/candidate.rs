@@ -171,6 +171,17 @@ fn with_any_candidate_everything_is_answered_as_without() {
 }
 
 #[test]
+fn it_is_compared_of_each_request_however_alike_they_are() {
+    let bundle = bundle_with_candidate(5, vec![rules_of(&model())], vec![rules_of(&closed())]);
+    let (mut plugin, _) = with(&bundle);
+    let headers = [(":method", "GET"), (":path", "/v1/orders"), (":authority", "orders.example")];
+    let host = Fake::with_headers(&headers).with_peer(WORKER);
+    host.random.set(Some(101));
+    (0..10).for_each(|id| assert_eq!(plugin.on_request(id, true, &host), Verdict::Continue));
+    assert_eq!(counted(&plugin), [10, 0, 10, 0]);
+}
+
+#[test]
 fn what_it_would_do_otherwise_is_counted_and_nothing_else() {
     let rules = |model: &PolicyModel| vec![rules_of(model)];
     let tokens = |model: &PolicyModel| vec![rules_of(model), keys()];
