@@ -60,7 +60,7 @@ const REST: u32 = 8192;
 
 /// One of so many that are known is decided all the same: that a token is used is noted then where known tokens are kept, and
 /// those that are not used make room for others.
-const AGAIN: u8 = 64;
+const AGAIN: u8 = 128;
 
 /// What was decided of requests.
 #[derive(Debug, Default)]

@@ -40,6 +40,7 @@ pub mod records;
 mod redact;
 pub mod reply;
 pub mod request;
+pub mod samples;
 pub mod signature;
 pub mod strangers;
 pub mod stream;

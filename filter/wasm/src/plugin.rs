@@ -24,6 +24,7 @@ use crate::lookups::Lookups;
 use crate::records::Records;
 use crate::reply::{Refusal, Telling, decision_id, refuse};
 use crate::request::{Header, Received, Unreadable};
+use crate::samples::Samples;
 use crate::signature::{Path, Signatures};
 use crate::strangers::Strangers;
 use crate::stream::Subscription;
@@ -65,6 +66,7 @@ pub struct Plugin {
     scans: Scans,
     lookups: Lookups,
     records: Records,
+    samples: Samples,
     strangers: Strangers,
     uses: Uses,
     /// Unix seconds, as of the last tick: near enough for when a rule was used.
@@ -136,6 +138,7 @@ impl Plugin {
             scans: Scans::new(cfg!(feature = "bodies")),
             lookups: Lookups::default(),
             records: Records::default(),
+            samples: Samples::new(now.ms),
             strangers: Strangers::default(),
             uses: Uses::default(),
             second: now.s(),
@@ -241,8 +244,8 @@ impl Plugin {
             Err(unreadable) => return self.unreadable(None, unreadable, host),
         };
         let now = Now::read(host);
-        let is_sample = self.draw(host);
-        let look = if is_sample { None } else { self.look(&received, now) };
+        let sample = self.draw(host);
+        let look = if sample.is_some() { None } else { self.look(&received, now) };
         if let (Some(look), State::Ready(enforcer)) = (look, &mut self.state)
             && let Some(standing) = enforcer.recall(look, &received, now.s())
         {
@@ -263,7 +266,7 @@ impl Plugin {
                 Some((awaits, deadline_ms)) => {
                     self.hold(context, received, awaits, deadline_ms, answer.unsettled)
                 }
-                None => self.conclude(context, received, answer, Some(now), is_sample, host),
+                None => self.conclude(context, received, answer, Some(now), sample, host),
             },
             Err(unreadable) => self.unreadable(Some(&received), unreadable, host),
         }
@@ -296,7 +299,7 @@ impl Plugin {
             return self.unreadable(Some(&received), Unreadable::NotRemoved, host);
         }
         if self.config.control_plane.is_some() {
-            self.records.skip();
+            self.skip();
         }
         if !self.leases.admit(Lease { context, received, terms, told: 0 }) {
             return self.unreadable(None, Unreadable::TooMany, host);
@@ -319,14 +322,14 @@ impl Plugin {
     }
 
     /// Counts what was decided and does what it asks for. What goes on is kept for as long as it lives.
-    /// `began`: when deciding it did, where nothing else came between. `is_sample`: it was [drawn](Self::draw).
+    /// `began`: when deciding it did, where nothing else came between. `sample`: what was [drawn](Self::draw).
     fn conclude(
         &mut self,
         context: u32,
         received: Received,
         answer: Answer,
         began: Option<Now>,
-        is_sample: bool,
+        sample: Option<u32>,
         host: &dyn Host,
     ) -> Verdict {
         if answer.awaits.is_some() && self.scans.are_possible() {
@@ -344,7 +347,7 @@ impl Plugin {
             self.counters.add(Metric::TokensRemembered);
         }
         if answer.refusal.is_some() {
-            self.record(&received, &answer, began, is_sample, host);
+            self.record(&received, &answer, began, sample, host);
         }
         if let Some(rule) = answer.decision.rule {
             self.uses.add(rule, self.second);
@@ -373,7 +376,7 @@ impl Plugin {
         if !self.mark(&answer.remove, host) {
             return self.unreadable(Some(&received), Unreadable::NotRemoved, host);
         }
-        if !self.record(&received, &answer, began, is_sample, host) {
+        if !self.record(&received, &answer, began, sample, host) {
             return self.unavailable(Some(&received), Reason::AuditUnavailable, host);
         }
         let told = self.told(&answer);

@@ -33,9 +33,6 @@ const BATCH_RECORDS: usize = 64;
 /// Batches that may be on their way at once.
 const WINDOW: usize = 4;
 
-/// Of this many requests that are allowed by a rule that wants samples, one is recorded.
-pub const SAMPLE: u32 = 100;
-
 /// `ReportRequest.records`.
 const RECORDS_TAG: u32 = 3;
 

@@ -25,7 +25,7 @@ use super::live::Ended;
 use super::{Now, Plugin, State};
 use crate::enforcer::{Answer, Made, candidate_told, undecided};
 use crate::host::{Host, Metric};
-use crate::records::{Class, SAMPLE};
+use crate::records::Class;
 use crate::reply::decision_id;
 use crate::request::Received;
 
@@ -37,10 +37,17 @@ impl Plugin {
         answer.audit != Audit::Required || self.records.can_take()
     }
 
-    /// Whether the next request is recorded as one of many, if its rule asks for no more. (Ids of refusals do not tell: nobody
-    /// can choose which of their requests are recorded.)
-    pub(super) fn draw(&self, host: &dyn Host) -> bool {
-        self.config.control_plane.is_some() && host.draw().is_multiple_of(u64::from(SAMPLE))
+    /// For how many the next request stands if it is recorded as one of many, where its rule asks for no more; `None`: it is not.
+    /// (Ids of refusals do not tell: nobody can choose which of their requests are recorded.)
+    pub(super) fn draw(&self, host: &dyn Host) -> Option<u32> {
+        self.config.control_plane.as_ref()?;
+        self.samples.draw(host.draw())
+    }
+
+    /// Of a request that might have been drawn no record is made.
+    pub(super) fn skip(&mut self) {
+        self.records.skip();
+        self.samples.pass();
     }
 
     /// Records what was decided last, if it is to be recorded. `began`: when deciding it did, where that is known. False: the
@@ -50,7 +57,7 @@ impl Plugin {
         received: &Received,
         answer: &Answer,
         began: Option<Now>,
-        is_sample: bool,
+        sample: Option<u32>,
         host: &dyn Host,
     ) -> bool {
         if self.config.control_plane.is_none() {
@@ -65,12 +72,12 @@ impl Plugin {
         let demands = || enforcer.installed().rules.as_ref().is_some_and(|rules| rules.requires_audit());
         let differs =
             answer.candidate.as_ref().filter(|_| self.records.has_room(Class::Sample) && !demands());
-        let is_sample = is_sample && !says_all;
-        if !says_all && !is_sample && differs.is_none() {
-            self.records.skip();
+        let sample = sample.filter(|_| !says_all);
+        if !says_all && sample.is_none() && differs.is_none() {
+            self.skip();
             return true;
         }
-        let mut stands_for = if is_sample { SAMPLE } else { 1 };
+        let mut stands_for = sample.unwrap_or(1);
         if answer.is_stranger && differs.is_none() && answer.decision.shadow.is_none() {
             let second = began.map_or(self.second, Now::s);
             let Some(refusals) = self.strangers.refuse(answer.decision.reason, second) else { return true };

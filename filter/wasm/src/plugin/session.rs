@@ -61,6 +61,7 @@ impl Plugin {
         self.counters.flush(host);
         let now = Now::read(host);
         self.second = now.s();
+        self.samples.on_tick(now.ms);
         self.report(now);
         self.tell_uses(now);
         self.config.control_plane.is_some() && self.subscription.is_due(now.ms)

@@ -3,7 +3,7 @@
 use tidegate_engine::model::{Audit, Disclosure, RuleModel};
 
 use super::*;
-use crate::records::SAMPLE;
+use crate::samples::SAMPLE;
 use crate::strangers::{ONE_BY_ONE, TOGETHER};
 
 /// A filter with the rule that demands a token, changed so; the stream that takes records is open.
@@ -189,6 +189,24 @@ fn of_the_rest_samples_are_recorded_that_say_for_how_many_they_stand() {
     let batch = batches(&mut plugin).remove(0);
     assert_eq!((batch.records.len(), batch.unsampled, batch.dropped), (1, 2, 0));
     assert_eq!(batch.records[0].stands_for, SAMPLE);
+}
+
+#[test]
+fn of_very_many_fewer_are_recorded_that_stand_for_more() {
+    let (mut plugin, host) = (world(|_| {}), good());
+    host.random.set(Some(u64::from(SAMPLE) + 1));
+    for context in 0..10_000 {
+        assert_eq!(plugin.on_request(context, true, &host), Verdict::Continue);
+        plugin.forget(context);
+    }
+    host.wait(1_000);
+    plugin.on_tick(&host);
+    for (random, expected) in [(100, vec![]), (300, vec![]), (400, vec![200]), (0, vec![200])] {
+        host.random.set(Some(random));
+        assert_eq!(plugin.on_request(1, true, &host), Verdict::Continue);
+        let told: Vec<u32> = records(&mut plugin).iter().map(|record| record.stands_for).collect();
+        assert_eq!(told, expected, "{random}");
+    }
 }
 
 #[test]
