@@ -24,7 +24,7 @@ use crate::lookups::Lookups;
 use crate::records::Records;
 use crate::reply::{Refusal, Telling, decision_id, refuse};
 use crate::request::{Header, Received, Unreadable};
-use crate::samples::Samples;
+use crate::samples::{Drawn, Samples};
 use crate::signature::{Path, Signatures};
 use crate::strangers::Strangers;
 use crate::stream::Subscription;
@@ -138,7 +138,7 @@ impl Plugin {
             scans: Scans::new(cfg!(feature = "bodies")),
             lookups: Lookups::default(),
             records: Records::default(),
-            samples: Samples::new(now.ms),
+            samples: Samples::default(),
             strangers: Strangers::default(),
             uses: Uses::default(),
             second: now.s(),
@@ -223,6 +223,7 @@ impl Plugin {
                 self.installs = self.installs.wrapping_add(1);
                 let rules = self.installed().and_then(|installed| installed.rules.clone());
                 self.uses.replace(before.as_deref(), rules.as_deref());
+                self.samples.forget();
                 self.leases.question_all();
                 self.receipt_due_ms = 0;
                 if rules.is_some_and(|rules| rules.requires_audit()) {
@@ -244,8 +245,8 @@ impl Plugin {
             Err(unreadable) => return self.unreadable(None, unreadable, host),
         };
         let now = Now::read(host);
-        let sample = self.draw(host);
-        let look = if sample.is_some() { None } else { self.look(&received, now) };
+        let drawn = self.draw(host);
+        let look = if drawn.is_some() { None } else { self.look(&received, now) };
         if let (Some(look), State::Ready(enforcer)) = (look, &mut self.state)
             && let Some(standing) = enforcer.recall(look, &received, now.s())
         {
@@ -266,7 +267,7 @@ impl Plugin {
                 Some((awaits, deadline_ms)) => {
                     self.hold(context, received, awaits, deadline_ms, answer.unsettled)
                 }
-                None => self.conclude(context, received, answer, Some(now), sample, host),
+                None => self.conclude(context, received, answer, Some(now), drawn, host),
             },
             Err(unreadable) => self.unreadable(Some(&received), unreadable, host),
         }
@@ -299,7 +300,7 @@ impl Plugin {
             return self.unreadable(Some(&received), Unreadable::NotRemoved, host);
         }
         if self.config.control_plane.is_some() {
-            self.skip();
+            self.records.skip();
         }
         if !self.leases.admit(Lease { context, received, terms, told: 0 }) {
             return self.unreadable(None, Unreadable::TooMany, host);
@@ -322,14 +323,14 @@ impl Plugin {
     }
 
     /// Counts what was decided and does what it asks for. What goes on is kept for as long as it lives.
-    /// `began`: when deciding it did, where nothing else came between. `sample`: what was [drawn](Self::draw).
+    /// `began`: when deciding it did, where nothing else came between. `drawn`: whether it [was](Self::draw).
     fn conclude(
         &mut self,
         context: u32,
         received: Received,
         answer: Answer,
         began: Option<Now>,
-        sample: Option<u32>,
+        drawn: Option<Drawn>,
         host: &dyn Host,
     ) -> Verdict {
         if answer.awaits.is_some() && self.scans.are_possible() {
@@ -347,7 +348,7 @@ impl Plugin {
             self.counters.add(Metric::TokensRemembered);
         }
         if answer.refusal.is_some() {
-            self.record(&received, &answer, began, sample, host);
+            self.record(&received, &answer, began, drawn, host);
         }
         if let Some(rule) = answer.decision.rule {
             self.uses.add(rule, self.second);
@@ -376,7 +377,7 @@ impl Plugin {
         if !self.mark(&answer.remove, host) {
             return self.unreadable(Some(&received), Unreadable::NotRemoved, host);
         }
-        if !self.record(&received, &answer, began, sample, host) {
+        if !self.record(&received, &answer, began, drawn, host) {
             return self.unavailable(Some(&received), Reason::AuditUnavailable, host);
         }
         let told = self.told(&answer);

@@ -1,61 +1,89 @@
 //! Which requests are recorded although their rule asks for no record of each: some, by chance.
 //!
-//! One of 100, so that what is rare is seen soon; where more come than that makes [`A_SECOND`] records of, about so many a second,
-//! since a record costs the proxy and the control plane more than a request that is known.
+//! One of 100; where more come of a rule than that makes 50 records of in a second, about so many, since a record costs the proxy
+//! and the control plane more than a request that is known. Each rule has its own rate: whatever comes of one makes no other's
+//! samples rarer.
 //!
 //! INVARIANT: a sample stands for as many requests as there was one chance in when it was drawn, whatever comes of the request:
 //! counts by samples are right on average, however the load changes.
 
+use std::collections::HashMap;
+
+use tidegate_engine::RuleIx;
+
 /// Never more often than one of so many.
 pub const SAMPLE: u32 = 100;
 
-/// Samples in a second that are enough.
-const A_SECOND: u64 = 50;
+/// Samples of a rule in a second that are enough.
+const ENOUGH: u64 = 50;
 
-/// Never more seldom than one of so many.
-const SELDOM: u64 = 10_000;
+/// Never more seldom than one of so many of those.
+const SELDOM: u64 = 100;
 
-/// How often samples are drawn.
-#[derive(Debug)]
+/// How often samples are drawn, by rule.
+#[derive(Debug, Default)]
 pub struct Samples {
-    /// One of so many.
-    one_of: u32,
-    /// Requests that were not recorded, since then.
-    passed: u64,
+    /// Of rules of which some were drawn lately.
+    rates: HashMap<Option<RuleIx>, Rate>,
+    /// Milliseconds of wall clock.
     since_ms: u64,
+}
+
+/// A request was drawn, and may be recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drawn {
+    /// What is left of chance.
+    random: u64,
+}
+
+#[derive(Debug)]
+struct Rate {
+    /// Since then.
+    drawn: u64,
+    /// Of those that are drawn, one of so many is kept.
+    one_of: u32,
+}
+
+// === impl Drawn ===
+
+impl Drawn {
+    /// Whether the next request is drawn, by these random bits. It is decided like one of which nothing is known.
+    pub fn new(random: u64) -> Option<Self> {
+        let each = u64::from(SAMPLE);
+        random.is_multiple_of(each).then_some(Self { random: random / each })
+    }
 }
 
 // === impl Samples ===
 
 impl Samples {
-    /// From this wall clock on.
-    pub fn new(now_ms: u64) -> Self {
-        Self { one_of: SAMPLE, passed: 0, since_ms: now_ms }
+    /// For how many requests one that was drawn and that this rule decided stands; `None`: it is not recorded.
+    pub fn keep(&mut self, drawn: Drawn, rule: Option<RuleIx>) -> Option<u32> {
+        let rate = self.rates.entry(rule).or_insert(Rate { drawn: 0, one_of: 1 });
+        rate.drawn = rate.drawn.saturating_add(1);
+        drawn.random.is_multiple_of(u64::from(rate.one_of)).then(|| SAMPLE.saturating_mul(rate.one_of))
     }
 
-    /// For how many requests the next one stands if it is recorded as one of many; `None`: it is not.
-    pub fn draw(&self, random: u64) -> Option<u32> {
-        random.is_multiple_of(u64::from(self.one_of)).then_some(self.one_of)
-    }
-
-    /// One that might have been drawn was not.
-    pub fn pass(&mut self) {
-        self.passed = self.passed.saturating_add(1);
-    }
-
-    /// Time passes. From a second's load follows how often samples are drawn in the next.
+    /// Time passes. From a second's load follows how often samples are kept in the next.
     pub fn on_tick(&mut self, now_ms: u64) {
         match now_ms.checked_sub(self.since_ms) {
             Some(..1_000) => return,
-            Some(elapsed_ms) => {
-                let in_a_second = self.passed.saturating_mul(1_000) / elapsed_ms.max(1);
-                let one_of = (in_a_second / A_SECOND).clamp(u64::from(SAMPLE), SELDOM);
-                self.one_of = u32::try_from(one_of).unwrap_or(SAMPLE);
-            }
+            Some(elapsed_ms) => self.rates.retain(|_, rate| {
+                let in_a_second = rate.drawn.saturating_mul(1_000) / elapsed_ms;
+                rate.drawn = 0;
+                rate.one_of = u32::try_from((in_a_second / ENOUGH).clamp(1, SELDOM)).unwrap_or(1);
+                // Others begin like this.
+                rate.one_of > 1
+            }),
             // A clock that was set back says nothing of the load.
-            None => {}
+            None => self.rates.values_mut().for_each(|rate| rate.drawn = 0),
         }
-        (self.passed, self.since_ms) = (0, now_ms);
+        self.since_ms = now_ms;
+    }
+
+    /// Rules have other positions from now on.
+    pub fn forget(&mut self) {
+        self.rates.clear();
     }
 }
 
@@ -64,42 +92,42 @@ mod tests {
     use super::*;
 
     const NOW_MS: u64 = 1_800_000_000_000;
+    const RULE: Option<RuleIx> = Some(RuleIx(3));
 
-    /// So many seconds with so many requests each, with ticks as often as this: samples of each second, and what they stand for.
-    fn seconds(samples: &mut Samples, begin: u64, count: u64, requests: u64, ticks: u64) -> Vec<(u64, u64)> {
-        let mut random = 0x9E37_79B9_7F4A_7C15_u64;
-        let second = |second| {
-            let (mut drawn, mut stand_for) = (0, 0);
-            for request in 0..requests {
-                random ^= random << 13;
-                random ^= random >> 7;
-                random ^= random << 17;
-                match samples.draw(random) {
-                    Some(times) => {
-                        drawn += 1;
-                        stand_for += u64::from(times);
-                    }
-                    None => samples.pass(),
-                }
-                if (request + 1) % (requests / ticks).max(1) == 0 {
-                    samples.on_tick(NOW_MS + (begin + second) * 1_000 + (request + 1) * 1_000 / requests);
-                }
-            }
-            (drawn, stand_for)
-        };
-        (0..count).map(second).collect()
+    /// The rate of the next second, after one with so many drawn.
+    fn after(samples: &mut Samples, drawn: u64, now_ms: u64) -> u32 {
+        for _ in 0..drawn {
+            samples.keep(Drawn { random: 0 }, RULE);
+        }
+        samples.on_tick(now_ms);
+        let kept = samples.keep(Drawn { random: 0 }, RULE);
+        samples.rates.get_mut(&RULE).unwrap().drawn = 0;
+        kept.unwrap()
     }
 
     #[test]
     fn samples_are_about_as_many_whatever_the_load_and_stand_for_all() {
         for ticks in [1, 10] {
-            let mut samples = Samples::new(NOW_MS);
-            for (begin, requests) in [(0, 1_000), (20, 40_000), (40, 200_000), (60, 4_000)] {
-                let told = seconds(&mut samples, begin, 20, requests, ticks);
-                let drawn: u64 = told.iter().skip(2).map(|(drawn, _)| drawn).sum();
-                let enough = (requests / 100).min(50) * 18;
-                assert!(drawn.abs_diff(enough) < enough / 4, "{requests} with {ticks} ticks: {told:?}");
-                let stood_for: u64 = told.iter().map(|(_, times)| times).sum();
+            let (mut samples, mut random) = (Samples::default(), 0x9E37_79B9_7F4A_7C15_u64);
+            samples.on_tick(NOW_MS);
+            for (begin, requests) in [(0, 1_000_u64), (20, 40_000), (40, 200_000), (60, 4_000)] {
+                let (mut kept, mut stood_for) = (0_u64, 0);
+                for second in begin..begin + 20 {
+                    for request in 1..=requests {
+                        random ^= random << 13;
+                        random ^= random >> 7;
+                        random ^= random << 17;
+                        if let Some(times) = Drawn::new(random).and_then(|drawn| samples.keep(drawn, RULE)) {
+                            kept += u64::from(second >= begin + 2);
+                            stood_for += u64::from(times);
+                        }
+                        if request.is_multiple_of(requests / ticks) {
+                            samples.on_tick(NOW_MS + second * 1_000 + request * 1_000 / requests);
+                        }
+                    }
+                }
+                let enough = (requests / 100).min(ENOUGH) * 18;
+                assert!(kept.abs_diff(enough) < enough / 4, "{requests} with {ticks} ticks: {kept}");
                 let all = requests * 20;
                 assert!(
                     stood_for.abs_diff(all) < all / 5,
@@ -110,20 +138,28 @@ mod tests {
     }
 
     #[test]
+    fn a_rule_of_which_much_comes_makes_no_other_s_samples_rarer() {
+        let mut samples = Samples::default();
+        assert_eq!(after(&mut samples, 0, NOW_MS), 100);
+        assert_eq!(after(&mut samples, 400, NOW_MS + 1_000), 800);
+        for other in [None, Some(RuleIx(4))] {
+            assert_eq!(samples.keep(Drawn { random: 1 }, other), Some(100));
+        }
+        assert_eq!(samples.keep(Drawn { random: 1 }, RULE), None);
+        samples.forget();
+        assert_eq!(samples.keep(Drawn { random: 1 }, RULE), Some(100));
+    }
+
+    #[test]
     fn a_clock_that_jumps_keeps_no_load_for_ever() {
-        let mut samples = Samples::new(NOW_MS);
-        (0..40_000).for_each(|_| samples.pass());
-        samples.on_tick(NOW_MS + 1_000);
-        assert_eq!(samples.one_of, 800);
-        samples.on_tick(NOW_MS - 3_600_000);
-        assert_eq!(samples.one_of, 800, "nothing is known of that second");
-        samples.on_tick(NOW_MS - 3_599_000);
-        assert_eq!(samples.one_of, SAMPLE);
-        (0..5_000_000).for_each(|_| samples.pass());
+        let mut samples = Samples::default();
         samples.on_tick(NOW_MS);
-        assert_eq!(samples.one_of, SAMPLE, "they came within an hour");
-        (0..5_000_000).for_each(|_| samples.pass());
-        samples.on_tick(NOW_MS + 1_000);
-        assert_eq!(u64::from(samples.one_of), SELDOM);
+        assert_eq!(after(&mut samples, 400, NOW_MS + 1_000), 800);
+        assert_eq!(after(&mut samples, 99, NOW_MS + 1_999), 800, "not yet");
+        assert_eq!(after(&mut samples, 400, NOW_MS - 3_600_000), 800, "nothing is known of that second");
+        assert_eq!(after(&mut samples, 0, NOW_MS - 3_599_000), 100);
+        assert_eq!(after(&mut samples, 50_000, NOW_MS), 100, "they came within an hour");
+        assert_eq!(after(&mut samples, 50_000, NOW_MS + 1_000), 10_000, "never more seldom");
+        assert_eq!(after(&mut samples, 50_000, NOW_MS + 1_000), 10_000, "no time has passed");
     }
 }

@@ -1,6 +1,6 @@
 //! How often the proxy calls.
 //!
-//! Setting a period begins it anew, also where it is the same one. INVARIANT: what callers do does not put a tick off, however
+//! Setting a period begins it anew, also where it is the same one. INVARIANT: callers cannot keep a tick from coming, however
 //! often they make a request wait and be answered: between two ticks the period is only made shorter.
 
 use std::cell::Cell;

@@ -160,9 +160,11 @@ fn limits(inputs: &Inputs, decided: &Decided) -> Vec<String> {
              controls what it says. {records} records are here."
         ),
         format!(
-            "Of allowed requests, rules with `audit: sampled` have about one record in a hundred; {samples} records here stand \
-             for more requests than one, and their counts are estimates (column `estimated`). Refusals, and what rules with \
-             `audit: full` or `required` allow, have a record each, but for gaps."
+            "Of what rules with `audit: sampled` allow, about one in a hundred has a record, by chance, and fewer where a rule \
+             allows more than 5 000 in a second. Of refusals of callers that have proven nothing, beyond 100 of one reason in a \
+             second and filter, one of 64 has. {samples} records here stand for more requests than one, and the counts of samples \
+             are estimates (column `estimated`). All other refusals, and what rules with `audit: full` or `required` allow, have a \
+             record each, but for gaps."
         ),
         format!(
             "{gaps} gaps are known, with at least {lost} decisions without a record; record-gaps.csv has them. A gap is told when \

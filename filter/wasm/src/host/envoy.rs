@@ -80,7 +80,7 @@ struct VerifySignatureResult {
 /// The proxy that runs this module.
 #[derive(Debug, Default)]
 pub struct Envoy {
-    /// Keyed by the host's `random_get`, as all hashers of the standard library are.
+    /// Its keys are from the host's `random_get`.
     hasher: RandomState,
     /// How many random numbers were made.
     numbers: Cell<u64>,

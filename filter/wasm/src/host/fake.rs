@@ -31,6 +31,8 @@ pub struct Fake {
     pub logged: RefCell<Vec<String>>,
     /// What chance says, instead of always the same.
     pub random: Cell<Option<u64>>,
+    /// The same of what nobody sees.
+    pub drawn: Cell<Option<u64>>,
     /// Calls that requests pay for.
     pub calls: Cell<usize>,
     /// Every request begins at another time unless a property says otherwise.
@@ -116,7 +118,7 @@ impl Host for Fake {
     }
 
     fn draw(&self) -> u64 {
-        self.random()
+        self.drawn.get().unwrap_or(0x0123_4567_89AB_CDEF)
     }
 
     fn reply(&self, _status: u16, _headers: &[(&str, &str)], _body: &[u8]) {}

@@ -28,6 +28,7 @@ use crate::host::{Host, Metric};
 use crate::records::Class;
 use crate::reply::decision_id;
 use crate::request::Received;
+use crate::samples::Drawn;
 
 // === impl Plugin ===
 
@@ -37,17 +38,11 @@ impl Plugin {
         answer.audit != Audit::Required || self.records.can_take()
     }
 
-    /// For how many the next request stands if it is recorded as one of many, where its rule asks for no more; `None`: it is not.
-    /// (Ids of refusals do not tell: nobody can choose which of their requests are recorded.)
-    pub(super) fn draw(&self, host: &dyn Host) -> Option<u32> {
+    /// Whether the next request may be recorded as one of many, if its rule asks for no more. (Ids of refusals do not tell:
+    /// nobody can choose which of their requests are recorded.)
+    pub(super) fn draw(&self, host: &dyn Host) -> Option<Drawn> {
         self.config.control_plane.as_ref()?;
-        self.samples.draw(host.draw())
-    }
-
-    /// Of a request that might have been drawn no record is made.
-    pub(super) fn skip(&mut self) {
-        self.records.skip();
-        self.samples.pass();
+        Drawn::new(host.draw())
     }
 
     /// Records what was decided last, if it is to be recorded. `began`: when deciding it did, where that is known. False: the
@@ -57,7 +52,7 @@ impl Plugin {
         received: &Received,
         answer: &Answer,
         began: Option<Now>,
-        sample: Option<u32>,
+        drawn: Option<Drawn>,
         host: &dyn Host,
     ) -> bool {
         if self.config.control_plane.is_none() {
@@ -72,9 +67,11 @@ impl Plugin {
         let demands = || enforcer.installed().rules.as_ref().is_some_and(|rules| rules.requires_audit());
         let differs =
             answer.candidate.as_ref().filter(|_| self.records.has_room(Class::Sample) && !demands());
-        let sample = sample.filter(|_| !says_all);
+        // What is recorded in any case stands for itself alone.
+        let drawn = drawn.filter(|_| !says_all && differs.is_none());
+        let sample = drawn.and_then(|drawn| self.samples.keep(drawn, answer.decision.rule));
         if !says_all && sample.is_none() && differs.is_none() {
-            self.skip();
+            self.records.skip();
             return true;
         }
         let mut stands_for = sample.unwrap_or(1);

@@ -236,8 +236,8 @@ impl Plugin {
                         if let (None, Some(unsettled)) = (&answer.refusal, unsettled) {
                             unsettled.allowed(&mut self.budget.borrow_mut(), now.ms);
                         }
-                        let sample = self.draw(host);
-                        self.conclude(context, received, answer, Some(now), sample, host)
+                        let drawn = self.draw(host);
+                        self.conclude(context, received, answer, Some(now), drawn, host)
                     }
                     Err(unreadable) => self.unreadable(Some(&received), unreadable, host),
                 }

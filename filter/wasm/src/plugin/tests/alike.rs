@@ -166,7 +166,7 @@ fn requests_that_are_known_again_are_decided_as_if_they_were_not() {
                 let host = Fake::with_headers(&headers);
                 let host = if peer.is_empty() { host } else { host.with_peer(peer) };
                 host.now_ms.set(clock.now_ms.get());
-                host.random.set(Some(chance));
+                host.drawn.set(Some(chance));
                 let before = known(plugin);
                 let verdict = plugin.on_request(step, is_whole, &host);
                 let (removed, set) = (host.removed.borrow(), host.set.borrow());

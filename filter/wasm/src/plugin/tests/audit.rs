@@ -106,7 +106,7 @@ fn what_is_not_recorded_costs_no_call() {
     let calls = |audit| {
         let mut plugin = world(|rule| rule.audit = audit);
         let host = good();
-        host.random.set(Some(u64::from(SAMPLE) + 1));
+        host.drawn.set(Some(u64::from(SAMPLE) + 1));
         assert_eq!(plugin.on_request(1, true, &host), Verdict::Continue);
         plugin.forget(1);
         host.calls.set(0);
@@ -183,7 +183,7 @@ fn of_the_rest_samples_are_recorded_that_say_for_how_many_they_stand() {
     let mut plugin = world(|_| {});
     let host = good();
     for context in 1..=3 {
-        host.random.set(Some(u64::from(context % 3 == 0) ^ 1));
+        host.drawn.set(Some(u64::from(context % 3 == 0) ^ 1));
         assert_eq!(plugin.on_request(context, true, &host), Verdict::Continue);
     }
     let batch = batches(&mut plugin).remove(0);
@@ -192,20 +192,43 @@ fn of_the_rest_samples_are_recorded_that_say_for_how_many_they_stand() {
 }
 
 #[test]
-fn of_very_many_fewer_are_recorded_that_stand_for_more() {
+fn of_a_rule_that_allows_very_many_fewer_are_recorded_that_stand_for_more() {
     let (mut plugin, host) = (world(|_| {}), good());
-    host.random.set(Some(u64::from(SAMPLE) + 1));
-    for context in 0..10_000 {
+    plugin.on_tick(&host);
+    host.drawn.set(Some(0));
+    for context in 0..200 {
         assert_eq!(plugin.on_request(context, true, &host), Verdict::Continue);
+        assert_eq!(only(records(&mut plugin)).stands_for, SAMPLE);
         plugin.forget(context);
     }
     host.wait(1_000);
     plugin.on_tick(&host);
-    for (random, expected) in [(100, vec![]), (300, vec![]), (400, vec![200]), (0, vec![200])] {
-        host.random.set(Some(random));
+    for (random, expected) in [(1, vec![]), (100, vec![]), (300, vec![]), (400, vec![400]), (0, vec![400])] {
+        host.drawn.set(Some(random));
         assert_eq!(plugin.on_request(1, true, &host), Verdict::Continue);
         let told: Vec<u32> = records(&mut plugin).iter().map(|record| record.stands_for).collect();
         assert_eq!(told, expected, "{random}");
+    }
+    // Of new rules nothing is known.
+    let sections = vec![rules_of(&token_model(|_| {})), keys_section(oauth(&[("a", 7)]))];
+    deliver(&mut plugin, &bundle_of(9, sections), 9, &host);
+    assert_eq!(plugin.on_request(1, true, &host), Verdict::Continue);
+    assert_eq!(only(records(&mut plugin)).stands_for, SAMPLE);
+}
+
+#[test]
+fn of_requests_that_waited_samples_are_recorded_as_well() {
+    let (mut plugin, host) = (waiting(""), request("/v1/orders").with_peer(WORKER));
+    plugin.on_opened(3, &host);
+    plugin.on_sink_opened(9);
+    for drawn in [1, 0] {
+        host.drawn.set(Some(drawn));
+        plugin.state = State::NotReady;
+        assert_eq!(plugin.on_request(1, true, &host), Verdict::Hold);
+        deliver(&mut plugin, &bundle(5 + drawn), 5 + drawn, &host);
+        assert_eq!(plugin.due(&host, |_| true), [(1, Verdict::Continue)]);
+        let told: Vec<u32> = records(&mut plugin).iter().map(|record| record.stands_for).collect();
+        assert_eq!(told, if drawn == 0 { vec![SAMPLE] } else { vec![] });
     }
 }
 
@@ -283,11 +306,14 @@ fn a_record_says_how_completely_it_is_to_be_recorded() {
         (Audit::Sampled, pb::Audit::Sampled),
     ] {
         let (mut plugin, host) = (world(|rule| rule.audit = audit), good());
-        host.random.set(Some(0));
+        host.drawn.set(Some(0));
         assert_eq!(plugin.on_request(1, true, &host), Verdict::Continue);
-        assert_eq!(only(records(&mut plugin)).audit(), expected);
+        let record = only(records(&mut plugin));
+        let stands_for = if audit == Audit::Sampled { SAMPLE } else { 1 };
+        assert_eq!((record.audit(), record.stands_for), (expected, stands_for));
         assert_eq!(status(&plugin.on_request(2, true, &request("/v1/orders"))), 403);
-        assert_eq!(only(records(&mut plugin)).audit(), pb::Audit::Full, "a refusal");
+        let refusal = only(records(&mut plugin));
+        assert_eq!((refusal.audit(), refusal.stands_for), (pb::Audit::Full, 1), "a refusal");
     }
 }
 
@@ -398,7 +424,7 @@ fn what_goes_on_by_another_rule_is_recorded_again_and_only_then() {
     };
     let mut plugin = world(named("sales/read", Audit::Sampled));
     let host = good();
-    host.random.set(Some(1));
+    host.drawn.set(Some(1));
     assert_eq!(plugin.on_request(1, true, &host), Verdict::Continue);
     let mut counter = 5;
     let mut recorded_by = |plugin: &mut Plugin, id: &str, audit| {

@@ -176,7 +176,7 @@ fn it_is_compared_of_each_request_however_alike_they_are() {
     let (mut plugin, _) = with(&bundle);
     let headers = [(":method", "GET"), (":path", "/v1/orders"), (":authority", "orders.example")];
     let host = Fake::with_headers(&headers).with_peer(WORKER);
-    host.random.set(Some(101));
+    host.drawn.set(Some(101));
     (0..10).for_each(|id| assert_eq!(plugin.on_request(id, true, &host), Verdict::Continue));
     assert_eq!(counted(&plugin), [10, 0, 10, 0]);
 }
@@ -386,7 +386,7 @@ fn what_it_would_do_otherwise_is_recorded_beside_what_was_done() {
         model.rules[0].id = id.into();
         model
     };
-    for (enforced, candidate, path, expected) in [
+    for (chance, (enforced, candidate, path, expected)) in (0..).zip([
         (
             model(),
             deny("sales/next"),
@@ -396,13 +396,13 @@ fn what_it_would_do_otherwise_is_recorded_beside_what_was_done() {
         (closed(), model(), "/v1/orders", Some((pb::Outcome::Allow, "allowed_by_rule", "sales/read"))),
         (model(), reading(Effect::Allow), "/v1/orders", Some((pb::Outcome::Unspecified, "body_unread", ""))),
         (model(), deny("sales/next"), "/v2", None),
-    ] {
+    ]) {
         let (mut plugin, _) =
             with(&bundle_with_candidate(5, vec![rules_of(&enforced)], vec![rules_of(&candidate)]));
         plugin.on_sink_opened(9);
         let host = request(path).with_peer(WORKER);
-        // No sample.
-        host.random.set(Some(1));
+        // Also where it is drawn as a sample: it is recorded in any case.
+        host.drawn.set(Some(chance));
         plugin.on_request(1, false, &host);
         let records = recorded(&mut plugin);
         assert_eq!(records.len(), 1, "{records:?}");
