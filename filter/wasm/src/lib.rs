@@ -3,9 +3,10 @@
 //! The way of a request: [`request`] reads headers and peer from the [`host`], the identity crate establishes tokens with
 //! what [`downstream`] verifies within the [`budget`], the engine decides, [`reply`] words a refusal. What was decided of a
 //! request stands for those that are [`alike`]. What is allowed is kept in [`leases`] for as long as it lives, and decided
-//! again. The way of rules: [`stream`] receives a Bundle,
-//! [`bundle`] checks whose it is and puts its sections together, [`enforcer`] holds what is enforced, [`candidate`] what is
-//! only compared with it. [`lookups`] are questions back.
+//! again. [`records`] of what was decided, [`samples`] among them, go to the control plane.
+//!
+//! The way of rules: [`stream`] receives a Bundle, [`bundle`] checks whose it is and puts its sections together, [`enforcer`]
+//! holds what is enforced, [`candidate`] what is only compared with it. [`lookups`] are questions back.
 //!
 //! Only `host::envoy`, `root` and `http` exist in wasm alone; everything else is tested natively with a fake host.
 //!

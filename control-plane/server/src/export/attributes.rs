@@ -27,9 +27,9 @@ pub const TABLE: [Row; 52] = [
     (
         "tidegate.decision.stands_for",
         false,
-        "requests that the record stands for; more than 1 where a rule asks for samples, and in a flood of refusals of callers \
-         that have proven nothing (no mesh peer, no verified token): beyond 100 of one reason in a second and filter, one \
-         record stands for 64",
+        "requests that the record stands for; 100 or more where a rule asks for samples (on average: they are drawn by \
+         chance), and in a flood of refusals of callers that have proven nothing (no mesh peer, no verified token): beyond \
+         100 of one reason in a second and filter, one record stands for 64",
     ),
     (
         "tidegate.decision.degraded",
