@@ -399,7 +399,7 @@ fn expires_at(tokens: &[TokenState<'_>], skews: &[i64]) -> i64 {
 // === impl Answer ===
 
 impl Answer {
-    fn without_tokens(outcome: Outcome, reason: Reason, refusal: Option<Refusal>) -> Self {
+    pub(crate) fn without_tokens(outcome: Outcome, reason: Reason, refusal: Option<Refusal>) -> Self {
         Self {
             decision: Decision {
                 outcome,

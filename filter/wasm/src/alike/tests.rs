@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use tidegate_engine::{Decision, ShadowDifference, TokenFault, VerifiedToken};
+use tidegate_engine::{ShadowDifference, TokenFault, VerifiedToken};
 
 use super::*;
 use crate::config::Peers;
@@ -38,29 +38,12 @@ fn request(id: &str) -> Received {
     read(&headers(id), Some("spiffe://prod.example/ns/etl/sa/worker"), true)
 }
 
-/// Allowed by a rule until then, with tokens that were known.
+/// Allowed by a rule until then.
 fn allowed(until: i64) -> Answer {
-    Answer {
-        decision: Decision {
-            outcome: Outcome::Allow,
-            reason: Reason::AllowedBy,
-            rule: Some(RuleIx(3)),
-            degraded: false,
-            awaits_body: false,
-            shadow: None,
-        },
-        refusal: None,
-        audit: Audit::Sampled,
-        remove: Vec::new(),
-        terms: Terms { expires_at: until, grace_s: 0, again_at: i64::MAX },
-        question: None,
-        awaits: None,
-        unsettled: None,
-        remembered: false,
-        candidate: None,
-        suspended: false,
-        is_stranger: false,
-    }
+    let mut answer = Answer::without_tokens(Outcome::Allow, Reason::AllowedBy, None);
+    answer.decision.rule = Some(RuleIx(3));
+    answer.terms = Terms { expires_at: until, grace_s: 0, again_at: i64::MAX };
+    answer
 }
 
 /// After this request has come twice.
